@@ -1,0 +1,86 @@
+"""Every error that rtcstt raises.
+
+RtcsttError
+ ├── ConfigError        a setting is wrong; start-up refuses
+ ├── CallerError        what a caller or an HTTP client sent is wrong, or may not be served now
+ ├── UpstreamError      the speech-to-text service refused or failed
+ ├── ProtocolError      the speech-to-text wire protocol was broken
+ │    ├── LocalProtocolError    by us: a bug here
+ │    └── RemoteProtocolError   by the peer
+ └── EngineError        the embedded recogniser cannot run; the message names the command that mends it
+
+Foreign exceptions are translated at one border each (`upstream.py` for websockets, `peer.py` for
+aiortc, `server/` for aiohttp), so that callers of rtcstt need to know only this tree.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+
+class RtcsttError(Exception):
+    """Root of the tree."""
+
+
+class ConfigError(RtcsttError):
+    """A setting has a value that cannot work."""
+
+
+class CallerError(RtcsttError):
+    """A refusal with its HTTP status, shown to the client as a JSON object.
+
+    ``retry_after_s`` becomes the ``Retry-After`` header of a 429 or 503.
+    """
+
+    def __init__(
+        self, status: int, code: str, title: str, message: str, *, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.title = title
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.request_id = str(uuid.uuid4())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of `error_code`, `title`, `message` and `request_id` that HTTP refusals carry."""
+        return {
+            "error_code": self.code,
+            "title": self.title,
+            "message": self.message,
+            "request_id": self.request_id,
+        }
+
+
+class UpstreamError(RtcsttError):
+    """The STT refused the handshake, sent an error event, or went away.
+
+    ``status`` is the HTTP-like status where one was given; ``retryable`` says whether the same
+    request may succeed later (see `wire.retryable`).
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, retryable: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retryable = retryable
+
+
+class ProtocolError(RtcsttError):
+    """A message that the wire protocol does not allow here."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to send what the protocol forbids in this state."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol forbids in this state, or something unreadable."""
+
+
+class EngineError(RtcsttError):
+    """The recogniser cannot run here; the message says what to do about it."""
