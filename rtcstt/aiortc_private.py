@@ -1,0 +1,396 @@
+"""Everything that rtcstt does behind the public interface of aiortc 1.16 and aioice 0.13, in one place.
+
+All of it is done to single objects (one connection, one receiver), never to a class or a module, so
+that other users of aiortc in the same process see nothing of it. `PRIVATE` lists the names touched;
+a test fails with the name when a release renames one. What is done, why, what it costs, and when it
+can go:
+
+1. **RTP is taken as the datagram arrives** (`TransportTap`), before aiortc's queue, packet classes,
+   jitter buffer and decoder thread. Why: the jitter buffer drops four good frames for each lost one
+   and delays all that follow by 200 ms, and the thread is the larger part of the cost of a call.
+   Cost: SRTP is undone here, and the receiver's statistics are fed by hand so that its receiver
+   reports stay right (without loss reports browsers send no FEC). The track of a tapped receiver
+   yields no frames. Goes when aiortc hands out encoded packets (WebRTC encoded transform).
+2. **The decoder thread ends as soon as it has begun** (`_stop_decoder_thread`). Same reason.
+3. **Datagrams are told apart by their first byte** (RFC 7983 section 7). Why: aioice parses every
+   datagram as STUN and swallows PCMA and G.722 packets that look like it, and an empty datagram
+   from anybody ends the DTLS transport. Goes when `aioice.ice.StunProtocol` does the same.
+4. **Packets of an unknown SSRC find their section by the mid they carry** (RFC 8843 section 9.2).
+   Why: aiortc drops them when two sections share a payload type. Goes with 1.
+5. **Errors in packets stay in the packet** (`_contain`). Why: any exception on the packet path ends
+   the DTLS transport, and with it the call; a header extension of the wrong length is enough. Goes
+   when `RTCDtlsTransport._recv_next` contains them.
+6. **ECDHE-RSA cipher suites are offered too** (`_add_rsa_ciphers`). Why: aiortc offers ECDSA alone,
+   and a DTLS server with an RSA certificate (GStreamer 1.22) finds no shared cipher. Goes when
+   `RTCCertificate._create_ssl_context` lists them.
+7. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
+   the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pylibsrtp
+from aiortc import RTCRtpReceiver, RTCRtpTransceiver
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtp import RtcpByePacket
+
+from rtcstt.rtp import Codec, Packet
+from rtcstt.sdp import MID_EXTENSION
+
+log = logging.getLogger(__name__)
+
+PRIVATE: dict[str, tuple[str, ...]] = {
+    "aiortc.RTCRtpReceiver": (
+        "_handle_disconnect",
+        "_handle_rtcp_packet",
+        "_RTCRtpReceiver__remote_streams",
+        "_RTCRtpReceiver__stop_decoder",
+        "_RTCRtpReceiver__decoder_thread",
+    ),
+    "aiortc.RTCRtpTransceiver": ("_codecs", "_headerExtensions"),
+    "aiortc.RTCDtlsTransport": (
+        "_handle_rtp_data",
+        "_handle_rtcp_data",
+        "_rtp_router",
+        "_rx_srtp",
+        "_send_rtp",
+        "_RTCDtlsTransport__local_certificate",
+    ),
+    "aiortc.rtcdtlstransport.RtpRouter": ("ssrc_table",),
+    "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
+    "aiortc.RTCIceTransport": ("_connection", "_send"),
+    "aioice.Connection": ("get_component_candidates", "_protocols", "data_received"),
+    "aioice.ice.StunProtocol": ("datagram_received", "local_candidate"),
+}
+
+MAX_SOURCES = 8  # SSRCs remembered per track; more come only from a broken or hostile sender
+_SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
+_CIPHERS = ":".join(f"ECDHE-{key}-{suite}" for key in ("ECDSA", "RSA") for suite in _SUITES).encode()
+
+
+class TrackTap:
+    """The packets of one audio section go to ``on_packet``; BYE or the end of DTLS calls ``on_end``, once."""
+
+    def __init__(
+        self,
+        transceiver: RTCRtpTransceiver,
+        *,
+        mid: str,
+        codecs: Mapping[int, Codec],
+        on_packet: Callable[[Packet], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.mid = mid
+        self.codecs = codecs
+        self._on_packet = on_packet
+        self._on_end: Callable[[str], None] | None = on_end
+        receiver: Any = transceiver.receiver
+        self._receiver = receiver
+        self._streams: dict[int, _Statistics] = receiver._RTCRtpReceiver__remote_streams
+        self._hook()
+
+    @property
+    def receiver(self) -> RTCRtpReceiver:
+        receiver: RTCRtpReceiver = self._receiver
+        return receiver
+
+    def push(self, packet: Packet) -> None:
+        codec = self.codecs.get(packet.payload_type)
+        if codec is not None:
+            stream = self._streams.get(packet.ssrc)
+            if stream is None:
+                if len(self._streams) >= MAX_SOURCES:
+                    del self._streams[next(iter(self._streams))]
+                stream = self._streams[packet.ssrc] = _Statistics(codec.clock_rate)
+            stream.count(packet)
+        self._on_packet(packet)
+
+    def end(self, reason: str) -> None:
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end(reason)
+
+    def _hook(self) -> None:
+        receiver = self._receiver
+        receive, disconnect, rtcp = (
+            receiver.receive,
+            receiver._handle_disconnect,
+            receiver._handle_rtcp_packet,
+        )
+
+        async def receive_without_thread(parameters: Any) -> None:
+            await receive(parameters)
+            _stop_decoder_thread(receiver)
+
+        def handle_disconnect() -> None:
+            disconnect()
+            self.end("disconnected")
+
+        async def handle_rtcp(packet: Any) -> None:
+            await rtcp(packet)
+            if isinstance(packet, RtcpByePacket):
+                self.end("bye")
+
+        receiver.receive = receive_without_thread
+        receiver._handle_disconnect = handle_disconnect
+        receiver._handle_rtcp_packet = handle_rtcp
+        _stop_decoder_thread(receiver)  # where it was receiving already
+
+
+class TransportTap:
+    """Takes the RTP of tapped tracks out of one DTLS transport's datagrams; all else goes aiortc's way.
+
+    Exceptions of a track's ``on_packet`` are contained here, counted in ``failures`` and logged once.
+    """
+
+    def __init__(self, dtls: RTCDtlsTransport) -> None:
+        self.failures = 0
+        self.unroutable = 0
+        self._dtls: Any = dtls
+        self._tracks: list[TrackTap] = []
+        self._by_ssrc: dict[int, TrackTap] = {}
+        self._mid_extension: int | None = None
+        _contain(self._dtls, "_handle_rtp_data", self._failed)
+        _contain(self._dtls, "_handle_rtcp_data", self._failed)
+        _add_rsa_ciphers(self._dtls)
+        self._hook_sockets(self._dtls.transport._connection)
+
+    def add(self, track: TrackTap, mid_extension: int | None) -> None:
+        self._tracks.append(track)
+        if mid_extension is not None:
+            self._mid_extension = mid_extension
+
+    def end(self, reason: str) -> None:
+        for track in self._tracks:
+            track.end(reason)
+
+    def _hook_sockets(self, connection: Any) -> None:
+        gather = connection.get_component_candidates
+
+        async def gather_and_hook(*args: Any, **kwargs: Any) -> Any:
+            found = await gather(*args, **kwargs)
+            self._hook_protocols(connection)
+            return found
+
+        connection.get_component_candidates = gather_and_hook
+        self._hook_protocols(connection)
+
+    def _hook_protocols(self, connection: Any) -> None:
+        for protocol in connection._protocols:
+            if "datagram_received" not in vars(protocol):
+                protocol.datagram_received = self._demultiplexer(connection, protocol)
+
+    def _demultiplexer(self, connection: Any, protocol: Any) -> Callable[[bytes, Any], None]:
+        stun = protocol.datagram_received
+
+        def datagram_received(data: bytes, address: Any) -> None:
+            if not data:
+                return
+            if data[0] <= 3:
+                try:
+                    stun(data, address)
+                except Exception:
+                    self._failed("a STUN message")
+            elif not (127 < data[0] < 192 and self._take(data)):
+                connection.data_received(data, protocol.local_candidate.component)
+
+        return datagram_received
+
+    def _take(self, data: bytes) -> bool:
+        """Whether the datagram was RTP of a tapped track, and so is dealt with."""
+        srtp = self._dtls._rx_srtp
+        if srtp is None or len(data) < 12 or 192 <= data[1] < 224:  # RTCP, RFC 5761 section 4
+            return False
+        ssrc = int.from_bytes(data[8:12], "big")
+        track = self._by_ssrc.get(ssrc) or self._find(data)
+        if track is None:
+            return False
+        try:
+            packet = rtp_packet(srtp.unprotect(data))
+            if ssrc not in self._by_ssrc:
+                self._learn(ssrc, track)
+            track.push(packet)
+        except (pylibsrtp.Error, ValueError):
+            pass  # forged, replayed or broken: nothing of it can be used
+        except Exception:
+            self._failed("an RTP packet")
+        return True
+
+    def _find(self, data: bytes) -> TrackTap | None:
+        """The track of an SSRC not seen before: by its mid, else by a payload type of only one track."""
+        mid = self._mid_extension and header_extension(data, self._mid_extension)
+        if mid:
+            name = mid.decode("utf-8", "replace")
+            return next((track for track in self._tracks if track.mid == name), None)
+        payload_type = data[1] & 0x7F
+        able = [track for track in self._tracks if payload_type in track.codecs]
+        if len(able) > 1:  # no way to tell: a track that nobody speaks for yet
+            spoken_for = {id(track) for track in self._by_ssrc.values()}
+            able = [track for track in able if id(track) not in spoken_for][:1]
+            self.unroutable += not able
+        return able[0] if able else None
+
+    def _learn(self, ssrc: int, track: TrackTap) -> None:
+        routes = self._dtls._rtp_router.ssrc_table  # by which sender reports and BYE find the receiver
+        mine = [known for known, owner in self._by_ssrc.items() if owner is track]
+        if len(mine) >= MAX_SOURCES:
+            del self._by_ssrc[mine[0]]
+            routes.pop(mine[0], None)
+        self._by_ssrc[ssrc] = track
+        routes[ssrc] = track.receiver
+
+    def _failed(self, what: str) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            log.exception(
+                "failed on %s of a caller; it was dropped (further failures are only counted)", what
+            )
+
+
+class _Statistics(StreamStatistics):
+    """What a receiver report says of one source, fed with our own packets."""
+
+    sequence_number = 0
+    timestamp = 0
+
+    def count(self, packet: Packet) -> None:
+        self.sequence_number, self.timestamp = packet.sequence, packet.timestamp
+        self.add(self)  # type: ignore[arg-type]
+
+    @property
+    def jitter(self) -> int:
+        # Timestamps that leap to and fro overflow the report's 32 bits; packing it would then end
+        # the report task, and closing the connection would wait for it for ever.
+        return min(super().jitter, 0xFFFFFFFF)
+
+
+def negotiated(transceiver: RTCRtpTransceiver) -> tuple[dict[int, Codec], int | None]:
+    """What payload types mean on this transceiver, and the id of the header extension with the mid.
+
+    Public only as SDP text, which the "track" event comes too early for.
+    """
+    inside: Any = transceiver
+    codecs = {c.payloadType: Codec(c.name, c.clockRate, c.channels or 1) for c in inside._codecs}
+    extension = next((e.id for e in inside._headerExtensions if e.uri == MID_EXTENSION), None)
+    return codecs, extension
+
+
+def rtp_packet(data: bytes) -> Packet:
+    """Parse a packet (RFC 3550 section 5.1); `ValueError` when it contradicts itself."""
+    start = 12 + 4 * (data[0] & 0x0F)
+    if data[0] & 0x10:
+        start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+    end = len(data) - data[-1] if data[0] & 0x20 else len(data)
+    if start > end or (data[0] & 0x20 and data[-1] == 0):
+        raise ValueError("RTP header or padding longer than the packet")
+    return Packet(
+        ssrc=int.from_bytes(data[8:12], "big"),
+        sequence=int.from_bytes(data[2:4], "big"),
+        timestamp=int.from_bytes(data[4:8], "big"),
+        payload_type=data[1] & 0x7F,
+        payload=data[start:end],
+        marker=bool(data[1] & 0x80),
+    )
+
+
+def header_extension(data: bytes, wanted: int) -> bytes | None:
+    """One header extension of a packet (RFC 8285), None where it has none or is broken."""
+    start = 12 + 4 * (data[0] & 0x0F)
+    if not data[0] & 0x10 or len(data) < start + 4:
+        return None
+    profile = int.from_bytes(data[start : start + 2], "big")
+    position = start + 4
+    end = min(position + 4 * int.from_bytes(data[start + 2 : start + 4], "big"), len(data))
+    two_bytes = profile & 0xFFF0 == 0x1000
+    if not two_bytes and profile != 0xBEDE:
+        return None
+    while position + 1 < end:
+        if data[position] == 0:  # padding
+            position += 1
+            continue
+        if two_bytes:
+            number, length, position = data[position], data[position + 1], position + 2
+        else:
+            number, length, position = data[position] >> 4, (data[position] & 0x0F) + 1, position + 1
+        if number == wanted and position + length <= end:
+            return data[position : position + length]
+        position += length
+    return None
+
+
+def shape_gathering(
+    dtls: RTCDtlsTransport, *, timeout_s: float, hosts: Sequence[str], loopback: bool
+) -> None:
+    """Cap candidate gathering, and choose the addresses: ``hosts`` alone where given, else all that
+    the machine has, and loopback where asked for or where there is no other."""
+    connection: Any = dtls.transport._connection
+    gather = connection.get_component_candidates
+
+    async def gather_shaped(component: int, addresses: list[str]) -> Any:
+        chosen = list(hosts or addresses)
+        if not chosen or (loopback and "127.0.0.1" not in chosen):
+            chosen.append("127.0.0.1")
+        return await gather(component=component, addresses=chosen, timeout=timeout_s)
+
+    connection.get_component_candidates = gather_shaped
+
+
+def bend_sending(dtls: RTCDtlsTransport, network: Callable[[bytes, Callable[[bytes], Any]], Any]) -> None:
+    """Let ``network(data, send)`` decide what becomes of each RTP packet sent; for tests of receivers."""
+    transport: Any = dtls
+    send = transport._send_rtp
+
+    async def send_rtp(data: bytes) -> None:
+        if len(data) > 1 and 192 <= data[1] < 224:
+            await send(data)
+        else:
+            await network(data, send)
+
+    transport._send_rtp = send_rtp
+
+
+def fall_silent(dtls: RTCDtlsTransport) -> None:
+    """Nothing leaves this transport any more, not even a goodbye: as if the machine had lost its power."""
+
+    async def nowhere(data: bytes) -> None:
+        return None
+
+    transport: Any = dtls.transport
+    transport._send = nowhere
+    for protocol in transport._connection._protocols:
+        protocol.datagram_received = lambda data, address: None
+
+
+def _stop_decoder_thread(receiver: Any) -> None:
+    receiver._RTCRtpReceiver__stop_decoder()
+
+
+def _contain(target: Any, name: str, failed: Callable[[str], None]) -> None:
+    handle: Callable[..., Awaitable[None]] = getattr(target, name)
+
+    async def contained(*args: Any, **kwargs: Any) -> None:
+        try:
+            await handle(*args, **kwargs)
+        except Exception:
+            failed("an RTP or RTCP packet")
+
+    setattr(target, name, contained)
+
+
+def _add_rsa_ciphers(dtls: Any) -> None:
+    certificate = dtls._RTCDtlsTransport__local_certificate
+    if "_create_ssl_context" in vars(certificate):
+        return  # shared by the connection's transports
+    create = certificate._create_ssl_context
+
+    def create_ssl_context(*args: Any, **kwargs: Any) -> Any:
+        context = create(*args, **kwargs)
+        context.set_cipher_list(_CIPHERS)
+        return context
+
+    certificate._create_ssl_context = create_ssl_context

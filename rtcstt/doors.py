@@ -1,0 +1,144 @@
+"""The doors of an rtcstt server, as a caller uses them: ``/offer``, ``/whip``, or a peer in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from rtcstt.errors import CallerError, ConfigError
+
+REQUEST_TIMEOUT_S = 15.0
+
+
+class Answering(Protocol):
+    """What answers offers without a network, such as `peer.Peer`."""
+
+    async def answer(self, text: str) -> str: ...
+
+
+class Door(Protocol):
+    """One call's signalling. ``call`` is its id, once answered, where the server told it."""
+
+    call: str | None
+
+    async def offer(self, sdp: str) -> str:
+        """The answer to an offer; `CallerError` with the server's refusal."""
+
+    def events(self) -> AsyncIterator[str]:
+        """The call's events by HTTP, each as JSON, for callers without a data channel."""
+
+    async def hang_up(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def open_door(target: str | Answering, *, token: str | None = None, mode: str | None = None) -> Door:
+    if not isinstance(target, str):
+        return LocalDoor(target)
+    parts = urlsplit(target)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"{target} is not the URL of a server; try http://127.0.0.1:8080/offer")
+    return HttpDoor(target, token=token, mode=mode, whip="whip" in parts.path.split("/"))
+
+
+class LocalDoor:
+    def __init__(self, peer: Answering) -> None:
+        self._peer = peer
+        self.call: str | None = None
+
+    async def offer(self, sdp: str) -> str:
+        return await self._peer.answer(sdp)
+
+    async def events(self) -> AsyncIterator[str]:
+        for text in list[str]():  # they come over the data channel
+            yield text
+
+    async def hang_up(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class HttpDoor:
+    """`POST /offer` with JSON, or `POST /whip` with bare SDP (RFC 9725)."""
+
+    def __init__(self, url: str, *, token: str | None, mode: str | None, whip: bool) -> None:
+        self.call: str | None = None
+        self._url = url
+        self._mode = mode
+        self._whip = whip
+        self._resource = url
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
+        self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
+
+    async def offer(self, sdp: str) -> str:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await (self._offer_whip(sdp) if self._whip else self._offer_json(sdp))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            message = f"{self._url}: {error or 'no answer'}"
+            raise CallerError(502, "unreachable", "The server cannot be reached", message) from error
+
+    async def _offer_json(self, sdp: str) -> str:
+        body = {"sdp": sdp, "type": "offer", **({"mode": self._mode} if self._mode else {})}
+        async with self._http.post(self._url, json=body) as response:
+            await _check(response, 200)
+            answer = await response.json()
+        self.call = str(answer["call"])
+        self._resource = self._call_url()
+        return str(answer["sdp"])
+
+    async def _offer_whip(self, sdp: str) -> str:
+        headers = {"Content-Type": "application/sdp"}
+        async with self._http.post(self._url, data=sdp, headers=headers) as response:
+            await _check(response, 201)
+            answer = await response.text()
+        self._resource = urljoin(self._url, response.headers.get("Location", ""))
+        self.call = self._resource.rstrip("/").rsplit("/", 1)[-1]
+        return answer
+
+    async def events(self) -> AsyncIterator[str]:
+        async with self._http.get(self._call_url() + "/events") as response:
+            await _check(response, 200)
+            data: list[str] = []
+            async for raw in response.content:
+                line = raw.decode().rstrip("\r\n")
+                if line.startswith("data:"):
+                    data.append(line[5:].lstrip())
+                elif not line and data:
+                    yield "\n".join(data)
+                    data = []
+
+    async def hang_up(self) -> None:
+        async with self._http.delete(self._resource):
+            pass
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    def _call_url(self) -> str:
+        root = self._url.rsplit("/whip" if self._whip else "/offer", 1)[0]
+        return f"{root}/calls/{self.call}"
+
+
+async def _check(response: aiohttp.ClientResponse, status: int) -> None:
+    if response.status == status:
+        return
+    body: dict[str, Any] = {}
+    try:
+        body = json.loads(await response.text())
+    except ValueError:
+        pass
+    raise CallerError(
+        response.status,
+        str(body.get("error_code", "refused")),
+        str(body.get("title", "The server refused")),
+        str(body.get("message", f"{response.url}: HTTP {response.status}")),
+    )
