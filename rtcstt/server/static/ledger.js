@@ -1,0 +1,72 @@
+// The audio ledger over time: what part of each second was heard, repaired, or silence put in.
+
+const KEPT = 600; // columns
+const KINDS = ["silence", "repaired", "heard"];
+
+export class Ledger {
+  #box;
+  #rows = new Map(); // track -> { canvas, words, last, columns }
+
+  constructor(box) {
+    this.#box = box;
+  }
+
+  clear() {
+    this.#box.replaceChildren();
+    this.#rows.clear();
+  }
+
+  /** `tracks` as in GET /calls/ID; each call adds one column per track. */
+  show(tracks) {
+    tracks.forEach(({ track, ledger }, index) => {
+      if (!ledger) return;
+      if (!this.#rows.has(track)) this.#rows.set(track, this.#row(index));
+      const row = this.#rows.get(track);
+      const now = totals(ledger);
+      row.columns.push(KINDS.map((kind) => Math.max(0, now[kind] - row.last[kind])));
+      if (row.columns.length > KEPT) row.columns.shift();
+      row.last = now;
+      const seconds = (kind) => (now[kind] / 1000).toFixed(1);
+      row.words.textContent =
+        `Speaker ${index + 1}: heard ${seconds("heard")} s, repaired ${seconds("repaired")} s, ` +
+        `silence put in ${seconds("silence")} s`;
+      draw(row.canvas, row.columns);
+    });
+  }
+
+  #row(index) {
+    const figure = document.createElement("div");
+    figure.className = "timeline";
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true"); // the sentence below says it
+    const words = document.createElement("p");
+    figure.append(canvas, words);
+    this.#box.append(figure);
+    return { canvas, words, columns: [], last: { heard: 0, repaired: 0, silence: 0 } };
+  }
+}
+
+function totals({ received, recovered, concealed, silence }) {
+  return { heard: received, repaired: recovered + concealed, silence };
+}
+
+function draw(canvas, columns) {
+  const scale = window.devicePixelRatio;
+  const width = (canvas.width = canvas.clientWidth * scale);
+  const height = (canvas.height = canvas.clientHeight * scale);
+  const style = getComputedStyle(canvas);
+  const paint = canvas.getContext("2d");
+  const step = Math.min(10 * scale, width / columns.length);
+  columns.forEach((column, index) => {
+    const whole = Math.max(1, column.reduce((sum, part) => sum + part));
+    let top = 0;
+    KINDS.forEach((kind, place) => {
+      const share = (column[place] / whole) * height;
+      // What little was repaired must still be seen.
+      const tall = kind === "repaired" && share > 0 ? Math.max(share, 3 * scale) : share;
+      paint.fillStyle = style.getPropertyValue(`--${kind}`);
+      paint.fillRect(index * step, top, Math.max(1, step - scale), tall);
+      top += tall;
+    });
+  });
+}

@@ -1,0 +1,81 @@
+// Where the sound comes from: a microphone or a recording, each as { stream, begin, stop, duration }.
+
+const SPEECH = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+
+export async function microphone(deviceId) {
+  if (!navigator.mediaDevices) throw new DOMException("", "InsecureContext");
+  const audio = deviceId ? { ...SPEECH, deviceId: { exact: deviceId } } : SPEECH;
+  const stream = await navigator.mediaDevices.getUserMedia({ audio });
+  return { stream, duration: null, begin() {}, stop: () => stopTracks(stream) };
+}
+
+/** A recording; each of two channels is a track of its own, so that both sides of a call get their captions. */
+export async function recording(file, { aloud, onEnd }) {
+  const context = new AudioContext();
+  try {
+    const buffer = await context.decodeAudioData(await file.arrayBuffer());
+    const source = new AudioBufferSourceNode(context, { buffer });
+    const stream = new MediaStream();
+    const sides = buffer.numberOfChannels === 2 ? 2 : 1;
+    const splitter = new ChannelSplitterNode(context, { numberOfOutputs: sides });
+    if (sides === 2) source.connect(splitter);
+    for (let side = 0; side < sides; side++) {
+      const out = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
+      if (sides === 2) splitter.connect(out, side);
+      else source.connect(out);
+      stream.addTrack(out.stream.getAudioTracks()[0]);
+    }
+    if (aloud) source.connect(context.destination);
+    source.onended = onEnd;
+    const stop = () => {
+      source.onended = null;
+      stopTracks(stream);
+      context.close();
+    };
+    return { stream, duration: buffer.duration, begin: () => source.start(), stop };
+  } catch (error) {
+    context.close();
+    throw error;
+  }
+}
+
+/** Microphones, named only once the page was allowed to use one. */
+export async function microphones() {
+  const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  return devices.filter((device) => device.kind === "audioinput" && device.deviceId);
+}
+
+/** Shows how loud a stream is, ten times a second; returns what stops it. `onSilence` is told of 5 s of nothing. */
+export function watchLevel(stream, meter, onSilence) {
+  const context = new AudioContext();
+  const sum = new GainNode(context);
+  const analyser = new AnalyserNode(context, { fftSize: 2048 });
+  for (const track of stream.getAudioTracks()) {
+    new MediaStreamAudioSourceNode(context, { mediaStream: new MediaStream([track]) }).connect(sum);
+  }
+  sum.connect(analyser);
+  const wave = new Float32Array(analyser.fftSize);
+  let silentSince = performance.now();
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(wave);
+    const power = wave.reduce((total, value) => total + value * value, 0) / wave.length;
+    const decibels = 10 * Math.log10(power + 1e-10);
+    meter.value = Math.max(0, 1 + decibels / 60); // -60 dB to full scale
+    const now = performance.now();
+    const muted = stream.getAudioTracks().some((track) => !track.enabled);
+    if (power > 1e-9 || muted || context.state !== "running") silentSince = now;
+    if (now - silentSince > 5000) {
+      silentSince = Infinity;
+      onSilence();
+    }
+  }, 100);
+  return () => {
+    clearInterval(timer);
+    context.close();
+    meter.value = 0;
+  };
+}
+
+function stopTracks(stream) {
+  stream.getTracks().forEach((track) => track.stop());
+}
