@@ -17,9 +17,9 @@ can go:
    from anybody ends the DTLS transport. Goes when `aioice.ice.StunProtocol` does the same.
 4. **Packets of an unknown SSRC find their section by the mid they carry** (RFC 8843 section 9.2).
    Why: aiortc drops them when two sections share a payload type. Goes with 1.
-5. **Errors in packets stay in the packet** (`_contain`). Why: any exception on the packet path ends
-   the DTLS transport, and with it the call; a header extension of the wrong length is enough. Goes
-   when `RTCDtlsTransport._recv_next` contains them.
+5. **Errors in packets stay in the packet** (`_contain_errors`). Why: any exception on the packet
+   path ends the DTLS transport, and with it the call; a datagram of 1501 bytes from anybody is
+   enough. Goes when `RTCDtlsTransport._recv_next` contains them.
 6. **ECDHE-RSA cipher suites are offered too** (`_add_rsa_ciphers`). Why: aiortc offers ECDSA alone,
    and a DTLS server with an RSA certificate (GStreamer 1.22) finds no shared cipher. Goes when
    `RTCCertificate._create_ssl_context` lists them.
@@ -30,7 +30,7 @@ can go:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pylibsrtp
@@ -55,7 +55,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.RTCRtpTransceiver": ("_codecs", "_headerExtensions"),
     "aiortc.RTCDtlsTransport": (
         "_handle_rtp_data",
-        "_handle_rtcp_data",
+        "_recv_next",
         "_rtp_router",
         "_rx_srtp",
         "_send_rtp",
@@ -64,7 +64,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.rtcdtlstransport.RtpRouter": ("ssrc_table",),
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
-    "aioice.Connection": ("get_component_candidates", "_protocols", "data_received"),
+    "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "data_received"),
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate"),
 }
 
@@ -150,13 +150,14 @@ class TransportTap:
 
     def __init__(self, dtls: RTCDtlsTransport) -> None:
         self.failures = 0
+        self.broken = 0
         self.unroutable = 0
         self._dtls: Any = dtls
         self._tracks: list[TrackTap] = []
         self._by_ssrc: dict[int, TrackTap] = {}
         self._mid_extension: int | None = None
-        _contain(self._dtls, "_handle_rtp_data", self._failed)
-        _contain(self._dtls, "_handle_rtcp_data", self._failed)
+        self._hook_rtp()
+        self._contain_errors()
         _add_rsa_ciphers(self._dtls)
         self._hook_sockets(self._dtls.transport._connection)
 
@@ -168,6 +169,32 @@ class TransportTap:
     def end(self, reason: str) -> None:
         for track in self._tracks:
             track.end(reason)
+
+    def _hook_rtp(self) -> None:
+        """Packets that waited in aiortc's queue, as those do that come before DTLS is done."""
+        handle = self._dtls._handle_rtp_data
+
+        async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
+            track = self._track_of(data) if len(data) >= 12 else None
+            if track is not None:
+                self._deliver(data, track)
+            else:
+                await handle(data, arrival_time_ms=arrival_time_ms)
+
+        self._dtls._handle_rtp_data = handle_rtp_data
+
+    def _contain_errors(self) -> None:
+        receive = self._dtls._recv_next
+
+        async def receive_next() -> None:
+            try:
+                await receive()
+            except ConnectionError:
+                raise  # how aiortc says that the transport has ended
+            except Exception:
+                self._failed("a datagram")
+
+        self._dtls._recv_next = receive_next
 
     def _hook_sockets(self, connection: Any) -> None:
         gather = connection.get_component_candidates
@@ -196,7 +223,8 @@ class TransportTap:
                     stun(data, address)
                 except Exception:
                     self._failed("a STUN message")
-            elif not (127 < data[0] < 192 and self._take(data)):
+            # While older datagrams wait for aiortc, later ones must not overtake them.
+            elif connection._queue.qsize() or not self._take(data):
                 connection.data_received(data, protocol.local_candidate.component)
 
         return datagram_received
@@ -204,22 +232,33 @@ class TransportTap:
     def _take(self, data: bytes) -> bool:
         """Whether the datagram was RTP of a tapped track, and so is dealt with."""
         srtp = self._dtls._rx_srtp
-        if srtp is None or len(data) < 12 or 192 <= data[1] < 224:  # RTCP, RFC 5761 section 4
+        if srtp is None or not 127 < data[0] < 192 or len(data) < 12:
             return False
-        ssrc = int.from_bytes(data[8:12], "big")
-        track = self._by_ssrc.get(ssrc) or self._find(data)
+        if 192 <= data[1] < 224:  # RTCP, RFC 5761 section 4
+            return False
+        track = self._track_of(data)
         if track is None:
             return False
         try:
-            packet = rtp_packet(srtp.unprotect(data))
-            if ssrc not in self._by_ssrc:
-                self._learn(ssrc, track)
-            track.push(packet)
+            self._deliver(srtp.unprotect(data), track)
         except (pylibsrtp.Error, ValueError):
-            pass  # forged, replayed or broken: nothing of it can be used
+            self.broken += 1  # forged, replayed, or longer than a datagram should be
+        return True
+
+    def _track_of(self, data: bytes) -> TrackTap | None:
+        return self._by_ssrc.get(int.from_bytes(data[8:12], "big")) or self._find(data)
+
+    def _deliver(self, data: bytes, track: TrackTap) -> None:
+        """A packet that SRTP has vouched for."""
+        try:
+            packet = rtp_packet(data)
+            if packet.ssrc not in self._by_ssrc:
+                self._learn(packet.ssrc, track)
+            track.push(packet)
+        except ValueError:
+            self.broken += 1
         except Exception:
             self._failed("an RTP packet")
-        return True
 
     def _find(self, data: bytes) -> TrackTap | None:
         """The track of an SSRC not seen before: by its mid, else by a payload type of only one track."""
@@ -368,18 +407,6 @@ def fall_silent(dtls: RTCDtlsTransport) -> None:
 
 def _stop_decoder_thread(receiver: Any) -> None:
     receiver._RTCRtpReceiver__stop_decoder()
-
-
-def _contain(target: Any, name: str, failed: Callable[[str], None]) -> None:
-    handle: Callable[..., Awaitable[None]] = getattr(target, name)
-
-    async def contained(*args: Any, **kwargs: Any) -> None:
-        try:
-            await handle(*args, **kwargs)
-        except Exception:
-            failed("an RTP or RTCP packet")
-
-    setattr(target, name, contained)
 
 
 def _add_rsa_ciphers(dtls: Any) -> None:

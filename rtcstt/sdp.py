@@ -3,7 +3,7 @@
 aiortc reads only what it can carry: a section of another kind, a video codec it does not know or a
 candidate with an unusual field makes it refuse the whole offer. So the offer is cut down to the
 sections that rtcstt wants (audio that the caller sends, and the data channels) before aiortc sees
-it, and the refused sections are put back, with port 0, into the answer (RFC 3264 section 6).
+it, and the other sections are put back, refused or inactive, into the answer (RFC 3264 section 6).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A caller's offer, sorted: ``taken`` for aiortc, the other sections refused in the answer.
+    """A caller's offer, sorted: ``taken`` for aiortc, the other sections answered without aiortc.
 
     ``trickled`` are candidates that aiortc would resolve before it answers (mDNS names): add them
     after the answer.
@@ -166,12 +166,22 @@ class Offer:
         ``opus`` is the ``fmtp`` that says how we like to receive Opus (RFC 7587 section 6.1).
         """
         answered = Description.parse(text)
+        bundle = _bundle(self.whole)
         sections = []
         for offered in self.whole.sections:
             section = answered.section(offered.mid)
-            section = _refusal(offered) if section is None else _with_opus(section, opus)
+            if section is not None:
+                section = _with_opus(section, opus)
+            elif offered.mid in bundle and offered.values("rtpmap"):
+                section = _silenced(offered, answered.sections[0])
+            else:
+                section = _refused(offered)
+                bundle = [mid for mid in bundle if mid != offered.mid]
             sections.append(section.without("mid") if offered.mid in self.invented_mids else section)
-        return str(Description(answered.session, tuple(sections)))
+        session = [line for line in answered.session if _name(line) != "group"]
+        if bundle:
+            session.append(" ".join(["a=group:BUNDLE", *bundle]))
+        return str(Description(tuple(session), tuple(sections)))
 
 
 def bad_offer(message: str, *, code: str = "bad_sdp") -> CallerError:
@@ -231,13 +241,17 @@ def _with_mids(whole: Description) -> tuple[Description, frozenset[str]]:
     return replace(whole, sections=tuple(sections)), frozenset(invented)
 
 
+def _bundle(description: Description) -> list[str]:
+    groups = (group.split() for group in attributes(description.session, "group"))
+    return next((group[1:] for group in groups if group[:1] == ["BUNDLE"]), [])
+
+
 def _session_for_aiortc(whole: Description, sections: tuple[Section, ...]) -> tuple[str, ...]:
     """The session's lines that matter, its bundle cut down to the sections that are left."""
     left = [section.mid for section in sections]
     lines = [line for line in whole.session if line[:2] in ("v=", "o=", "s=", "t=") or line == "a=ice-lite"]
-    for group in attributes(whole.session, "group"):
-        if group.startswith("BUNDLE"):
-            lines.append(" ".join(["a=group:BUNDLE", *(mid for mid in group.split()[1:] if mid in left)]))
+    if bundle := [mid for mid in _bundle(whole) if mid in left]:
+        lines.append(" ".join(["a=group:BUNDLE", *bundle]))
     return tuple(lines)
 
 
@@ -274,8 +288,8 @@ def _for_aiortc(section: Section, whole: Description, trickled: list[tuple[str, 
 
 def _transport(section: Section, whole: Description, name: str) -> list[str]:
     """A transport attribute of a section: its own, the session's, or that of the bundle's first."""
-    bundled = any(group.startswith("BUNDLE") for group in attributes(whole.session, "group"))
-    others = (other.values(name) for other in whole.sections) if bundled else iter(())
+    bundle = _bundle(whole) if section.mid in _bundle(whole) else []
+    others = (other.values(name) for other in whole.sections if other.mid in bundle)
     return section.values(name) or attributes(whole.session, name) or next(filter(None, others), [])
 
 
@@ -304,9 +318,23 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _refusal(offered: Section) -> Section:
+def _refused(offered: Section) -> Section:
     kind, _, *rest = offered.lines[0][2:].split()
     return Section((f"m={kind} 0 {' '.join(rest)}", "c=IN IP4 0.0.0.0", f"a=mid:{offered.mid}", "a=inactive"))
+
+
+def _silenced(offered: Section, like: Section) -> Section:
+    """A section that stays in the bundle but carries nothing.
+
+    As good as refused, and callers built on aiortc cannot read an answer that refuses a section.
+    ``like`` lends its transport, since the section may be the one that stands for the bundle.
+    """
+    kind, _, *rest = offered.lines[0][2:].split()
+    codecs = [line for line in offered.lines if _name(line) in ("rtpmap", "fmtp")]
+    lent = [line for line in like.lines if line[:2] == "c=" or _name(line) in (*_TRANSPORT, "candidate")]
+    return Section(
+        (f"m={kind} {like.port} {' '.join(rest)}", f"a=mid:{offered.mid}", "a=inactive", *codecs, *lent)
+    )
 
 
 def _with_opus(section: Section, fmtp: str) -> Section:

@@ -1,0 +1,578 @@
+"""The peer against real aiortc callers on loopback; the call behind it is a recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aioice.ice
+import numpy as np
+import pylibsrtp
+import pytest
+from aiortc import (
+    RTCCertificate,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
+from aiortc.mediastreams import VideoStreamTrack
+from aiortc.rtp import HeaderExtensionsMap, RtpPacket
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import SSL
+
+from rtcstt import aiortc_private, peer
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.peer import Caller, IceServer, Peer, PeerSettings
+from rtcstt.recording import Network, opus_packets
+from rtcstt.rtp import Packet
+
+LOOPBACK = ("127.0.0.1",)
+SETTINGS = PeerSettings(hosts=LOOPBACK)
+
+
+@dataclass
+class FakeEvent:
+    fields: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(self.fields)
+
+
+class FakeFeed:
+    def __init__(self) -> None:
+        self.history: list[FakeEvent] = []
+        self.closed = False
+        self.news = asyncio.Event()
+
+    def publish(self, type: str, **fields: Any) -> None:
+        self.history.append(FakeEvent({"type": type, "seq": len(self.history), **fields}))
+        self.wake()
+
+    def wake(self) -> None:
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+    async def subscribe(self, after: int = -1) -> AsyncIterator[FakeEvent]:
+        index = after + 1
+        while True:
+            if index < len(self.history):
+                yield self.history[index]
+                index += 1
+            elif self.closed:
+                return
+            else:
+                await self.news.wait()
+
+
+@dataclass
+class FakeLine:
+    codecs: dict[int, Any]
+    packets: list[Packet] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    failing: bool = False
+
+    def push(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        if self.failing:
+            raise RuntimeError("a bug of ours")
+
+    def end(self, reason: str) -> None:
+        self.ended.append(reason)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [packet.sequence for packet in self.packets]
+
+
+class FakeCall:
+    def __init__(self) -> None:
+        self.feed = FakeFeed()
+        self.lines: dict[str, FakeLine] = {}
+        self.commands: list[str] = []
+        self.closed: list[str] = []
+        self.over = asyncio.Event()
+        self.feed.publish("session.start")
+
+    def add_track(self, track_id: str, codecs: dict[int, Any]) -> FakeLine:
+        self.lines[track_id] = FakeLine(dict(codecs))
+        return self.lines[track_id]
+
+    def command(self, text: str) -> None:
+        self.commands.append(text)
+        if text == '{"type": "close"}':
+            self.end("caller")
+
+    def end(self, reason: str) -> None:
+        self.closed.append(reason)
+        self.feed.publish("session.end", reason=reason)
+        self.feed.closed = True
+        self.feed.wake()
+        self.over.set()
+
+    async def close(self, reason: str) -> None:
+        if not self.closed:
+            self.end(reason)
+
+    async def wait_closed(self) -> None:
+        await self.over.wait()
+
+
+@pytest.fixture(scope="module")
+def tone() -> list[bytes]:
+    """One second of Opus packets, no two alike."""
+    wave = 8000 * np.sin(np.arange(48000) * np.linspace(0.01, 0.2, 48000))
+    return opus_packets(wave.astype(np.int16))
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+class Wire:
+    """A caller connected to a peer, closed at the end of the test."""
+
+    def __init__(self, caller: Caller, settings: PeerSettings = SETTINGS) -> None:
+        self.call = FakeCall()
+        self.peer = Peer(self.call, settings=settings)  # type: ignore[arg-type]
+        self.caller = caller
+
+    async def __aenter__(self) -> Wire:
+        await self.caller.dial(self.peer)
+        await until(lambda: self.peer.state == "connected")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.caller.close()
+        await self.peer.close()
+
+    @property
+    def line(self) -> FakeLine:
+        return self.call.lines["0"]
+
+    async def send_rtp(self, data: bytes) -> None:
+        """Protected and sent as it is, by the caller's DTLS transport."""
+        with contextlib.suppress(pylibsrtp.Error):  # too broken even to be protected
+            await self.caller._pc.getSenders()[0].transport._send_rtp(data)
+
+    async def still_hears(self) -> None:
+        heard = len(self.line.packets)
+        await until(lambda: len(self.line.packets) > heard + 3)
+
+
+def caller(*tracks: list[bytes], **options: Any) -> Caller:
+    return Caller(*tracks, hosts=LOOPBACK, **options)
+
+
+def rtp(ssrc: int, sequence: int, payload: bytes, payload_type: int = 96) -> bytes:
+    return struct.pack("!BBHLL", 0x80, payload_type, sequence, 0, ssrc) + payload
+
+
+async def test_every_packet_arrives_untouched_and_without_a_thread(tone: list[bytes]) -> None:
+    before = set(threading.enumerate())
+    async with Wire(caller(tone)) as wire:
+        await wire.caller.played()
+        await until(lambda: len(wire.line.packets) > len(tone))
+        assert [packet.payload for packet in wire.line.packets[: len(tone)]] == tone
+        assert np.all(np.diff(wire.line.sequences) == 1)
+        assert not [t.name for t in set(threading.enumerate()) - before if "decoder" in t.name]
+        assert wire.line.codecs[96].name == "opus"
+
+
+async def test_each_track_has_its_own_line(tone: list[bytes]) -> None:
+    other = opus_packets(np.random.default_rng(1).normal(0, 3000, 48000).astype(np.int16))
+    async with Wire(caller(tone, other)) as wire:
+        await until(lambda: len(wire.call.lines["1"].packets) > 20)
+        assert [packet.payload for packet in wire.call.lines["0"].packets[:10]] == tone[:10]
+        assert [packet.payload for packet in wire.call.lines["1"].packets[:10]] == other[:10]
+        assert {packet.ssrc for packet in wire.call.lines["0"].packets}.isdisjoint(
+            {packet.ssrc for packet in wire.call.lines["1"].packets}
+        )
+
+
+async def test_what_the_network_takes_is_missing_and_the_sender_is_told(tone: list[bytes]) -> None:
+    async with Wire(caller(tone, network=Network(loss=0.3, jitter_ms=40, seed=3))) as wire:
+        await until(lambda: len(wire.line.packets) > 40)
+        assert wire.line.sequences != sorted(wire.line.sequences)  # jitter swaps
+        sender = wire.caller._pc.getSenders()[0]
+
+        async def told() -> list[int]:
+            report = await sender.getStats()
+            return [s.packetsLost for s in report.values() if s.type == "remote-inbound-rtp"]
+
+        async with asyncio.timeout(5):
+            while not any(lost > 5 for lost in await told()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+async def test_events_from_the_first_reach_every_channel(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        wire.call.feed.publish("turn.start")
+        second = wire.caller._pc.createDataChannel("late")
+        late: list[dict[str, Any]] = []
+        second.on("message", lambda text: late.append(json.loads(text)))
+        await until(lambda: len(late) == 2)
+        second.send(b"\xff\x00")
+        await until(lambda: wire.call.commands)
+        wire.caller.send({"type": "close"})
+        events = [event async for event in wire.caller.events()]
+        assert [event["type"] for event in events] == ["session.start", "turn.start", "session.end"]
+        await until(lambda: len(late) == 3)
+        await wire.peer.wait_closed()
+        assert wire.peer.state == "closed"
+        assert wire.call.closed == ["caller"]
+
+
+async def test_a_slow_channel_holds_back_the_feed_and_messages_stay_whole(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        sizes: list[int] = []
+        transport = wire.peer._pc.sctp.transport.transport
+        send = transport._send
+
+        async def measured(data: bytes) -> None:
+            sizes.append(len(data))
+            await send(data)
+
+        transport._send = measured
+        for number in range(60):
+            wire.call.feed.publish("turn.update", transcript=f"{number} " + "words " * 1000)
+        await asyncio.sleep(0)
+        await until(lambda: len(wire.caller.received) == 61)
+        assert max(sizes) <= 1280 - 40 - 8  # IPv6 and UDP headers; RFC 8831 section 5
+        assert [event["seq"] for _, event in wire.caller.received] == list(range(61))
+
+
+async def test_channel_takes_only_so_much_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StuckChannel:
+        readyState = "open"
+        bufferedAmount = 0
+        bufferedAmountLowThreshold = 0
+        sent: list[str] = []
+
+        def on(self, name: str, handler: Callable[[], None]) -> None:
+            setattr(self, "on_" + name, handler)
+
+        def send(self, text: str) -> None:
+            self.sent.append(text)
+            self.bufferedAmount += len(text)
+
+    call, channel = FakeCall(), StuckChannel()
+    for _ in range(100):
+        call.feed.publish("turn.update", transcript="x" * 1000)
+    task = asyncio.create_task(peer._speak(channel, call))  # type: ignore[arg-type]
+    await until(lambda: channel.bufferedAmount > peer.BUFFERED_HIGH)
+    await asyncio.sleep(0.05)
+    assert len(channel.sent) < 20
+    channel.bufferedAmount = 0
+    channel.on_bufferedamountlow()  # type: ignore[attr-defined]
+    await until(lambda: len(channel.sent) > 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_bye_ends_the_track(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        await wire.caller._pc.getSenders()[0].stop()
+        await until(lambda: wire.line.ended)
+        assert wire.line.ended == ["bye"]
+        assert wire.call.closed == []
+
+
+async def test_a_caller_that_closes_ends_the_call(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        await wire.caller.close()
+        async with asyncio.timeout(5):
+            await wire.peer.wait_closed()
+        assert wire.call.closed == ["connection closed"]
+        assert len(wire.line.ended) == 1
+
+
+async def test_a_caller_that_vanishes_is_missed(tone: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.05)
+    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.05)
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        wire.caller.vanish()
+        async with asyncio.timeout(10):
+            await wire.peer.wait_closed()
+        assert wire.call.closed[0].startswith("connection ")
+        assert wire.line.ended
+
+
+async def test_nobody_comes() -> None:
+    call = FakeCall()
+    lonely = Peer(call, settings=PeerSettings(hosts=LOOPBACK, connect_timeout_s=0.1))  # type: ignore[arg-type]
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver("audio")
+    await lonely.answer(await offer_of(pc))
+    await pc.close()
+    async with asyncio.timeout(5):
+        await lonely.wait_closed()
+    assert call.closed == ["not connected within 0.1 s"]
+
+
+async def test_bad_packets_harm_nothing(tone: list[bytes]) -> None:
+    chance = random.Random(1)
+    async with Wire(caller(tone * 20)) as wire:
+        await until(lambda: wire.line.packets)
+        ssrc = wire.line.packets[0].ssrc
+        for size in (0, 1, 11, 12, 13, 60, 1300):
+            for first in (0x80, 0x90, 0xA0, 0xBF, 0x9F):
+                junk = chance.randbytes(size)
+                await wire.send_rtp(bytes([first, 96]) + chance.randbytes(6) + struct.pack("!L", ssrc) + junk)
+                await wire.send_rtp(bytes([first, chance.randrange(192, 209)]) + chance.randbytes(6) + junk)
+        for number in range(1000):  # a thousand sources
+            await wire.send_rtp(rtp(number, number, b"\x78"))
+        await wire.send_rtp(rtp(ssrc, 1, b"", payload_type=77))
+        await wire.still_hears()
+        assert len(wire.peer._pc.getReceivers()[0]._RTCRtpReceiver__remote_streams) <= 8
+        assert wire.peer.state == "connected"
+
+
+async def test_datagrams_from_strangers_harm_nothing(tone: list[bytes]) -> None:
+    chance = random.Random(2)
+    async with Wire(caller(tone)) as wire:
+        candidate = wire.peer._pc.getReceivers()[0].transport.transport.iceGatherer.getLocalCandidates()[0]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for size in (0, 0, 1, 2, 20, 100, 1500):
+                for first in (b"", b"\x00", b"\x01", b"\x16", b"\x80", b"\xff"):
+                    stranger.sendto(first + chance.randbytes(size), (candidate.ip, candidate.port))
+            stranger.sendto(b"", (candidate.ip, candidate.port))
+        await wire.still_hears()
+
+
+async def test_a_bug_of_ours_costs_packets_not_the_call(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        wire.line.failing = True
+        await wire.still_hears()
+        wire.line.failing = False
+        await wire.still_hears()
+        assert wire.peer.stats()["packet_failures"] > 3
+
+
+async def test_alaw_packets_that_look_like_stun_arrive(tone: list[bytes]) -> None:
+    """`aioice.stun` takes a packet of payload type 8 whose sequence number is its length - 20 for its own."""
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: wire.line.packets)
+        for tag in (16, 10):  # of AES-GCM and of SHA1-80
+            await wire.send_rtp(rtp(7, 12 + 160 + tag - 20, bytes(160), payload_type=8))
+        await until(lambda: {168, 162} <= {p.sequence for p in wire.line.packets if p.payload_type == 8})
+
+
+async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As GStreamer's webrtcbin: DTLS server, with an RSA certificate, and so no ECDSA cipher suite."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gst")])
+    some = RTCCertificate.generateCertificate()._cert
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7)
+    builder = builder.not_valid_before(some.not_valid_before_utc).not_valid_after(some.not_valid_after_utc)
+
+    class Rsa(RTCCertificate):
+        def _create_ssl_context(self, srtp_profiles: Any) -> SSL.Context:
+            context = super()._create_ssl_context(srtp_profiles)
+            context.set_cipher_list(b"ECDHE-RSA-AES128-GCM-SHA256")
+            return context
+
+    gst = caller(tone)
+    certificate = Rsa(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
+    gst._pc._RTCPeerConnection__certificates[:] = [certificate]
+    for transport in peer._transports(gst._pc):
+        transport._RTCDtlsTransport__local_certificate = certificate
+    async with Wire(gst) as wire:
+        await wire.still_hears()
+
+
+async def offer_of(pc: RTCPeerConnection) -> str:
+    await pc.setLocalDescription(await pc.createOffer())
+    return str(pc.localDescription.sdp)
+
+
+async def test_video_is_not_received() -> None:
+    call = FakeCall()
+    answering = Peer(call, settings=SETTINGS)  # type: ignore[arg-type]
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTrack(VideoStreamTrack())
+    pc.addTransceiver("audio")
+    pc.createDataChannel("events")
+    for dtls in peer._transports(pc):
+        aiortc_private.shape_gathering(dtls, timeout_s=1, hosts=LOOPBACK, loopback=True)
+    answer = await answering.answer(await offer_of(pc))
+    await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    await until(lambda: answering.state == "connected" and pc.connectionState == "connected")
+    video, audio = pc.getTransceivers()
+    assert (video.currentDirection, audio.currentDirection) == ("inactive", "sendonly")
+    assert "useinbandfec=1" in answer
+    assert list(call.lines) == ["1"]
+    await pc.close()
+    await answering.close()
+
+
+async def test_a_second_offer_is_refused_and_the_first_goes_on(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        with pytest.raises(CallerError) as refusal:
+            await wire.peer.answer("v=0\r\n")
+        assert refusal.value.status == 409
+        await wire.still_hears()
+
+
+@pytest.mark.parametrize("text", ["", "v=0\r\n", "{}", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"])
+async def test_a_bad_offer_is_refused_and_leaves_nothing(text: str) -> None:
+    before = len(asyncio.all_tasks())
+    refusing = Peer(FakeCall(), settings=SETTINGS)  # type: ignore[arg-type]
+    with pytest.raises(CallerError) as refusal:
+        await refusing.answer(text)
+    assert refusal.value.status == 400
+    await refusing.close()
+    assert refusing.state == "closed"
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_damaged_offer_is_refused_or_answered(tone: list[bytes]) -> None:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver("audio")
+    lines = (await offer_of(pc)).splitlines()
+    await pc.close()
+    chance = random.Random(4)
+    for _ in range(60):
+        damaged = [line for line in lines if chance.random() > 0.05]
+        victim = chance.randrange(len(damaged))
+        damaged[victim] = damaged[victim][: chance.randrange(len(damaged[victim]) + 1)]
+        answering = Peer(FakeCall(), settings=SETTINGS)  # type: ignore[arg-type]
+        try:
+            assert await answering.answer("\r\n".join(damaged) + "\r\n")
+        except CallerError as refusal:
+            assert refusal.status == 400
+        await answering.close()
+
+
+async def test_a_dead_stun_server_does_not_hold_the_answer() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
+        dead.bind(("127.0.0.1", 0))
+        server = IceServer.parse(f"stun:127.0.0.1:{dead.getsockname()[1]}")
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        pc.addTransceiver("audio")
+        settings = PeerSettings(hosts=LOOPBACK, ice_servers=(server,), gather_timeout_s=0.2)
+        answering = Peer(FakeCall(), settings=settings)  # type: ignore[arg-type]
+        async with asyncio.timeout(2.5):  # aioice by itself: 5 s
+            answer = await answering.answer(await offer_of(pc))
+        assert "typ host" in answer
+        assert dead.recv(1500)  # it was asked
+        await pc.close()
+        await answering.close()
+
+
+def test_ice_servers_are_parsed() -> None:
+    assert IceServer.parse("stun:h:1") == IceServer("stun:h:1")
+    assert IceServer.parse("turn:u:p@h?transport=tcp") == IceServer("turn:h?transport=tcp", "u", "p")
+    with pytest.raises(ConfigError):
+        IceServer.parse("http://h")
+
+
+def resources() -> tuple[int, int, int]:
+    gc.collect()
+    return len(asyncio.all_tasks()), threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts sockets by /proc")
+async def test_twenty_calls_leave_nothing_behind(tone: list[bytes]) -> None:
+    async def one(number: int) -> None:
+        async with Wire(caller(tone[:5])) as wire:
+            await wire.caller.played()
+            if number % 2:
+                await wire.caller.hang_up()
+
+    await one(0)  # what is made once stays: the default executor, say
+    before = resources()
+    for batch in range(4):
+        await asyncio.gather(*(one(number + batch) for number in range(5)))
+    await until(lambda: resources() == before, 5)
+
+
+def test_names_of_aiortc_that_are_used_exist() -> None:
+    """The canary. A release of aiortc or aioice that renames one of them is named here, with the name."""
+    missing = []
+    for owner, names in aiortc_private.PRIVATE.items():
+        module, _, name = owner.rpartition(".")
+        source = inspect_source(module, name)
+        missing += [f"{owner}.{attribute}" for attribute in names if plain(attribute, name) not in source]
+    assert not missing, f"gone from aiortc or aioice, see aiortc_private.py: {missing}"
+
+
+def inspect_source(module: str, name: str) -> str:
+    import inspect
+
+    return inspect.getsource(getattr(importlib.import_module(module), name))
+
+
+def plain(attribute: str, owner: str) -> str:
+    return attribute.removeprefix("_" + owner)
+
+
+async def test_the_hook_is_called_as_it_expects() -> None:
+    """`receive` starts a thread that `_RTCRtpReceiver__stop_decoder` ends, and RTP statistics are a dict."""
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    receiver: Any = pc.addTransceiver("audio").receiver
+    assert isinstance(receiver, RTCRtpReceiver)
+    assert receiver._RTCRtpReceiver__decoder_thread is None
+    assert receiver._RTCRtpReceiver__remote_streams == {}
+    assert receiver.transport._rx_srtp is None
+    assert receiver.transport._rtp_router.ssrc_table == {}
+    await pc.close()
+
+
+@given(
+    st.integers(0, 127),
+    st.integers(0, 65535),
+    st.integers(0, 2**32 - 1),
+    st.binary(max_size=40),
+    st.integers(0, 255),
+    st.none() | st.from_regex(r"[a-z0-9]{1,16}", fullmatch=True),
+)
+def test_packets_are_parsed_as_aiortc_writes_them(
+    payload_type: int, sequence: int, timestamp: int, payload: bytes, padding: int, mid: str | None
+) -> None:
+    class Mid:
+        id, uri = 5, "urn:ietf:params:rtp-hdrext:sdes:mid"
+
+    class Parameters:
+        headerExtensions = [Mid]
+
+    extensions = HeaderExtensionsMap()
+    extensions.configure(Parameters)  # type: ignore[arg-type]
+    written = RtpPacket(payload_type, 1, sequence, timestamp, 99, payload)
+    written.extensions.mid = mid
+    written.csrc = [1, 2]
+    written.padding_size = padding
+    data = written.serialize(extensions)
+    assert aiortc_private.rtp_packet(data) == Packet(99, sequence, timestamp, payload_type, payload, True)
+    found = aiortc_private.header_extension(data, 5)
+    assert found == (mid.encode() if mid else None)
+
+
+@given(st.binary(min_size=12, max_size=80))
+def test_any_bytes_are_a_packet_or_a_value_error(data: bytes) -> None:
+    aiortc_private.header_extension(data, 3)
+    try:
+        packet = aiortc_private.rtp_packet(data)
+    except ValueError:
+        return
+    assert len(packet.payload) <= len(data) - 12
