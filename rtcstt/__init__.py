@@ -1,3 +1,88 @@
-"""Live calls into text: WebRTC audio in, every word out once, with its time."""
+"""Live calls into text: WebRTC audio in, every word out once, with its time.
+
+The names below are the public face; each is imported when it is first used, so that `import rtcstt`
+costs nothing and a program that transcribes PCM never loads WebRTC.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtcstt.call import Call
+    from rtcstt.embedded import Embedded
+    from rtcstt.errors import (
+        CallerError,
+        ConfigError,
+        EngineError,
+        ProtocolError,
+        RtcsttError,
+        UpstreamError,
+    )
+    from rtcstt.feed import Event
+    from rtcstt.peer import Caller, IceServer, Peer, PeerSettings
+    from rtcstt.recording import Network
+    from rtcstt.rtp import Codec, Packet
+    from rtcstt.transcriber import Transcriber
+    from rtcstt.upstream import Cartesia
+    from rtcstt.wire import TurnSettings
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Call",
+    "Caller",
+    "CallerError",
+    "Cartesia",
+    "Codec",
+    "ConfigError",
+    "Embedded",
+    "EngineError",
+    "Event",
+    "IceServer",
+    "Network",
+    "Packet",
+    "Peer",
+    "PeerSettings",
+    "ProtocolError",
+    "RtcsttError",
+    "Transcriber",
+    "TurnSettings",
+    "UpstreamError",
+    "__version__",
+]
+
+_HOMES = {
+    "Call": "call",
+    "Caller": "peer",
+    "CallerError": "errors",
+    "Cartesia": "upstream",
+    "Codec": "rtp",
+    "ConfigError": "errors",
+    "Embedded": "embedded",
+    "EngineError": "errors",
+    "Event": "feed",
+    "IceServer": "peer",
+    "Network": "recording",
+    "Packet": "rtp",
+    "Peer": "peer",
+    "PeerSettings": "peer",
+    "ProtocolError": "errors",
+    "RtcsttError": "errors",
+    "Transcriber": "transcriber",
+    "TurnSettings": "wire",
+    "UpstreamError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rtcstt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"rtcstt.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -26,6 +27,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_from_sdp
 
@@ -40,6 +42,7 @@ from rtcstt.aiortc_private import (
 )
 from rtcstt.doors import Door, open_door
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.pcm import Samples
 from rtcstt.recording import PACKET_S, PACKET_SAMPLES, TIME_BASE, Fate, Network, silence_packet
 
 if TYPE_CHECKING:
@@ -145,6 +148,52 @@ class Ears:
         transport.add(track, mid_extension)
 
 
+class Channels:
+    """Sends every data channel that the caller opens every event, and takes his commands from there."""
+
+    def __init__(self, pc: RTCPeerConnection, call: Call) -> None:
+        self._pc = pc
+        self._call = call
+        self._speaking: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.refused = 0
+        pc.on("datachannel", self._on_channel)
+
+    def __len__(self) -> int:
+        return len(self._speaking)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Once the call has ended: let what is still due arrive."""
+        if self._speaking:
+            await asyncio.wait(self._speaking, timeout=timeout_s)
+
+    async def close(self) -> None:
+        self._closed = True
+        with contextlib.suppress(KeyError):
+            self._pc.remove_listener("datachannel", self._on_channel)
+        speaking = list(self._speaking)
+        for task in speaking:
+            task.cancel()
+        await asyncio.gather(*speaking, return_exceptions=True)
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if self._closed or len(self._speaking) >= MAX_CHANNELS:
+            self.refused += 1
+            channel.close()
+            return
+        channel.on("message", self._on_message)
+        task = asyncio.create_task(_speak(channel, self._call))
+        self._speaking.add(task)
+        task.add_done_callback(self._speaking.discard)
+
+    def _on_message(self, message: str | bytes) -> None:
+        text = message if isinstance(message, str) else message.decode("utf-8", "replace")
+        try:
+            self._call.command(text)
+        except Exception:  # an exception here would end the whole transport
+            log.exception("a caller's command failed")
+
+
 class Peer:
     """One caller's connection to a call.
 
@@ -166,13 +215,11 @@ class Peer:
         self._on_lost = on_lost or call.close
         self._pc = _connection(self._settings.ice_servers)
         self._pc.on("connectionstatechange", self._on_state)
-        self._pc.on("datachannel", self._on_channel)
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ears: Ears | None = None
-        self._channels: set[asyncio.Task[None]] = set()
+        self._channels = Channels(self._pc, call)
         self._trickling: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
-        self._refused_channels = 0
 
     @property
     def state(self) -> str:
@@ -183,7 +230,7 @@ class Peer:
         return {
             "state": self.state,
             "channels": len(self._channels),
-            "refused_channels": self._refused_channels,
+            "refused_channels": self._channels.refused,
             "packet_failures": self._ears.failures if self._ears else 0,
         }
 
@@ -270,23 +317,6 @@ class Peer:
         if not self._lost.done():
             self._lost.set_result(reason)
 
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        if len(self._channels) >= MAX_CHANNELS or self._lost.done():
-            self._refused_channels += 1
-            channel.close()
-            return
-        channel.on("message", self._on_message)
-        task = asyncio.create_task(_speak(channel, self._call))
-        self._channels.add(task)
-        task.add_done_callback(self._channels.discard)
-
-    def _on_message(self, message: str | bytes) -> None:
-        text = message if isinstance(message, str) else message.decode("utf-8", "replace")
-        try:
-            self._call.command(text)
-        except Exception:  # an exception here would end the whole transport
-            log.exception("a caller's command failed")
-
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         timeout_s = self._settings.connect_timeout_s
@@ -298,8 +328,8 @@ class Peer:
                 assert self._ears is not None
                 self._ears.end(self._lost.result())
                 await self._on_lost(self._lost.result())
-            elif self._channels:
-                await asyncio.wait(self._channels, timeout=GOODBYE_S)
+            else:
+                await self._channels.finish(GOODBYE_S)
         finally:
             overdue.cancel()
             ended.cancel()
@@ -313,10 +343,11 @@ class Peer:
         self._lose("closed")
         if self._ears is not None:
             self._ears.end("closed")
-        tasks = [*self._channels, *self._trickling]
-        for task in tasks:
+        await self._channels.close()
+        trickling = list(self._trickling)
+        for task in trickling:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*trickling, return_exceptions=True)
         await _close(self._pc)
 
 
@@ -340,6 +371,33 @@ async def _speak(channel: RTCDataChannel, call: Call) -> None:
         channel.send(event.to_json())
     channel.close()  # a stream is reset only after all that was sent on it (RFC 8831 section 6.7)
     await until(lambda: False)
+
+
+async def reachable_by(server: IceServer) -> list[str]:
+    """The candidate types a STUN (`srflx`) or TURN server (`relay`) gives; none when it does not answer."""
+    pc = _connection([server])
+    pc.createDataChannel("probe")
+    await pc.setLocalDescription(await pc.createOffer())
+    section = sdp.Description.parse(pc.localDescription.sdp).sections[0]
+    await _close(pc)
+    found = [candidate.split()[7] for candidate in section.values("candidate")]
+    return [kind for kind in found if kind != "host"]
+
+
+async def read_track(track: Any) -> AsyncIterator[tuple[Samples, int]]:
+    """The audio of a bare `MediaStreamTrack` as mono int16 with its rate, until the track ends."""
+    while True:
+        try:
+            frame = await track.recv()
+        except MediaStreamError:
+            return
+        samples = frame.to_ndarray()
+        channels = len(frame.layout.channels)
+        by_time = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+        if samples.dtype.kind == "f":
+            by_time = (by_time * 32767).clip(-32768, 32767)
+        mono = by_time[:, 0] if channels == 1 else by_time.mean(axis=1, dtype=np.float32)
+        yield mono.astype(np.int16), frame.sample_rate
 
 
 def _connection(servers: Sequence[IceServer]) -> RTCPeerConnection:

@@ -1,0 +1,134 @@
+"""The public face, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rtcstt
+
+ROOT = Path(rtcstt.__file__).parent
+
+# Cores decide and do no I/O: time and chance are arguments.
+CORES = {
+    "activity",
+    "backlog",
+    "captions",
+    "codecs",
+    "errors",
+    "joining",
+    "opus",
+    "pcm",
+    "receiver",
+    "rtp",
+    "sdp",
+    "transcription",
+    "wire",
+    "embedded.endpointer",
+}
+NOT_IN_CORES = {
+    "asyncio",
+    "time",
+    "random",
+    "socket",
+    "threading",
+    "aiohttp",
+    "websockets",
+    "aiortc",
+    "aioice",
+}
+
+# Foreign libraries that only these modules touch, so that their exceptions are translated at one border.
+BORDERS = {
+    "aiortc": {"peer", "aiortc_private"},
+    "aioice": {"peer", "aiortc_private"},
+    "pylibsrtp": {"aiortc_private"},
+    "moonshine_voice": set(),
+}
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in ROOT.rglob("*.py")
+    }
+
+
+def imports(path: Path) -> set[str]:
+    """Every module imported anywhere in a file, except for the eyes of the type checker alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    names = {name.removeprefix("rtcstt.") for name in imports(path) if name.startswith("rtcstt.")}
+    return names & set(modules())
+
+
+@pytest.mark.parametrize("name", sorted(CORES & set(modules())))
+def test_cores_do_no_io(name: str) -> None:
+    path = modules()[name]
+    assert not {module.split(".")[0] for module in imports(path)} & NOT_IN_CORES
+    assert ours(path) <= CORES, "a core imports only cores"
+
+
+@pytest.mark.parametrize("library", BORDERS)
+def test_foreign_libraries_stay_behind_their_border(library: str) -> None:
+    users = {
+        name
+        for name, path in modules().items()
+        if any(module.split(".")[0] == library for module in imports(path))
+    }
+    assert users <= BORDERS[library]
+
+
+def test_nobody_imports_the_command_line() -> None:
+    assert not [name for name, path in modules().items() if "cli" in ours(path)]
+
+
+def test_the_embedded_recogniser_stands_alone() -> None:
+    for name, path in modules().items():
+        if name.startswith("embedded"):
+            foreign = {module for module in ours(path) if not module.startswith("embedded")}
+            assert foreign <= {"errors", "wire", "pcm"} | ({"cli"} if name.endswith("command") else set()), (
+                name
+            )
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(rtcstt.__all__) == rtcstt.__all__
+    for name in rtcstt.__all__:
+        value = getattr(rtcstt, name)
+        assert name == "__version__" or value.__module__.startswith("rtcstt.")
+    assert set(rtcstt.__all__) <= set(dir(rtcstt))
+    assert set(rtcstt._HOMES) | {"__version__"} == set(rtcstt.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        rtcstt.no_such_name  # noqa: B018
+
+
+def test_importing_the_package_is_cheap() -> None:
+    script = (
+        "import sys, rtcstt; print([m for m in ('aiortc', 'onnxruntime', 'aiohttp') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - {"cli"}))
+def test_every_module_can_be_imported_first(name: str) -> None:
+    importlib.import_module(f"rtcstt.{name}" if name != "__init__" else "rtcstt")
