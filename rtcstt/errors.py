@@ -4,6 +4,7 @@ RtcsttError
  ├── ConfigError        a setting is wrong; start-up refuses
  ├── CallerError        what a caller or an HTTP client sent is wrong, or may not be served now
  ├── UpstreamError      the speech-to-text service refused or failed
+ │    └── ConnectionLost        the connection to it ended
  ├── ProtocolError      the speech-to-text wire protocol was broken
  │    ├── LocalProtocolError    by us: a bug here
  │    └── RemoteProtocolError   by the peer
@@ -68,6 +69,18 @@ class UpstreamError(RtcsttError):
         self.status = status
         self.code = code
         self.retryable = retryable
+
+
+class ConnectionLost(UpstreamError):
+    """The connection to the STT ended; raised by `Connection.recv` and `send`, also after a regular close.
+
+    ``close_code`` is the one the STT sent (RFC 6455 section 7.4), 1006 where it sent none.
+    """
+
+    def __init__(self, close_code: int, reason: str = "") -> None:
+        super().__init__(f"connection lost ({close_code}){': ' + reason if reason else ''}")
+        self.close_code = close_code
+        self.reason = reason
 
 
 class ProtocolError(RtcsttError):
