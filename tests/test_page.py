@@ -1,0 +1,349 @@
+"""The served page and its client in a real browser, with a recorded voice as the microphone.
+
+The browser is Debian's Chromium, driven by playwright; the server is `rtcstt serve` as a user starts
+it. A test is skipped, with the reason, where there is no browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+import webvtt
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
+
+from rtcstt.demo import bundled_recording
+
+STATIC = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static"
+PICTURES = Path(__file__).resolve().parents[1] / "build" / "pictures"
+LEAD_S = 2.0  # the recording plays from getUserMedia on, so the call must be up before the first word
+
+# two_cities.wav by the pauses of its reader: (second where the phrase begins, words).
+PHRASES = [
+    (1.2, "It was the best of times, it was the worst of times,"),
+    (5.0, "it was the age of wisdom, it was the age of foolishness,"),
+    (8.8, "it was the epoch of belief, it was the epoch of incredulity,"),
+    (13.5, "it was the season of Light, it was the season of Darkness,"),
+    (17.6, "it was the spring of hope, it was the winter of despair,"),
+    (21.2, "we had everything before us,"),
+]
+MUTE_FROM_S, MUTE_TO_S, CUT_S = 13.0, 17.1, 24.3
+
+normal = jiwer.Compose(
+    [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    for name in (os.environ.get("RTCSTT_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def speech() -> tuple[np.ndarray, int]:
+    """The recording that ships with the recogniser's package, cut after a phrase."""
+    samples, rate = soundfile.read(bundled_recording(), dtype="float32")
+    return samples[: int(CUT_S * rate)] * 3, rate
+
+
+@pytest.fixture(scope="module")
+def voice(speech: tuple[np.ndarray, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    samples, rate = speech
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    soundfile.write(path, np.concatenate([np.zeros(int(LEAD_S * rate), np.float32), samples]), rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`rtcstt serve` with the embedded recogniser; its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    log = (tmp_path_factory.mktemp("server") / "log").open("w+")
+    rtcstt = Path(sys.executable).with_name("rtcstt")
+    process = subprocess.Popen([rtcstt, "serve", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(150):
+            if process.poll() is not None or _answers(f"{url}/readyz"):
+                break
+            time.sleep(0.2)  # a process of its own has no event to wait for
+        log.seek(0)
+        assert _answers(f"{url}/readyz"), f"rtcstt serve did not become ready:\n{log.read()}"
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@asynccontextmanager
+async def browser(chromium: str, voice: Path | None = None, *, ask: bool = False) -> AsyncIterator[Browser]:
+    """``voice``: what the microphone hears. ``ask``: do not allow the microphone unasked."""
+    flags = (
+        "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+    )
+    flags += " --use-fake-device-for-media-stream --allow-loopback-in-peer-connection"
+    flags += " --autoplay-policy=no-user-gesture-required"
+    flags += "" if ask else " --use-fake-ui-for-media-stream"
+    flags += f" --use-file-for-fake-audio-capture={voice}%noloop" if voice else ""
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=chromium, args=flags.split())
+        try:
+            yield running
+        finally:
+            await running.close()
+
+
+async def opened(running: Browser, url: str) -> tuple[Page, list[str]]:
+    """The page, and the list that its uncaught errors go to."""
+    page = await running.new_page(viewport={"width": 1000, "height": 900})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    await page.goto(url)
+    return page, errors
+
+
+async def captions(page: Page) -> str:
+    return " ".join(await page.locator(".turn .said").all_inner_texts())
+
+
+def word_errors(spoken: list[str], text: str) -> float:
+    return jiwer.wer(normal(" ".join(spoken)), normal(text))
+
+
+async def test_a_voice_becomes_captions_and_mute_hides_only_what_was_muted(
+    server: str, chromium: str, voice: Path
+) -> None:
+    async with browser(chromium, voice) as running:
+        page, errors = await opened(running, server)
+        await page.click("#start")
+        begun = time.monotonic()
+
+        async def recording_at(second: float) -> None:
+            await asyncio.sleep(begun + LEAD_S + second - time.monotonic())
+
+        await expect(page.locator("#status")).to_have_text("Live")
+        await recording_at(MUTE_FROM_S)
+        before = await captions(page)
+        await page.click("#mute")
+        await expect(page.locator("#mute")).to_have_attribute("aria-pressed", "true")
+        await recording_at(MUTE_TO_S)
+        await page.click("#mute")
+        await recording_at(CUT_S - 1.0)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(path=PICTURES / "page.png")
+        await recording_at(CUT_S)
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
+
+        text = await captions(page)
+        heard = [words for start, words in PHRASES if not MUTE_FROM_S <= start < MUTE_TO_S]
+        assert "best of times" in before.lower(), "captions must come while the caller still speaks"
+        assert word_errors(heard, text) <= 0.25, text
+        assert "light" not in text.lower().split(), "what was said while muted must not be heard"
+        assert await page.locator(".turn:not([data-state=ended])").count() == 0
+        assert "heard" in await page.inner_text("#timelines")
+        assert not errors
+
+        async with page.expect_download() as started:
+            await page.click("#downloads >> text=VTT")
+        cues = webvtt.read(await (await started.value).path())
+        assert word_errors(heard, " ".join(cue.text for cue in cues)) <= 0.25
+
+
+async def test_a_recording_of_two_channels_is_two_speakers(
+    server: str, chromium: str, speech: tuple[np.ndarray, int], tmp_path: Path
+) -> None:
+    samples, rate = speech
+    left, right = samples[int(1.0 * rate) : int(4.9 * rate)], samples[int(17.4 * rate) : int(21.0 * rate)]
+    both = np.zeros((len(left) + len(right), 2), np.float32)
+    both[: len(left), 0] = left
+    both[len(left) :, 1] = right
+    soundfile.write(tmp_path / "call.wav", both, rate)
+
+    async with browser(chromium) as running:
+        page, errors = await opened(running, server)
+        await page.click("text=Recording")
+        await page.set_input_files("#file", tmp_path / "call.wav")
+        await page.click("#start")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=30_000)
+        first, second = (
+            " ".join(await page.locator(f".turn[data-speaker='{n}'] .said").all_inner_texts()) for n in (0, 1)
+        )
+        assert "worst of times" in first.lower() and "despair" not in first.lower()
+        assert "winter of despair" in second.lower() and "worst" not in second.lower()
+        assert not errors
+
+
+async def test_push_to_talk_hears_what_is_said_while_held(server: str, chromium: str, voice: Path) -> None:
+    async with browser(chromium, voice) as running:
+        page, errors = await opened(running, server)
+        await page.click("text=Push to talk")
+        await page.click("#start")
+        begun = time.monotonic()
+        await expect(page.locator("#status")).to_have_text("Live")
+        await asyncio.sleep(begun + LEAD_S + 4.8 - time.monotonic())
+        await page.keyboard.down("Space")
+        await asyncio.sleep(3.7)
+        await page.keyboard.up("Space")
+        await expect(page.locator(".turn .said")).to_contain_text(
+            "foolishness", ignore_case=True, timeout=10_000
+        )
+        assert word_errors([PHRASES[1][1]], await captions(page)) <= 0.25
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
+        assert not errors
+
+
+NO_CHANNEL = """
+RTCPeerConnection.prototype.createDataChannel = () =>
+  Object.assign(new EventTarget(), { readyState: "closed" });
+"""
+
+
+async def test_without_a_data_channel_the_events_come_as_server_sent_events(
+    server: str, chromium: str, voice: Path
+) -> None:
+    async with browser(chromium, voice) as running:
+        page, errors = await opened(running, "about:blank")
+        await page.add_init_script(NO_CHANNEL)
+        await page.goto(server)
+        await page.click("#start")
+        await expect(page.locator(".turn .said").first).to_contain_text(
+            "best of times", ignore_case=True, timeout=20_000
+        )
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
+        assert not errors
+
+
+KEEP_CONNECTIONS = """
+window.connections = [];
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...given) { super(...given); window.connections.push(this); }
+};
+"""
+LOSE_CONNECTION = """() => {
+  const lost = window.connections[0];
+  lost.close();
+  Object.defineProperty(lost, "connectionState", { value: "failed" });
+  lost.dispatchEvent(new Event("connectionstatechange"));
+}"""
+
+
+async def test_a_lost_connection_is_made_anew_and_the_captions_go_on(
+    server: str, chromium: str, voice: Path
+) -> None:
+    async with browser(chromium, voice) as running:
+        page, errors = await opened(running, "about:blank")
+        await page.add_init_script(KEEP_CONNECTIONS)
+        await page.goto(server)
+        await page.click("#start")
+        await expect(page.locator(".turn .said").first).to_contain_text(
+            "best of times", ignore_case=True, timeout=20_000
+        )
+        await page.evaluate(LOSE_CONNECTION)
+        await expect(page.locator("#status")).to_have_text("Live")
+        await expect(page.locator("#captions")).to_contain_text("epoch", ignore_case=True, timeout=20_000)
+        assert await page.evaluate("window.connections.length") == 2
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
+        assert not errors
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "The server does not answer."),
+        (
+            (503, {"title": "The server is full", "message": "5 calls are going on."}, "7"),
+            "Try again in 7 s.",
+        ),
+        ((401, {"title": "A token is needed", "message": "No token."}, ""), "A token is needed"),
+    ],
+)
+async def test_a_refusal_is_told_in_words(
+    server: str, chromium: str, answer: tuple[int, dict[str, str], str] | None, words: str
+) -> None:
+    async def refuse(route: Route) -> None:
+        if answer is None:
+            await route.abort()
+        else:
+            await route.fulfill(status=answer[0], json=answer[1], headers={"Retry-After": answer[2]})
+
+    async with browser(chromium) as running:
+        page, errors = await opened(running, server)
+        await page.route("**/offer", refuse)
+        await page.click("#start")
+        await expect(page.locator("#notices")).to_contain_text(words)
+        await expect(page.locator("#status")).to_have_text("Not connected")
+        await expect(page.locator("#start")).to_be_enabled()
+        assert await page.locator("#token").is_visible() == bool(answer and answer[0] == 401)
+        assert not errors
+
+
+async def test_a_microphone_that_is_not_allowed_is_told_in_words(server: str, chromium: str) -> None:
+    async with browser(chromium, ask=True) as running:  # headless, nobody can say yes
+        page, errors = await opened(running, server)
+        await page.click("#start")
+        await expect(page.locator("#notices")).to_contain_text("may not be used")
+        assert not errors
+
+
+async def test_every_control_is_reached_by_keyboard_and_has_a_name(server: str, chromium: str) -> None:
+    async with browser(chromium) as running:
+        page, _ = await opened(running, server)
+        names = []
+        for _ in range(12):
+            await page.keyboard.press("Tab")
+            names.append(
+                await page.evaluate("""() => {
+                  const at = document.activeElement;
+                  const name = at.getAttribute("aria-label") ?? at.labels?.[0]?.innerText ?? at.innerText;
+                  return at === document.body ? "end" : name.trim();
+                }""")
+            )
+        until_end = names[: names.index("end")] if "end" in names else names
+        assert {"Microphone", "Device", "Automatic", "Start"} <= set(until_end)
+        assert all(until_end)
+
+
+def test_the_client_is_small_and_its_types_name_what_it_has() -> None:
+    source = (STATIC / "rtcstt.js").read_text()
+    types = (STATIC / "rtcstt.d.ts").read_text()
+    assert len(source.splitlines()) < 300
+    assert "import " not in re.sub(r"^\s*//.*$", "", source, flags=re.MULTILINE)
+    call = source[source.index("class Call") : source.index("async #hangUp")]
+    members = set(re.findall(r"^  (?:async |get )?([a-z]\w*)(?:\(| =)", call, flags=re.MULTILINE))
+    described = types[types.index("export interface Call {") :]
+    described = described[: described.index("}")]
+    typed = set(re.findall(r"^  (?:readonly )?([a-z]\w*)[<(:]", described, flags=re.MULTILINE))
+    assert members - {"constructor", "start"} == typed
