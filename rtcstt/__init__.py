@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtcstt.call import Call
+    from rtcstt.caller import Caller
     from rtcstt.embedded import Embedded
     from rtcstt.errors import (
         CallerError,
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
         UpstreamError,
     )
     from rtcstt.feed import Event
-    from rtcstt.peer import Caller, IceServer, Peer, PeerSettings
-    from rtcstt.recording import Network
+    from rtcstt.peer import IceServer, Peer, PeerSettings
     from rtcstt.rtp import Codec, Packet
     from rtcstt.transcriber import Transcriber
     from rtcstt.upstream import Cartesia
@@ -41,7 +41,6 @@ __all__ = [
     "EngineError",
     "Event",
     "IceServer",
-    "Network",
     "Packet",
     "Peer",
     "PeerSettings",
@@ -55,7 +54,7 @@ __all__ = [
 
 _HOMES = {
     "Call": "call",
-    "Caller": "peer",
+    "Caller": "caller",
     "CallerError": "errors",
     "Cartesia": "upstream",
     "Codec": "rtp",
@@ -64,7 +63,6 @@ _HOMES = {
     "EngineError": "errors",
     "Event": "feed",
     "IceServer": "peer",
-    "Network": "recording",
     "Packet": "rtp",
     "Peer": "peer",
     "PeerSettings": "peer",

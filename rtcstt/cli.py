@@ -20,7 +20,7 @@ from rtcstt import __version__
 from rtcstt.errors import ConfigError, RtcsttError
 
 if TYPE_CHECKING:
-    from rtcstt.peer import Caller
+    from rtcstt.caller import Caller
 
 COMMANDS = {
     "demo": ("rtcstt.demo", "place a real WebRTC call on this machine and print what was said"),
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _call(args: argparse.Namespace) -> int:
-    from rtcstt.peer import Caller
+    from rtcstt.caller import Caller
     from rtcstt.recording import Network, opus_packets, read
 
     tracks = [opus_packets(read(path)) for path in args.files]

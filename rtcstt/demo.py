@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from rtcstt.caller import Caller
 from rtcstt.errors import ConfigError
-from rtcstt.peer import Caller
 from rtcstt.recording import PACKET_S, Network, opus_packets, read
 
 REFERENCE = (

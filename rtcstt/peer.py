@@ -1,26 +1,23 @@
-"""WebRTC by aiortc: the peer that answers a caller, and a caller to test it with.
+"""WebRTC by aiortc: the peer that answers a caller, and what attaches a call to any connection.
 
 A `Peer` is one caller's connection; the `Call` behind it may outlive it. Each audio section of the
 offer becomes a line of the call; every data channel that the caller opens gets every event of the
 call, from the first, and what the caller says there goes to the call as commands.
 
-This module and `aiortc_private` are the only ones that import aiortc.
+Only this module, `caller` and `aiortc_private` import aiortc.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 from aiortc import (
-    MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
     RTCIceServer,
@@ -35,15 +32,11 @@ from rtcstt import sdp
 from rtcstt.aiortc_private import (
     TrackTap,
     TransportTap,
-    bend_sending,
-    fall_silent,
     negotiated,
     shape_gathering,
 )
-from rtcstt.doors import Door, open_door
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.pcm import Samples
-from rtcstt.recording import PACKET_S, PACKET_SAMPLES, TIME_BASE, Fate, Network, silence_packet
 
 if TYPE_CHECKING:
     from rtcstt.call import Call
@@ -99,16 +92,16 @@ class PeerSettings:
 
 
 class Ears:
-    """Makes each audio track of a connection a line of the call, also of tracks that come later.
+    """Makes each audio track of a connection a line of the call, also those of tracks that come later.
 
-    ``offered`` tells of payload types that aiortc does not negotiate (telephone-event, comfort
-    noise) and that a sender may use all the same.
+    ``offered``, where known, tells of payload types that aiortc does not negotiate (telephone-event,
+    comfort noise) and that a sender may use all the same.
     """
 
-    def __init__(self, pc: RTCPeerConnection, call: Call, offered: sdp.Description | None = None) -> None:
+    def __init__(self, pc: RTCPeerConnection, call: Call) -> None:
         self._pc = pc
         self._call = call
-        self._offered = offered
+        self.offered: sdp.Description | None = None
         self._transports: dict[Any, TransportTap] = {}
         self._heard: set[Any] = set()
         pc.on("track", self._on_track)
@@ -135,7 +128,7 @@ class Ears:
 
     def _hear(self, transceiver: Any) -> None:
         codecs, mid_extension = negotiated(transceiver)
-        section = self._offered.section(transceiver.mid) if self._offered else None
+        section = self.offered.section(transceiver.mid) if self.offered else None
         codecs = {**(section.codecs() if section else {}), **codecs}
         line = self._call.add_track(transceiver.mid, codecs)
         track = TrackTap(
@@ -194,6 +187,54 @@ class Channels:
             log.exception("a caller's command failed")
 
 
+class Attachment:
+    """A call attached to a connection, from now until one of the two ends.
+
+    Audio goes to the call's lines and, with ``channels``, its events to the caller's data channels.
+    """
+
+    def __init__(self, pc: RTCPeerConnection, call: Call, *, channels: bool) -> None:
+        self._pc = pc
+        self._call = call
+        self.ears = Ears(pc, call)
+        self.channels = Channels(pc, call) if channels else None
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        pc.on("connectionstatechange", self._on_state)
+        self._on_state()
+
+    def lose(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    async def run(self) -> str | None:
+        """Until the connection is lost, and then why; or until the call has ended and the caller knows."""
+        ended = asyncio.create_task(self._call.wait_closed())
+        try:
+            await asyncio.wait({ended, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if self.lost.done():
+            self.ears.end(self.lost.result())
+            return self.lost.result()
+        if self.channels is not None:
+            await self.channels.finish(GOODBYE_S)
+        return None
+
+    async def close(self) -> None:
+        """Let go of the connection; idempotent."""
+        self.lose("closed")
+        self.ears.end("closed")
+        with contextlib.suppress(KeyError):
+            self._pc.remove_listener("connectionstatechange", self._on_state)
+        if self.channels is not None:
+            await self.channels.close()
+
+    def _on_state(self) -> None:
+        log.debug("connection %s", self._pc.connectionState)
+        if self._pc.connectionState in ("failed", "closed"):
+            self.lose(f"connection {self._pc.connectionState}")
+
+
 class Peer:
     """One caller's connection to a call.
 
@@ -213,11 +254,9 @@ class Peer:
         self._call = call
         self._settings = settings or PeerSettings()
         self._on_lost = on_lost or call.close
-        self._pc = _connection(self._settings.ice_servers)
-        self._pc.on("connectionstatechange", self._on_state)
-        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._ears: Ears | None = None
-        self._channels = Channels(self._pc, call)
+        self._pc = new_connection(self._settings.ice_servers)
+        self._attached = Attachment(self._pc, call, channels=True)
+        self._answering = False
         self._trickling: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
 
@@ -227,11 +266,12 @@ class Peer:
         return str(self._pc.connectionState)
 
     def stats(self) -> dict[str, Any]:
+        channels = self._attached.channels
         return {
             "state": self.state,
-            "channels": len(self._channels),
-            "refused_channels": self._channels.refused,
-            "packet_failures": self._ears.failures if self._ears else 0,
+            "channels": len(channels) if channels else 0,
+            "refused_channels": channels.refused if channels else 0,
+            "packet_failures": self._attached.ears.failures,
         }
 
     async def answer(self, text: str) -> str:
@@ -240,11 +280,12 @@ class Peer:
         Raises `CallerError` 400 for an offer that cannot be answered, 409 for a second one, 503
         when no network address is there to answer with. After an error the peer is closed.
         """
-        if self._ears is not None:
+        if self._answering:
             raise CallerError(409, "already_answered", "Second offer", "This call has been answered already.")
+        self._answering = True
         try:
             offer = sdp.Offer.parse(text, max_tracks=self._settings.max_tracks)
-            self._ears = Ears(self._pc, self._call, offer.whole)
+            self._attached.ears.offered = offer.whole
             await self._negotiate(offer)
         except BaseException:
             await self.close()
@@ -267,7 +308,7 @@ class Peer:
 
     async def close(self, reason: str = "closed") -> None:
         """End the connection as if the caller had gone, and wait until nothing of it runs any more."""
-        self._lose(reason)
+        self._attached.lose(reason)
         if self._life is None:
             await self._shut()
         await self.wait_closed()
@@ -281,7 +322,7 @@ class Peer:
             # aiortc has no error of its own for a bad description: asserts, key and value errors.
             log.debug("aiortc refused an offer", exc_info=True)
             raise sdp.bad_offer(f"The offer cannot be used ({type(error).__name__}).") from error
-        for dtls in _transports(pc):
+        for dtls in transports_of(pc):
             shape_gathering(
                 dtls,
                 timeout_s=settings.gather_timeout_s,
@@ -295,7 +336,7 @@ class Peer:
             )
 
     def _trickle(self, mid: str, candidate: str) -> None:
-        if len(self._trickling) < sdp.MAX_CANDIDATES and not self._lost.done():
+        if len(self._trickling) < sdp.MAX_CANDIDATES and not self._attached.lost.done():
             task = asyncio.create_task(self._add_candidate(mid, candidate))
             self._trickling.add(task)
             task.add_done_callback(self._trickling.discard)
@@ -308,47 +349,28 @@ class Peer:
         except Exception:  # whatever one candidate does, the others may still connect
             log.debug("a candidate was not added", exc_info=True)
 
-    def _on_state(self) -> None:
-        log.debug("connection %s", self.state)
-        if self.state in ("failed", "closed"):
-            self._lose("connection " + self.state)
-
-    def _lose(self, reason: str) -> None:
-        if not self._lost.done():
-            self._lost.set_result(reason)
-
     async def _live(self) -> None:
-        loop = asyncio.get_running_loop()
         timeout_s = self._settings.connect_timeout_s
-        overdue = loop.call_later(timeout_s, self._check_connected, f"not connected within {timeout_s:g} s")
-        ended = asyncio.create_task(self._call.wait_closed())
+        overdue = asyncio.get_running_loop().call_later(timeout_s, self._give_up, timeout_s)
         try:
-            await asyncio.wait({ended, self._lost}, return_when=asyncio.FIRST_COMPLETED)
-            if self._lost.done():
-                assert self._ears is not None
-                self._ears.end(self._lost.result())
-                await self._on_lost(self._lost.result())
-            else:
-                await self._channels.finish(GOODBYE_S)
+            lost = await self._attached.run()
+            if lost is not None:
+                await self._on_lost(lost)
         finally:
             overdue.cancel()
-            ended.cancel()
             await self._shut()
 
-    def _check_connected(self, reason: str) -> None:
+    def _give_up(self, timeout_s: float) -> None:
         if self.state != "connected":
-            self._lose(reason)
+            self._attached.lose(f"not connected within {timeout_s:g} s")
 
     async def _shut(self) -> None:
-        self._lose("closed")
-        if self._ears is not None:
-            self._ears.end("closed")
-        await self._channels.close()
+        await self._attached.close()
         trickling = list(self._trickling)
         for task in trickling:
             task.cancel()
         await asyncio.gather(*trickling, return_exceptions=True)
-        await _close(self._pc)
+        await close_connection(self._pc)
 
 
 async def _speak(channel: RTCDataChannel, call: Call) -> None:
@@ -375,11 +397,11 @@ async def _speak(channel: RTCDataChannel, call: Call) -> None:
 
 async def reachable_by(server: IceServer) -> list[str]:
     """The candidate types a STUN (`srflx`) or TURN server (`relay`) gives; none when it does not answer."""
-    pc = _connection([server])
+    pc = new_connection([server])
     pc.createDataChannel("probe")
     await pc.setLocalDescription(await pc.createOffer())
     section = sdp.Description.parse(pc.localDescription.sdp).sections[0]
-    await _close(pc)
+    await close_connection(pc)
     found = [candidate.split()[7] for candidate in section.values("candidate")]
     return [kind for kind in found if kind != "host"]
 
@@ -400,245 +422,21 @@ async def read_track(track: Any) -> AsyncIterator[tuple[Samples, int]]:
         yield mono.astype(np.int16), frame.sample_rate
 
 
-def _connection(servers: Sequence[IceServer]) -> RTCPeerConnection:
+def new_connection(servers: Sequence[IceServer]) -> RTCPeerConnection:
     """Always with explicit servers: aiortc's default asks a public STUN server."""
     ice = [RTCIceServer(s.url, username=s.username, credential=s.credential) for s in servers]
     return RTCPeerConnection(RTCConfiguration(iceServers=ice))
 
 
-def _transports(pc: RTCPeerConnection) -> list[Any]:
+def transports_of(pc: RTCPeerConnection) -> list[Any]:
     found = {id(t.receiver.transport): t.receiver.transport for t in pc.getTransceivers()}
     if pc.sctp is not None:
         found[id(pc.sctp.transport)] = pc.sctp.transport
     return list(found.values())
 
 
-async def _close(pc: RTCPeerConnection) -> None:
+async def close_connection(pc: RTCPeerConnection) -> None:
     try:
         await asyncio.wait_for(pc.close(), SHUT_S)
     except TimeoutError:
         log.warning("a peer connection did not close within %g s", SHUT_S)
-
-
-class _Playback(MediaStreamTrack):
-    """Opus packets in their time, then silence, as a microphone goes on.
-
-    During ``mute`` (from, to; seconds from the start) nothing is sent and, as browsers do after
-    `replaceTrack(null)`, sequence numbers and timestamps know nothing of the pause.
-    """
-
-    kind = "audio"
-
-    def __init__(self, packets: Sequence[bytes], mute: tuple[float, float] | None) -> None:
-        super().__init__()
-        self._packets = packets
-        self._mute = mute
-        self._silence = silence_packet()
-        self._index = 0
-        self._origin = 0.0
-        self.started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.played: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-    async def recv(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if not self.started.done():
-            self._origin = loop.time()
-            self.started.set_result(self._origin)
-        if self._mute and self._index == round(self._mute[0] / PACKET_S):
-            self._origin += self._mute[1] - self._mute[0]
-        await asyncio.sleep(self._origin + self._index * PACKET_S - loop.time())
-        if self._index < len(self._packets):
-            data = self._packets[self._index]
-        else:
-            data = self._silence
-            if not self.played.done():
-                self.played.set_result(loop.time())
-        packet = av.Packet(data)
-        packet.pts = packet.dts = self._index * PACKET_SAMPLES
-        packet.time_base = TIME_BASE
-        self._index += 1
-        return packet
-
-
-class Caller:
-    """A WebRTC caller that plays recordings; the sending side of the demo, of `rtcstt call` and of tests.
-
-    Each item of ``tracks`` is one audio track, as Opus packets of 20 ms (`recording.opus_packets`).
-    `dial`, then read `events` until `session.end`; `hang_up` or `close` ends the call. ``network``
-    spoils what is sent; ``mute`` (from, to; seconds) stops sending in between.
-    """
-
-    def __init__(
-        self,
-        *tracks: Sequence[bytes],
-        network: Network | None = None,
-        mute: tuple[float, float] | None = None,
-        hosts: Sequence[str] = (),
-        loopback: bool = False,
-        channel: bool = True,
-    ) -> None:
-        self._pc = _connection(())
-        self._playbacks = [_Playback(packets, mute) for packets in tracks]
-        self._network = network
-        self._shape = {"timeout_s": 1.0, "hosts": tuple(hosts), "loopback": loopback}
-        self._channel = self._pc.createDataChannel("events") if channel else None
-        self._door: Door | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._delayed: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
-        self._over = False
-        self.received: list[tuple[float, dict[str, Any]]] = []
-        """Every event with the loop's time of its arrival."""
-
-    @property
-    def started(self) -> float | None:
-        """The loop's time at which the first packet was sent."""
-        future = self._playbacks[0].started
-        return future.result() if future.done() else None
-
-    @property
-    def call(self) -> str | None:
-        """The call's id, once the server has answered with it."""
-        return self._door.call if self._door else None
-
-    async def dial(self, door: str | Peer, *, token: str | None = None, mode: str | None = None) -> None:
-        """Call a server (the URL of its ``/offer`` or ``/whip``) or a peer of this process.
-
-        Returns when the connection stands. Raises `CallerError` with the server's refusal, or when
-        no connection comes about within 30 s.
-        """
-        for playback in self._playbacks:
-            self._pc.addTrack(playback)
-        self._pc.on("connectionstatechange", self._on_state)
-        if self._channel is not None:
-            self._channel.on("message", self._on_message)
-            self._channel.on("close", self._end)
-        offer = await self._pc.createOffer()
-        for dtls in _transports(self._pc):
-            shape_gathering(dtls, **self._shape)  # type: ignore[arg-type]
-            if self._network is not None:
-                bend_sending(dtls, self._spoiler(self._network))
-        await self._pc.setLocalDescription(offer)
-        self._door = open_door(door, token=token, mode=mode)
-        answer = await self._door.offer(self._pc.localDescription.sdp)
-        await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        if self._channel is None or not _answers_channel(answer):
-            self._channel = None
-            self._watch = asyncio.create_task(self._follow(self._door))
-        await self._wait_connected()
-
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Every event from the first; ends after `session.end`, or when the call is over without."""
-        index = 0
-        while True:
-            await self._until(lambda: len(self.received) > index or self._over)  # noqa: B023
-            if index >= len(self.received):
-                return
-            yield self.received[index][1]
-            index += 1
-
-    async def played(self) -> None:
-        """Until every recording has been sent to its end, or the call is over."""
-        for playback in self._playbacks:
-            playback.played.add_done_callback(self._wake)
-        await self._until(lambda: self._over or all(p.played.done() for p in self._playbacks))
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a command on the data channel; without one (WHIP) it is lost."""
-        if self._channel is not None and self._channel.readyState == "open":
-            self._channel.send(json.dumps(message))
-
-    async def hang_up(self, *, timeout_s: float = 15.0) -> None:
-        """Ask for the drain, wait for `session.end`, and close."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                if self._channel is not None:
-                    self.send({"type": "close"})
-                elif self._door is not None:
-                    await self._door.hang_up()
-                await self._until(lambda: self._over)
-        except TimeoutError:
-            log.warning("no session.end within %g s of hanging up", timeout_s)
-        await self.close()
-
-    def vanish(self) -> None:
-        """Send nothing any more, not even a goodbye; as a caller does whose battery is empty."""
-        for dtls in _transports(self._pc):
-            fall_silent(dtls)
-
-    async def close(self) -> None:
-        """Close the connection at once, as a browser does whose page is left."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
-        await _close(self._pc)
-        for task in self._delayed:
-            task.cancel()
-        await asyncio.gather(*self._delayed, return_exceptions=True)
-        if self._door is not None:
-            await self._door.close()
-        self._end()
-
-    def _spoiler(self, network: Network) -> Callable[[bytes, Callable[[bytes], Any]], Any]:
-        fate = Fate(network)
-
-        async def spoil(data: bytes, send: Callable[[bytes], Any]) -> None:
-            delay_s = fate.next_delay_s()
-            if delay_s is None:
-                return
-            if not network.jitter_ms:
-                await send(data)
-                return
-            task = asyncio.create_task(self._send_later(delay_s, data, send))
-            self._delayed.add(task)
-            task.add_done_callback(self._delayed.discard)
-
-        return spoil
-
-    async def _send_later(self, delay_s: float, data: bytes, send: Callable[[bytes], Any]) -> None:
-        await asyncio.sleep(delay_s)
-        with contextlib.suppress(ConnectionError):
-            await send(data)
-
-    async def _wait_connected(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
-                await self._until(lambda: self._over or self._pc.connectionState == "connected")
-        if self._pc.connectionState != "connected":
-            raise CallerError(
-                502, "not_connected", "No connection", f"The connection is {self._pc.connectionState}."
-            )
-
-    async def _until(self, ready: Callable[[], bool]) -> None:
-        while not ready():
-            await self._news.wait()
-
-    def _wake(self, *_: object) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-    def _end(self) -> None:
-        self._over = True
-        self._wake()
-
-    async def _follow(self, door: Door) -> None:
-        async for text in door.events():
-            self._on_message(text)
-        self._end()
-
-    def _on_message(self, text: Any) -> None:
-        event = json.loads(text)
-        self.received.append((asyncio.get_running_loop().time(), event))
-        if event["type"] == "session.end":
-            self._over = True
-        self._wake()
-
-    def _on_state(self) -> None:
-        if self._pc.connectionState in ("failed", "closed"):
-            self._over = True
-        self._wake()
-
-
-def _answers_channel(answer: str) -> bool:
-    sections = sdp.Description.parse(answer).sections
-    return any(section.kind == "application" and section.port != "0" for section in sections)

@@ -37,8 +37,9 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from rtcstt import aiortc_private, peer
+from rtcstt.caller import Caller
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.peer import Caller, IceServer, Peer, PeerSettings
+from rtcstt.peer import IceServer, Peer, PeerSettings
 from rtcstt.recording import Network, opus_packets
 from rtcstt.rtp import Packet
 
@@ -395,7 +396,7 @@ async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytes
     gst = caller(tone)
     certificate = Rsa(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
     gst._pc._RTCPeerConnection__certificates[:] = [certificate]
-    for transport in peer._transports(gst._pc):
+    for transport in peer.transports_of(gst._pc):
         transport._RTCDtlsTransport__local_certificate = certificate
     async with Wire(gst) as wire:
         await wire.still_hears()
@@ -413,7 +414,7 @@ async def test_video_is_not_received() -> None:
     pc.addTrack(VideoStreamTrack())
     pc.addTransceiver("audio")
     pc.createDataChannel("events")
-    for dtls in peer._transports(pc):
+    for dtls in peer.transports_of(pc):
         aiortc_private.shape_gathering(dtls, timeout_s=1, hosts=LOOPBACK, loopback=True)
     answer = await answering.answer(await offer_of(pc))
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))

@@ -45,8 +45,8 @@ NOT_IN_CORES = {
 
 # Foreign libraries that only these modules touch, so that their exceptions are translated at one border.
 BORDERS = {
-    "aiortc": {"peer", "aiortc_private"},
-    "aioice": {"peer", "aiortc_private"},
+    "aiortc": {"peer", "caller", "aiortc_private"},
+    "aioice": {"aiortc_private"},
     "pylibsrtp": {"aiortc_private"},
     "moonshine_voice": set(),
 }
