@@ -297,7 +297,7 @@ class _Recogniser:
             self._update(at, self._text(self._oracle.hold_words))
 
     def _update(self, at: int, text: str) -> None:
-        if text != self._published:
+        if len(text) > len(self._published):
             self._published = text
             self._say(at, wire.TurnUpdate(request_id=self._id, transcript=text))
 
@@ -627,7 +627,7 @@ class _Session:
                 return
 
     def _passed(self, audio_s: float | None) -> bool:
-        return audio_s is not None and self._recogniser.heard >= audio_s * SAMPLE_RATE
+        return audio_s is not None and self._recogniser.heard >= round(audio_s * SAMPLE_RATE)
 
     async def _on_audio(self, data: bytes) -> bool:
         samples = np.frombuffer(data, "<i2").astype(np.int16)

@@ -42,8 +42,11 @@ def _samples(seconds: float) -> int:
 
 _BURST_S = 0.25  # audio that may go out at once before the pace binds
 _LAG_TO_SKIP = _samples(0.5)  # pauses are shortened only while at least this much is unsent
-_START_DELAY_S = 0.15  # a turn.start comes about so long after the onset
+_START_DELAY = _samples(0.15)  # a turn.start comes about so long after the onset
+_LONGEST_START = _samples(1.5)
+_SHORTEST_SPEECH = _samples(0.08)
 _SHORTEST_PAUSE = _samples(0.2)  # no turn ends after less silence than this
+_LAG_SPREAD = _samples(0.25)  # the end of a turn takes an STT so much longer than its start, at most
 _CERTAIN_PAUSE = _samples(0.25)
 _LOOK_BACK = _samples(0.3)
 _TEXT_LAG = _samples(4.0)  # text is published at most so long after its audio was sent
@@ -132,6 +135,7 @@ class _Link:
     skip: int = 0  # so much of this link's text is in `lead` already
     attached: bool = False  # `lead` is settled for the current turn
     answered: int = 0  # cursor when the STT last said something
+    lags: deque[int] = field(default_factory=lambda: deque(maxlen=5))  # of its turn.start, in samples
     flushes: deque[float] = field(default_factory=deque)  # when `finalize` was sent, unanswered ones
     covered_s: float = 0.0  # manual: sum of the finals' durations, while all had one
     durations: bool = True
@@ -172,7 +176,6 @@ class Transcription:
         self._flushes: list[int] = []  # positions of unanswered finalizes, oldest first
         self._config: wire.TurnSettings | None = None
         self._finishing = False
-        self._start_lags: deque[float] = deque(maxlen=5)
         self._events: list[Outgoing] = []
         self._lost = 0
         self._reported_lost = 0
@@ -346,7 +349,7 @@ class Transcription:
 
     def _turn_start(self, link: _Link, message: Any) -> None:
         link.in_turn = True
-        link.onset = self._onset(link.cursor)
+        link.onset = self._onset(link)
         if link.overlap is not None and self._past_reference(link):
             self._close_turn()
             link.overlap, link.attached = None, False
@@ -383,17 +386,17 @@ class Transcription:
             link.lead, link.skip = before + beyond.text, beyond.skip
         elif message.type == "turn.update":
             return False
-        elif link.overlap.covered(said) or self._nothing_between(link.cursor, self._reference.position):
+        elif link.overlap.covered(said) or self._nothing_between(link, self._reference.position):
             link.lead, link.skip = before, len(said)
         else:
             return False
         link.overlap, link.attached = None, True
         return True
 
-    def _nothing_between(self, cursor: int, position: int) -> bool:
+    def _nothing_between(self, link: _Link, position: int) -> bool:
         """Whether the turn that ends now is the last speech of the reference."""
-        end, _ = self._end_of_speech(cursor)
-        return cursor >= position and self._activity.speech(end + _SHORTEST_PAUSE, position) == 0
+        end, _ = self._end_of_speech(link)
+        return link.cursor >= position and self._activity.speech(end + _SHORTEST_PAUSE, position) == 0
 
     def _publish(self, link: _Link, message: Any) -> None:
         if not link.attached and link.said.strip():
@@ -438,7 +441,7 @@ class Transcription:
                 turn.end = max(turn.end, self._last_speech(link.cursor))
                 self._emit(message, "turn.update", turn=turn, transcript=text)
             return
-        end, cut = self._end_of_speech(link.cursor)
+        end, cut = self._end_of_speech(link)
         turn.end = max(turn.start, end)
         if message.type == "turn.end":
             self._end_turn(message)
@@ -509,37 +512,37 @@ class Transcription:
     def _stretches(self, until: int) -> list[Stretch]:
         return [s for s in self._activity.stretches() if s.start < until]
 
-    def _onset(self, cursor: int) -> int:
-        """Where the speech began that a `turn.start` arriving at ``cursor`` speaks of."""
-        lag = min(self._start_lags, default=0.0)
-        heard = cursor - _samples(0.05 + lag)
-        onset = max((s.start for s in self._stretches(heard) if s.end > self._last_end), default=None)
-        if onset is None or onset < self._last_end:
-            return max(self._last_end, cursor - _samples(_START_DELAY_S + lag))
-        self._start_lags.append(max(0.0, (cursor - onset) / SAMPLE_RATE - _START_DELAY_S))
-        return onset
+    def _onset(self, link: _Link) -> int:
+        """Where the speech began that a `turn.start` arriving now speaks of: the first that no turn has yet,
+        clicks and what is too long ago left out."""
+        since = max(self._last_end, link.cursor - _LONGEST_START)
+        for stretch in self._stretches(link.cursor):
+            if stretch.start >= since and stretch.end - stretch.start >= _SHORTEST_SPEECH:
+                link.lags.append(max(0, link.cursor - stretch.start - _START_DELAY))
+                return stretch.start
+        return max(self._last_end, link.cursor - _START_DELAY)
 
     def _last_speech(self, cursor: int) -> int:
         """The last speech before ``cursor``."""
         return max((min(s.end, cursor) for s in self._stretches(cursor)), default=0)
 
-    def _end_of_speech(self, cursor: int) -> tuple[int, int | None]:
-        """Where the speech ended that a `turn.end` arriving at ``cursor`` closes, and a sample in the pause
-        behind it; None where it is not certain which pause it was."""
-        if self._link and self._link.closing:
-            return max(self._last_end, self._last_speech(cursor)), cursor
-        stretches = list(self._activity.stretches())
-        lag = _samples(min(self._start_lags, default=0.0))
-        latest = [s for s in stretches if s.end <= cursor - _SHORTEST_PAUSE]
-        if not latest:
-            return max(self._last_end, cursor - _LOOK_BACK), None
-        chosen = [s for s in latest if s.end <= cursor - lag - _SHORTEST_PAUSE] or latest
-        end = chosen[-1].end
-        following = min((s.start for s in stretches if s.start >= end), default=cursor)
-        certain = chosen[-1] is latest[-1] and min(following, cursor) - end >= _CERTAIN_PAUSE
-        if end <= self._last_end:
-            return max(self._last_end, cursor - _LOOK_BACK), None
-        return end, end + (min(following, cursor) - end) // 2 if certain else None
+    def _end_of_speech(self, link: _Link) -> tuple[int, int | None]:
+        """Where the speech ended that a `turn.end` (or `eager_end`) arriving now closes, and a sample in the
+        pause behind it; None where it is not certain which pause it was."""
+        if link.closing:
+            return self._last_speech(link.cursor), None
+        heard = link.cursor - _SHORTEST_PAUSE
+        ended = [s for s in self._stretches(link.cursor) if self._last_end < s.end <= heard]
+        if not ended:
+            return max(self._last_end, link.cursor - _LOOK_BACK), None
+        likely = [s for s in ended if s.end <= heard - min(link.lags, default=0)] or ended
+        surely = [s for s in ended if s.end <= heard - max(link.lags, default=0) - _LAG_SPREAD]
+        end = likely[-1].end
+        following = min(
+            (s.start for s in self._stretches(link.cursor) if s.start >= end), default=link.cursor
+        )
+        certain = surely[-1:] == ended[-1:] and following - end >= _CERTAIN_PAUSE
+        return end, end + (following - end) // 2 if certain else None
 
     # -- manual mode ---------------------------------------------------------------------------------
 

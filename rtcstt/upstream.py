@@ -342,15 +342,11 @@ class Stream:
 
     async def _keep_connected(self) -> None:
         connection: Connection | None = None
-        broken_drains = 0
         while not self._over:
             connection = connection or await self._connect()
             if connection is None:
                 return
             connection = await self._serve(connection)
-            broken_drains += self._closing
-            if broken_drains > 1:
-                return
 
     def _flush(self) -> None:
         for event in self._core.events():
