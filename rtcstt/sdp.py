@@ -74,14 +74,17 @@ class Section:
         return None
 
     def codecs(self) -> dict[int, Codec]:
-        """What the section's payload types mean, speech or not; those nobody here can use are left out."""
-        maps = {pt: name for pt, name in _STATIC.items() if pt in self.formats}
+        """What the payload types mean, speech or not, in the offer's order of preference.
+
+        Those that nobody here can use are left out.
+        """
+        encodings = dict(_STATIC)
         for value in self.values("rtpmap"):
             payload_type, _, encoding = value.partition(" ")
-            maps[payload_type] = encoding.strip()
+            encodings[payload_type] = encoding.strip()
         found = {}
-        for payload_type, encoding in maps.items():
-            codec = _codec(encoding)
+        for payload_type in self.formats:
+            codec = _codec(encodings.get(payload_type, ""))
             if codec is not None and payload_type.isdecimal() and int(payload_type) < 128:
                 found[int(payload_type)] = codec
         return found

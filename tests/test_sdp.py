@@ -95,6 +95,12 @@ def test_payload_types_include_static_and_non_speech_ones() -> None:
     assert section.mid_extension == 4
 
 
+def test_the_callers_order_of_codecs_is_kept() -> None:
+    section = offer(AUDIO).taken.sections[0]
+    assert section.formats == ["111", "9", "0", "110", "126", "13"]
+    assert list(section.codecs()) == [111, 9, 0, 110, 126, 13]
+
+
 def test_video_is_answered_inactive_in_its_place() -> None:
     answered = SESSION + "a=group:BUNDLE 0 2\n" + AUDIO.replace("audio 9", "audio 4242") + DATA
     text = offer(VIDEO, AUDIO, DATA, group="a=group:BUNDLE 1 0 2\n").answer(answered, opus="")
