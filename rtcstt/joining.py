@@ -21,7 +21,7 @@ from functools import lru_cache
 # A word is a run of letters and digits with inner apostrophes; where a script writes no spaces
 # (CJK and its neighbours), every character.
 _WORD = re.compile(r"[\u2e80-\ud7ff\uf900-\ufaff]|[^\W\u2e80-\ud7ff\uf900-\ufaff_]+(?:['\u2019][^\W_]+)*")
-_MATCH = -0.5  # an equal pair is worth more than leaving both out
+_MATCH = -1.0  # an equal pair is worth more than leaving both out, and than a similar one
 _UNREACHABLE = 1e9
 
 
@@ -43,7 +43,7 @@ def words(text: str) -> list[Word]:
 
 @lru_cache(maxsize=4096)
 def _difference(old: str, new: str) -> float:
-    """Cost of hearing one word as the other: -0.5 for the same word, up to 1 for strangers."""
+    """Cost of hearing one word as the other: -1 for the same word, up to 1 for strangers."""
     if old == new:
         return _MATCH
     shorter = min(len(old), len(new))

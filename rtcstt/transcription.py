@@ -48,9 +48,10 @@ _SHORTEST_SPEECH = _samples(0.08)
 _SHORTEST_PAUSE = _samples(0.2)  # no turn ends after less silence than this
 _LAG_SPREAD = _samples(0.25)  # the end of a turn takes an STT so much longer than its start, at most
 _CERTAIN_PAUSE = _samples(0.25)
-_LOOK_BACK = _samples(0.3)
+_LOOK_BACK = _samples(0.4)
 _TEXT_LAG = _samples(4.0)  # text is published at most so long after its audio was sent
 _SILENCE_KEPT = _samples(2.0)  # however sure the energy track is that nothing was said
+_WORDS_BEFORE = 4
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
 
 
@@ -92,6 +93,7 @@ class _Reference:
 
     text: str = ""
     marks: list[tuple[int, int]] = field(default_factory=list)  # (length of the text, cursor)
+    optional: int = 0  # so many words at its beginning may have been spoken before the floor
 
     def add(self, text: str, cursor: int) -> None:
         if text:
@@ -111,6 +113,7 @@ class _Reference:
     def forget(self, position: int) -> None:
         """Drop what was published before ``position``: its audio is gone."""
         gone = max((size for size, cursor in self.marks if cursor <= position), default=0)
+        self.optional = max(0, self.optional - len(words(self.text[:gone])))
         self.text = self.text[gone:]
         self.marks = [(size - gone, cursor) for size, cursor in self.marks if size > gone]
 
@@ -129,6 +132,7 @@ class _Link:
     closing: bool = False
     in_turn: bool = False
     onset: int = 0
+    ended: int = 0  # where the speech of its last turn ended
     spoken: str = ""  # ended turns (manual: finals) of this link that are still being joined
     said: str = ""  # these and the current turn
     lead: str = ""  # stands before this link's text in the listener's turn
@@ -236,14 +240,14 @@ class Transcription:
         start = max(self._floor, self._backlog.begin)
         overlap = None
         if words(self._reference.text):
-            first = last = 0
+            first, last = 0, self._reference.optional
             if start > self._floor:
                 first = self._reference.words_until(start)
-                last = self._reference.words_until(start + _TEXT_LAG)
+                last = max(last, self._reference.words_until(start + _TEXT_LAG))
             overlap = Overlap(self._reference.text, first=first, last=last)
         self._link = _Link(client, cursor=start, first=self._links == 0, overlap=overlap, due=now)
         self._link.jumps.append((0, start))
-        self._link.answered = start
+        self._link.answered = self._link.ended = start
         self._links += 1
 
     def disconnected(self) -> None:
@@ -371,9 +375,11 @@ class Transcription:
         if link.overlap is None or self._joined(link, message):
             self._publish(link, message)
             if ended:
+                link.ended = max(link.ended, self._last_end)
                 link.spoken = link.said = link.lead = ""
                 link.skip, link.attached = 0, True
         elif ended:
+            link.ended, _ = self._end_of_speech(link)
             link.spoken = link.said  # a boundary inside what was published: swallowed
 
     def _joined(self, link: _Link, message: Any) -> bool:
@@ -444,13 +450,14 @@ class Transcription:
         end, cut = self._end_of_speech(link)
         turn.end = max(turn.start, end)
         if message.type == "turn.end":
+            before = self._last_text
             self._end_turn(message)
-            self._settle(cut, turn)
+            self._settle(cut, turn, before)
         elif turn.state is _Listening.SPEAKING:
             turn.state = _Listening.EAGER_ENDED
             self._emit(message, "turn.eager_end", turn=turn, transcript=text)
             if cut is not None:
-                self._settle(cut, turn)
+                self._finished(cut)
 
     def _turn_resume(self, link: _Link, message: Any) -> None:
         self._resume(message)
@@ -476,17 +483,18 @@ class Transcription:
             if self._link:  # what it says next of this turn of its own begins another one here
                 self._link.lead, self._link.skip, self._link.attached = "", len(self._link.said), True
 
-    def _settle(self, cut: int | None, turn: _Turn) -> None:
-        """The text up to ``cut`` is finished. None: nobody knows where that is, so the turn itself may be
-        needed again."""
+    def _settle(self, cut: int | None, turn: _Turn, before: str) -> None:
+        """The turn ended. Its text is finished, and with ``cut`` it is known where its audio ends;
+        otherwise it may be needed again, and some words of the turn ``before`` it may then be heard with
+        it."""
         if cut is not None:
-            self._floor = max(self._floor, cut)
-            self._reference = _Reference()
-        else:
-            self._floor = max(self._floor, turn.start - _LOOK_BACK)
-            self._reference = _Reference(
-                turn.text, [(len(turn.text), self._link.cursor if self._link else 0)]
-            )
+            self._finished(cut)
+            return
+        tail = words(before)[-_WORDS_BEFORE:]
+        text = (before[tail[0].start :] if tail else "") + turn.text
+        cursor = self._link.cursor if self._link else 0
+        self._reference = _Reference(text, [(len(text), cursor)], optional=len(tail))
+        self._floor = max(self._floor, turn.start - _LOOK_BACK)
         self._backlog.release(self._floor)
 
     def _forget_stale_turn(self, link: _Link) -> None:
@@ -515,12 +523,12 @@ class Transcription:
     def _onset(self, link: _Link) -> int:
         """Where the speech began that a `turn.start` arriving now speaks of: the first that no turn has yet,
         clicks and what is too long ago left out."""
-        since = max(self._last_end, link.cursor - _LONGEST_START)
+        since = max(link.ended, link.cursor - _LONGEST_START)
         for stretch in self._stretches(link.cursor):
             if stretch.start >= since and stretch.end - stretch.start >= _SHORTEST_SPEECH:
                 link.lags.append(max(0, link.cursor - stretch.start - _START_DELAY))
                 return stretch.start
-        return max(self._last_end, link.cursor - _START_DELAY)
+        return max(link.ended, link.cursor - _START_DELAY)
 
     def _last_speech(self, cursor: int) -> int:
         """The last speech before ``cursor``."""
@@ -532,9 +540,9 @@ class Transcription:
         if link.closing:
             return self._last_speech(link.cursor), None
         heard = link.cursor - _SHORTEST_PAUSE
-        ended = [s for s in self._stretches(link.cursor) if self._last_end < s.end <= heard]
+        ended = [s for s in self._stretches(link.cursor) if link.onset < s.end <= heard]
         if not ended:
-            return max(self._last_end, link.cursor - _LOOK_BACK), None
+            return max(link.onset, link.cursor - _LOOK_BACK), None
         likely = [s for s in ended if s.end <= heard - min(link.lags, default=0)] or ended
         surely = [s for s in ended if s.end <= heard - max(link.lags, default=0) - _LAG_SPREAD]
         end = likely[-1].end
