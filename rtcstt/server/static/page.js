@@ -169,6 +169,7 @@ function show(state) {
   status(state, idle ? "Ready" : undefined);
   for (const control of setup.elements) control.disabled = !idle;
   if (!idle && setup.elements.source.value === "microphone") $("device").disabled = false;
+  setup.toggleAttribute("data-live", state === "live");
   setup.hidden = state === "live" && setup.elements.source.value === "file";
   $("live").hidden = state !== "live";
   $("talk").hidden = setup.elements.mode.value !== "manual";

@@ -103,7 +103,9 @@ export type CallEvent =
   | Notice
   | StateChange;
 
-export type EventOf<T extends string> = T extends "*" ? CallEvent : Extract<CallEvent, { type: T }>;
+type Named<E, T> = E extends { type: infer Names } ? (T extends Names ? E : never) : never;
+
+export type EventOf<T extends string> = T extends "*" ? CallEvent : Named<CallEvent, T>;
 
 export interface TurnSettings {
   start_threshold?: number;
