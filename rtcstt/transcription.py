@@ -401,8 +401,8 @@ class Transcription:
 
     def _nothing_between(self, link: _Link, position: int) -> bool:
         """Whether the turn that ends now is the last speech of the reference."""
-        end, _ = self._end_of_speech(link)
-        return link.cursor >= position and self._activity.speech(end + _SHORTEST_PAUSE, position) == 0
+        _, cut = self._end_of_speech(link)
+        return cut is not None and link.cursor >= position and not self._activity.speech(cut, position)
 
     def _publish(self, link: _Link, message: Any) -> None:
         if not link.attached and link.said.strip():
@@ -490,6 +490,8 @@ class Transcription:
         if cut is not None:
             self._finished(cut)
             return
+        if self._floor > turn.start - _LOOK_BACK:
+            return  # it is within the turn, and the reference goes on
         tail = words(before)[-_WORDS_BEFORE:]
         text = (before[tail[0].start :] if tail else "") + turn.text
         cursor = self._link.cursor if self._link else 0
@@ -549,7 +551,8 @@ class Transcription:
         following = min(
             (s.start for s in self._stretches(link.cursor) if s.start >= end), default=link.cursor
         )
-        certain = surely[-1:] == ended[-1:] and following - end >= _CERTAIN_PAUSE
+        decided = link.cursor - min(link.lags, default=0) - _SHORTEST_SPEECH  # at the latest
+        certain = surely[-1:] == ended[-1:] and following >= max(decided, end + _CERTAIN_PAUSE)
         return end, end + (following - end) // 2 if certain else None
 
     # -- manual mode ---------------------------------------------------------------------------------
