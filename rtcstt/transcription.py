@@ -363,9 +363,10 @@ class Transcription:
             self._open_turn(link, message)
 
     def _past_reference(self, link: _Link) -> bool:
-        """Whether the turn that starts now can only be new speech. A link that has not said anything yet
-        may just be late with what it was sent first."""
-        late = 0 if link.spoken else SAMPLE_RATE
+        """Whether the turn that starts now can only be new speech. A link that has not repeated everything
+        may just be late."""
+        assert link.overlap is not None
+        late = 0 if link.spoken and link.overlap.covered(link.spoken) else SAMPLE_RATE
         return link.onset >= self._reference.position + late
 
     def _turn_text(self, link: _Link, message: Any) -> None:
