@@ -39,6 +39,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpByePacket
 
+from rtcstt.errors import RemoteProtocolError
 from rtcstt.rtp import Codec, Packet
 from rtcstt.sdp import MID_EXTENSION
 
@@ -251,11 +252,11 @@ class TransportTap:
     def _deliver(self, data: bytes, track: TrackTap) -> None:
         """A packet that SRTP has vouched for."""
         try:
-            packet = rtp_packet(data)
+            packet = Packet.parse(data)
             if packet.ssrc not in self._by_ssrc:
                 self._learn(packet.ssrc, track)
             track.push(packet)
-        except ValueError:
+        except RemoteProtocolError:
             self.broken += 1
         except Exception:
             self._failed("an RTP packet")
@@ -317,24 +318,6 @@ def negotiated(transceiver: RTCRtpTransceiver) -> tuple[dict[int, Codec], int | 
     codecs = {c.payloadType: Codec(c.name, c.clockRate, c.channels or 1) for c in inside._codecs}
     extension = next((e.id for e in inside._headerExtensions if e.uri == MID_EXTENSION), None)
     return codecs, extension
-
-
-def rtp_packet(data: bytes) -> Packet:
-    """Parse a packet (RFC 3550 section 5.1); `ValueError` when it contradicts itself."""
-    start = 12 + 4 * (data[0] & 0x0F)
-    if data[0] & 0x10:
-        start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
-    end = len(data) - data[-1] if data[0] & 0x20 else len(data)
-    if start > end or (data[0] & 0x20 and data[-1] == 0):
-        raise ValueError("RTP header or padding longer than the packet")
-    return Packet(
-        ssrc=int.from_bytes(data[8:12], "big"),
-        sequence=int.from_bytes(data[2:4], "big"),
-        timestamp=int.from_bytes(data[4:8], "big"),
-        payload_type=data[1] & 0x7F,
-        payload=data[start:end],
-        marker=bool(data[1] & 0x80),
-    )
 
 
 def header_extension(data: bytes, wanted: int) -> bytes | None:

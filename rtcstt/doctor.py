@@ -101,7 +101,7 @@ async def check_opus() -> Finding:
     """In-band FEC and concealment need libopus itself, which PyAV's wheels carry."""
     from rtcstt import opus
 
-    if opus.available():
+    if opus.load() is not None:
         return Finding("Opus", "lost frames are recovered (in-band FEC) and concealed")
     return Finding(
         "Opus", "no libopus: lost frames become silence", "install PyAV from its wheel: pip install av"

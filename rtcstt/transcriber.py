@@ -80,7 +80,7 @@ class Transcriber:
         return self
 
     def push(self, data: Packet | bytes | Samples) -> None:
-        """One RTP packet (`from_rtp`; `ValueError` when bytes are none) or some PCM (`from_pcm`)."""
+        """One RTP packet (`from_rtp`; `RemoteProtocolError` when bytes are none) or some PCM (`from_pcm`)."""
         if self._rate:
             samples = np.frombuffer(data, "<i2") if isinstance(data, bytes) else data
             self._line.push_pcm(samples, self._rate)
