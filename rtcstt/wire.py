@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcstt.errors import CallerError, LocalProtocolError, ProtocolError, RemoteProtocolError
+from rtcstt.g711 import ALAW, MULAW
 
 Endpoint = Literal["turns", "manual"]
 PATHS: Mapping[Endpoint, str] = {"turns": "/stt/turns/websocket", "manual": "/stt/websocket"}
@@ -634,28 +635,6 @@ def _number(values: Mapping[str, str], name: str, low: float, high: float) -> fl
 # --- audio ----------------------------------------------------------------------------------------
 
 
-def _mulaw_table() -> NDArray[np.float32]:
-    """ITU-T G.711: the 256 code words of mu-law as samples of -1 to 1."""
-    code = ~np.arange(256, dtype=np.uint8)
-    magnitude = (((code & 0x0F).astype(np.int32) << 3) + 0x84 << ((code & 0x70) >> 4)) - 0x84
-    signed = np.where(code & 0x80, -magnitude, magnitude)
-    return (signed / 32768).astype(np.float32)
-
-
-def _alaw_table() -> NDArray[np.float32]:
-    """ITU-T G.711: the 256 code words of A-law as samples of -1 to 1."""
-    code = np.arange(256, dtype=np.uint8) ^ 0x55
-    segment = (code & 0x70) >> 4
-    magnitude = ((code & 0x0F).astype(np.int32) << 4) + 8
-    magnitude = np.where(
-        segment > 0, (magnitude + 0x100) << np.maximum(segment.astype(np.int32) - 1, 0), magnitude
-    )
-    signed = np.where(code & 0x80, magnitude, -magnitude)
-    return (signed / 32768).astype(np.float32)
-
-
-_MULAW, _ALAW = _mulaw_table(), _alaw_table()
-
 ENCODINGS: Mapping[str, int] = {  # name: bytes per sample
     "pcm_s16le": 2,
     "pcm_s32le": 4,
@@ -689,8 +668,8 @@ def _samples(encoding: str, data: bytes) -> NDArray[np.float32]:
         case "pcm_s32le":
             return (np.frombuffer(data, "<i4") / 2147483648).astype(np.float32)
         case "pcm_mulaw":
-            return _MULAW[np.frombuffer(data, np.uint8)]
+            return (MULAW[np.frombuffer(data, np.uint8)] / np.float32(32768)).astype(np.float32)
         case "pcm_alaw":
-            return _ALAW[np.frombuffer(data, np.uint8)]
+            return (ALAW[np.frombuffer(data, np.uint8)] / np.float32(32768)).astype(np.float32)
     floats = np.frombuffer(data, "<f2" if encoding == "pcm_f16le" else "<f4").astype(np.float32)
     return np.clip(np.nan_to_num(floats, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
