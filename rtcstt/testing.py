@@ -211,8 +211,9 @@ class Oracle:
     """How the recogniser of `speech` behaves; times in seconds of audio.
 
     ``hold_words`` are kept back until the next word or the pause; ``latency_s`` delays every message;
-    ``max_words`` ends a turn in the middle of the speech. ``mishear`` changes words (a recogniser does not
-    say twice the same). ``late_text`` gives no update before the end of the turn.
+    ``max_words`` ends a turn (manual: makes a final) in the middle of the speech. ``mishear`` changes words
+    (a recogniser does not say twice the same). ``late_text`` gives no text before the end of the turn.
+    ``durations``: whether manual finals say how much audio they are of.
     """
 
     start_s: float = 0.1
@@ -223,7 +224,7 @@ class Oracle:
     max_words: int | None = None
     late_text: bool = False
     mishear: Mapping[str, str] = field(default_factory=dict)
-    lead_space: bool = True
+    durations: bool = True
 
 
 class _Recogniser:
@@ -269,7 +270,7 @@ class _Recogniser:
     def _text(self, held: int = 0) -> str:
         said = self._words[: max(0, len(self._words) - held)]
         text = " ".join(said)
-        return " " + text if text and self._ended and self._oracle.lead_space else text
+        return " " + text if text and self._ended else text
 
     def _voice(self, at: int) -> None:
         self._voiced += _FRAME
@@ -286,7 +287,9 @@ class _Recogniser:
     def _on_word(self, at: int) -> None:
         if self._manual:
             text = self._text()
-            if text and not self._oracle.late_text:
+            if self._oracle.max_words and len(self._words) >= self._oracle.max_words:
+                self._final(at)
+            elif not self._oracle.late_text:
                 self._say(at, wire.Transcript(request_id=self._id, is_final=False, text=text))
             return
         if not self._speaking:
@@ -327,24 +330,22 @@ class _Recogniser:
 
     def finalize(self) -> None:
         """Manual: what was heard so far, then `flush_done`."""
-        self._final()
+        self._final(self.heard)
         self._say(self.heard, wire.FlushDone(request_id=self._id))
 
-    def _final(self) -> None:
+    def _final(self, at: int) -> None:
         if self._words:
             text = self._text()
-            duration = (self.heard - self._finals_from) / SAMPLE_RATE
-            self._say(
-                self.heard, wire.Transcript(request_id=self._id, is_final=True, text=text, duration=duration)
-            )
+            duration = (at - self._finals_from) / SAMPLE_RATE if self._oracle.durations else None
+            self._say(at, wire.Transcript(request_id=self._id, is_final=True, text=text, duration=duration))
             self._ended += 1
             self._words = []
-            self._finals_from = self.heard
+            self._finals_from = at
 
     def close(self) -> None:
         """Everything still due."""
         if self._manual:
-            self._final()
+            self._final(self.heard)
             self._say(self.heard, wire.Done(request_id=self._id))
         elif self._words or self._speaking:
             if not self._speaking:
