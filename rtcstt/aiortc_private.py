@@ -69,6 +69,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate"),
 }
 
+MAX_WAITING = 512  # datagrams for aiortc, which takes none before ICE has connected
 MAX_SOURCES = 8  # SSRCs remembered per track; more come only from a broken or hostile sender
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{key}-{suite}" for key in ("ECDSA", "RSA") for suite in _SUITES).encode()
@@ -152,6 +153,7 @@ class TransportTap:
     def __init__(self, dtls: RTCDtlsTransport) -> None:
         self.failures = 0
         self.broken = 0
+        self.overflowed = 0
         self.unroutable = 0
         self._dtls: Any = dtls
         self._tracks: list[TrackTap] = []
@@ -166,6 +168,16 @@ class TransportTap:
         self._tracks.append(track)
         if mid_extension is not None:
             self._mid_extension = mid_extension
+
+    def stats(self) -> dict[str, int]:
+        """Packets that went nowhere: we failed on them, they were broken or forged, no track is known
+        for them, or they were too many."""
+        return {
+            "failed": self.failures,
+            "broken": self.broken,
+            "unroutable": self.unroutable,
+            "overflowed": self.overflowed,
+        }
 
     def end(self, reason: str) -> None:
         for track in self._tracks:
@@ -217,18 +229,24 @@ class TransportTap:
         stun = protocol.datagram_received
 
         def datagram_received(data: bytes, address: Any) -> None:
-            if not data:
-                return
-            if data[0] <= 3:
+            if data and data[0] > 3:
+                self._on_datagram(data, connection, protocol)
+            elif data:
                 try:
                     stun(data, address)
                 except Exception:
                     self._failed("a STUN message")
-            # While older datagrams wait for aiortc, later ones must not overtake them.
-            elif connection._queue.qsize() or not self._take(data):
-                connection.data_received(data, protocol.local_candidate.component)
 
         return datagram_received
+
+    def _on_datagram(self, data: bytes, connection: Any, protocol: Any) -> None:
+        waiting = connection._queue.qsize()
+        if not waiting and self._take(data):  # later packets must not overtake those that wait for aiortc
+            return
+        if waiting < MAX_WAITING:
+            connection.data_received(data, protocol.local_candidate.component)
+        else:
+            self.overflowed += 1
 
     def _take(self, data: bytes) -> bool:
         """Whether the datagram was RTP of a tapped track, and so is dealt with."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,10 +108,12 @@ class Ears:
         pc.on("track", self._on_track)
         self._on_track()
 
-    @property
-    def failures(self) -> int:
-        """Packets that made our own code fail; each was dropped."""
-        return sum(transport.failures for transport in self._transports.values())
+    def stats(self) -> dict[str, int]:
+        """Packets that went nowhere, by cause."""
+        total: Counter[str] = Counter()
+        for transport in self._transports.values():
+            total.update(transport.stats())
+        return dict(total)
 
     def end(self, reason: str) -> None:
         """No packet will come any more; the lines end."""
@@ -271,7 +274,7 @@ class Peer:
             "state": self.state,
             "channels": len(channels) if channels else 0,
             "refused_channels": channels.refused if channels else 0,
-            "packet_failures": self._attached.ears.failures,
+            "dropped_packets": self._attached.ears.stats(),
         }
 
     async def answer(self, text: str) -> str:

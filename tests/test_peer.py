@@ -407,7 +407,7 @@ async def test_a_bug_of_ours_costs_packets_not_the_call(tone: list[bytes]) -> No
         await wire.still_hears()
         wire.line.failing = False
         await wire.still_hears()
-        assert wire.peer.stats()["packet_failures"] > 3
+        assert wire.peer.stats()["dropped_packets"]["failed"] > 3
 
 
 async def test_alaw_packets_that_look_like_stun_arrive(tone: list[bytes]) -> None:
@@ -519,6 +519,21 @@ async def test_a_dead_stun_server_does_not_hold_the_answer() -> None:
         assert dead.recv(1500)  # it was asked
         await pc.close()
         await answering.close()
+
+
+async def test_a_flood_before_the_connection_is_bounded() -> None:
+    call = FakeCall()
+    answering = Peer(call, settings=SETTINGS)  # type: ignore[arg-type]
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver("audio")
+    await answering.answer(await offer_of(pc))
+    connection = answering._pc.getReceivers()[0].transport.transport._connection
+    for _ in range(2 * aiortc_private.MAX_WAITING):
+        connection._protocols[0].datagram_received(b"\x80" * 100, ("127.0.0.1", 9))
+    assert connection._queue.qsize() == aiortc_private.MAX_WAITING
+    assert answering.stats()["dropped_packets"]["overflowed"] == aiortc_private.MAX_WAITING
+    await pc.close()
+    await answering.close()
 
 
 def test_ice_servers_are_parsed() -> None:
