@@ -94,7 +94,8 @@ class Ledger:
             label.value: n / 16 for label, n in self.counts.items()
         }
         values["sent"] = self.sent / 16
-        values["discarded"] = {reason: n / 16 for reason, n in self.discarded.items()}
+        values["discarded"] = sum(self.discarded.values()) / 16
+        values["discarded_by_reason"] = {reason: n / 16 for reason, n in self.discarded.items()}
         return values
 
 
@@ -119,8 +120,9 @@ class AudioClock:
         self.ledger = Ledger()
 
     @property
-    def started(self) -> bool:
-        return self._origin is not None
+    def origin(self) -> float | None:
+        """When the call's time began; None before."""
+        return self._origin
 
     @property
     def lag_s(self) -> float:

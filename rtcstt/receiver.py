@@ -53,6 +53,15 @@ class AudioReceiver:
     def ledger(self) -> Ledger:
         return self._clock.ledger
 
+    @property
+    def origin(self) -> float | None:
+        """When the track's first sample was spoken, as far as known; None before audio came."""
+        return self._clock.origin
+
+    def renegotiate(self, codecs: Mapping[int, Codec]) -> None:
+        """From here on payload types mean this; another source may take over."""
+        self._playout.codecs = codecs
+
     def push(self, packet: Packet, now: float) -> None:
         self._is_rtp = True
         self._playout.push(packet, now)
@@ -60,7 +69,7 @@ class AudioReceiver:
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
-        if not self._clock.started:
+        if self._clock.origin is None:
             self._clock.begin(now - len(samples) / SAMPLE_RATE)
         self._clock.push(samples, Label.RECEIVED, now)
         self._heard(now)
@@ -74,7 +83,7 @@ class AudioReceiver:
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next; infinity before the first packet."""
-        if self._clock.started or self._last_heard is None:
+        if self._clock.origin is not None or self._last_heard is None:
             return self._clock.next_due(now)
         return now + 0.01
 
@@ -132,7 +141,7 @@ class AudioReceiver:
 
     def _begin(self, frame: Frame) -> None:
         first = self._playout.first_arrival
-        if not self._clock.started and first is not None:
+        if self._clock.origin is None and first is not None:
             self._clock.begin(first - frame.codec.duration(frame.payload) / frame.codec.clock_rate)
 
     def _change_codec(self, codec: Codec | None, now: float) -> None:

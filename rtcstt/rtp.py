@@ -200,7 +200,7 @@ class Playout:
     """
 
     def __init__(self, codecs: Mapping[int, Codec], *, max_delay_s: float = 0.2) -> None:
-        self._codecs = codecs
+        self.codecs = codecs
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
         self._newcomer: _Newcomer | None = None
@@ -218,7 +218,7 @@ class Playout:
 
     def push(self, packet: Packet, now: float) -> None:
         self.counters.received += 1
-        if self._codecs.get(packet.payload_type) is None:
+        if self.codecs.get(packet.payload_type) is None:
             self.counters.unknown_type += 1
         self.last_arrival = now
         arrived = _Arrived(packet, now)
@@ -251,7 +251,7 @@ class Playout:
         return out
 
     def _add(self, source: _Source, arrived: _Arrived) -> None:
-        codec = self._codecs.get(arrived.packet.payload_type)
+        codec = self.codecs.get(arrived.packet.payload_type)
         source.add(arrived, codec if codec and codec.is_speech else None)
 
     def _meet(self, arrived: _Arrived) -> None:
@@ -282,7 +282,7 @@ class Playout:
         arrived, lost = source.take()
         self.counters.lost += lost
         packet = arrived.packet
-        codec = self._codecs.get(packet.payload_type)
+        codec = self.codecs.get(packet.payload_type)
         if codec is None or not codec.is_speech or not packet.payload:
             self.counters.not_speech += codec is not None
             source.lost_before += lost

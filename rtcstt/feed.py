@@ -1,0 +1,165 @@
+"""A call's events: one numbered history, any number of listeners, each at its own pace.
+
+There are no queues. A listener is a place in the shared history: who reads slowly falls behind, and
+who comes late begins at the beginning. Behind by more than `PATIENCE` events, a listener is spared
+the `turn.update`s that a later one of the same turn made needless; every other event reaches every
+listener.
+
+The history is bounded by the same rule: beyond `MAX_EVENTS` the updates of turns that are over are
+dropped from it. Numbers (``seq``) have no holes as published; a reader of a thinned history sees
+them skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_EVENTS = 20_000
+PATIENCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a call, as every listener gets it.
+
+    ``fields`` are the STT message's own, untouched, or those of rtcstt's own events. Times are
+    seconds on the call's audio clock: ``time`` that of the event, ``start`` and ``end`` those of the
+    speech. ``turn`` counts the turns of its track from 0.
+    """
+
+    type: str
+    seq: int
+    call: str
+    time: float
+    track: str | None = None
+    turn: int | None = None
+    start: float | None = None
+    end: float | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def transcript(self) -> str | None:
+        """The text, verbatim: of `turn.*` that of the turn so far, of `transcript` that since the last one."""
+        text = self.fields.get("text" if self.type == "transcript" else "transcript")
+        return text if isinstance(text, str) else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that goes to listeners."""
+        ours: dict[str, Any] = {"type": self.type, "call": self.call, "seq": self.seq}
+        ours["time"] = round(self.time, 3)
+        optional = {"track": self.track, "turn": self.turn, "start": self.start, "end": self.end}
+        for name, value in optional.items():
+            if value is not None:
+                ours[name] = round(value, 3) if isinstance(value, float) else value
+        return {**self.fields, **ours}
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
+
+
+class Feed:
+    """The history of one call. `publish` never waits; `close` ends every subscription after the last event."""
+
+    def __init__(self, call: str, *, max_events: int = MAX_EVENTS) -> None:
+        self._call = call
+        self._max_events = max_events
+        self._history: list[Event] = []
+        self._next = 0
+        self._closed = False
+        self._news: set[asyncio.Event] = set()
+        self.dropped = 0  # updates taken out of the history
+        self.coalesced = 0  # updates that slow listeners were spared
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        return tuple(self._history)
+
+    @property
+    def listeners(self) -> int:
+        return len(self._news)
+
+    def publish(
+        self,
+        type_: str,
+        *,
+        time: float,
+        track: str | None = None,
+        turn: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Event:
+        """Number an event and make it known. Nothing may be published after `close`."""
+        assert not self._closed, "an event after the last one"
+        event = Event(type_, self._next, self._call, time, track, turn, start, end, fields or {})
+        self._next += 1
+        self._history.append(event)
+        if len(self._history) > self._max_events:
+            self._thin()
+        self._wake()
+        return event
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    async def subscribe(self, *, after: int = -1) -> AsyncIterator[Event]:
+        """Events with a number above ``after``, first those that were, then those to come."""
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            while True:
+                news.clear()
+                for event in self._due(after):
+                    after = event.seq
+                    yield event
+                    if self._behind(after) > PATIENCE:
+                        break  # it took long: look again at what is needless by now
+                else:
+                    if self._closed and not self._behind(after):
+                        return
+                    if not self._behind(after):
+                        await news.wait()
+        finally:
+            self._news.discard(news)
+
+    def _behind(self, after: int) -> int:
+        return self._next - 1 - after
+
+    def _due(self, after: int) -> list[Event]:
+        """What a listener at ``after`` is to get next, without needless updates when it is far behind."""
+        due = self._history[bisect_right(self._history, after, key=lambda event: event.seq) :]
+        if len(due) <= PATIENCE:
+            return due
+        needed = _without_superseded(due)
+        self.coalesced += len(due) - len(needed)
+        return needed
+
+    def _thin(self) -> None:
+        kept = _without_superseded(self._history)
+        self.dropped += len(self._history) - len(kept)
+        self._history = kept
+        self._max_events = max(self._max_events, len(kept) + len(kept) // 2)
+
+    def _wake(self) -> None:
+        for news in self._news:
+            news.set()
+
+
+def _without_superseded(events: list[Event]) -> list[Event]:
+    """The events but for each `turn.update` after which the same turn says more."""
+    said: set[tuple[str | None, int | None]] = set()
+    kept = []
+    for event in reversed(events):
+        turn = (event.track, event.turn)
+        if event.type == "turn.update" and turn in said:
+            continue
+        if event.type in ("turn.update", "turn.eager_end", "turn.end"):
+            said.add(turn)
+        kept.append(event)
+    return kept[::-1]
