@@ -616,7 +616,8 @@ class _Session:
         await self._pipe.close(self._visit.drop_code)
 
     async def _serve(self) -> None:
-        await self._send(wire.encode(wire.Connected(request_id="scripted")))
+        if not self._manual:
+            await self._send(wire.encode(wire.Connected(request_id="scripted")))
         while True:
             if self._passed(self._visit.deaf_after_audio_s):
                 await asyncio.get_running_loop().create_future()

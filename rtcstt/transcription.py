@@ -337,7 +337,7 @@ class Transcription:
 
     def _connected(self, link: _Link, message: Any) -> None:
         self._request_id = message.request_id
-        if link.first:
+        if link.first and not self._manual:  # the manual endpoint has no such message
             self._emit(message, "connected")
 
     def _error(self, link: _Link, message: Any) -> None:
