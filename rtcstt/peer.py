@@ -213,7 +213,8 @@ class Attachment:
         """Until the connection is lost, and then why; or until the call has ended and the caller knows."""
         ended = asyncio.create_task(self._call.wait_closed())
         try:
-            await asyncio.wait({ended, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {ended, self.lost}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
         if self.lost.done():

@@ -37,11 +37,13 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from rtcstt import aiortc_private, peer
+from rtcstt.call import Call
 from rtcstt.caller import Caller
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.peer import IceServer, Peer, PeerSettings
 from rtcstt.recording import Network, opus_packets
 from rtcstt.rtp import Packet
+from rtcstt.testing import ScriptedUpstream
 
 LOOPBACK = ("127.0.0.1",)
 SETTINGS = PeerSettings(hosts=LOOPBACK)
@@ -150,9 +152,9 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
 class Wire:
     """A caller connected to a peer, closed at the end of the test."""
 
-    def __init__(self, caller: Caller, settings: PeerSettings = SETTINGS) -> None:
-        self.call = FakeCall()
-        self.peer = Peer(self.call, settings=settings)  # type: ignore[arg-type]
+    def __init__(self, caller: Caller, call: Any = None) -> None:
+        self.call = call or FakeCall()
+        self.peer = Peer(self.call, settings=SETTINGS)
         self.caller = caller
 
     async def __aenter__(self) -> Wire:
@@ -261,6 +263,23 @@ async def test_what_the_network_takes_is_missing_and_the_sender_is_told(tone: li
         async with asyncio.timeout(5):
             while not any(lost > 5 for lost in await told()):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "network", [Network(loss=0.1, seed=5), Network(loss=0.1, burst=2, jitter_ms=40, seed=6)]
+)
+async def test_lost_packets_are_repaired_and_time_is_kept(tone: list[bytes], network: Network) -> None:
+    async with ScriptedUpstream() as stt:
+        call = Call("lossy", stt=stt)
+        async with Wire(caller(tone * 2, network=network), call) as wire:
+            await wire.caller.played()
+            await wire.caller.hang_up()
+        ledger = call.ledgers()["0"]
+        spoken = ledger["received"] + ledger["recovered"] + ledger["concealed"]
+        assert spoken == pytest.approx(2000, abs=250)  # and what was sent until the hang-up got through
+        assert ledger["recovered"] > 20
+        assert ledger["sent"] == spoken + ledger["silence"] - ledger["discarded"]
+        assert ledger["discarded"] <= ledger["silence"]  # only silence is ever trimmed
 
 
 async def test_events_from_the_first_reach_every_channel(tone: list[bytes]) -> None:
@@ -550,17 +569,22 @@ def resources() -> tuple[int, int, int]:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts sockets by /proc")
 async def test_twenty_calls_leave_nothing_behind(tone: list[bytes]) -> None:
-    async def one(number: int) -> None:
-        async with Wire(caller(tone[:5])) as wire:
+    async def one(number: int, stt: ScriptedUpstream) -> None:
+        call = Call(str(number), stt=stt)
+        async with Wire(caller(tone[:5]), call) as wire:
             await wire.caller.played()
             if number % 2:
                 await wire.caller.hang_up()
+        assert call.state == "closed"
+        assert call.ledgers()["0"]["sent"] > 0
 
-    await one(0)  # what is made once stays: the default executor, say
-    before = resources()
-    for batch in range(4):
-        await asyncio.gather(*(one(number + batch) for number in range(5)))
-    await until(lambda: resources() == before, 5)
+    async with ScriptedUpstream() as stt:
+        await one(0, stt)  # what is made once stays: the default executor, say
+        await until(lambda: not stt._tasks)
+        before = resources()
+        for batch in range(4):
+            await asyncio.gather(*(one(number + batch, stt) for number in range(5)))
+        await until(lambda: resources() == before, 5)
 
 
 def test_names_of_aiortc_that_are_used_exist() -> None:

@@ -21,6 +21,7 @@ CORES = {
     "captions",
     "codecs",
     "errors",
+    "g711",
     "joining",
     "opus",
     "pcm",
