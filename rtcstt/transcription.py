@@ -363,11 +363,12 @@ class Transcription:
             self._open_turn(link, message)
 
     def _past_reference(self, link: _Link) -> bool:
-        """Whether the turn that starts now can only be new speech. A link that has not repeated everything
-        may just be late."""
+        """Whether the turn that starts now can only be new speech: the link was sent no other since its last
+        turn, and has repeated everything."""
         assert link.overlap is not None
-        late = 0 if link.spoken and link.overlap.covered(link.spoken) else SAMPLE_RATE
-        return link.onset >= self._reference.position + late
+        unsaid = (s.start for s in self._stretches(link.cursor) if s.end > link.ended)
+        repeated = not link.spoken or link.overlap.covered(link.spoken)
+        return repeated and min(unsaid, default=0) >= self._reference.position
 
     def _turn_text(self, link: _Link, message: Any) -> None:
         ended = message.type == "turn.end"

@@ -135,7 +135,7 @@ async def test_silent_for_a_while() -> None:
     limits = Limits(catch_up=1.25 * SPEED, backoff_first_s=0.05, stall_timeout_s=0.8)
     talk, upstream = await call(Visit(silent_after_audio_s=1.0), Visit(), limits=limits)
     talk.check()
-    assert talk.stream.stats()["stalls"] == 1
+    assert talk.stream.stats()["stalls"] >= 1
 
 
 @pytest.mark.parametrize(
