@@ -4,8 +4,8 @@ Whatever a payload holds, a decoder goes on: what cannot be decoded is concealed
 was lost is restored from the next Opus packet where that carries it (in-band FEC); else concealed,
 fading out, for up to 100 ms; else silence.
 
-Opus comes out of libopus at 16 kHz, and G.722 is 16 kHz by itself. All else goes through one soxr
-stream per decoder. It holds some samples back, so labels travel beside the samples and are given
+Opus comes out of libopus at 16 kHz, and G.722 is 16 kHz by itself. All else goes through one
+resampler per decoder. It holds some samples back, so labels travel beside the samples and are given
 out by count.
 """
 
@@ -14,22 +14,23 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
-import soxr
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from rtcstt import opus
 from rtcstt.g711 import ALAW, MULAW
 from rtcstt.pcm import SAMPLE_RATE, Label, Samples
+from rtcstt.resampling import resampler
 from rtcstt.rtp import Cause, Codec, Frame, Gap
 
-CONCEAL_S = 0.1
+CONCEALED_MS = 100  # of a hole; the rest is silence
+STEADY_MS = 40  # of what is concealed; then it fades
+BLEND_MS = 5  # from concealment back into what was received
 LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ = 66, 400
-NOTHING = np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ class Decoded:
 
 
 class Decoder(Protocol):
-    """One track's decoder. ``bad_payloads`` counts what could not be decoded."""
+    """One track's decoder. ``bad_payloads`` counts what could not be decoded.
+
+    What comes out, with `flush`, is as long as the frames and lost frames that went in.
+    """
 
     bad_payloads: int
 
@@ -82,42 +86,42 @@ class LibopusDecoder:
 
     def _fill(self, gap: Gap) -> list[Decoded]:
         missing = gap.duration * SAMPLE_RATE // gap.codec.clock_rate
-        payload = gap.next_payload
-        if payload is None or not self._decoder.has_fec(payload):
+        recoverable = self._decoder.recoverable(gap.next_payload) if gap.next_payload else 0
+        if gap.next_payload is None or not 0 < recoverable <= missing:
             return self._conceal(missing)
-        frame = min(missing, gap.codec.duration(payload) * SAMPLE_RATE // gap.codec.clock_rate)
-        concealed = self._conceal(missing - frame)
+        before = self._conceal(missing - recoverable)
         try:
-            recovered = self._decoder.recover(payload, frame)
+            recovered = self._decoder.recover(gap.next_payload)
         except opus.OpusError:
-            return concealed + self._conceal(frame)
-        return [*concealed, Decoded(recovered, Label.RECOVERED)]
+            return before + self._conceal(recoverable)
+        return [*before, Decoded(recovered, Label.RECOVERED)]
 
     def _conceal(self, missing: int) -> list[Decoded]:
         parts = []
-        step = SAMPLE_RATE // 50
-        while missing > 0 and self._concealed < CONCEAL_S * SAMPLE_RATE:
+        while missing > 0 and self._concealed < len(FADE):
+            count = min(missing, SAMPLE_RATE // 50, len(FADE) - self._concealed)
             try:
-                samples = self._decoder.conceal(min(step, missing))[:missing]
+                samples = self._decoder.conceal(-(-count // opus.STEP) * opus.STEP)
             except opus.OpusError:
                 break
-            self._concealed += len(samples)
-            missing -= len(samples)
-            parts.append(samples)
-        return _concealment(parts, missing)
+            parts.append(_faded(samples[:count], FADE[self._concealed :]))
+            self._concealed += count
+            missing -= count
+        decoded = [Decoded(np.concatenate(parts), Label.CONCEALED)] if parts else []
+        return [*decoded, Decoded(np.zeros(missing, np.int16), Label.SILENCE)] if missing > 0 else decoded
 
 
 class FrameDecoder:
     """Everything but libopus: decode at the codec's own rate, conceal by repeating the last pitch
-    periods, and resample."""
+    period, and resample."""
 
     def __init__(self, codec: Codec) -> None:
         self.bad_payloads = 0
         self._payload = _payload_decoder(codec)
         self._rate = self._payload.rate
         self._past = np.zeros(self._rate // 25, np.int16)  # 40 ms, to repeat from
-        self._concealed = 0
-        self._resampler = _Resampler(self._rate)
+        self._repetition: _Repetition | None = None  # since the last good packet
+        self._output = _LabelledResampler(self._rate)
 
     def decode(self, item: Frame | Gap) -> list[Decoded]:
         if isinstance(item, Frame):
@@ -127,61 +131,89 @@ class FrameDecoder:
         return self._conceal(item.duration * self._rate // item.codec.clock_rate)
 
     def flush(self) -> list[Decoded]:
-        return self._resampler.flush()
+        return self._output.flush()
 
     def _decode(self, frame: Frame) -> list[Decoded]:
-        expected = frame.codec.duration(frame.payload) * self._rate // frame.codec.clock_rate
         try:
             samples = self._payload.decode(frame.payload)
         except (FFmpegError, ValueError):
             self.bad_payloads += 1
-            return self._conceal(expected)
-        self._concealed = 0
-        self._past = np.concatenate((self._past, samples))[-len(self._past) :]
-        return self._resampler.push(samples, Label.RECEIVED)
+            return self._conceal(frame.codec.duration(frame.payload) * self._rate // frame.codec.clock_rate)
+        if self._repetition is not None:
+            samples = self._repetition.blend_into(samples)
+            self._repetition = None
+        kept = len(self._past)
+        self._past = (
+            samples[-kept:] if len(samples) >= kept else np.concatenate((self._past, samples))[-kept:]
+        )
+        return self._output.push(samples, Label.RECEIVED)
 
     def _conceal(self, missing: int) -> list[Decoded]:
-        limit = int(CONCEAL_S * self._rate)
-        count = min(missing, max(0, limit - self._concealed))
-        made = NOTHING
-        if count:
-            period = self._past[-_pitch(self._past, self._rate) :]
-            ramp = 1 - (self._concealed + np.arange(count)) / limit
-            repeated = np.resize(np.roll(period, -(self._concealed % len(period))), count)
-            made = (repeated * ramp).astype(np.int16)
-            self._concealed += count
-        silence = np.zeros(missing - count, np.int16)
+        if self._repetition is None:
+            self._repetition = _Repetition(self._past, self._rate)
+        made = self._repetition.take(missing)
+        silence = np.zeros(missing - len(made), np.int16)
         return [
-            *self._resampler.push(made, Label.CONCEALED),
-            *self._resampler.push(silence, Label.SILENCE),
+            *self._output.push(made, Label.CONCEALED),
+            *self._output.push(silence, Label.SILENCE),
         ]
 
 
-def _concealment(parts: list[Samples], silent: int) -> list[Decoded]:
-    decoded = [Decoded(np.concatenate(parts), Label.CONCEALED)] if parts else []
-    return [*decoded, Decoded(np.zeros(silent, np.int16), Label.SILENCE)] if silent > 0 else decoded
+class _Repetition:
+    """What might follow ``past``: its last pitch period again and again, fading to silence."""
+
+    def __init__(self, past: Samples, rate: int) -> None:
+        self._period = past[-_pitch(past, rate) :]
+        self._fade = _fade(rate)
+        self._blend = rate * BLEND_MS // 1000
+        self._taken = 0
+
+    def take(self, count: int) -> Samples:
+        """The next samples, fewer than ``count`` where silence is reached."""
+        fade = self._fade[self._taken : self._taken + count]
+        phase = np.arange(self._taken, self._taken + len(fade)) % len(self._period)
+        self._taken += len(fade)
+        return _faded(self._period[phase], fade)
+
+    def blend_into(self, samples: Samples) -> Samples:
+        """``samples`` that follow what was made up, without a step in between."""
+        made = self.take(min(len(samples), self._blend))
+        rise = (np.arange(len(made), dtype=np.float32) + 1) / (self._blend + 1)
+        blended = samples.copy()
+        blended[: len(made)] = made * (1 - rise) + samples[: len(made)] * rise
+        return blended
+
+
+def _fade(rate: int) -> NDArray[np.float32]:
+    """The amplitude of concealment, from its first sample to silence."""
+    fading = np.linspace(1, 0, rate * (CONCEALED_MS - STEADY_MS) // 1000, dtype=np.float32)
+    return np.concatenate((np.ones(rate * STEADY_MS // 1000, np.float32), fading))
+
+
+def _faded(samples: Samples, fade: NDArray[np.float32]) -> Samples:
+    return (samples * fade[: len(samples)]).astype(np.int16)
+
+
+FADE = _fade(SAMPLE_RATE)
 
 
 def _pitch(past: Samples, rate: int) -> int:
-    """The period in samples at which the past repeats best, by normalised autocorrelation."""
+    """The period in samples at which the past repeats best, by normalised correlation of its end
+    with what was there a period before."""
     signal = past.astype(np.float32)
     longest, shortest = rate // LOWEST_PITCH_HZ, rate // HIGHEST_PITCH_HZ
-    window = signal[-longest:]
-    candidates = np.lib.stride_tricks.sliding_window_view(signal, longest)[:-1]
-    lags = len(signal) - longest - np.arange(len(candidates))
-    score = candidates @ window / np.sqrt((candidates**2).sum(axis=1) + 1)
-    score[(lags < shortest) | (lags > longest)] = -np.inf
-    return int(lags[int(np.argmax(score))])
+    end = signal[-longest:]
+    before = np.lib.stride_tricks.sliding_window_view(signal[: -max(1, shortest)], longest)[-longest:]
+    score = before @ end / np.sqrt(np.einsum("ij,ij->i", before, before) + 1)
+    return max(1, shortest) + len(before) - 1 - int(np.argmax(score))
 
 
-class _Resampler:
-    """One soxr stream to 16 kHz, with the labels of what is inside it."""
+class _LabelledResampler:
+    """A stream to 16 kHz, with the labels of what is inside it."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._stream = (
-            soxr.ResampleStream(rate, SAMPLE_RATE, 1, "int16", "HQ") if rate != SAMPLE_RATE else None
-        )
+        self._stream = resampler(rate)
         self._taken = 0
         self._given = 0
         self._inside: deque[tuple[int, Label]] = deque()  # up to which output sample a label holds
@@ -189,31 +221,26 @@ class _Resampler:
     def push(self, samples: Samples, label: Label) -> list[Decoded]:
         if not len(samples):
             return []
-        if self._stream is None:
-            return [Decoded(samples, label)]
         self._taken += len(samples)
-        until = self._taken * SAMPLE_RATE // self._rate
+        until = round(self._taken * SAMPLE_RATE / self._rate)
         if self._inside and self._inside[-1][1] is label:
             self._inside[-1] = (until, label)
         else:
             self._inside.append((until, label))
-        return self._labelled(self._stream.resample_chunk(samples))
+        return self._labelled(self._stream.push(samples))
 
     def flush(self) -> list[Decoded]:
-        if self._stream is None or not self._taken:
-            return []
-        rest = self._stream.resample_chunk(NOTHING, last=True)
-        wanted = self._taken * SAMPLE_RATE // self._rate - self._given
-        return self._labelled(np.resize(rest, wanted) if len(rest) > wanted else rest)
+        return self._labelled(self._stream.flush()) if self._taken else []
 
     def _labelled(self, samples: Samples) -> list[Decoded]:
         decoded = []
         while len(samples):
             until, label = self._inside[0]
-            part = samples if len(self._inside) == 1 else samples[: until - self._given]
+            is_last = len(self._inside) == 1
+            part = samples if is_last else samples[: until - self._given]
             samples = samples[len(part) :]
             self._given += len(part)
-            if len(self._inside) > 1 and self._given >= until:
+            if not is_last and self._given >= until:
                 self._inside.popleft()
             if len(part):
                 decoded.append(Decoded(part, label))
@@ -224,7 +251,7 @@ class _Payload(Protocol):
     rate: int
 
     def decode(self, payload: bytes) -> Samples:
-        """int16 mono at ``rate``; raises ValueError or FFmpegError."""
+        """int16 mono at ``rate``, at least one; raises ValueError or FFmpegError."""
 
 
 class _G711:
@@ -234,7 +261,7 @@ class _G711:
         self._table = table
 
     def decode(self, payload: bytes) -> Samples:
-        return self._table[np.frombuffer(payload, np.uint8)]
+        return self._table[np.frombuffer(_not_empty(payload), np.uint8)]
 
 
 class _L16:
@@ -245,35 +272,44 @@ class _L16:
         self._channels = codec.channels
 
     def decode(self, payload: bytes) -> Samples:
-        samples = np.frombuffer(payload, ">i2").reshape(-1, self._channels)
-        return _to_mono(samples)
+        return _to_mono(np.frombuffer(_not_empty(payload), ">i2").reshape(-1, self._channels))
 
 
 class _Av:
-    """A codec of PyAV's."""
+    """A codec of PyAV's, decoded to mono."""
 
-    def __init__(self, name: str, rate: int, layout: str) -> None:
+    def __init__(self, name: str, rate: int) -> None:
         self.rate = rate
         context = av.CodecContext.create(name, "r")
         assert isinstance(context, av.AudioCodecContext)
         self._context = context
         self._context.sample_rate = rate
-        self._context.layout = layout
+        self._context.layout = "mono"
 
     def decode(self, payload: bytes) -> Samples:
-        parts = []
-        for frame in self._context.decode(av.Packet(payload)):
-            channels = frame.layout.nb_channels
-            parts.append(_to_mono(frame.to_ndarray().reshape(-1, channels)))
+        # An empty packet would be taken for the end, and nothing be decoded after it.
+        frames = self._context.decode(av.Packet(_not_empty(payload)))
+        parts = [_to_mono(frame.to_ndarray().reshape(-1, frame.layout.nb_channels)) for frame in frames]
         if not parts:
             raise ValueError("nothing decoded")
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _to_mono(samples: NDArray[np.int16]) -> Samples:
-    if samples.shape[1] == 1:
-        return samples[:, 0].astype(np.int16, copy=True)
-    mixed: Samples = samples.mean(axis=1).astype(np.int16)
+def _not_empty(payload: bytes) -> bytes:
+    if not payload:
+        raise ValueError("an empty payload")
+    return payload
+
+
+def _to_mono(samples: NDArray[Any]) -> Samples:
+    """The average of the channels, which are the columns."""
+    channels = samples.shape[1]
+    if channels == 1:
+        return samples[:, 0].astype(np.int16)
+    total = samples[:, 0].astype(np.int32)
+    for channel in range(1, channels):
+        total += samples[:, channel]
+    mixed: Samples = (total // channels).astype(np.int16)
     return mixed
 
 
@@ -284,9 +320,9 @@ def _payload_decoder(codec: Codec) -> _Payload:
         case "PCMA":
             return _G711(ALAW)
         case "G722":
-            return _Av("g722", 16000, "mono")
+            return _Av("g722", 16000)
         case "L16":
             return _L16(codec)
         case "opus":
-            return _Av("libopus", 48000, "stereo")
+            return _Av("libopus", 48000)
     raise ValueError(f"{codec.name} is no speech codec")

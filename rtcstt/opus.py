@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 RATE = 16000
 MAX_SAMPLES = RATE * 120 // 1000  # the longest packet
-_STEP = RATE // 400  # concealment comes in multiples of 2.5 ms
+STEP = RATE // 400  # every duration is a multiple of 2.5 ms
+
+_Frames = ctypes.POINTER(ctypes.c_ubyte) * 48
+_Sizes = ctypes.c_int16 * 48
 
 
 class OpusError(Exception):
@@ -56,8 +59,11 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.opus_decoder_destroy.argtypes = [pointer]
     library.opus_decode.restype = integer
     library.opus_decode.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int32, pointer, integer, integer]
-    library.opus_packet_has_lbrr.restype = integer
-    library.opus_packet_has_lbrr.argtypes = [ctypes.c_char_p, ctypes.c_int32]
+    library.opus_packet_parse.restype = integer
+    library.opus_packet_parse.argtypes = [
+        *(ctypes.c_char_p, ctypes.c_int32, pointer, ctypes.POINTER(_Frames)),
+        *(ctypes.POINTER(_Sizes), pointer),
+    ]
     return library
 
 
@@ -73,21 +79,32 @@ class OpusDecoder:
         weakref.finalize(self, library.opus_decoder_destroy, self._state)
         self._pcm = np.zeros(MAX_SAMPLES, np.int16)
         self._address = self._pcm.ctypes.data
+        self._speaks = False  # the last packet was in a mode for speech, not in the one for music
 
     def decode(self, payload: bytes) -> NDArray[np.int16]:
-        return self._run(payload, MAX_SAMPLES, fec=0)
+        if not payload:
+            raise OpusError("an empty packet")  # libopus would take it for a lost one
+        samples = self._run(payload, MAX_SAMPLES, fec=0)
+        self._speaks = _is_silk(payload)
+        return samples
 
-    def has_fec(self, payload: bytes) -> bool:
-        """Whether the packet carries the frame before it once more (RFC 6716 section 2.1.7)."""
-        return bool(payload) and self._library.opus_packet_has_lbrr(payload, len(payload)) == 1
+    def recoverable(self, payload: bytes) -> int:
+        """How many samples before ``payload`` its FEC restores; 0 where it carries none.
 
-    def recover(self, payload: bytes, samples: int) -> NDArray[np.int16]:
-        """The ``samples`` before ``payload``, from its FEC."""
-        return self._run(payload, samples, fec=1)
+        That is one Opus frame, though a packet may hold several. libopus restores nothing in the
+        music mode, nor right after it.
+        """
+        if not self._speaks or not has_fec(self._library, payload):
+            return 0
+        return _frame_samples(payload)
+
+    def recover(self, payload: bytes) -> NDArray[np.int16]:
+        """The `recoverable` samples before ``payload``, which is still to be decoded after."""
+        return self._run(payload, _frame_samples(payload), fec=1)
 
     def conceal(self, samples: int) -> NDArray[np.int16]:
-        """What might have been in ``samples`` (a multiple of 2.5 ms) that never came."""
-        return self._run(None, max(_STEP, samples - samples % _STEP), fec=0)
+        """What might have been in ``samples`` (a multiple of `STEP`) that never came."""
+        return self._run(None, samples, fec=0)
 
     def _run(self, payload: bytes | None, samples: int, *, fec: int) -> NDArray[np.int16]:
         length = len(payload) if payload is not None else 0
@@ -95,3 +112,35 @@ class OpusDecoder:
         if count < 0:
             raise OpusError(f"libopus refused a packet ({count})")
         return self._pcm[:count].copy()
+
+
+def has_fec(library: ctypes.CDLL, payload: bytes) -> bool:
+    """Whether a packet carries the frame before it once more (RFC 6716 section 2.1.7).
+
+    SILK and hybrid frames begin with a bit of voice activity for every 20 ms and then the LBRR flag,
+    first for the middle channel, then for the side (section 4.2.3). They are range coded, but at
+    even odds, which leaves them readable as they are. libopus says it only since 1.5.
+    """
+    if not _is_silk(payload):
+        return False
+    frames, sizes = _Frames(), _Sizes()
+    count = library.opus_packet_parse(payload, len(payload), None, frames, sizes, None)
+    if count <= 0 or sizes[0] == 0:
+        return False
+    flags = frames[0][0]  # points into `payload`
+    bits = max(1, _frame_samples(payload) * 50 // RATE)  # of voice activity
+    middle = flags >> (7 - bits) & 1
+    side = flags >> (6 - 2 * bits) & 1 if payload[0] & 0x04 else 0
+    return bool(middle | side)
+
+
+def _is_silk(payload: bytes) -> bool:
+    """Whether a packet is in the SILK or hybrid mode (RFC 6716 section 3.1)."""
+    return bool(payload) and payload[0] < 0x80
+
+
+def _frame_samples(payload: bytes) -> int:
+    """The length of each frame of a SILK or hybrid packet (RFC 6716 section 3.1)."""
+    config = payload[0] >> 3
+    ms = (10, 20, 40, 60)[config & 3] if config < 12 else (10, 20)[config & 1]
+    return ms * RATE // 1000
