@@ -26,6 +26,7 @@ CORES = {
     "opus",
     "pcm",
     "receiver",
+    "resampling",
     "rtp",
     "sdp",
     "transcription",
