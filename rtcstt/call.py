@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import soxr
 
 from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.feed import Feed
-from rtcstt.pcm import SAMPLE_RATE, Chunk, Samples
+from rtcstt.pcm import Chunk, Samples
 from rtcstt.receiver import AudioReceiver, Stalled
+from rtcstt.resampling import Resampler, resampler
 from rtcstt.rtp import Codec, Packet
 from rtcstt.transcription import Outgoing
 from rtcstt.upstream import Stream, Stt
@@ -80,7 +80,7 @@ class Line:
         )
         self._stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._resampler: tuple[int, Any] | None = None
+        self._resampler: tuple[int, Resampler] | None = None
         self.failures = 0
 
     def push(self, packet: Packet) -> None:
@@ -122,6 +122,7 @@ class Line:
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
+        self._guarded(self._flush_resampler)
         self._guarded(lambda: self._send(self._receiver.pull(now)))
         self._guarded(lambda: self._send(self._receiver.close(now)))
         if self._stream is not None:
@@ -196,12 +197,17 @@ class Line:
         self._call.publish_outgoing(self.track, event)
 
     def _resampled(self, samples: Samples, rate: int) -> Samples:
-        if rate == SAMPLE_RATE:
-            return samples
         if self._resampler is None or self._resampler[0] != rate:
-            self._resampler = (rate, soxr.ResampleStream(rate, SAMPLE_RATE, 1, "int16", "HQ"))
-        resampled: Samples = self._resampler[1].resample_chunk(np.ascontiguousarray(samples, np.int16))
-        return resampled
+            self._flush_resampler()
+            self._resampler = (rate, resampler(rate))
+        return self._resampler[1].push(np.asarray(samples, np.int16))
+
+    def _flush_resampler(self) -> None:
+        if self._resampler is not None:
+            rest = self._resampler[1].flush()
+            self._resampler = None
+            if len(rest):
+                self._receiver.push_pcm(rest, self._loop.time())
 
 
 @dataclass(slots=True)
