@@ -1,0 +1,391 @@
+"""One stream of audio becomes turns of text; a core: audio in, messages out, time is samples.
+
+The text of a turn is append-only by construction. Audio of a turn is cut into segments; the open
+segment is decoded again and again, with what was published forced as the beginning:
+
+- Every half second of speech, what the last two hypotheses agree on is published, cut back to a whole
+  word, less the newest word and punctuation, which may still change.
+- In each pause, once, shortly after the last speech, the segment is decoded without the silence behind
+  it (silence makes the model invent words). That text is what `turn.eager_end` and `turn.end` publish,
+  so that the end of a turn costs no further decode.
+- A segment is closed at a pause once it is long, after an eager end, and in any case before it gets so
+  long that decoding it again grows costly; then at the quietest moment of the last half second.
+
+Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was
+said in a cough will answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from rtcstt.embedded.endpointer import TAIL_S, Endpointer, Turning
+from rtcstt.embedded.moonshine import Audio, Hypothesis, Tokens
+from rtcstt.embedded.vad import FRAME
+from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.wire import (
+    TurnEagerEnd,
+    TurnEnd,
+    TurnMessage,
+    TurnResume,
+    TurnSettings,
+    TurnStart,
+    TurnState,
+    TurnUpdate,
+)
+
+PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
+STEP = int(0.5 * SAMPLE_RATE)  # of speech between two updates
+AGREE = 2  # hypotheses
+SOFT, HARD = 6 * SAMPLE_RATE, 14 * SAMPLE_RATE  # when a segment should, and must, be closed
+SOFT_PAUSE_S = 0.25
+CUT_WITHIN = int(0.6 * SAMPLE_RATE)  # where a segment is cut without a pause
+TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
+MIN_VOICED = int(0.2 * SAMPLE_RATE)
+MIN_PRESSED = int(0.09 * SAMPLE_RATE)  # the same when somebody says that there was speech
+UNLIKELY = -1.6  # mean log-probability below which a hypothesis of little voice is not believed
+DOUBTFUL = int(0.6 * SAMPLE_RATE)  # how much voice is little
+HEARD_BY_SMART_TURN = 8 * SAMPLE_RATE
+
+
+class Recogniser(Protocol):
+    """What `moonshine.Moonshine` is to a listener."""
+
+    tokens: Tokens
+
+    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis: ...
+
+
+class Voice(Protocol):
+    """What `vad.VadStream` is to a listener."""
+
+    def probability(self, frame: Audio) -> float: ...
+
+
+class Judge(Protocol):
+    """What `smart_turn.SmartTurn` is to a listener."""
+
+    def complete(self, audio: Audio) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that was said between two samples of the stream."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Segment:
+    """The open part of a turn: the sample at which it begins, what of it was published, what it holds."""
+
+    start: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    recent: list[tuple[int, ...]] = field(default_factory=list)
+    voiced: int = 0
+    first_voiced: int | None = None
+    last_speech: int = 0  # samples from the segment's beginning
+    paused: Hypothesis | None = None  # what was decoded in the present pause
+
+
+class Listener:
+    """One stream. `hear` its audio in order; `flush` ends the open turn at once.
+
+    ``judge`` None: nobody can tell whether an utterance is complete, and turns end later.
+    """
+
+    def __init__(
+        self, recogniser: Recogniser, voice: Voice, judge: Judge | None, settings: TurnSettings
+    ) -> None:
+        self._recogniser = recogniser
+        self._voice = voice
+        self._judge = judge
+        self._endpointer = Endpointer(settings)
+        self._rest = np.zeros(0, np.float32)
+        self._audio = _Tail()  # of the open segment; between turns the pre-roll
+        self._lately: deque[Audio] = deque(maxlen=HEARD_BY_SMART_TURN // FRAME)
+        self._segment = Segment(0)
+        self._closed: list[Piece] = []  # the open turn's segments before this one
+        self._said = False  # anything, in an earlier turn
+        self._since_update = 0
+        self._shown = ""
+
+    @property
+    def in_turn(self) -> bool:
+        return self._endpointer.state is not TurnState.IDLE
+
+    @property
+    def speaking(self) -> bool:
+        return self._endpointer.speaking
+
+    @property
+    def position(self) -> int:
+        """Samples heard."""
+        return self._audio.end
+
+    def configure(self, settings: TurnSettings) -> None:
+        self._endpointer.configure(settings)
+
+    def hear(self, samples: Audio, *, updates: bool = True) -> list[TurnMessage]:
+        """The messages that 16 kHz ``samples`` bring about. Without ``updates`` a turn's text waits for its
+        next pause; everything else happens as always."""
+        audio = np.concatenate((self._rest, samples)) if len(self._rest) else samples
+        whole = len(audio) - len(audio) % FRAME
+        self._rest = audio[whole:]
+        messages: list[TurnMessage] = []
+        for begin in range(0, whole, FRAME):
+            messages += self._frame(audio[begin : begin + FRAME], updates)
+        return messages
+
+    def flush(self) -> tuple[list[TurnMessage], list[Piece]]:
+        """End the open turn now, with all its text; also the pieces it is made of. Speech too short to have
+        begun a turn is taken for one."""
+        messages: list[TurnMessage] = []
+        if len(self._rest):
+            messages += self.hear(np.zeros(FRAME - len(self._rest), np.float32), updates=False)
+        if not self.in_turn:
+            if self._segment.voiced < MIN_PRESSED:
+                return messages, []
+            messages.append(TurnStart())
+        self._decode_pause(least=MIN_PRESSED)
+        self._publish_pause()
+        pieces = [piece for piece in self._pieces() if piece.text]
+        messages.append(TurnEnd(self._transcript()))
+        self._endpointer = self._endpointer.restarted()
+        self._begin_idle()
+        return messages, pieces
+
+    def pieces(self) -> list[Piece]:
+        """What the open turn consists of so far."""
+        return self._pieces()
+
+    def _frame(self, frame: Audio, updates: bool) -> list[TurnMessage]:
+        probability = self._voice.probability(frame)
+        self._audio.append(frame)
+        self._lately.append(frame)
+        messages = [
+            message for turning in self._endpointer.frame(probability) for message in self._turn(turning)
+        ]
+        self._note(probability)
+        if not self.in_turn:
+            self._keep_pre_roll()
+            return messages
+        if self._endpointer.probe_due:
+            self._pause()
+        return messages + self._progress(updates)
+
+    def _note(self, probability: float) -> None:
+        """Keep account of where in the segment the voice is."""
+        segment = self._segment
+        if self.speaking or (not self.in_turn and probability > 0.5):
+            if segment.first_voiced is None:
+                segment.first_voiced = self._length() - FRAME
+            segment.voiced += FRAME
+            segment.last_speech = self._length()
+            segment.paused = None
+
+    def _turn(self, turning: Turning) -> list[TurnMessage]:
+        match turning:
+            case Turning.START:
+                self._since_update = 0
+                return [TurnStart()]
+            case Turning.RESUME:
+                return [TurnResume()]
+            case Turning.EAGER_END:
+                updates = self._close_segment(self._segment.last_speech + TRIM)
+                return [*updates, TurnEagerEnd(self._transcript())]
+            case Turning.END:
+                self._decode_pause()
+                self._publish_pause()
+                text = self._transcript()
+                self._begin_idle()
+                return [TurnEnd(text)]
+
+    def _progress(self, updates: bool) -> list[TurnMessage]:
+        length, silence_s = self._length(), self._endpointer.silence_s
+        active = self._endpointer.state is TurnState.SPEAKING
+        if active and length > SOFT and silence_s >= SOFT_PAUSE_S:
+            return self._close_segment(self._segment.last_speech + TRIM)
+        if length > HARD:
+            return self._close_segment(self._quietest())
+        self._since_update += FRAME
+        if updates and active and self.speaking and self._since_update >= STEP:
+            self._since_update = 0
+            self._agree()
+        return self._update() if active else []
+
+    def _update(self) -> list[TurnMessage]:
+        text = self._transcript()
+        if text == self._shown:
+            return []
+        self._shown = text
+        return [TurnUpdate(text)]
+
+    def _close_segment(self, length: int) -> list[TurnMessage]:
+        """Publish all of the segment's first ``length`` samples; the rest begins a new one."""
+        length = min(length, self._length())
+        self._decode_pause(length)
+        self._publish_pause()
+        updates = self._update()
+        self._closed.append(self._piece())
+        self._audio.drop(length)
+        self._segment = Segment(self._audio.start)
+        return updates
+
+    def _begin_idle(self) -> None:
+        self._said = self._said or bool(self._transcript())
+        self._audio.drop(self._length())
+        self._segment = Segment(self._audio.start)
+        self._closed = []
+        self._shown = ""
+
+    def _keep_pre_roll(self) -> None:
+        """Between turns the last half second is kept, and a short word that began no turn a while longer."""
+        segment = self._segment
+        keep = PRE_ROLL
+        if segment.first_voiced is not None:
+            keep = max(keep, min(self._length() - segment.first_voiced + PRE_ROLL, 4 * PRE_ROLL))
+        excess = self._length() - keep
+        if excess <= 0:
+            return
+        self._audio.drop(excess)
+        last = segment.last_speech - excess
+        if segment.first_voiced is None or last <= 0:
+            self._segment = Segment(self._audio.start)
+        else:
+            first = max(0, segment.first_voiced - excess)
+            self._segment = Segment(
+                self._audio.start, voiced=segment.voiced, first_voiced=first, last_speech=last
+            )
+
+    def _pause(self) -> None:
+        """Shortly into a pause: what was said, and was it complete?"""
+        self._decode_pause()
+        complete = None
+        if self._judge is not None:
+            spare = int((self._endpointer.silence_s - TAIL_S) * SAMPLE_RATE)
+            heard = np.concatenate(self._lately)
+            complete = self._judge.complete(heard[: len(heard) - max(spare, 0)])
+        self._endpointer.answer(complete, self._with_pause())
+
+    def _with_pause(self) -> str:
+        paused = self._segment.paused
+        text = self._recogniser.tokens.text(paused.ids) if paused else self._segment.text
+        return _joined([piece.text for piece in self._closed] + [text])
+
+    def _decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
+        segment = self._segment
+        if length is None:
+            length = min(self._length(), segment.last_speech + TRIM)
+        if segment.paused is not None or segment.voiced < least:
+            return
+        found = self._recogniser.decode(self._audio.first(length), segment.ids)
+        believable = segment.voiced >= DOUBTFUL or found.logprob >= UNLIKELY or segment.ids
+        segment.paused = found if believable else Hypothesis(segment.ids, True, 0.0)
+
+    def _publish_pause(self) -> None:
+        if self._segment.paused is not None:
+            self._publish(self._segment.paused.ids)
+
+    def _agree(self) -> None:
+        """Publish what the last hypotheses have in common, as far as it is safe."""
+        segment = self._segment
+        if segment.voiced < MIN_VOICED:
+            return
+        found = self._recogniser.decode(self._audio.first(self._length()), segment.ids)
+        if not found.finished:
+            return
+        segment.recent = [*segment.recent, found.ids][-AGREE:]
+        if len(segment.recent) == AGREE:
+            self._publish(self._safe(found.ids, _common(segment.recent)))
+
+    def _safe(self, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
+        """Whole words within the agreed tokens, less the newest one and punctuation at the end."""
+        tokens = self._recogniser.tokens
+        starts = [index for index, token in enumerate(ids) if tokens.starts_word(token)]
+        ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
+        end = ends[-1] if ends else 0
+        while end and tokens.is_punctuation(ids[end - 1]):
+            end -= 1
+        return ids[:end]
+
+    def _publish(self, ids: tuple[int, ...]) -> None:
+        segment = self._segment
+        if len(ids) <= len(segment.ids) or ids[: len(segment.ids)] != segment.ids:
+            return
+        text = self._recogniser.tokens.text(ids)
+        if text.startswith(segment.text):  # a token may be half of a character
+            segment.ids, segment.text = ids, text
+
+    def _transcript(self) -> str:
+        text = _joined([piece.text for piece in self._closed] + [self._segment.text])
+        return " " + text if text and self._said else text
+
+    def _pieces(self) -> list[Piece]:
+        return [*self._closed, self._piece()]
+
+    def _piece(self) -> Piece:
+        segment = self._segment
+        first = segment.start + (segment.first_voiced or 0)
+        return Piece(segment.text, first, max(first, segment.start + segment.last_speech))
+
+    def _length(self) -> int:
+        return self._audio.end - self._audio.start
+
+    def _quietest(self) -> int:
+        """The middle of the quietest 60 ms of late, as a length of the segment."""
+        length = self._length()
+        late = self._audio.first(length)[-CUT_WITHIN:]
+        step = SAMPLE_RATE // 50
+        blocks = late[: len(late) // step * step].reshape(-1, step)
+        loudness = np.convolve((blocks**2).mean(axis=1), np.ones(3), "valid")
+        return int(length - len(late) + (int(loudness.argmin()) + 1.5) * step)
+
+
+class _Tail:
+    """Audio from the sample ``start`` to the sample ``end`` of a stream."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.end = 0
+        self._parts: deque[Audio] = deque()
+
+    def append(self, samples: Audio) -> None:
+        self._parts.append(samples)
+        self.end += len(samples)
+
+    def first(self, length: int) -> Audio:
+        joined = np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+        self._parts = deque([joined])
+        return joined[:length]
+
+    def drop(self, length: int) -> None:
+        self.start += length
+        while length and self._parts:
+            part = self._parts.popleft()
+            if len(part) > length:
+                self._parts.appendleft(part[length:])
+                return
+            length -= len(part)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return " ".join(text for text in texts if text)
+
+
+def _common(hypotheses: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens the hypotheses have in common from the beginning."""
+    count = 0
+    for tokens in zip(*hypotheses, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        count += 1
+    return count
