@@ -6,10 +6,10 @@ us about (its turn events carry no times), and which stretches of a backlog may 
 nothing is said in them. For the second, "speech" must never be missed, so the threshold leans low and
 a stretch is widened on both sides by whoever skips.
 
-Frames are 10 ms. The noise floor is a low percentile of the last seconds' frame levels, digital
-silence left out (a mute says nothing about the room). Speech begins when `_ONSET` of the last `_WINDOW`
-frames are above the threshold and is dated back to the first of them; it ends when `hangover_s` passed
-without a frame above it, and is dated back to the last of them.
+Frames are 10 ms. The noise floor is a low percentile of the last seconds' frame levels; of digital
+silence only the first half second counts (a mute says nothing about the room). Speech begins when
+`_ONSET` of the last `_WINDOW` frames are above the threshold and is dated back to the first of them; it
+ends when `hangover_s` passed without a frame above it, and is dated back to the last of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ _WINDOW = 5
 _FLOOR_FRAMES = 400
 _FLOOR_PERCENTILE = 0.12
 _MARGIN_DB = 9.0
+_ROOM_DB = -52.0
 _RANGE_DB = 34.0
 _QUIETEST_DB = -58.0
 _SILENT_DB = -95.0
+_MUTED_FRAMES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Activity:
         self._position = 0
         self._levels: deque[float] = deque(maxlen=_FLOOR_FRAMES)
         self._recent: deque[bool] = deque([False] * _WINDOW, maxlen=_WINDOW)
+        self._silent = 0
         self._peak_db = -40.0
         self._closed: deque[Stretch] = deque()
         self._open: Stretch | None = None
@@ -85,12 +88,17 @@ class Activity:
             self._frame(level > threshold)
 
     def _threshold(self, levels: np.ndarray) -> float:
-        self._levels.extend(level for level in levels.tolist() if level > _SILENT_DB)
+        for level in levels.tolist():
+            self._silent = self._silent + 1 if level <= _SILENT_DB else 0
+            if self._silent <= _MUTED_FRAMES:
+                self._levels.append(level)
         self._peak_db = max(float(levels.max()), self._peak_db - 0.02 * len(levels))
         if not self._levels:
             return _QUIETEST_DB
         floor = sorted(self._levels)[int(len(self._levels) * _FLOOR_PERCENTILE)]
-        return max(_QUIETEST_DB, min(floor + _MARGIN_DB, self._peak_db - 12.0), self._peak_db - _RANGE_DB)
+        if len(self._levels) < _FLOOR_FRAMES // 4:
+            floor = min(floor, _ROOM_DB)  # who speaks at once is not the room
+        return max(_QUIETEST_DB, floor + _MARGIN_DB, self._peak_db - _RANGE_DB)
 
     def _frame(self, loud: bool) -> None:
         begin = self._position
