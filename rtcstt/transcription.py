@@ -140,9 +140,15 @@ class _Link:
     attached: bool = False  # `lead` is settled for the current turn
     answered: int = 0  # cursor when the STT last said something
     lags: deque[int] = field(default_factory=lambda: deque(maxlen=5))  # of its turn.start, in samples
+    longest_lags: deque[int] = field(default_factory=lambda: deque(maxlen=5))  # what they might have been
     flushes: deque[float] = field(default_factory=deque)  # when `finalize` was sent, unanswered ones
     covered_s: float = 0.0  # manual: sum of the finals' durations, while all had one
     durations: bool = True
+
+    @property
+    def usual_lag(self) -> int:
+        """How late this STT's messages are, beyond what every STT needs."""
+        return sorted(self.lags)[len(self.lags) // 2] if self.lags else 0
 
     def track_sample(self, sample: int) -> int:
         """The sample of the track that was this connection's ``sample``."""
@@ -525,14 +531,21 @@ class Transcription:
         return [s for s in self._activity.stretches() if s.start < until]
 
     def _onset(self, link: _Link) -> int:
-        """Where the speech began that a `turn.start` arriving now speaks of: the first that no turn has yet,
-        clicks and what is too long ago left out."""
+        """Where the speech began that a `turn.start` arriving now speaks of: of the onsets that no turn has
+        yet, the one that fits best how late this STT usually is."""
         since = max(link.ended, link.cursor - _LONGEST_START)
-        for stretch in self._stretches(link.cursor):
-            if stretch.start >= since and stretch.end - stretch.start >= _SHORTEST_SPEECH:
-                link.lags.append(max(0, link.cursor - stretch.start - _START_DELAY))
-                return stretch.start
-        return max(link.ended, link.cursor - _START_DELAY)
+        onsets = [
+            s.start
+            for s in self._stretches(link.cursor)
+            if s.start >= since and s.end - s.start >= _SHORTEST_SPEECH
+        ]
+        if not onsets:
+            return max(link.ended, link.cursor - _START_DELAY)
+        expected = link.cursor - _START_DELAY - link.usual_lag
+        onset = min(onsets, key=lambda start: abs(start - expected))
+        link.lags.append(max(0, link.cursor - onset - _START_DELAY))
+        link.longest_lags.append(max(0, link.cursor - onsets[0] - _START_DELAY))
+        return onset
 
     def _last_speech(self, cursor: int) -> int:
         """The last speech before ``cursor``."""
@@ -547,8 +560,8 @@ class Transcription:
         ended = [s for s in self._stretches(link.cursor) if link.onset < s.end <= heard]
         if not ended:
             return max(link.onset, link.cursor - _LOOK_BACK), None
-        likely = [s for s in ended if s.end <= heard - min(link.lags, default=0)] or ended
-        surely = [s for s in ended if s.end <= heard - max(link.lags, default=0) - _LAG_SPREAD]
+        likely = [s for s in ended if s.end <= heard - link.usual_lag] or ended
+        surely = [s for s in ended if s.end <= heard - max(link.longest_lags, default=0) - _LAG_SPREAD]
         end = likely[-1].end
         following = min(
             (s.start for s in self._stretches(link.cursor) if s.start >= end), default=link.cursor
@@ -618,8 +631,7 @@ class Transcription:
         cursor = self._flushes[0] if link.flushes else link.cursor
         timed = _word_times(message.words)
         if timed is not None:
-            start, end = (link.track_sample(_samples(second)) for second in timed)
-            end = min(end, cursor)
+            start, end = (min(cursor, link.track_sample(_samples(second))) for second in timed)
         else:
             start = min(
                 (s.start for s in self._stretches(cursor) if s.end > self._last_end), default=self._last_end
