@@ -117,6 +117,8 @@ class Listener:
         self._said = False  # anything, in an earlier turn
         self._since_update = 0
         self._shown = ""
+        self.finished: list[Piece] = []
+        """What the last turn that ended consisted of."""
 
     @property
     def in_turn(self) -> bool:
@@ -145,27 +147,21 @@ class Listener:
             messages += self._frame(audio[begin : begin + FRAME], updates)
         return messages
 
-    def flush(self) -> tuple[list[TurnMessage], list[Piece]]:
-        """End the open turn now, with all its text; also the pieces it is made of. Speech too short to have
-        begun a turn is taken for one."""
+    def flush(self) -> list[TurnMessage]:
+        """End the open turn now, with all its text. Speech too short to begin a turn is taken for one."""
         messages: list[TurnMessage] = []
         if len(self._rest):
             messages += self.hear(np.zeros(FRAME - len(self._rest), np.float32), updates=False)
         if not self.in_turn:
             if self._segment.voiced < MIN_PRESSED:
-                return messages, []
+                return messages
             messages.append(TurnStart())
         self._decode_pause(least=MIN_PRESSED)
         self._publish_pause()
-        pieces = [piece for piece in self._pieces() if piece.text]
         messages.append(TurnEnd(self._transcript()))
         self._endpointer = self._endpointer.restarted()
         self._begin_idle()
-        return messages, pieces
-
-    def pieces(self) -> list[Piece]:
-        """What the open turn consists of so far."""
-        return self._pieces()
+        return messages
 
     def _frame(self, frame: Audio, updates: bool) -> list[TurnMessage]:
         probability = self._voice.probability(frame)
@@ -241,6 +237,7 @@ class Listener:
         return updates
 
     def _begin_idle(self) -> None:
+        self.finished = [piece for piece in (*self._closed, self._piece()) if piece.text]
         self._said = self._said or bool(self._transcript())
         self._audio.drop(self._length())
         self._segment = Segment(self._audio.start)
@@ -328,9 +325,6 @@ class Listener:
     def _transcript(self) -> str:
         text = _joined([piece.text for piece in self._closed] + [self._segment.text])
         return " " + text if text and self._said else text
-
-    def _pieces(self) -> list[Piece]:
-        return [*self._closed, self._piece()]
 
     def _piece(self) -> Piece:
         segment = self._segment
