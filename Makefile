@@ -21,8 +21,7 @@ help:
 
 demo: $(VENV)/installed models
 	$(BIN)/rtcstt demo
-	@echo
-	@echo "To speak yourself: make serve, then open http://127.0.0.1:8080/ in a browser on this machine."
+	@echo "In this clone that is: make serve"
 
 serve: $(VENV)/installed models
 	$(BIN)/rtcstt serve
