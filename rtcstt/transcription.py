@@ -51,6 +51,7 @@ _CERTAIN_PAUSE = _samples(0.25)
 _LOOK_BACK = _samples(0.4)
 _TEXT_LAG = _samples(4.0)  # text is published at most so long after its audio was sent
 _SILENCE_KEPT = _samples(2.0)  # however sure the energy track is that nothing was said
+_CLEAR_AFTER = _samples(3.0)
 _WORDS_BEFORE = 4
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
 
@@ -518,7 +519,13 @@ class Transcription:
 
     def _forget_silence(self, link: _Link) -> None:
         """Between turns the floor follows, well behind, as long as nothing is said."""
-        if self._turn or self._reference.text or self._flushes or link.overlap:
+        if self._turn or self._flushes or link.overlap:
+            return
+        if self._reference.text:  # it ended, but nobody knew exactly where; after a while that is clear
+            since = self._reference.position
+            quiet = self._last_speech(link.cursor) <= since < link.cursor - _CLEAR_AFTER
+            if quiet and not self._manual:
+                self._finished(since)
             return
         speech = (s.start - _LOOK_BACK for s in self._activity.stretches() if s.end > self._floor)
         quiet_until = min(speech, default=link.cursor)

@@ -337,7 +337,9 @@ class Stream:
             raise
         except Exception:
             _log.exception("x the stream to the STT failed")
-            self._core.announce("error", title="Internal error", message="transcription stopped")
+            self._core.announce(
+                "error", title="Internal error", message="transcription stopped", status_code=500
+            )
             self._flush()
 
     async def _keep_connected(self) -> None:
@@ -430,8 +432,8 @@ class Stream:
             "error",
             title="The speech-to-text service refused",
             message=str(error),
-            status_code=error.status,
-            error_code=error.code,
+            status_code=error.status or 502,
+            **({"error_code": error.code} if error.code else {}),
         )
         if self._engine is not self._primary or self._fallback is None:
             return False
