@@ -86,7 +86,8 @@ def ours(path: Path) -> set[str]:
 def test_cores_do_no_io(name: str) -> None:
     path = modules()[name]
     assert not {module.split(".")[0] for module in imports(path)} & NOT_IN_CORES
-    assert ours(path) <= CORES, "a core imports only cores"
+    constants = {"embedded.vad"} if name == "embedded.endpointer" else set()  # how long a frame is
+    assert ours(path) <= CORES | constants, "a core imports only cores"
 
 
 @pytest.mark.parametrize("library", BORDERS)
@@ -107,9 +108,8 @@ def test_the_embedded_recogniser_stands_alone() -> None:
     for name, path in modules().items():
         if name.startswith("embedded"):
             foreign = {module for module in ours(path) if not module.startswith("embedded")}
-            assert foreign <= {"errors", "wire", "pcm"} | ({"cli"} if name.endswith("command") else set()), (
-                name
-            )
+            shell = {"server.http"} if name in ("embedded.command", "embedded.server") else set()
+            assert foreign <= {"errors", "wire", "pcm"} | shell, name
 
 
 def test_every_public_name_is_there() -> None:
