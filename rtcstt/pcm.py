@@ -7,18 +7,19 @@ happens then depends on what is there:
 
 - Enough audio: the chunk goes out.
 - Not enough, but not late yet beyond the cap: wait. Nothing is inserted into speech that is merely late.
-- Not enough, and the cap is over (mute, hold, a stall): the chunk is filled with silence, and from
-  then on silence goes out on schedule until audio comes again.
+- Not enough, and the cap is over (mute, hold, a stall), or the sender said that it pauses: the chunk
+  is filled with silence, and from then on silence goes out on schedule until audio comes again.
 
 The rest is about keeping the two ends of the queue together. ``ahead`` is the audio sent or queued,
-less the time that has passed; it should be near zero.
+less the time that has passed when the newest of it arrived; its `_Lead`, the highest of the last
+seconds, belongs to the packets that the network held up least, and should be zero.
 
-- ahead < 0 after a pause: silence is put before the audio that resumes. ahead < 0 in lasting
-  speech (the sender's clock is slow, or a timer was): silence is put where it is quiet.
-- ahead > 0 (a stall whose packets came after all in a burst, when silence had gone out meanwhile; or a
+- A pause is over that no timestamps told: the silence that the pause still lacks goes before the audio.
+- Lead > 0 (a stall whose packets came after all in a burst, when silence had gone out meanwhile; or a
   fast clock): the words are real, so they are sent late; the lag is won back by discarding quiet
   stretches, with a margin on both sides so that no edge of a word is touched. Concealment for which
   silence went out already is discarded first.
+- Lead < 0 in lasting speech (the sender's clock is slow): silence is put where it is quiet.
 
 Behind schedule, chunks leave at most 1.25 times as fast as real time, and never ahead of it: on
 average the STT gets one second per second.
@@ -39,11 +40,15 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16000
 
 MAX_CATCH_UP = 1.25  # times real time
-MAX_QUEUED_S = 20.0  # beyond it the newest audio is discarded, and counted
-TOLERATED_S = 0.02  # lastingly ahead or behind by less is left alone
+MAX_LATE_PULL_S = 0.2  # chunks overdue by no more go out together: the timer was late, not the audio
+MAX_QUEUED = 30 * SAMPLE_RATE  # beyond it the oldest half is discarded: one hole instead of many
+TOLERATED_S = 0.01  # lead or lack of it that is left alone
+LEAD_WINDOW_S = 1.0
 MARGIN = int(0.12 * SAMPLE_RATE)  # quiet that is kept before and after speech when lag is won back
 QUIET = 40.0  # root mean square of int16 samples; about -58 dB of full scale
-POLL_S = 0.01  # while a chunk waits for late audio
+LOWEST_FLOOR = 10.0  # digital silence says nothing about the room
+MAX_RUN = SAMPLE_RATE // 50
+POLL_S = 0.005  # while a chunk waits for late audio
 
 Samples = NDArray[np.int16]
 
@@ -103,8 +108,8 @@ class AudioClock:
     """One track's audio, from what comes to what is due.
 
     `begin` once, `push` and `pause` as frames come, `pull` whenever `next_due` says, `close` at the
-    end. `pull`'s ``delay`` is the jitter to be expected, in s; ``max_delay_s`` caps how far the
-    output may fall behind while it waits.
+    end. ``arrival`` is when the packet came, which may be a little before it is pushed here.
+    ``max_delay_s`` caps how far the output may fall behind while it waits for late audio.
     """
 
     def __init__(self, *, chunk_ms: int = 100, max_delay_s: float = 0.2) -> None:
@@ -115,8 +120,8 @@ class AudioClock:
         self._delay = 0.0
         self._not_before = -math.inf  # the catch-up limit
         self._injected = 0  # silence sent since the last audio that came, not yet accounted for
+        self._lead = _Lead()
         self._loudness = _Loudness()
-        self._trend = _Trend()  # of `ahead`
         self.ledger = Ledger()
 
     @property
@@ -126,88 +131,108 @@ class AudioClock:
 
     @property
     def lag_s(self) -> float:
-        """How long what comes now will wait before it is sent."""
-        return self._queue.length / SAMPLE_RATE
+        """How much later than on a call without trouble audio goes out now."""
+        return max(0.0, self._lead.value)
 
     def begin(self, origin: float) -> None:
         """The call's time begins at ``origin``: when the first sample was spoken, as far as known
         (the arrival of the first frame, less its duration)."""
         self._origin = origin
 
-    def ahead(self, now: float) -> float:
-        """Audio sent or queued, less the time that has passed; in s."""
+    def ahead(self, at: float) -> float:
+        """Audio sent or queued, less the time that had passed ``at``; in s."""
         if self._origin is None:
             return 0.0
-        return (self.ledger.sent + self._queue.length) / SAMPLE_RATE - (now - self._origin)
+        return (self.ledger.sent + self._queue.length) / SAMPLE_RATE - (at - self._origin)
 
-    def push(self, samples: Samples, label: Label, now: float) -> None:
+    def push(self, samples: Samples, label: Label, arrival: float) -> None:
         """Audio that came, or that stands for what was lost."""
-        if label in (Label.CONCEALED, Label.SILENCE) and self._injected:
-            samples = self._without_injected(samples, label)
-        elif self._injected:
-            self._resume(now, len(samples))
-        room = int(MAX_QUEUED_S * SAMPLE_RATE) - self._queue.length
-        self.ledger.counts[label] += len(samples)
-        if not len(samples):
-            return
-        if len(samples) > room:
-            self.ledger.discard("overflow", len(samples) - room)
-            samples = samples[:room]
-        self._queue.append(samples, label is Label.SILENCE or self._loudness.is_quiet(samples))
+        if not self._injected:
+            self._append(samples, label)
+        elif label in (Label.CONCEALED, Label.SILENCE):
+            self._append(self._without_injected(samples, label), label)
+        else:
+            self._resume(arrival, len(samples))
+            self._append(samples, label)
+        if label is Label.RECEIVED:
+            self._lead.note(self.ahead(arrival), arrival)
 
-    def pause(self, count: int, now: float) -> None:
-        """``count`` samples of silence that the sender left out; less what was injected already."""
-        self.push(np.zeros(count, np.int16), Label.SILENCE, now)
+    def pause(self, count: int, arrival: float) -> None:
+        """``count`` samples of silence that the sender left out before the audio that arrived now;
+        less what was injected already, and no more than leads to the present, or keeps words apart."""
+        covered = min(count, self._injected)
+        self._injected -= covered
+        lacking = max(2 * MARGIN, int(-self.ahead(arrival) * SAMPLE_RATE))
+        self._queue_silence(min(count - covered, lacking))
 
     def pull(self, now: float, delay: float = 0.0, *, expects_nothing: bool = False) -> list[Chunk]:
-        """The chunks due at ``now``. ``expects_nothing``: the sender said that it pauses, so do not wait."""
+        """The chunks due at ``now``. ``delay``: the jitter to be expected, in s.
+        ``expects_nothing``: the sender said that it pauses, so do not wait."""
         if self._origin is None:
             return []
         self._delay = min(delay, self._max_delay_s)
-        self._settle(now)
         chunks = []
         while (due := self._due()) <= now:
             if self._queue.length < self._chunk and not (expects_nothing or self._may_fill(now)):
-                self._not_before = now
                 break
             chunks.append(self._send(self._chunk))
-            self._not_before = due + self._chunk / SAMPLE_RATE / MAX_CATCH_UP
+            overdue = max(due, now - MAX_LATE_PULL_S)
+            self._not_before = overdue + self._chunk / SAMPLE_RATE / MAX_CATCH_UP
         return chunks
 
     def next_due(self, now: float) -> float:
         """When `pull` is worth calling again; soon while a chunk waits for audio that is late."""
         if self._origin is None:
             return math.inf
-        return max(self._due(), now + POLL_S)
+        due = self._due()
+        return due if due > now else now + POLL_S
 
-    def close(self) -> list[Chunk]:
-        """All that is queued, at once; the last chunk may be short."""
+    def close(self, now: float) -> list[Chunk]:
+        """All that is queued, and silence up to ``now``, at once; the last chunk may be short."""
+        if self._origin is not None:
+            self._queue_silence(int(-self.ahead(now) * SAMPLE_RATE))
         chunks = []
         while self._queue.length:
             chunks.append(self._send(min(self._chunk, self._queue.length)))
         return chunks
 
-    def _scheduled(self) -> float:
+    def _on_time(self) -> float:
+        """When the next chunk would be complete on a network without jitter."""
         assert self._origin is not None
-        return self._origin + (self.ledger.sent + self._chunk) / SAMPLE_RATE + self._delay
+        return self._origin + (self.ledger.sent + self._chunk) / SAMPLE_RATE
 
     def _due(self) -> float:
-        return max(self._scheduled(), self._not_before)
+        return max(self._on_time() + self._delay, self._not_before)
 
     def _may_fill(self, now: float) -> bool:
         """Whether a chunk that lacks audio is filled: in a silence that has begun, or past the cap."""
-        return self._injected > 0 or now >= self._scheduled() - self._delay + self._max_delay_s
+        return self._injected > 0 or now >= self._on_time() + self._max_delay_s
 
     def _send(self, count: int) -> Chunk:
-        samples, missing = self._queue.take(count)
-        self._inject(missing)
+        surplus = int(self._lead.excess() * SAMPLE_RATE)
+        if surplus < 0 and self._queue.continues_quiet():
+            self._queue.insert_silence(-surplus)
+            self.ledger.counts[Label.SILENCE] -= surplus
+            self._lead.shift(-surplus / SAMPLE_RATE)
+        samples, missing, cut = self._queue.take(count, max(0, surplus))
+        if cut:
+            self.ledger.discard("lag", cut)
+            self._lead.shift(-cut / SAMPLE_RATE)
+        self._injected += missing
+        self.ledger.counts[Label.SILENCE] += missing
         chunk = Chunk(samples, self.ledger.sent)
         self.ledger.sent += count
         return chunk
 
-    def _inject(self, count: int) -> None:
-        self._injected += count
-        self.ledger.counts[Label.SILENCE] += count
+    def _append(self, samples: Samples, label: Label) -> None:
+        if not len(samples):
+            return
+        self.ledger.counts[label] += len(samples)
+        self._queue.append(samples, label is Label.SILENCE or self._loudness.is_quiet(samples))
+        if self._queue.length > MAX_QUEUED:
+            dropped = self._queue.drop_oldest(MAX_QUEUED // 2)
+            self.ledger.discard("overflow", dropped)
+            self._lead.shift(-dropped / SAMPLE_RATE)
 
     def _without_injected(self, samples: Samples, label: Label) -> Samples:
         """What stands for lost or silent time, less the silence that went out for it already."""
@@ -218,30 +243,46 @@ class AudioClock:
             self.ledger.discard("covered by silence", covered)
         return samples[covered:]
 
-    def _resume(self, now: float, count: int) -> None:
+    def _resume(self, arrival: float, count: int) -> None:
         """Audio comes again after a silence: what the silence still lacks goes out before it."""
         self._injected = 0
-        behind = -self.ahead(now) - self._delay - count / SAMPLE_RATE
-        if behind > 0:
-            self._queue_silence(behind)
+        self._queue_silence(int(-self.ahead(arrival) * SAMPLE_RATE) - count)
 
-    def _settle(self, now: float) -> None:
-        """Keep the queue's end near the present, where it is quiet."""
-        self._trend.see(self.ahead(now), now)
-        if self._trend.lowest > TOLERATED_S:
-            discarded = self._queue.discard_quiet(int(self._trend.lowest * SAMPLE_RATE))
-            if discarded:
-                self.ledger.discard("lag", discarded)
-                self._trend.shift(-discarded / SAMPLE_RATE)
-        behind = -self._trend.highest - self._delay
-        if behind > TOLERATED_S and not self._injected and self._queue.ends_quiet():
-            self._queue_silence(behind)
-            self._trend.shift(behind)
+    def _queue_silence(self, count: int) -> None:
+        count = min(count, MAX_QUEUED - self._queue.length)
+        if count > 0:
+            self._append(np.zeros(count, np.int16), Label.SILENCE)
 
-    def _queue_silence(self, seconds: float) -> None:
-        silence = np.zeros(int(seconds * SAMPLE_RATE), np.int16)
-        self.ledger.counts[Label.SILENCE] += len(silence)
-        self._queue.append(silence, quiet=True)
+
+class _Lead:
+    """The highest ``ahead`` of the last one to two windows."""
+
+    def __init__(self) -> None:
+        self._begin = -math.inf
+        self._last = 0.0
+        self._this = 0.0
+
+    @property
+    def value(self) -> float:
+        return max(self._last, self._this)
+
+    def excess(self) -> float:
+        """What is to be won back (> 0) or filled in (< 0); 0 within the tolerance."""
+        value = self.value
+        return value if abs(value) > TOLERATED_S else 0.0
+
+    def note(self, ahead: float, at: float) -> None:
+        if at - self._begin < LEAD_WINDOW_S:
+            self._this = max(self._this, ahead)
+            return
+        # After a pause one packet says little: it may be late, and is no reason yet to put silence in.
+        self._last = self._this if at - self._begin < 2 * LEAD_WINDOW_S else max(ahead, 0.0)
+        self._this = ahead
+        self._begin = at
+
+    def shift(self, seconds: float) -> None:
+        self._last += seconds
+        self._this += seconds
 
 
 class _Queue:
@@ -253,16 +294,38 @@ class _Queue:
         self._quiet_sent = 0  # quiet samples that went out last
 
     def append(self, samples: Samples, quiet: bool) -> None:
-        if len(samples):
-            self._runs.append((samples, quiet))
-            self.length += len(samples)
+        for start in range(0, len(samples), MAX_RUN):
+            self._runs.append((samples[start : start + MAX_RUN], quiet))
+        self.length += len(samples)
 
-    def take(self, count: int) -> tuple[Samples, int]:
-        """``count`` samples, and how many of them are zeros for want of others."""
+    def insert_silence(self, count: int) -> None:
+        """At the head."""
+        self._runs.appendleft((np.zeros(count, np.int16), True))
+        self.length += count
+
+    def continues_quiet(self) -> bool:
+        """Whether it has been quiet for the margin, and is so at the head."""
+        return self._quiet_sent >= MARGIN and bool(self._runs) and self._runs[0][1]
+
+    def drop_oldest(self, keep: int) -> int:
+        """Drop whole runs until no more than ``keep`` samples are left; how many samples went."""
+        before = self.length
+        while self.length > keep:
+            self.length -= len(self._runs.popleft()[0])
+        return before - self.length
+
+    def take(self, count: int, surplus: int) -> tuple[Samples, int, int]:
+        """``count`` samples; how many of them are zeros for want of others; and how many samples (up
+        to ``surplus``) were discarded from quiet stretches on the way."""
         parts: list[Samples] = []
-        wanted = count
+        wanted, cut = count, 0
         while wanted and self._runs:
             samples, quiet = self._runs.popleft()
+            if quiet and cut < surplus:
+                spare = min(self._spare(len(samples)), surplus - cut, max(0, self.length - count))
+                self.length -= spare
+                cut += spare
+                samples = samples[spare:]
             if len(samples) > wanted:
                 self._runs.appendleft((samples[wanted:], quiet))
                 samples = samples[:wanted]
@@ -273,76 +336,20 @@ class _Queue:
         if wanted:
             parts.append(np.zeros(wanted, np.int16))
             self._quiet_sent += wanted
-        return (np.concatenate(parts) if len(parts) > 1 else parts[0]), wanted
+        return (np.concatenate(parts) if len(parts) > 1 else parts[0]), wanted, cut
 
-    def ends_quiet(self) -> bool:
-        """Whether the newest audio has been quiet for the margin."""
-        quiet = 0
-        for samples, is_quiet in reversed(self._runs):
-            if not is_quiet:
-                return False
-            quiet += len(samples)
-            if quiet >= MARGIN:
-                return True
-        return quiet + self._quiet_sent >= MARGIN
-
-    def discard_quiet(self, count: int) -> int:
-        """Discard up to ``count`` samples from the middle of quiet stretches; how many it was."""
-        after = self._quiet_after()
-        before = self._quiet_sent
-        kept: deque[tuple[Samples, bool]] = deque()
-        left = count
-        for (samples, quiet), following in zip(self._runs, after, strict=True):
-            if quiet and left and before >= MARGIN and following >= MARGIN:
-                cut = min(left, len(samples))
-                samples = samples[cut:]
-                left -= cut
-            before = before + len(samples) if quiet else 0
-            if len(samples):
-                kept.append((samples, quiet))
-        self._runs = kept
-        self.length -= count - left
-        return count - left
-
-    def _quiet_after(self) -> list[int]:
-        """For each run, how many quiet samples follow it directly."""
-        after, quiet_so_far = [], 0
-        for samples, quiet in reversed(self._runs):
-            after.append(quiet_so_far)
-            quiet_so_far = quiet_so_far + len(samples) if quiet else 0
-        return after[::-1]
-
-
-class _Trend:
-    """The least and the most of a value over the last half second to second; before that, zero."""
-
-    WINDOW_S = 0.5
-
-    def __init__(self) -> None:
-        self._begin = math.inf
-        self._now = (math.inf, -math.inf)
-        self._before = (0.0, 0.0)
-
-    @property
-    def lowest(self) -> float:
-        return min(self._now[0], self._before[0])
-
-    @property
-    def highest(self) -> float:
-        return max(self._now[1], self._before[1])
-
-    def see(self, value: float, now: float) -> None:
-        if now - self._begin >= self.WINDOW_S:
-            self._before = self._now
-            self._now = (math.inf, -math.inf)
-            self._begin = now
-        self._begin = min(self._begin, now)
-        self._now = (min(self._now[0], value), max(self._now[1], value))
-
-    def shift(self, by: float) -> None:
-        """The value was changed by ``by``, and its past with it."""
-        self._now = (self._now[0] + by, self._now[1] + by)
-        self._before = (self._before[0] + by, self._before[1] + by)
+    def _spare(self, size: int) -> int:
+        """How much of a quiet run of ``size`` samples, just taken from the head, may be discarded."""
+        if self._quiet_sent < MARGIN:
+            return 0
+        following = 0
+        for samples, quiet in self._runs:
+            if not quiet:
+                return 0
+            following += len(samples)
+            if following >= MARGIN:
+                return size
+        return size // 4  # what follows is not known yet: shorten the quiet, but keep of each part most
 
 
 class _Loudness:
@@ -356,7 +363,8 @@ class _Loudness:
         self._peak = 300.0
 
     def is_quiet(self, samples: Samples) -> bool:
-        level = math.sqrt(float(np.vdot(floats := samples.astype(np.float32), floats)) / len(floats))
-        self._floor = max(min(level, self._floor * 1.004), 1.0)
+        floats = samples.astype(np.float32)
+        level = math.sqrt(float(np.vdot(floats, floats)) / len(floats))
+        self._floor = max(min(level, self._floor * 1.004), LOWEST_FLOOR)
         self._peak = max(level, self._peak * 0.999)
         return level <= QUIET or (level < 1.8 * self._floor and level < 0.1 * self._peak)

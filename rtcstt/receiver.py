@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ from rtcstt.codecs import Decoder, decoder_for
 from rtcstt.pcm import SAMPLE_RATE, AudioClock, Chunk, Label, Ledger, Samples
 from rtcstt.rtp import Cause, Codec, Frame, Gap, Packet, Playout
 
-STALLED_S = 0.3  # without a packet; with chunks of up to 200 ms it is said within 500 ms
+STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its announcement was lost
 PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
-DTX_BYTES = 2  # an Opus packet this short says that nothing follows for a while (RFC 7587 section 3.1.3)
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
+START_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ class AudioReceiver:
         self._codec: Codec | None = None
         self._decoder: Decoder | None = None
         self._bad_payloads = 0
-        self._pauses = False  # the last packet said that the sender pauses
         self._last_heard: float | None = None
         self._stalled_since: float | None = None
         self._signals: list[Stalled | Resumed] = []
@@ -64,8 +64,9 @@ class AudioReceiver:
 
     def push(self, packet: Packet, now: float) -> None:
         self._is_rtp = True
-        self._playout.push(packet, now)
-        self._heard(now)
+        known = self._playout.push(packet, now)
+        if known and (packet.payload or self._stalled_since is None):  # keep-alives end no stall
+            self._heard(now)
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
@@ -76,23 +77,27 @@ class AudioReceiver:
 
     def pull(self, now: float) -> list[Chunk]:
         """The chunks that are due, oldest first."""
-        self._decode_due(now)
+        while (item := self._playout.pop(now)) is not None:
+            self._take(item)
         self._watch(now)
         delay = self._playout.delay if self._is_rtp else PCM_DELAY_S
-        return self._clock.pull(now, delay, expects_nothing=self._pauses)
+        return self._clock.pull(now, delay, expects_nothing=self._playout.paused)
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next; infinity before the first packet."""
-        if self._clock.origin is not None or self._last_heard is None:
-            return self._clock.next_due(now)
-        return now + 0.01
+        if self._last_heard is None:
+            return math.inf
+        if self._clock.origin is None:
+            return now + START_POLL_S
+        due = self._clock.next_due(now)
+        return due if self._stalled_since is not None else min(due, max(now, self._stall_due()))
 
     def close(self, now: float) -> list[Chunk]:
         """Everything that is still inside, at once. Nothing may be pushed after."""
         for item in self._playout.flush():
-            self._take(item, now)
+            self._take(item)
         self._change_codec(None, now)
-        return self._clock.close()
+        return self._clock.close(now)
 
     def signals(self) -> list[Stalled | Resumed]:
         """What happened since the last time this was asked."""
@@ -105,6 +110,7 @@ class AudioReceiver:
             **self._playout.counters.as_dict(),
             "bad_payloads": bad,
             "codec": self._codec.name if self._codec else None,
+            "jitter_ms": round(1000 * self._playout.jitter, 1),
             "delay_ms": round(1000 * self._playout.delay, 1),
             "lag_ms": round(1000 * self._clock.lag_s, 1),
         }
@@ -115,34 +121,32 @@ class AudioReceiver:
             self._stalled_since = None
         self._last_heard = now
 
+    def _stall_due(self) -> float:
+        assert self._last_heard is not None
+        return self._last_heard + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
+
     def _watch(self, now: float) -> None:
-        if self._last_heard is None or self._stalled_since is not None:
+        if self._last_heard is None or self._stalled_since is not None or now < self._stall_due():
             return
-        if now - self._last_heard >= (PAUSED_STALLED_S if self._pauses else STALLED_S):
-            self._stalled_since = self._last_heard
-            self._signals.append(Stalled(self._last_heard))
+        self._stalled_since = self._last_heard
+        self._signals.append(Stalled(self._last_heard))
 
-    def _decode_due(self, now: float) -> None:
-        while (item := self._playout.pop(now)) is not None:
-            self._take(item, now)
-
-    def _take(self, item: Frame | Gap, now: float) -> None:
+    def _take(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap) and item.cause is Cause.PAUSE:
-            self._clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, now)
+            self._clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, item.arrival)
             return
         if item.codec is not self._codec:
-            self._change_codec(item.codec, now)
-        if isinstance(item, Frame):
+            self._change_codec(item.codec, item.arrival)
+        if isinstance(item, Frame) and self._clock.origin is None:
             self._begin(item)
-            self._pauses = item.codec.name == "opus" and len(item.payload) <= DTX_BYTES
         assert self._decoder is not None
         for decoded in self._decoder.decode(item):
-            self._clock.push(decoded.samples, decoded.label, now)
+            self._clock.push(decoded.samples, decoded.label, item.arrival)
 
-    def _begin(self, frame: Frame) -> None:
-        first = self._playout.first_arrival
-        if self._clock.origin is None and first is not None:
-            self._clock.begin(first - frame.codec.duration(frame.payload) / frame.codec.clock_rate)
+    def _begin(self, first: Frame) -> None:
+        """The call begins when its first sample was spoken: a packet's duration before it could be sent."""
+        duration_s = first.codec.duration(first.payload) / first.codec.clock_rate
+        self._clock.begin((self._playout.first_arrival or first.arrival) - duration_s)
 
     def _change_codec(self, codec: Codec | None, now: float) -> None:
         if self._decoder is not None:

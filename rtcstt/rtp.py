@@ -4,11 +4,11 @@ A packet that comes in its turn is a frame at once; nothing is held back to smoo
 is the audio clock's business. Only a missing sequence number makes the others wait: until the
 moment at which the missing packet should have come, plus a delay learned from the jitter seen. Then
 it is a gap, and the rest goes on. A packet that comes after its gap was declared is late, and
-counted.
+counted. Each missing packet has its own moment, so that a lost one takes no late one with it.
 
 How long to wait is learned from transit times (arrival minus media time; only differences mean
 anything). `_Transit` keeps the fastest and the slowest of each half second for five seconds: the
-spread, with a little margin, is the delay. A stall of the whole network is not jitter: transit
+spread, with some margin, is the delay. A stall of the whole network is not jitter: transit
 beyond the cap is left out, unless it is so frequent that it is how this network is.
 
 Three clocks meet here, and none follows another (RFC 3550 section 5.1): sequence numbers count
@@ -16,6 +16,10 @@ packets, timestamps count samples, arrivals are ours. Sequence numbers alone tel
 tell how long a hole is. Arrivals bound what timestamps may claim, because a sender may restart or
 leap. After a browser's `replaceTrack(null)` neither numbers nor timestamps show the pause: it is
 no gap here, and the audio clock has filled it meanwhile.
+
+Another source, or a far place in the sequence, takes over when two of its packets came and the
+present source is silent. A stray packet takes nothing over, and packets of the old source that are
+still under way are waited for like any other.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from rtcstt.errors import RemoteProtocolError
 
@@ -35,11 +39,15 @@ LEARNING_PACKETS = 25  # until so many have come, a missing packet is given `LEA
 LEARNING_PATIENCE_S = 0.1
 FIRST_DELAY_S = 0.02
 MARGIN_S = 0.005
-MAX_BUFFERED = 256  # packets waiting behind a hole; beyond, the hole is given up
-MAX_DROPOUT = 3000  # sequence numbers (RFC 3550 appendix A.1); a larger step is a new start
+MARGIN_SHARE = 0.1  # of the spread: the slowest packet seen is not the slowest there will be
+MAX_WAITING = 1500  # packets; beyond, new ones are dropped, because nobody takes them
+MAX_DROPOUT, MAX_MISORDER = 3000, 100  # sequence numbers (RFC 3550 appendix A.1); more is a new start
+SWITCH_S = 0.06  # the least silence of a source before another may take over
+MAX_NEWCOMERS = 64  # packets kept of the source that may take over
 CONCEALED_S = 0.1  # of a long loss, what is worth concealing; the rest is silence
 LEAP_S = 1.0  # how much more a timestamp may claim to have passed than our own clock saw
 MAX_REMEMBERED = 512  # gaps remembered to tell late packets from duplicates
+PAUSE_BYTES = 2  # an Opus packet this short announces that nothing follows for a while (DTX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +150,13 @@ class Frame:
     payload: bytes
     codec: Codec
     position: int
+    arrival: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A hole of ``duration`` units of the codec's clock rate, beginning at ``position``.
+    """A hole of ``duration`` units of the codec's clock rate, beginning at ``position``;
+    ``arrival`` is that of the packet behind it.
 
     ``next_payload`` is the payload that directly follows the hole, where it is there already: Opus
     may carry the lost frame in it (in-band FEC, RFC 6716 section 2.1.7).
@@ -157,6 +167,7 @@ class Gap:
     position: int
     duration: int
     next_payload: bytes | None = None
+    arrival: float = 0.0
 
 
 @dataclass(slots=True)
@@ -170,7 +181,7 @@ class Counters:
     not_speech: int = 0  # empty, padding only, comfort noise, telephone events
     unknown_type: int = 0
     stray: int = 0  # of another source, or far out of sequence, and alone
-    overflow: int = 0  # waiting packets given up because too many came at once
+    overflow: int = 0  # came while too many were waiting, and dropped
     restarts: int = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -183,56 +194,63 @@ class _Arrived:
     arrival: float
 
 
-@dataclass(slots=True)
-class _Newcomer:
-    """A source, or a place in the sequence, that may take over: it must show itself twice."""
-
-    ssrc: int
-    sequence: int
-    packets: list[_Arrived] = field(default_factory=list)
-
-
 class Playout:
     """One track's packets, ordered.
 
     `push` when a packet comes, `pop` until it gives None whenever frames are wanted, `flush` at the
-    end. ``delay`` is how long a missing packet is waited for, in s; also a measure of the jitter.
+    end. ``codecs`` may be replaced when the meaning of payload types is negotiated anew.
     """
 
     def __init__(self, codecs: Mapping[int, Codec], *, max_delay_s: float = 0.2) -> None:
         self.codecs = codecs
+        self.counters = Counters()
+        self.first_arrival: float | None = None
+        "When the first packet of speech came."
+        self.paused = False
+        "The last packet said that nothing follows for a while: DTX, or comfort noise."
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
-        self._newcomer: _Newcomer | None = None
+        self._newcomers: list[_Arrived] = []  # all near each other in one sequence, not the present one
         self._source: _Source | None = None
+        self._last_arrival = 0.0  # from the present source
         self._end = 0  # media position after the last frame, in units of `_codec`
         self._codec: Codec | None = None
         self._end_arrival = 0.0
-        self.first_arrival: float | None = None
-        self.last_arrival: float | None = None
-        self.counters = Counters()
 
     @property
     def delay(self) -> float:
+        """How long a missing packet is waited for, in s."""
         return self._source.transit.delay if self._source else FIRST_DELAY_S
 
-    def push(self, packet: Packet, now: float) -> None:
+    @property
+    def jitter(self) -> float:
+        """How much longer the slowest packets of late were under way than the fastest, in s."""
+        return self._source.transit.jitter if self._source else 0.0
+
+    def push(self, packet: Packet, now: float) -> bool:
+        """Store a packet. False when it means nothing here: its payload type or its source is unknown."""
         self.counters.received += 1
-        if self.codecs.get(packet.payload_type) is None:
-            self.counters.unknown_type += 1
-        self.last_arrival = now
-        arrived = _Arrived(packet, now)
+        codec = self.codecs.get(packet.payload_type)
         source = self._source
+        if codec is None:
+            self.counters.unknown_type += 1
+            if source is not None and source.has(packet):  # its sequence number is not lost
+                source.add(_Arrived(packet, now), None)
+            return False
         if source is None:
+            source = self._source = _Source(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
+        arrived = _Arrived(packet, now)
+        if source.has(packet):
+            self._last_arrival = now
+        elif not self._take_over(arrived):
+            return False
+        else:
+            return True
+        speaks = codec.is_speech and packet.payload
+        if speaks and self.first_arrival is None:
             self.first_arrival = now
-            source = self._source = _Source(
-                packet, now, self.counters, max_delay_s=self._max_delay_s, hold_s=START_HOLD_S
-            )
-        elif packet.ssrc != source.ssrc or not source.is_near(packet.sequence):
-            self._meet(arrived)
-            return
-        self._newcomer = None
-        self._add(source, arrived)
+        source.add(arrived, codec if speaks else None)
+        return True
 
     def pop(self, now: float) -> Frame | Gap | None:
         """The next frame or gap that is due at ``now``, or None."""
@@ -250,32 +268,33 @@ class Playout:
             out.append(item)
         return out
 
-    def _add(self, source: _Source, arrived: _Arrived) -> None:
-        codec = self.codecs.get(arrived.packet.payload_type)
-        source.add(arrived, codec if codec and codec.is_speech else None)
+    def _take_over(self, arrived: _Arrived) -> bool:
+        """A packet of another source, or from elsewhere in the sequence. Whether the stream goes on there."""
+        newcomers, packet = self._newcomers, arrived.packet
+        if newcomers and not _near(packet, newcomers[0].packet):
+            self.counters.stray += len(newcomers)
+            newcomers.clear()
+        newcomers.append(arrived)
+        if len(newcomers) > MAX_NEWCOMERS:
+            del newcomers[0]
+            self.counters.stray += 1
+        silent_s = arrived.arrival - self._last_arrival
+        if len(newcomers) < 2 or silent_s < max(SWITCH_S, self.delay):
+            return False
+        self._restart()
+        return True
 
-    def _meet(self, arrived: _Arrived) -> None:
-        """A packet of another source, or from elsewhere in the sequence: believed when a second follows."""
-        packet, newcomer = arrived.packet, self._newcomer
-        expected = newcomer and newcomer.ssrc == packet.ssrc and newcomer.sequence == packet.sequence
-        if newcomer is None or not expected:
-            self.counters.stray += len(newcomer.packets) if newcomer else 0
-            newcomer = self._newcomer = _Newcomer(packet.ssrc, packet.sequence)
-        newcomer.packets.append(arrived)
-        newcomer.sequence = (packet.sequence + 1) & 0xFFFF
-        if len(newcomer.packets) > 1:
-            self._restart(newcomer)
-
-    def _restart(self, newcomer: _Newcomer) -> None:
+    def _restart(self) -> None:
         self._ready.extend(self.flush())
         self.counters.restarts += 1
-        first = newcomer.packets[0]
-        self._source = _Source(
-            first.packet, first.arrival, self.counters, max_delay_s=self._max_delay_s, hold_s=0.0
-        )
-        self._newcomer = None
-        for arrived in newcomer.packets:
-            self._add(self._source, arrived)
+        first = self._newcomers[0]
+        source = _Source(first.packet, first.arrival, self.counters, self._max_delay_s, 0.0)
+        for arrived in self._newcomers:
+            codec = self.codecs.get(arrived.packet.payload_type)
+            source.add(arrived, codec if codec and codec.is_speech and arrived.packet.payload else None)
+        self._last_arrival = self._newcomers[-1].arrival
+        self._newcomers = []
+        self._source = source
 
     def _take(self, source: _Source) -> None:
         """The packet at the head of the source becomes a frame, with the gap that was before it."""
@@ -285,18 +304,20 @@ class Playout:
         codec = self.codecs.get(packet.payload_type)
         if codec is None or not codec.is_speech or not packet.payload:
             self.counters.not_speech += codec is not None
+            self.paused = self.paused or (codec is not None and codec.name == "CN")
             source.lost_before += lost
             return
+        self.paused = codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES
         duration = codec.duration(packet.payload)
         self._change_codec(codec)
-        position = source.place(packet.timestamp, self._end)
-        hole = self._believable(position - self._end, arrived.arrival, codec, duration)
-        lost += source.lost_before
+        hole = self._believable(source.place(packet.timestamp, self._end) - self._end, arrived.arrival)
+        if hole:
+            self._ready.extend(self._gaps(hole, lost + source.lost_before, duration, arrived))
         source.lost_before = 0
-        self._ready.extend(self._gaps(hole, lost, duration, packet.payload))
-        self._ready.append(Frame(packet.payload, codec, self._end + hole))
-        source.anchor(packet.timestamp, self._end + hole)
-        self._end += hole + duration
+        position = self._end + hole
+        self._ready.append(Frame(packet.payload, codec, position, arrived.arrival))
+        source.anchor(packet.timestamp, position)
+        self._end = position + duration
         self._end_arrival = arrived.arrival
 
     def _change_codec(self, codec: Codec) -> None:
@@ -305,30 +326,30 @@ class Playout:
             self._source.forget_timestamps()
         self._codec = codec
 
-    def _believable(self, hole: int, arrival: float, codec: Codec, duration: int) -> int:
+    def _believable(self, hole: int, arrival: float) -> int:
         """The hole that timestamps claim, as far as our clock can confirm it; never negative."""
-        passed_s = max(0.0, arrival - self._end_arrival) + LEAP_S
-        if hole <= 0:
+        if hole <= 0 or self._codec is None:
             return 0
-        return hole if hole <= passed_s * codec.clock_rate else 0
+        passed_s = max(0.0, arrival - self._end_arrival) + LEAP_S
+        return hole if hole <= passed_s * self._codec.clock_rate else 0
 
-    def _gaps(self, hole: int, lost: int, duration: int, payload: bytes) -> list[Gap]:
+    def _gaps(self, hole: int, lost: int, duration: int, behind: _Arrived) -> list[Gap]:
         """A hole as what can be concealed, what is silence, and what the next packet may restore."""
-        codec = self._codec
-        if not hole or codec is None:
-            return []
+        codec, payload, at = self._codec, behind.packet.payload, behind.arrival
+        assert codec is not None
         if not lost:
-            return [Gap(Cause.PAUSE, codec, self._end, hole)]
+            return [Gap(Cause.PAUSE, codec, self._end, hole, arrival=at)]
         missing = min(hole, lost * duration) if duration else hole
         concealed = int(CONCEALED_S * codec.clock_rate)
         if missing == hole and hole <= concealed + duration:
-            return [Gap(Cause.LOST, codec, self._end, hole, payload)]
+            return [Gap(Cause.LOST, codec, self._end, hole, payload, at)]
         head = min(missing, concealed)
         last = duration if missing == hole else 0
-        gaps = [Gap(Cause.LOST, codec, self._end, head)]
-        gaps.append(Gap(Cause.PAUSE, codec, self._end + head, hole - head - last))
-        if last:
-            gaps.append(Gap(Cause.LOST, codec, self._end + hole - last, last, payload))
+        gaps = [
+            Gap(Cause.LOST, codec, self._end, head, arrival=at),
+            Gap(Cause.PAUSE, codec, self._end + head, hole - head - last, arrival=at),
+            Gap(Cause.LOST, codec, self._end + hole - last, last, payload, at),
+        ]
         return [gap for gap in gaps if gap.duration > 0]
 
 
@@ -336,62 +357,77 @@ class _Source:
     """The packets of one SSRC, from one start of its sequence. A restart makes a new object."""
 
     def __init__(
-        self, first: Packet, now: float, counters: Counters, *, max_delay_s: float, hold_s: float
+        self, first: Packet, now: float, counters: Counters, max_delay_s: float, hold_s: float
     ) -> None:
         self.ssrc = first.ssrc
         self.transit = _Transit(max_delay_s)
-        self._hold_s = hold_s
         self.lost_before = 0  # lost sequence numbers before packets that were no speech
         self._counters = counters
         self._waiting: dict[int, _Arrived] = {}
-        self._start = now
+        self._release = now + hold_s
         self._highest = first.sequence + 0x10000
         self._next: int | None = None
         self._lost = 0  # given up, directly before `_next`
         self._gaps: deque[int] = deque(maxlen=MAX_REMEMBERED)
         self._anchor: tuple[int, int] | None = None  # a timestamp and the position it stands for
-        self._clock: tuple[int, int] | None = None  # a timestamp, unwrapped, for transit times
 
-    def is_near(self, sequence: int) -> bool:
-        return abs(_signed(sequence - self._highest, 16)) < MAX_DROPOUT
+    def has(self, packet: Packet) -> bool:
+        """Whether a packet may belong to this sequence."""
+        if packet.ssrc != self.ssrc:
+            return False
+        return -MAX_MISORDER <= _signed(packet.sequence - self._highest, 16) < MAX_DROPOUT
 
     def add(self, arrived: _Arrived, codec: Codec | None) -> None:
-        number = self._highest + _signed(arrived.packet.sequence - self._highest, 16)
+        """``codec`` is that of a packet of speech, None for any other."""
+        packet = arrived.packet
+        number = self._highest + _signed(packet.sequence - self._highest, 16)
         if number in self._waiting:
             self._counters.duplicate += 1
-        elif self._next is not None and number < self._next:
-            if number in self._gaps:
-                self._gaps.remove(number)
-                self._counters.late += 1
-            else:
+            return
+        if self._next is not None and number < self._next:
+            if number not in self._gaps:
                 self._counters.duplicate += 1
-            self._learn(arrived, codec)
+                return
+            self._gaps.remove(number)
+            self._counters.late += 1
+        elif len(self._waiting) >= MAX_WAITING:
+            self._counters.overflow += 1
         else:
             self._waiting[number] = arrived
             self._highest = max(self._highest, number)
-            self._learn(arrived, codec)
+        if codec is not None:
+            self.transit.learn(arrived.arrival, packet.timestamp, codec, codec.duration(packet.payload))
 
     def advance(self, now: float) -> bool:
-        """Whether a packet can be taken at ``now``, the one in turn or the one behind a hole."""
+        """Whether a packet can be taken at ``now``: the one in turn, or the one behind a hole."""
         if not self._waiting:
             return False
         if self._next is None:
-            if now < self._start + self._hold_s and len(self._waiting) < MAX_BUFFERED:
+            if now < self._release:
                 return False
             self._next = min(self._waiting)
-        while self._next not in self._waiting:
-            if now < self._deadline() and len(self._waiting) <= MAX_BUFFERED:
-                return False
-            self._gaps.append(self._next)
-            self._lost += 1
-            self._next += 1
-        return True
+        if self._next not in self._waiting:
+            self._give_up(now)
+        return self._next in self._waiting
+
+    def _give_up(self, now: float) -> None:
+        """Missing packets whose time is over are lost."""
+        assert self._next is not None
+        behind = min(self._waiting)
+        count = behind - self._next
+        if now < math.inf:
+            arrived = self._waiting[behind]
+            overdue_s = now - self.transit.patience - self.transit.expected(arrived)
+            count = min(count, math.floor(overdue_s / self.transit.packet_s) + count + 1)
+        if count > 0:
+            self._gaps.extend(range(max(self._next, self._next + count - MAX_REMEMBERED), self._next + count))
+            self._lost += count
+            self._next += count
 
     def take(self) -> tuple[_Arrived, int]:
         """The packet that `advance` spoke of, and how many are lost before it."""
         assert self._next is not None
         lost, self._lost = self._lost, 0
-        self._counters.overflow += len(self._waiting) > MAX_BUFFERED
         arrived = self._waiting.pop(self._next)
         self._next += 1
         return arrived, lost
@@ -408,34 +444,6 @@ class _Source:
 
     def forget_timestamps(self) -> None:
         self._anchor = None
-        self._clock = None
-        self.transit = _Transit(self.transit.max_delay_s)
-
-    def _deadline(self) -> float:
-        """When to give up the packet in turn: its expected arrival, plus the patience."""
-        number = min(self._waiting)
-        behind = self._waiting[number]
-        packets = max(1, number - (self._next or 0))
-        expected = behind.arrival - self.transit.lateness(behind.arrival, self._media(behind.packet))
-        expected -= packets * self.transit.packet_s
-        return expected + self.transit.patience
-
-    def _media(self, packet: Packet) -> float | None:
-        if self._clock is None:
-            return None
-        known, unwrapped = self._clock
-        return (unwrapped + _signed(packet.timestamp - known, 32)) * self.transit.unit_s
-
-    def _learn(self, arrived: _Arrived, codec: Codec | None) -> None:
-        if codec is None:
-            return
-        timestamp = arrived.packet.timestamp
-        known, unwrapped = self._clock or (timestamp, 0)
-        step = _signed(timestamp - known, 32)
-        self._clock = (timestamp, unwrapped + step)
-        unit_s = self.transit.unit_s = 1 / codec.clock_rate
-        self.transit.packet_s = codec.duration(arrived.packet.payload) * unit_s or self.transit.packet_s
-        self.transit.learn(arrived.arrival, (unwrapped + step) * unit_s)
 
 
 @dataclass(slots=True)
@@ -452,12 +460,15 @@ class _Transit:
     BUCKETS = 10
 
     def __init__(self, max_delay_s: float) -> None:
-        self.max_delay_s = max_delay_s
         self.delay = min(FIRST_DELAY_S, max_delay_s)
+        self.jitter = 0.0
         self.packet_s = 0.02
-        self.unit_s = 1 / 48000
+        self._max_delay_s = max_delay_s
         self._seen = 0
-        self._last_arrival = math.inf
+        self._rate = 0  # of the timestamps, in Hz
+        self._timestamp = 0
+        self._media = 0  # the same, unwrapped
+        self._last_arrival = 0.0
         self._fastest = 0.0
         self._buckets: deque[_Bucket] = deque(maxlen=self.BUCKETS)
 
@@ -465,22 +476,33 @@ class _Transit:
     def patience(self) -> float:
         """How long to wait for a missing packet beyond its expected arrival."""
         if self._seen < LEARNING_PACKETS:
-            return min(max(self.delay, LEARNING_PATIENCE_S), self.max_delay_s)
+            return min(max(self.delay, LEARNING_PATIENCE_S), self._max_delay_s)
         return self.delay
 
-    def lateness(self, arrival: float, media: float | None) -> float:
-        """How much later than the fastest of late a packet came."""
-        if media is None or not self._buckets:
-            return 0.0
-        return max(0.0, arrival - media - self._fastest)
+    def expected(self, arrived: _Arrived) -> float:
+        """When a packet would have come on the fastest way of late."""
+        if not self._buckets:
+            return arrived.arrival
+        media = self._media + _signed(arrived.packet.timestamp - self._timestamp, 32)
+        expected = media / self._rate + self._fastest
+        return min(arrived.arrival, max(expected, arrived.arrival - self._max_delay_s))
 
-    def learn(self, arrival: float, media: float) -> None:
+    def learn(self, arrival: float, timestamp: int, codec: Codec, duration: int) -> None:
+        if codec.clock_rate != self._rate:
+            self._rate, self._timestamp, self._media = codec.clock_rate, timestamp, 0
+            self._buckets.clear()
+        self._media += _signed(timestamp - self._timestamp, 32)
+        self._timestamp = timestamp
+        if duration:
+            self.packet_s = duration / self._rate
         self._seen += 1
-        transit = arrival - media
-        buckets = self._buckets
-        if arrival - self._last_arrival > self.max_delay_s < transit - self._fastest:
-            buckets.clear()  # after a pause that timestamps do not show, transit starts anew
+        self._note(arrival, arrival - self._media / self._rate)
         self._last_arrival = arrival
+
+    def _note(self, arrival: float, transit: float) -> None:
+        buckets = self._buckets
+        if buckets and self._starts_anew(arrival, transit):
+            buckets.clear()
         if not buckets or arrival - buckets[-1].begin > self.BUCKET_S:
             buckets.append(_Bucket(arrival, transit, transit))
         else:
@@ -491,14 +513,29 @@ class _Transit:
             bucket.slowest = max(bucket.slowest, transit)
         self._judge()
 
+    def _starts_anew(self, arrival: float, transit: float) -> bool:
+        """After a pause that timestamps do not show, or a leap of theirs, old transit times mean nothing."""
+        slower = transit - self._fastest
+        paused = arrival - self._last_arrival > self._max_delay_s < slower
+        return paused or slower < -LEAP_S or slower > LEAP_S
+
     def _judge(self) -> None:
         self._fastest = min(bucket.fastest for bucket in self._buckets)
         spreads = [bucket.slowest - self._fastest for bucket in self._buckets]
-        jitter = [spread for spread in spreads if spread <= self.max_delay_s]
-        if len(spreads) > 3 * len(jitter):
-            self.delay = self.max_delay_s
-        elif self._seen > 2:
-            self.delay = min(max(jitter, default=0.0) + MARGIN_S, self.max_delay_s)
+        bounded = [spread for spread in spreads if spread <= self._max_delay_s]
+        if len(spreads) > max(2, 3 * len(bounded)):
+            self.jitter = self.delay = self._max_delay_s
+            return
+        self.jitter = max(bounded, default=0.0)
+        delay = self.jitter * (1 + MARGIN_SHARE) + MARGIN_S
+        if self._seen < LEARNING_PACKETS:
+            delay = max(delay, FIRST_DELAY_S)
+        self.delay = min(delay, self._max_delay_s)
+
+
+def _near(packet: Packet, other: Packet) -> bool:
+    """Whether two packets may follow each other in one sequence."""
+    return packet.ssrc == other.ssrc and abs(_signed(packet.sequence - other.sequence, 16)) <= MAX_MISORDER
 
 
 def _signed(difference: int, bits: int) -> int:
