@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from rtcstt.errors import ConfigError, EngineError, RtcsttError
+from rtcstt.errors import ConfigError, EngineError, RtcsttError, UpstreamError
 from rtcstt.peer import IceServer, reachable_by
 
 ASK_TIMEOUT_S = 8.0
@@ -70,8 +69,22 @@ async def _attempt(name: str, check: Callable[[], Awaitable[Finding]]) -> Findin
         return Finding(name, "not usable", str(error))
     except TimeoutError:
         return Finding(name, "no answer", "check that a firewall lets it through")
+    except UpstreamError as error:
+        return Finding(name, str(error), _mend_stt(error.status))
     except (RtcsttError, OSError) as error:
         return Finding(name, "failed", str(error))
+
+
+def _mend_stt(status: int | None) -> str:
+    match status:
+        case None:
+            return "check --stt, that the server runs, and that a firewall lets you reach it"
+        case 401 | 403:
+            return "set RTCSTT_STT_KEY (or CARTESIA_API_KEY) to a valid key"
+        case 429:
+            return "all streams of the plan are in use; wait, or raise its limit"
+        case _:
+            return "the server's log may say more"
 
 
 async def check_udp() -> Finding:
@@ -112,7 +125,7 @@ def _ice_check(server: IceServer) -> Callable[[], Awaitable[Finding]]:
     wanted = "relay" if server.url.startswith("turn") else "srflx"
 
     async def check() -> Finding:
-        kinds = await asyncio.wait_for(reachable_by(server), ASK_TIMEOUT_S)
+        kinds = await reachable_by(server, timeout_s=ASK_TIMEOUT_S)
         if wanted in kinds:
             return Finding(server.url, "answers")
         what = "user and password" if wanted == "relay" else "address"
@@ -122,8 +135,6 @@ def _ice_check(server: IceServer) -> Callable[[], Awaitable[Finding]]:
 
 
 async def check_embedded() -> Finding:
-    if importlib.util.find_spec("rtcstt.embedded") is None:
-        return Finding("STT", "embedded recogniser missing", "pip install rtcstt")
     from rtcstt.embedded.recognizer import Recognizer
 
     recognizer = await asyncio.to_thread(Recognizer.load)

@@ -399,13 +399,17 @@ async def _speak(channel: RTCDataChannel, call: Call) -> None:
     await until(lambda: False)
 
 
-async def reachable_by(server: IceServer) -> list[str]:
+async def reachable_by(server: IceServer, *, timeout_s: float) -> list[str]:
     """The candidate types a STUN (`srflx`) or TURN server (`relay`) gives; none when it does not answer."""
     pc = new_connection([server])
-    pc.createDataChannel("probe")
-    await pc.setLocalDescription(await pc.createOffer())
-    section = sdp.Description.parse(pc.localDescription.sdp).sections[0]
-    await close_connection(pc)
+    try:
+        pc.createDataChannel("probe")
+        for dtls in transports_of(pc):
+            shape_gathering(dtls, timeout_s=timeout_s, hosts=(), loopback=True)
+        await pc.setLocalDescription(await pc.createOffer())
+        section = sdp.Description.parse(pc.localDescription.sdp).sections[0]
+    finally:
+        await close_connection(pc)
     found = [candidate.split()[7] for candidate in section.values("candidate")]
     return [kind for kind in found if kind != "host"]
 

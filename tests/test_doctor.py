@@ -1,0 +1,69 @@
+"""`rtcstt doctor` against servers that work and servers that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from rtcstt import cli, doctor
+from rtcstt.errors import EngineError
+from rtcstt.testing import ScriptedUpstream, Visit
+
+
+async def examine(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
+    """The command in a thread, since it has an event loop of its own."""
+    status = await asyncio.to_thread(cli.main, ["doctor", *words])
+    return status, capsys.readouterr().out.splitlines()
+
+
+def line_of(lines: list[str], what: str) -> tuple[str, str]:
+    """What was found about something, and how to mend it."""
+    index = next(index for index, line in enumerate(lines) if f" {what}: " in line)
+    mend = lines[index + 1] if lines[index].startswith("FAIL") else ""
+    return lines[index], mend
+
+
+async def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ScriptedUpstream() as stt, stt.listening() as url:
+        status, lines = await examine(capsys, "--stt", url)
+    assert status == 0
+    assert all(line.startswith("ok") for line in lines)
+    assert url in line_of(lines, "STT")[0]
+
+
+async def test_a_wrong_key(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ScriptedUpstream(Visit(refuse=401)) as stt, stt.listening() as url:
+        status, lines = await examine(capsys, "--stt", url)
+    assert status == 1
+    assert "RTCSTT_STT_KEY" in line_of(lines, "STT")[1]
+
+
+async def test_nobody_listens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ASK_TIMEOUT_S", 0.5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
+        dead.bind(("127.0.0.1", 0))
+        ice = f"stun:127.0.0.1:{dead.getsockname()[1]}"
+        status, lines = await examine(capsys, "--ice-server", ice, "--stt", "ws://127.0.0.1:9")
+    assert status == 1
+    assert "UDP" in line_of(lines, ice)[1]
+    assert "--stt" in line_of(lines, "STT")[1]
+
+
+async def test_models_are_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> None:
+        raise EngineError("run: rtcstt models fetch")
+
+    monkeypatch.setattr("rtcstt.embedded.recognizer.Recognizer.load", load)
+    status, lines = await examine(capsys)
+    assert status == 1
+    assert "rtcstt models fetch" in line_of(lines, "STT")[1]
+
+
+async def test_a_wrong_setting_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = await examine(capsys, "--stt", "ftp://x")
+    assert status == 2
