@@ -15,9 +15,10 @@ from aiortc.mediastreams import MediaStreamError
 import rtcstt
 from rtcstt import aiortc_private, peer
 from rtcstt.caller import Caller
+from rtcstt.demo import bundled_recording
 from rtcstt.errors import ConfigError, RemoteProtocolError
 from rtcstt.pcm import Samples
-from rtcstt.recording import opus_packets
+from rtcstt.recording import opus_packets, read
 from rtcstt.testing import ScriptedCaller, ScriptedUpstream, run_virtual, silence, speech, transcript
 
 WORDS = "it was the best of times"
@@ -147,6 +148,29 @@ async def test_on_a_connection_of_ones_own() -> None:
         await owner.pc.close()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_real_speech_on_a_connection_of_ones_own() -> None:
+    """The snippet of the README, with the embedded recogniser."""
+    stt = rtcstt.Embedded()
+    await stt.preload()
+    owner = Owner(stt)
+    caller = Caller(opus_packets(read(bundled_recording())[: 5 * 48000]), hosts=("127.0.0.1",))
+    await caller.dial(owner)
+    heard = []
+    hanging_up = asyncio.create_task(hang_up(caller))
+    async for event in owner.transcriber:
+        if event.type == "turn.end":
+            heard.append(event.transcript or "")
+    await hanging_up
+    await owner.pc.close()
+    await stt.close()
+    assert "it was the worst of times" in "".join(heard).lower()
+
+
+async def hang_up(caller: Caller) -> None:
+    await caller.played()
+    await caller.close()
 
 
 async def test_events_go_to_the_callers_channels_when_asked() -> None:
