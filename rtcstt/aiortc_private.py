@@ -53,6 +53,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
         "_RTCRtpReceiver__stop_decoder",
         "_RTCRtpReceiver__decoder_thread",
     ),
+    "aiortc.rtcrtpreceiver.StreamStatistics": ("add", "jitter"),
     "aiortc.RTCRtpTransceiver": ("_codecs", "_headerExtensions"),
     "aiortc.RTCDtlsTransport": (
         "_handle_rtp_data",
@@ -91,6 +92,7 @@ class TrackTap:
         self.codecs = codecs
         self._on_packet = on_packet
         self._on_end: Callable[[str], None] | None = on_end
+        self._latest_ssrc: int | None = None
         receiver: Any = transceiver.receiver
         self._receiver = receiver
         self._streams: dict[int, _Statistics] = receiver._RTCRtpReceiver__remote_streams
@@ -102,6 +104,7 @@ class TrackTap:
         return receiver
 
     def push(self, packet: Packet) -> None:
+        self._latest_ssrc = packet.ssrc
         codec = self.codecs.get(packet.payload_type)
         if codec is not None:
             stream = self._streams.get(packet.ssrc)
@@ -135,7 +138,8 @@ class TrackTap:
 
         async def handle_rtcp(packet: Any) -> None:
             await rtcp(packet)
-            if isinstance(packet, RtcpByePacket):
+            # A sender that changes its SSRC says BYE for the old one (RFC 3550 section 8.2).
+            if isinstance(packet, RtcpByePacket) and self._latest_ssrc in packet.sources:
                 self.end("bye")
 
         receiver.receive = receive_without_thread

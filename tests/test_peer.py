@@ -28,7 +28,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import VideoStreamTrack
-from aiortc.rtp import HeaderExtensionsMap, RtpPacket
+from aiortc.rtp import HeaderExtensionsMap, RtcpByePacket, RtpPacket
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -354,6 +354,19 @@ async def test_bye_ends_the_track(tone: list[bytes]) -> None:
         await until(lambda: wire.line.ended)
         assert wire.line.ended == ["bye"]
         assert wire.call.closed == []
+
+
+async def test_bye_for_a_source_left_behind_ends_nothing(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        old, transport = wire.line.packets[0].ssrc, wire.caller._pc.getSenders()[0].transport
+        wire.caller._pc.getSenders()[0]._ssrc = 4711
+        await until(lambda: wire.line.packets[-1].ssrc == 4711)
+        await transport._send_rtp(bytes(RtcpByePacket(sources=[old])))
+        await wire.still_hears()
+        assert wire.line.ended == []
+        await transport._send_rtp(bytes(RtcpByePacket(sources=[4711])))
+        await until(lambda: wire.line.ended)
 
 
 async def test_a_caller_that_closes_ends_the_call(tone: list[bytes]) -> None:
