@@ -203,7 +203,6 @@ class Transcription:
             "turn.end": self._turn_text,
             "transcript": self._transcript,
             "flush_done": self._flush_done,
-            "done": self._done,
             "error": self._error,
         }
 
@@ -214,12 +213,10 @@ class Transcription:
         self._activity.push(chunk.samples, chunk.start)
         self._backlog.append(chunk)
         sent = self._link.cursor if self._link else 0
-        settled = max(self._floor, self._reference.position - _SHORTEST_PAUSE)
-        lost = self._backlog.make_room(sent, settled)
+        lost = self._backlog.make_room(sent, max(self._floor, self._reference.position - SAMPLE_RATE))
         if lost:
             self._lost += lost
             self._close_turn()
-            self._reference = _Reference()
         if self._backlog.begin > self._floor:
             self._reference.forget(self._backlog.begin - _TEXT_LAG)
 
@@ -353,9 +350,6 @@ class Transcription:
             message.message, status=message.status_code, code=message.error_code, retryable=retryable
         )
 
-    def _done(self, link: _Link, message: Any) -> None:
-        """The manual endpoint's farewell; the socket closes next, and the listener gets `session.end`."""
-
     # -- turns ---------------------------------------------------------------------------------------
 
     def _turn_start(self, link: _Link, message: Any) -> None:
@@ -486,8 +480,9 @@ class Transcription:
     def _close_turn(self) -> None:
         """End the listener's open turn on our own account; its text stays in the reference."""
         if self._turn is not None:
-            position = self._reference.position or self._backlog.end
-            self._turn.end = max(self._turn.end, min(self._last_speech(position), self._backlog.end))
+            if self._turn.state is _Listening.SPEAKING:
+                position = self._reference.position or self._backlog.end
+                self._turn.end = max(self._turn.end, self._last_speech(position))
             self._end_turn(None)
             if self._link:  # what it says next of this turn of its own begins another one here
                 self._link.lead, self._link.skip, self._link.attached = "", len(self._link.said), True
