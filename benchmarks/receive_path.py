@@ -23,12 +23,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +36,8 @@ from aiortc.rtp import RtpPacket
 from av import AudioResampler
 
 from benchmarks.table import markdown
-from rtcstt.pcm import SAMPLE_RATE, Samples
+from benchmarks.tones import Ear, latencies, median_and_95th, tones
+from rtcstt.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.receiver import AudioReceiver
 from rtcstt.recording import OPUS_RATE, PACKET_S, PACKET_SAMPLES, Fate, Network, opus_packets, read
 from rtcstt.rtp import Codec, Packet
@@ -47,9 +46,6 @@ OPUS = Codec("opus", OPUS_RATE, 2)
 PAYLOAD_TYPE = 111
 CHUNK_MS = 20
 BURST_OF_LOSS = 3.0
-TONE_S = 0.2
-LOUD = 800  # mean absolute value of a tone's samples, at least
-SAME_ONSET_S = 1.2  # an onset heard later than this after it was sent is another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ def by_rtcstt(sent: Sequence[Sent]) -> Heard:
             receiver.push(packet, now)
     heard.parts += [(now, chunk.samples) for chunk in receiver.close(now)]
     heard.cpu_s = time.process_time() - begin
-    heard.thrown_away = len(came) - round(receiver.ledger.as_dict()["received"] / (1000 * PACKET_S))
+    heard.thrown_away = len(came) - round(receiver.ledger.counts[Label.RECEIVED] / (PACKET_S * SAMPLE_RATE))
     return heard
 
 
@@ -139,37 +135,6 @@ def _decoded(decoder: OpusDecoder, resampler: AudioResampler, encoded: JitterFra
             yield resampled.to_ndarray()[0]
 
 
-def tones(duration_s: float, seed: int = 1) -> tuple[Samples, list[float]]:
-    """Bursts of a tone at 48 kHz, and when they begin."""
-    dice = random.Random(seed)
-    wave = np.zeros(round(duration_s * OPUS_RATE), np.int16)
-    tone = 8000 * np.sin(2 * np.pi * 700 * np.arange(round(TONE_S * OPUS_RATE)) / OPUS_RATE)
-    onsets, at = [], 1.0
-    while at + TONE_S < duration_s:
-        start = round(at * OPUS_RATE)
-        wave[start : start + len(tone)] = tone
-        onsets.append(at)
-        at += dice.uniform(0.5, 0.7)
-    return wave, onsets
-
-
-def latencies(heard: Heard, onsets: Sequence[float]) -> list[float]:
-    """How long after its packet was sent the beginning of each tone came out, in s."""
-    sent = [PACKET_S * (int(onset / PACKET_S) + 1) for onset in onsets]
-    found = []
-    quiet_for, step = 0, SAMPLE_RATE // 200
-    for at, samples in heard.parts:
-        for start in range(0, len(samples), step):
-            if np.abs(samples[start : start + step].astype(int)).mean() < LOUD:
-                quiet_for += step
-                continue
-            if quiet_for >= SAMPLE_RATE // 10:
-                before = [when for when in sent if at - SAME_ONSET_S < when <= at]
-                found += [at - before[-1]] if before else []
-            quiet_for = 0
-    return found
-
-
 def networks(losses: Sequence[float], jitter_ms: float) -> Iterator[tuple[str, Network]]:
     for loss in losses:
         yield f"{loss:g} %", Network(loss=loss / 100, jitter_ms=jitter_ms, seed=7)
@@ -181,16 +146,18 @@ def networks(losses: Sequence[float], jitter_ms: float) -> Iterator[tuple[str, N
 def measure(payloads: Sequence[bytes], onsets: Sequence[float], network: Network) -> list[str]:
     """One row: plain aiortc and rtcstt, cell by cell."""
     sent = send(payloads, network)
+    sent_at = [sent[int(onset / PACKET_S)].at for onset in onsets]
     cells: list[list[str]] = []
     for receive in (by_plain_aiortc, by_rtcstt):
         heard = receive(sent)
-        delays = sorted(latencies(heard, onsets)) or [float("nan")]
+        ear = Ear()
+        delays = latencies(sent_at, (at for at, samples in heard.parts if ear.hears_onset(samples)))
         duration_s = len(payloads) * PACKET_S
         cells.append(
             [
                 f"{len(heard.samples) / SAMPLE_RATE / duration_s:.3f}",
                 str(heard.thrown_away),
-                f"{1000 * statistics.median(delays):.0f} / {1000 * delays[int(0.95 * len(delays))]:.0f}",
+                median_and_95th(delays),
                 f"{1000 * heard.cpu_s / duration_s:.2f}",
             ]
         )
@@ -212,6 +179,7 @@ def print_paths(seconds: float, losses: Sequence[float], jitters_ms: Sequence[fl
 
 @dataclass(frozen=True, slots=True)
 class Recording:
+    clean: Samples
     payloads: list[bytes]
     text: str
 
@@ -223,7 +191,8 @@ def recordings(folder: Path, longest_s: float = 20.0) -> Iterator[Recording]:
         is_english = language == "en" and not re.search(r"_(de|fr)_", entry["file"])
         if text and is_english and entry["duration_s"] < longest_s and entry["channels"] == 1:
             if not entry["file"].endswith(".raw"):
-                yield Recording(opus_packets(read(folder / entry["file"])), text)
+                path = folder / entry["file"]
+                yield Recording(read(path, SAMPLE_RATE), opus_packets(read(path)), text)
 
 
 def words(text: str) -> str:
@@ -239,19 +208,23 @@ async def word_error_rates(folder: Path, losses: Sequence[float]) -> list[list[s
     spoken = list(recordings(folder))
     references = [words(recording.text) for recording in spoken]
 
-    async def rate(receive: Receive, network: Network) -> float:
-        texts = []
-        for index, recording in enumerate(spoken):
-            fate = Network(network.loss, network.burst, network.jitter_ms, seed=index)
-            samples = receive(send(recording.payloads, fate)).samples
-            batch = await recognizer.transcribe(samples.astype(np.float32) / 32768)
-            texts.append(words(batch.text))
-        return float(jiwer.wer(references, texts))
+    async def rate(heard: Sequence[Samples]) -> str:
+        batches = [await recognizer.transcribe(samples.astype(np.float32) / 32768) for samples in heard]
+        return f"{100 * jiwer.wer(references, [words(batch.text) for batch in batches]):.1f} %"
 
-    rows = []
+    def through(receive: Receive, network: Network) -> list[Samples]:
+        fates = [replace(network, seed=seed) for seed in range(len(spoken))]
+        return [
+            receive(send(recording.payloads, fate)).samples
+            for recording, fate in zip(spoken, fates, strict=True)
+        ]
+
+    clean = await rate([recording.clean for recording in spoken])
+    rows = [["the recordings themselves", clean, clean]]
     for name, network in networks(losses, jitter_ms=0.0):
-        rates = [f"{100 * await rate(receive, network):.1f} %" for receive in (by_plain_aiortc, by_rtcstt)]
-        rows.append([name, *rates])
+        rows.append(
+            [name, *[await rate(through(receive, network)) for receive in (by_plain_aiortc, by_rtcstt)]]
+        )
     await recognizer.close()
     seconds = sum(len(recording.payloads) for recording in spoken) * PACKET_S
     print(f"\nWord error rate, {len(spoken)} recordings, {seconds:.0f} s of speech:\n")
