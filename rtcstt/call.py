@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,6 +128,11 @@ class Line:
         self._guarded(lambda: self._send(self._receiver.close(now)))
         if self._stream is not None:
             await self._stream.close()
+
+    def silent_s(self) -> float:
+        """For how long no audio came."""
+        last = self._receiver.last_heard
+        return math.inf if last is None else self._loop.time() - last
 
     def ledger(self) -> dict[str, Any]:
         return self._receiver.ledger.as_dict()
@@ -289,7 +295,7 @@ class Call:
         return line
 
     def command(self, text: str) -> None:
-        """Do what a caller asked for over a data channel; what cannot be done is answered by an `error` event."""
+        """Do what a caller asked for over a data channel; an `error` event says what cannot be done."""
         try:
             self._obey(text)
         except CallerError as error:
@@ -343,6 +349,10 @@ class Call:
             end=event.end,
             fields={name: value for name, value in event.fields.items() if name != "type"},
         )
+
+    def silent_s(self) -> float:
+        """For how long no packet came, on any track."""
+        return min((line.silent_s() for line in self.lines.values()), default=math.inf)
 
     def ledgers(self) -> dict[str, dict[str, Any]]:
         return {track: line.ledger() for track, line in self.lines.items()}

@@ -44,26 +44,26 @@ class Event:
 
     @property
     def transcript(self) -> str | None:
-        """The text, verbatim: of `turn.*` that of the turn so far, of `transcript` that since the last one."""
+        """The text, verbatim: of `turn.*` the turn's so far, of `transcript` that since the last final."""
         text = self.fields.get("text" if self.type == "transcript" else "transcript")
         return text if isinstance(text, str) else None
 
     def as_dict(self) -> dict[str, Any]:
         """The object that goes to listeners."""
         ours: dict[str, Any] = {"type": self.type, "call": self.call, "seq": self.seq}
-        ours["time"] = round(self.time, 3)
+        ours |= {"time": round(self.time, 3)}
         optional = {"track": self.track, "turn": self.turn, "start": self.start, "end": self.end}
         for name, value in optional.items():
             if value is not None:
                 ours[name] = round(value, 3) if isinstance(value, float) else value
-        return {**self.fields, **ours}
+        return {**ours, **self.fields, **ours}  # ours come first, and win
 
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
 
 
 class Feed:
-    """The history of one call. `publish` never waits; `close` ends every subscription after the last event."""
+    """The history of one call. `publish` never waits; `close` ends subscriptions after the last event."""
 
     def __init__(self, call: str, *, max_events: int = MAX_EVENTS) -> None:
         self._call = call

@@ -108,6 +108,11 @@ class Ears:
         pc.on("track", self._on_track)
         self._on_track()
 
+    @property
+    def goodbye(self) -> bool:
+        """Whether the other side has closed the connection, rather than being lost."""
+        return any(transport.goodbye for transport in self._transports.values())
+
     def stats(self) -> dict[str, int]:
         """Packets that went nowhere, by cause."""
         total: Counter[str] = Counter()
@@ -202,6 +207,7 @@ class Attachment:
         self.ears = Ears(pc, call)
         self.channels = Channels(pc, call) if channels else None
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.hung_up = False
         pc.on("connectionstatechange", self._on_state)
         self._on_state()
 
@@ -234,8 +240,10 @@ class Attachment:
             await self.channels.close()
 
     def _on_state(self) -> None:
-        log.debug("connection %s", self._pc.connectionState)
+        log.debug("connection %s, ICE %s", self._pc.connectionState, self._pc.iceConnectionState)
         if self._pc.connectionState in ("failed", "closed"):
+            # DTLS ends with a goodbye while ICE stands; when the network went, ICE has ended first.
+            self.hung_up = self._pc.iceConnectionState in ("connected", "completed")
             self.lose(f"connection {self._pc.connectionState}")
 
 
@@ -268,6 +276,16 @@ class Peer:
     def state(self) -> str:
         """`new`, `connecting`, `connected`, `failed` or `closed`."""
         return str(self._pc.connectionState)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the caller has closed the connection, rather than having lost it."""
+        return self._attached.ears.goodbye
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the caller ended the connection himself, rather than lost it."""
+        return self._attached.hung_up
 
     def stats(self) -> dict[str, Any]:
         channels = self._attached.channels

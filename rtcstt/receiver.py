@@ -44,7 +44,8 @@ class AudioReceiver:
         self._codec: Codec | None = None
         self._decoder: Decoder | None = None
         self._bad_payloads = 0
-        self._last_heard: float | None = None
+        self.last_heard: float | None = None
+        """When audio last came."""
         self._stalled_since: float | None = None
         self._signals: list[Stalled | Resumed] = []
         self._is_rtp = False
@@ -85,7 +86,7 @@ class AudioReceiver:
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next; infinity before the first packet."""
-        if self._last_heard is None:
+        if self.last_heard is None:
             return math.inf
         if self._clock.origin is None:
             return now + START_POLL_S
@@ -119,17 +120,17 @@ class AudioReceiver:
         if self._stalled_since is not None:
             self._signals.append(Resumed(now - self._stalled_since))
             self._stalled_since = None
-        self._last_heard = now
+        self.last_heard = now
 
     def _stall_due(self) -> float:
-        assert self._last_heard is not None
-        return self._last_heard + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
+        assert self.last_heard is not None
+        return self.last_heard + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
 
     def _watch(self, now: float) -> None:
-        if self._last_heard is None or self._stalled_since is not None or now < self._stall_due():
+        if self.last_heard is None or self._stalled_since is not None or now < self._stall_due():
             return
-        self._stalled_since = self._last_heard
-        self._signals.append(Stalled(self._last_heard))
+        self._stalled_since = self.last_heard
+        self._signals.append(Stalled(self.last_heard))
 
     def _take(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap) and item.cause is Cause.PAUSE:

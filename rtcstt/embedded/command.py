@@ -12,7 +12,7 @@ from aiohttp import web
 
 from rtcstt.embedded import DEFAULT_MODEL, Embedded
 from rtcstt.embedded.auth import Keys
-from rtcstt.embedded.server import add_routes
+from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import ConfigError
 from rtcstt.server.http import refusals, run_until_stopped
 
@@ -44,7 +44,7 @@ async def _serve(args: argparse.Namespace) -> int:
     embedded = Embedded(args.model, max_streams=args.max_streams)
     for line in await embedded.describe():
         log.info(line)
-    app = web.Application(middlewares=[refusals], client_max_size=0)
+    app = web.Application(middlewares=[refusals], client_max_size=MAX_UPLOAD)
     add_routes(app, embedded.preload, keys)
     app.router.add_get("/healthz", _healthy)
     try:

@@ -21,7 +21,7 @@ _TITLES = {404: "not_found", 405: "method_not_allowed", 413: "too_big", 415: "un
 
 @web.middleware
 async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error becomes a JSON object with the right status; an unexpected one is logged, and tells little."""
+    """Every error becomes a JSON object with the right status; one that nobody expected is logged."""
     try:
         return await handler(request)
     except CallerError as error:

@@ -1,0 +1,331 @@
+"""The HTTP face of rtcstt: page, signalling, calls, events, captions, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from rtcstt import __version__, captions
+from rtcstt.call import Call
+from rtcstt.embedded import Embedded
+from rtcstt.embedded.server import MAX_UPLOAD, add_routes
+from rtcstt.errors import CallerError
+from rtcstt.server.access import Door, Grant, Knocks
+from rtcstt.server.calls import Calls
+from rtcstt.server.http import Handler, refusals
+from rtcstt.server.metrics import Metrics
+from rtcstt.wire import bad_request
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+MAX_OFFER = 128 * 1024
+HEARTBEAT_S = 15.0
+_TYPES = {
+    "captions.vtt": "text/vtt",
+    "captions.srt": "application/x-subrip",
+    "transcript.txt": "text/plain",
+    "transcript.json": "application/json",
+}
+_EXPOSED = "ETag, Link, Location, Retry-After"
+
+
+class Web:
+    """The handlers of one server. ``ice_links`` go to WHIP clients (RFC 9725 section 4.6)."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        door: Door,
+        knocks: Knocks,
+        origins: tuple[str, ...] = (),
+        ice_links: tuple[str, ...] = (),
+        embedded: Embedded | None = None,
+    ) -> None:
+        self.calls = calls
+        self._door = door
+        self._knocks = knocks
+        self._origins = origins
+        self._ice_links = ice_links
+        self._embedded = embedded
+        self._metrics = Metrics(calls)
+        self._following: set[asyncio.Task[Any]] = set()
+
+    def application(self, *, stt_keys: Any) -> web.Application:
+        app = web.Application(middlewares=[self._cross_origin, refusals], client_max_size=MAX_UPLOAD)
+        routes: list[tuple[str, str, Handler]] = [
+            ("GET", "/", self._static("index.html")),
+            ("POST", "/offer", self.offer),
+            ("POST", "/whip", self.whip),
+            ("GET", "/calls", self.list_calls),
+            ("GET", "/calls/{id}", self.show_call),
+            ("DELETE", "/calls/{id}", self.delete_call),
+            ("PATCH", "/calls/{id}", self.patch_call),
+            ("DELETE", "/whip/{id}", self.delete_call),
+            ("PATCH", "/whip/{id}", self.patch_call),
+            ("GET", "/calls/{id}/events", self.events),
+            ("GET", "/calls/{id}/{name:captions\\.(vtt|srt)|transcript\\.(txt|json)}", self.text),
+            ("GET", "/healthz", self.healthz),
+            ("GET", "/readyz", self.readyz),
+            ("GET", "/metrics", self.metrics),
+        ]
+        for method, path, handler in routes:
+            app.router.add_route(method, path, handler)
+        for path in ("/offer", "/whip", "/whip/{id}", "/calls", "/calls/{id}", "/calls/{id}/{name}"):
+            app.router.add_route("OPTIONS", path, self.options)
+        for file in sorted(STATIC.iterdir()):
+            if file.is_file() and file.name != "index.html":
+                app.router.add_get(f"/{file.name}", self._static(file.name))
+        app.router.add_static("/static", STATIC)
+        if self._embedded is not None:
+            add_routes(app, self._embedded.preload, stt_keys)
+        app.on_shutdown.append(self._shut)
+        return app
+
+    # -- signalling --------------------------------------------------------------------------------
+
+    async def offer(self, request: web.Request) -> web.StreamResponse:
+        """`POST /offer`: the convention of aiortc's examples, with the call's id in the answer."""
+        grant = self._may_publish(request)
+        body = _object(await _limited(request))
+        if body.get("type") != "offer" or not isinstance(body.get("sdp"), str):
+            raise bad_request('An offer is {"type": "offer", "sdp": "v=0..."}.', "bad_offer")
+        resumed = body.get("call")
+        if isinstance(resumed, str):
+            call, answer = await self.calls.resume(resumed, body["sdp"])
+        else:
+            call, answer = await self.calls.place(body["sdp"], **_about(body, grant))
+        return web.json_response({"sdp": answer, "type": "answer", "call": call.id})
+
+    async def whip(self, request: web.Request) -> web.StreamResponse:
+        """`POST /whip` (RFC 9725): SDP in, SDP out, and a resource to end the session at."""
+        grant = self._may_publish(request)
+        if request.content_type != "application/sdp":
+            raise CallerError(
+                415, "unsupported_media_type", "Unsupported media type", "Send application/sdp."
+            )
+        sdp = (await _limited(request)).decode("utf-8", "replace")
+        about = _about(dict(request.query), grant)
+        call, answer = await self.calls.place(sdp, **about)
+        response = web.Response(status=201, text=answer, content_type="application/sdp")
+        response.headers["Location"] = f"/whip/{call.id}"
+        response.headers["ETag"] = f'"{call.id}"'
+        response.headers["Accept-Patch"] = "application/trickle-ice-sdpfrag"
+        links = [*self._ice_links, f'</calls/{call.id}/events>; rel="urn:rtcstt:events"']
+        for link in links:
+            response.headers.add("Link", link)
+        return response
+
+    async def patch_call(self, request: web.Request) -> web.StreamResponse:
+        """Trickle ICE (RFC 9725 section 4.3.2). ICE restarts are not to be had: aiortc knows none."""
+        self._may_publish(request)
+        call = self._call(request)
+        if request.content_type != "application/trickle-ice-sdpfrag":
+            message = "Send application/trickle-ice-sdpfrag."
+            raise CallerError(415, "unsupported_media_type", "Unsupported media type", message)
+        wanted = request.headers.get("If-Match")
+        if wanted not in (None, "*", f'"{call.id}"'):
+            raise CallerError(
+                412, "precondition_failed", "Precondition failed", "That is another ICE session."
+            )
+        fragment = (await _limited(request)).decode("utf-8", "replace")
+        if wanted == "*" and "a=ice-ufrag:" in fragment:
+            raise CallerError(422, "no_ice_restart", "No ICE restart", "Place a new call instead.")
+        peer = self.calls.peer(call.id)
+        if peer is not None:
+            peer.add_candidates(fragment)
+        return web.Response(status=204)
+
+    async def options(self, request: web.Request) -> web.StreamResponse:
+        headers = {"Accept-Post": "application/sdp"} if request.path == "/whip" else {}
+        return web.Response(status=204, headers=headers)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    async def list_calls(self, request: web.Request) -> web.StreamResponse:
+        self._may_listen(request)
+        return web.json_response({"calls": [call.snapshot() for call in self.calls.all()]})
+
+    async def show_call(self, request: web.Request) -> web.StreamResponse:
+        self._may_listen(request)
+        return web.json_response(self._call(request).snapshot())
+
+    async def delete_call(self, request: web.Request) -> web.StreamResponse:
+        self._may_publish(request)
+        call = self._call(request)
+        await self.calls.hang_up(call.id)
+        return web.json_response(call.snapshot())
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: the history after `Last-Event-ID`, then live; ends after `session.end`."""
+        self._may_listen(request)
+        call = self._call(request)
+        last = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or "-1"
+        if not re.fullmatch(r"-?\d{1,9}", last):
+            raise bad_request("Last-Event-ID is the seq of an event.")
+        response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        response.content_type = "text/event-stream"
+        self._allow(request, response)
+        await response.prepare(request)
+        task = asyncio.current_task()
+        assert task is not None
+        self._following.add(task)
+        try:
+            await _stream(call, int(last), response)
+        finally:
+            self._following.discard(task)
+        return response
+
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        """Captions and transcripts, at any time of the call."""
+        self._may_listen(request)
+        call, name = self._call(request), request.match_info["name"]
+        render: Callable[[Call], str] = {
+            "captions.vtt": lambda call: captions.vtt(call.feed.history),
+            "captions.srt": lambda call: captions.srt(call.feed.history),
+            "transcript.txt": lambda call: captions.text(call.feed.history),
+            "transcript.json": lambda call: json.dumps(
+                captions.transcript(call.feed.history), ensure_ascii=False
+            ),
+        }[name]
+        headers = {"Cache-Control": "no-store"}
+        return web.Response(text=render(call), content_type=_TYPES[name], charset="utf-8", headers=headers)
+
+    # -- the server --------------------------------------------------------------------------------
+
+    async def healthz(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "ok", "version": __version__})
+
+    async def readyz(self, request: web.Request) -> web.StreamResponse:
+        if self._embedded is not None and not self._embedded.is_ready:
+            raise CallerError(
+                503, "not_ready", "Not ready", "The recogniser is being loaded.", retry_after_s=2
+            )
+        return web.json_response({"status": "ready", "stt": self.calls.stt.name})
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": Metrics.CONTENT_TYPE})
+
+    # -- what they share ---------------------------------------------------------------------------
+
+    def _may_publish(self, request: web.Request) -> Grant:
+        grant = self._door.admit(request.headers, {})
+        if not grant.may_publish:
+            raise CallerError(403, "forbidden", "Forbidden", "This token is not for placing calls.")
+        if request.method == "POST":
+            self._knocks.check(request.remote or "", asyncio.get_running_loop().time())
+        return grant
+
+    def _may_listen(self, request: web.Request) -> None:
+        if not self._door.admit(request.headers, request.query).may_listen:
+            raise CallerError(403, "forbidden", "Forbidden", "This token is not for listening.")
+
+    def _call(self, request: web.Request) -> Call:
+        return self.calls.find(request.match_info["id"])
+
+    def _static(self, name: str) -> Handler:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            return web.FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
+
+        return serve
+
+    def _allow(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Pages of the origins in the list may read the answer (and WHIP clients its Location)."""
+        origin = request.headers.get("Origin")
+        if origin is None or not (origin in self._origins or "*" in self._origins):
+            return
+        response.headers.setdefault("Access-Control-Allow-Origin", origin)
+        response.headers.setdefault("Access-Control-Expose-Headers", _EXPOSED)
+        response.headers.add("Vary", "Origin")
+        if request.method == "OPTIONS":
+            response.headers.setdefault("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE, OPTIONS")
+            allowed = "Authorization, Content-Type, If-Match, Last-Event-ID"
+            response.headers.setdefault("Access-Control-Allow-Headers", allowed)
+            response.headers.setdefault("Access-Control-Max-Age", "600")
+
+    @property
+    def _cross_origin(self) -> Any:
+        @web.middleware
+        async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            if not response.prepared:
+                self._allow(request, response)
+            return response
+
+        return cross_origin
+
+    async def _shut(self, app: web.Application) -> None:
+        await self.calls.close()
+        if self._following:
+            await asyncio.wait(self._following, timeout=2.0)
+
+
+async def _stream(call: Call, after: int, response: web.StreamResponse) -> None:
+    """Write events as they come, and a comment now and then so that proxies keep the line open."""
+    feed = aiter(call.feed.subscribe(after=after))
+    following: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(feed, None))
+            await asyncio.wait({following}, timeout=HEARTBEAT_S)
+            if not following.done():
+                await response.write(b": still here\n\n")
+                continue
+            event, following = following.result(), None
+            if event is None:
+                break
+            text = f"id: {event.seq}\nevent: message\ndata: {event.to_json()}\n\n"
+            await response.write(text.encode())
+        await response.write_eof()
+    except ConnectionError:
+        pass  # the listener has left
+    finally:
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def _limited(request: web.Request) -> bytes:
+    """The body, of at most `MAX_OFFER` bytes."""
+    if (request.content_length or 0) > MAX_OFFER:
+        raise _too_big()
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(1 << 14):
+        body += chunk
+        if len(body) > MAX_OFFER:
+            raise _too_big()
+    return bytes(body)
+
+
+def _too_big() -> CallerError:
+    return CallerError(413, "offer_too_big", "Offer too big", f"At most {MAX_OFFER >> 10} kB are taken.")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise bad_request("The body is not JSON.", "bad_json") from None
+    if not isinstance(value, dict):
+        raise bad_request("The body is not a JSON object.", "bad_json")
+    return value
+
+
+def _about(body: dict[str, Any], grant: Grant) -> dict[str, Any]:
+    """What an offer says of its call: mode, label, metadata; `CallerError` 400 when it is wrong."""
+    mode, label, metadata = body.get("mode"), body.get("label"), body.get("metadata")
+    if mode not in (None, "auto", "manual"):
+        raise bad_request("mode must be auto or manual.", "unknown_mode")
+    if label is not None and not (isinstance(label, str) and len(label) <= 200):
+        raise bad_request("label must be a text of at most 200 characters.")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise bad_request("metadata must be an object.")
+    return {"mode": mode, "label": grant.label or label, "metadata": metadata}

@@ -1,0 +1,147 @@
+"""The options of `rtcstt serve`: one table for the command line, the environment and the TOML file.
+
+An option given on the command line wins over the environment (RTCSTT_ and its name in capitals),
+which wins over the file (--config), which wins over the default. Secrets never come from the command
+line: they are files, or the environment's RTCSTT_STT_KEY and CARTESIA_API_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from rtcstt.errors import ConfigError
+
+
+def _option(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server does. Lists are tuples; a path or a number that is None is off."""
+
+    host: str = _option("127.0.0.1", "address to listen on; elsewhere than loopback a token is needed")
+    port: int = _option(8080, "port to listen on")
+    stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
+    fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
+    model: str = _option("tiny-en", "of the embedded recogniser: tiny-en, base-en, or a folder")
+    max_streams: int | None = _option(None, "streams that the embedded recogniser takes at once")
+    mode: str = _option("auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"))
+    chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200")
+    keyterm: tuple[str, ...] = _option((), "a term to be recognised better; may be repeated")
+    ice_server: tuple[str, ...] = _option(
+        (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated"
+    )
+    dtx: bool = _option(False, "ask callers to send nothing while they are silent")
+    max_calls: int = _option(100, "calls at once; more are refused with 503")
+    max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
+    resume_grace_s: float = _option(30.0, "how long a call waits for a caller who lost the network")
+    drain_timeout_s: float = _option(5.0, "how long the last words may take at the end of a call")
+    patience_s: float = _option(3.0, "how long the STT may be away before the fallback takes over")
+    offers_per_minute: int = _option(120, "offers that one address may make in a minute")
+    record: Path | None = _option(None, "folder that gets each call's audio, transcript and ledger")
+    token_file: Path | None = _option(None, "bearer tokens, one a line; who calls must show one")
+    jwt_secret_file: Path | None = _option(None, "secret of signed tokens (HS256) that are taken as well")
+    stt_key_file: Path | None = _option(None, "keys for the STT endpoints served here; default: the tokens")
+    allow_origin: tuple[str, ...] = _option(
+        (), "origin of pages that may call from elsewhere; may be repeated"
+    )
+    tls_cert: Path | None = _option(None, "certificate chain (PEM)")
+    tls_key: Path | None = _option(None, "its private key (PEM)")
+
+    def __post_init__(self) -> None:
+        _check(20 <= self.chunk_ms <= 200, "chunk_ms must be from 20 to 200")
+        _check(self.mode in ("auto", "manual"), "mode must be auto or manual")
+        _check(0 <= self.port <= 65535, "port must be from 0 to 65535")
+        _check(self.max_calls >= 1, "max_calls must be at least 1")
+        _check(self.fallback in (None, "embedded"), "fallback can only be embedded")
+        _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
+        for name in ("max_call_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
+            _check(getattr(self, name) > 0, f"{name} must be above 0")
+        _check(self.resume_grace_s >= 0, "resume_grace_s must not be below 0")
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+_HINTS = get_type_hints(Settings)
+_FIELDS = dataclasses.fields(Settings)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="options as TOML, e.g. port = 8081")
+    for option in _FIELDS:
+        flag, hint, text = "--" + option.name.replace("_", "-"), _HINTS[option.name], option.metadata["help"]
+        if hint is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            continue
+        shown = "" if option.default in (None, ()) else f" ({option.default})"
+        many: dict[str, Any] = {"nargs": "+", "action": "extend"} if hint == tuple[str, ...] else {}
+        choices = option.metadata.get("choices")
+        name = None if choices else option.name.rsplit("_", 1)[-1].upper()
+        parser.add_argument(
+            flag, default=None, type=_reader(hint), choices=choices, metavar=name, help=text + shown, **many
+        )
+
+
+def load(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """The settings that the command line, the environment and the file make together; `ConfigError` when
+    one of them is wrong."""
+    values = _from_file(args.config) if getattr(args, "config", None) else {}
+    for option in _FIELDS:
+        text = environment.get(f"RTCSTT_{option.name.upper()}")
+        if text is not None:
+            values[option.name] = _from_text(option.name, text)
+        given = getattr(args, option.name, None)
+        if given is not None:
+            values[option.name] = tuple(given) if isinstance(given, list) else given
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    values = {}
+    for name, value in found.items():
+        name = name.replace("-", "_")
+        if name not in _HINTS:
+            raise ConfigError(f"{path}: there is no option {name}")
+        if isinstance(value, list):
+            values[name] = tuple(map(str, value))
+        elif isinstance(value, bool) or _HINTS[name] is bool:
+            values[name] = _from_text(name, str(value))
+        else:
+            values[name] = _from_text(name, str(value), split=False)
+    return values
+
+
+def _from_text(name: str, text: str, *, split: bool = True) -> Any:
+    hint = _HINTS[name]
+    try:
+        if hint == tuple[str, ...]:
+            return tuple(shlex.split(text.replace(",", " "))) if split else (text,)
+        if hint is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.lower()
+            ]
+        return _reader(hint)(text)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{name} cannot be {text!r}") from error
+
+
+def _reader(hint: Any) -> Any:
+    for kind in (int, float, Path):
+        if hint == kind or hint == kind | None:
+            return kind
+    return str
