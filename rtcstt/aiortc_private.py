@@ -66,7 +66,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.rtcdtlstransport.RtpRouter": ("ssrc_table",),
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
-    "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "data_received"),
+    "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate"),
 }
 
@@ -152,9 +152,11 @@ class TransportTap:
     """Takes the RTP of tapped tracks out of one DTLS transport's datagrams; all else goes aiortc's way.
 
     Exceptions of a track's ``on_packet`` are contained here, counted in ``failures`` and logged once.
+    ``goodbye`` becomes true when the other side closes the transport, rather than being lost.
     """
 
     def __init__(self, dtls: RTCDtlsTransport) -> None:
+        self.goodbye = False
         self.failures = 0
         self.broken = 0
         self.overflowed = 0
@@ -207,7 +209,9 @@ class TransportTap:
             try:
                 await receive()
             except ConnectionError:
-                raise  # how aiortc says that the transport has ended
+                # How aiortc says that the transport has ended: ICE has lost it, or the caller closed it.
+                self.goodbye = not self._dtls.transport._connection._closing
+                raise
             except Exception:
                 self._failed("a datagram")
 

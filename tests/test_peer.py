@@ -376,6 +376,7 @@ async def test_a_caller_that_closes_ends_the_call(tone: list[bytes]) -> None:
         async with asyncio.timeout(5):
             await wire.peer.wait_closed()
         assert wire.call.closed == ["connection closed"]
+        assert wire.peer.hung_up
         assert len(wire.line.ended) == 1
 
 
@@ -388,6 +389,7 @@ async def test_a_caller_that_vanishes_is_missed(tone: list[bytes], monkeypatch: 
         async with asyncio.timeout(10):
             await wire.peer.wait_closed()
         assert wire.call.closed[0].startswith("connection ")
+        assert not wire.peer.hung_up
         assert wire.line.ended
 
 
