@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from rtcstt import wire
+from rtcstt import captions, wire
 from rtcstt.errors import ConfigError, RtcsttError, UpstreamError
+from rtcstt.feed import Event
 from rtcstt.pcm import SAMPLE_RATE
 
 Floats = NDArray[np.float32]
@@ -42,6 +43,7 @@ Floats = NDArray[np.float32]
 BLOCK = 60 * SAMPLE_RATE  # the longest block
 SHORTEST = 30 * SAMPLE_RATE  # no block but the last is shorter
 WINDOW = SAMPLE_RATE // 5  # a cut is made in the middle of the quietest 200 ms
+CUE = 76  # letters; two lines of 42 hold them however they break
 TURN_PAUSE_S = 1.0  # a longer silence between words begins another turn
 HOLE_S = 0.1  # time stamps that jump by more are a hole in the recording: it is filled with silence
 TRIES = 5
@@ -342,18 +344,25 @@ def turns_of(block: Block, heard: Heard) -> list[Turn]:
     """Cuts what was heard at its long pauses; the turns' texts together are the whole text."""
     offset = block.start / SAMPLE_RATE
     words = [Word(w.word, round(w.start + offset, 3), round(w.end + offset, 3)) for w in heard.words]
-    places = _places(heard.text, words)
+    if not heard.text.strip():
+        return []
+    whole = Turn(block.channel, heard.text, offset, offset + len(block.samples) / SAMPLE_RATE, words)
+    return cut(whole, [n for n in range(1, len(words)) if words[n].start - words[n - 1].end > TURN_PAUSE_S])
+
+
+def cut(turn: Turn, firsts: Sequence[int]) -> list[Turn]:
+    """A turn in pieces, each beginning with a word of these indices; whole where its words cannot be
+    found in its text. The pieces' texts together are the turn's."""
+    places = _places(turn.text, turn.words)
     if not places:
-        end = offset + len(block.samples) / SAMPLE_RATE
-        return [Turn(block.channel, heard.text, offset, end, words)] if heard.text.strip() else []
-    firsts = [0] + [n for n in range(1, len(words)) if words[n].start - words[n - 1].end > TURN_PAUSE_S]
-    bounds = [0, *(places[first] for first in firsts[1:]), len(heard.text)]
-    turns = []
-    for index, (first, last) in enumerate(itertools.pairwise([*firsts, len(words)])):
-        said = words[first:last]
-        text = heard.text[bounds[index] : bounds[index + 1]]
-        turns.append(Turn(block.channel, text, said[0].start, said[-1].end, said))
-    return turns
+        return [turn]
+    bounds = [0, *(places[first] for first in firsts), len(turn.text)]
+    pieces = []
+    for index, (first, last) in enumerate(itertools.pairwise([0, *firsts, len(places)])):
+        said = turn.words[first:last]
+        text = turn.text[bounds[index] : bounds[index + 1]]
+        pieces.append(Turn(turn.channel, text, said[0].start, said[-1].end, said))
+    return pieces
 
 
 def _places(text: str, words: Sequence[Word]) -> list[int]:
@@ -405,7 +414,45 @@ def as_json(transcript: Transcript) -> str:
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 
 
-WRITERS: dict[str, Callable[[Transcript], str]] = {"txt": as_text, "json": as_json}
+def as_events(transcript: Transcript) -> list[Event]:
+    """What `captions` makes cues of: pieces short enough for one, so that each has the times of its words."""
+    pieces = [piece for turn in transcript.turns for piece in cut(turn, _cue_starts(turn.words))]
+    return [
+        Event(
+            type="turn.end",
+            seq=number,
+            call=transcript.name,
+            time=piece.end,
+            track=str(piece.channel + 1),
+            turn=number,
+            start=piece.start,
+            end=piece.end,
+            fields={"transcript": piece.text},
+        )
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def _cue_starts(words: Sequence[Word]) -> list[int]:
+    """Before which words another cue begins: where it would get too long, or has room and a sentence ends."""
+    starts = []
+    letters = 0
+    for index, word in enumerate(words):
+        size = len(word.word.strip()) + 1
+        sentence_ended = index > 0 and words[index - 1].word.strip().endswith((".", "?", "!"))
+        if letters + size > CUE or (letters > CUE / 2 and sentence_ended):
+            starts.append(index)
+            letters = 0
+        letters += size
+    return [start for start in starts if start > 0]
+
+
+WRITERS: dict[str, Callable[[Transcript], str]] = {
+    "txt": as_text,
+    "json": as_json,
+    "srt": lambda transcript: captions.srt(as_events(transcript)),
+    "vtt": lambda transcript: captions.vtt(as_events(transcript)),
+}
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -198,9 +198,10 @@ class Call extends EventTarget {
       await sleep(wait);
       if (this.state !== "resuming") break;
       last = await this.#connect().then(() => null, (error) => error);
-      if (last === null || (last.status >= 400 && last.status < 500 && last.status !== 429)) break;
+      if (last === null || ["call_ended", "call_not_found", "unauthorized"].includes(last.code)) break;
     }
     this.#resuming = false;
+    if (last) await this.#follow(); // the call may have ended, and its last events be there
     if (this.state === "closed") this.#pc.close();
     else if (last) this.#finish(last.message);
     else if (this.state === "resuming") this.#setState("live");
