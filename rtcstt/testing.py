@@ -7,6 +7,7 @@
 * `ScriptedUpstream`: an STT that behaves as badly as you say, connection by connection. In memory it is an
   `Stt` for virtual time (`ScriptedUpstream.connect`); with `listening()` it is a real WebSocket server on
   loopback.
+* `Flaky`: a real STT whose connections die.
 * `ScriptedCaller`: RTP packets with loss, jitter, mute, DTX and hang-up.
 
     upstream = ScriptedUpstream(Visit(drop_after_audio_s=1.5), Visit())
@@ -38,6 +39,7 @@ from rtcstt import wire
 from rtcstt.errors import CallerError, ConnectionLost, UpstreamError
 from rtcstt.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.rtp import Packet
+from rtcstt.upstream import Connection, Stt
 
 T = TypeVar("T")
 
@@ -682,6 +684,55 @@ class _Session:
         self._visited.ended = "closed"
         await self._pipe.close(1000)
         return False
+
+
+# -- the way to a good STT ---------------------------------------------------------------------------
+
+
+class Flaky:
+    """A real STT behind a bad line: its first connections die after so many seconds of audio, each."""
+
+    def __init__(self, stt: Stt, *after_audio_s: float) -> None:
+        self._stt = stt
+        self._after = deque(after_audio_s)
+
+    @property
+    def name(self) -> str:
+        return self._stt.name
+
+    async def connect(self, handshake: wire.Handshake) -> Connection:
+        connection = await self._stt.connect(handshake)
+        return _DyingConnection(connection, self._after.popleft()) if self._after else connection
+
+
+class _DyingConnection:
+    def __init__(self, connection: Connection, after_audio_s: float) -> None:
+        self._connection = connection
+        self._left = round(after_audio_s * SAMPLE_RATE) * 2
+        self._dead = asyncio.Event()
+
+    async def send(self, data: str | bytes) -> None:
+        if isinstance(data, bytes):
+            self._left -= len(data)
+        if self._left < 0:
+            self._dead.set()
+            raise ConnectionLost(1006)
+        await self._connection.send(data)
+
+    async def recv(self) -> str | bytes:
+        tasks = asyncio.ensure_future(self._connection.recv()), asyncio.ensure_future(self._dead.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._dead.is_set():
+                raise ConnectionLost(1006)
+            return await tasks[0]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self._connection.close()
 
 
 # -- a caller ----------------------------------------------------------------------------------------

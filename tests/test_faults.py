@@ -6,14 +6,21 @@ The audio carries its words (`rtcstt.testing.speech`), so that the counts are ex
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import random
-from collections.abc import Awaitable, Callable
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
 from rtcstt import wire
-from rtcstt.testing import Oracle, ScriptedUpstream, Visit, play, silence, speech, transcript
+from rtcstt.errors import EngineError
+from rtcstt.joining import words
+from rtcstt.testing import Flaky, Oracle, ScriptedUpstream, Visit, play, silence, speech, transcript
 from rtcstt.transcription import Outgoing
 from rtcstt.upstream import Cartesia, Limits, Stream
 
@@ -278,3 +285,65 @@ async def test_real_time_helper_keeps_the_pace() -> None:
         assert asyncio.get_running_loop().time() - begin >= len(speech("one two")) / 16000 - 0.01
         await talk.stream.close()
     assert transcript(talk.events) == "one two"
+
+
+# -- real speech, the embedded recogniser behind real sockets -----------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def embedded_server() -> AsyncIterator[str]:
+    """The embedded recogniser on loopback, as `rtcstt stt` serves it."""
+    from aiohttp import web
+
+    from rtcstt.embedded import Embedded
+    from rtcstt.embedded.auth import Keys
+    from rtcstt.embedded.server import add_routes
+
+    embedded = Embedded()
+    try:
+        await embedded.preload()
+    except EngineError as error:
+        pytest.skip(str(error))
+    app = web.Application()
+    add_routes(app, embedded.preload, Keys())
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+        await embedded.close()
+
+
+async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
+    """Words are compared with those of a call that nothing happened to. The recogniser may hear another
+    word the second time, so words may differ, but none may be missing and none come twice."""
+    with wave.open(str(shared_data / "jfk.wav")) as file:
+        audio = np.frombuffer(file.readframes(10**9), np.int16)
+    audio = np.concatenate([audio, silence(1.0)])
+
+    async def killed(url: str, *after_s: float) -> list[Outgoing]:
+        events: list[Outgoing] = []
+        stream = Stream(Flaky(Cartesia(base_url=url), *after_s), on_event=events.append, seed=0)
+        stream.start()
+        await play(stream, audio)
+        await stream.close()
+        return events
+
+    dice = random.Random(11)
+    async with embedded_server() as url:
+        kills = [[dice.uniform(0.5, 11.0)] for _ in range(4)] + [[2.0, 1.0]]
+        whole, *broken = await asyncio.gather(killed(url), *(killed(url, *after) for after in kills))
+    spoken = [word.key for word in words(transcript(whole))]
+    assert len(spoken) >= 20
+    for events in broken:
+        heard = [word.key for word in words(transcript(events))]
+        assert sum(event.type == "stt.recovered" for event in events) >= 1
+        changes = difflib.SequenceMatcher(None, spoken, heard, autojunk=False).get_opcodes()
+        uneven = [
+            (spoken[a:b], heard[c:d]) for kind, a, b, c, d in changes if kind != "equal" and b - a != d - c
+        ]
+        # "can not" for "cannot" is no loss
+        assert sum(abs(len(old) - len(new)) for old, new in uneven) <= 1, (spoken, heard)
