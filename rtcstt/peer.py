@@ -207,7 +207,6 @@ class Attachment:
         self.ears = Ears(pc, call)
         self.channels = Channels(pc, call) if channels else None
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.hung_up = False
         pc.on("connectionstatechange", self._on_state)
         self._on_state()
 
@@ -242,8 +241,6 @@ class Attachment:
     def _on_state(self) -> None:
         log.debug("connection %s, ICE %s", self._pc.connectionState, self._pc.iceConnectionState)
         if self._pc.connectionState in ("failed", "closed"):
-            # DTLS ends with a goodbye while ICE stands; when the network went, ICE has ended first.
-            self.hung_up = self._pc.iceConnectionState in ("connected", "completed")
             self.lose(f"connection {self._pc.connectionState}")
 
 
@@ -281,11 +278,6 @@ class Peer:
     def hung_up(self) -> bool:
         """Whether the caller has closed the connection, rather than having lost it."""
         return self._attached.ears.goodbye
-
-    @property
-    def hung_up(self) -> bool:
-        """Whether the caller ended the connection himself, rather than lost it."""
-        return self._attached.hung_up
 
     def stats(self) -> dict[str, Any]:
         channels = self._attached.channels
