@@ -499,8 +499,9 @@ class Stream:
         error = next(iter(_errors(pumps)), ConnectionLost(1006))
         if isinstance(error, RemoteProtocolError):
             error = UpstreamError(f"protocol error: {error}")
-        if not isinstance(error, UpstreamError):
-            raise error
+        if not isinstance(error, UpstreamError):  # a bug here: the call must not pay for it
+            _log.error("x the stream to the STT failed", exc_info=error)
+            error = UpstreamError("internal error")
         if error.retryable:
             self._failed(error)
         else:

@@ -219,6 +219,21 @@ def test_what_the_ring_loses_is_said() -> None:
     assert heard[0] == "w0" and heard[-1] == "w119" and len(heard) == len(set(heard))
 
 
+def test_a_bug_in_a_connection_is_a_reconnect(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(ScriptedUpstream):
+        async def connect(self, handshake: wire.Handshake) -> object:  # type: ignore[override]
+            connection = await super().connect(handshake)
+            if len(self.visited) == 1:
+                connection.recv = None  # type: ignore[assignment, method-assign]
+            return connection
+
+    upstream = Broken()
+    call = run(c := Call(upstream), upstream, talk=said(c))
+    assert transcript(call.events) == WORDS
+    assert call.fields("stt.reconnecting")[0]["reason"] == "internal error"
+    assert "failed" in caplog.text and "best" not in caplog.text
+
+
 # -- pace --------------------------------------------------------------------------------------------
 
 
