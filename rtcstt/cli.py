@@ -31,6 +31,7 @@ COMMANDS = {
     "models": ("rtcstt.embedded.models", "list the recogniser's models; fetch the missing ones"),
     "doctor": ("rtcstt.doctor", "say what is wrong: UDP, STUN and TURN, the STT, the recogniser"),
 }
+SERVERS = ("serve", "stt")
 
 
 class Command(Protocol):
@@ -44,7 +45,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args, command = _parse(words)
-    _set_up_logging(verbose=args.verbose)
+    _set_up_logging(verbose=args.verbose, server=args.command in SERVERS)
     try:
         return command.run(args)
     except ConfigError as error:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     parser = argparse.ArgumentParser(prog="rtcstt", description="Live WebRTC calls into text.")
     parser.add_argument("--version", action="version", version=f"rtcstt {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more than the lifecycle of calls")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what goes on inside")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if word in COMMANDS), None)
     command: Command | None = None
@@ -75,9 +76,11 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     return args, command
 
 
-def _set_up_logging(*, verbose: bool) -> None:
+def _set_up_logging(*, verbose: bool, server: bool) -> None:
+    """To stderr. Servers tell the lifecycle of calls; other commands have their own output."""
+    quiet = logging.INFO if server else logging.WARNING
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
+        level=logging.DEBUG if verbose else quiet,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if not verbose:

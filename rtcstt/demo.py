@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
 from rich.console import Console
 
 from rtcstt.caller import Caller
 from rtcstt.errors import ConfigError
 from rtcstt.recording import PACKET_S, Network, opus_packets, read
+from rtcstt.server.command import application
+from rtcstt.server.settings import Settings
 
 REFERENCE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
@@ -30,6 +33,7 @@ REFERENCE = (
 )
 """What is said in the default recording: Charles Dickens, A Tale of Two Cities, 1859."""
 
+TAIL = 60  # characters of a growing text that are shown
 AFTER_S = 2.0  # silence after the recording, so that its last turn ends by itself
 
 
@@ -95,7 +99,7 @@ def end_delays_s(events: Sequence[dict[str, Any]]) -> list[float]:
 async def _demo(path: Path, reference: str | None, network: Network) -> int:
     show = Console(highlight=False, markup=False, soft_wrap=True)
     packets = opus_packets(read(path))
-    show.print(f"Recording: {path.name}, {len(packets) * PACKET_S:.1f} s. It plays in real time.")
+    show.print(f"Recording: {path.name}, {len(packets) * PACKET_S:.1f} s; it plays in real time.")
     async with _server(show) as url:
         caller = Caller(packets, network=network, loopback=True)
         printing = asyncio.create_task(_print_turns(caller, show))
@@ -115,13 +119,26 @@ async def _demo(path: Path, reference: str | None, network: Network) -> int:
 
 @asynccontextmanager
 async def _server(show: Console) -> AsyncIterator[str]:
-    yield ""
+    """A server as `rtcstt serve` runs it, on a free port; yields its door."""
+    settings = Settings(port=0, max_calls=1)
+    async with application(settings, {}) as app:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+            address = f"http://{settings.host}:{runner.addresses[0][1]}"
+            show.print(f"Server: {address}, with the embedded recogniser. Times are seconds of audio.\n")
+            yield f"{address}/offer"
+        finally:
+            await runner.cleanup()
 
 
 async def _print_turns(caller: Caller, show: Console) -> None:
     async for event in caller.events():
         if event["type"].startswith(("turn.", "audio.", "stt.", "error", "session.")):
             text = event.get("transcript") or event.get("message") or ""
+            if event["type"] != "turn.end" and len(text) > TAIL:
+                text = "..." + text[-TAIL:]
             show.print(f"{event['time']:7.2f}  {event['type']:<15} {text}".rstrip())
 
 
@@ -137,5 +154,6 @@ def _report(show: Console, events: Sequence[dict[str, Any]], reference: str | No
             f"longest {max(delays):.2f} s, {len(delays)} turns"
         )
     for track in events[-1].get("tracks", []) if events else []:
-        show.print(f"Audio in ms: {track}")
+        amounts = {name: ms for name, ms in track["ledger"].items() if isinstance(ms, float) and ms}
+        show.print("Audio: " + ", ".join(f"{ms / 1000:.2f} s {name}" for name, ms in amounts.items()))
     show.print("\nTo speak yourself: rtcstt serve, then open http://127.0.0.1:8080 in a browser.")

@@ -85,8 +85,10 @@ class Fate:
     def next_delay_s(self) -> float | None:
         """Seconds that the next packet is held up, None when it is lost."""
         network = self._network
+        if network.loss >= 1:
+            return None
         recover = 1 / max(network.burst, 1.0)
-        fail = min(1.0, network.loss * recover / (1 - network.loss)) if network.loss < 1 else 1.0
+        fail = min(1.0, network.loss * recover / (1 - network.loss))
         chance = self._random.random()
         self._losing = chance >= recover if self._losing else chance < fail
         delay = self._random.random() * network.jitter_ms / 1000

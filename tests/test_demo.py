@@ -1,12 +1,18 @@
-"""The demo's reckoning; the whole demo runs in `make demo` and in the server's tests."""
+"""The demo, and its reckoning."""
 
 from __future__ import annotations
+
+import re
+import wave
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtcstt import cli
 from rtcstt.demo import REFERENCE, WordErrors, bundled_recording, end_delays_s, transcript, word_errors
+from rtcstt.recording import read
 
 words = st.lists(st.sampled_from(["it", "was", "the", "best"]), max_size=8)
 
@@ -43,6 +49,19 @@ def test_turns_are_joined_verbatim() -> None:
     ]
     assert transcript(events) == "It was. The best."
     assert end_delays_s(events) == [0.5]
+
+
+def test_a_call_becomes_its_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole demo, on the first sentence of its recording."""
+    with wave.open(str(tmp_path / "short.wav"), "wb") as short:
+        short.setparams((1, 2, 16000, 0, "NONE", ""))
+        short.writeframes(read(bundled_recording(), 16000)[: 5 * 16000].tobytes())
+    assert cli.main(["demo", str(tmp_path / "short.wav")]) == 0
+    shown = capsys.readouterr().out
+    turns = [name for name in re.findall(r"turn\.(start|end)", shown.split("Transcript:")[0])]
+    assert turns == ["start", "end"] * (len(turns) // 2)
+    assert "it was the worst of times" in shown.split("Transcript:")[1].lower()
+    assert "rtcstt serve" in shown
 
 
 def test_the_default_recording_is_there_with_its_words() -> None:

@@ -1,0 +1,95 @@
+"""The test caller through the doors of a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from rtcstt.caller import Caller
+from rtcstt.doors import open_door
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.recording import Fate, Network, opus_packets, read
+from rtcstt.server.command import application
+from rtcstt.server.settings import Settings
+from rtcstt.testing import ScriptedUpstream
+
+HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
+
+
+@asynccontextmanager
+async def server(**options: object) -> AsyncIterator[str]:
+    async with ScriptedUpstream() as upstream, upstream.listening() as stt:
+        settings = Settings(port=0, stt=stt, **options)  # type: ignore[arg-type]
+        async with application(settings, {}) as app:
+            runner = web.AppRunner(app, shutdown_timeout=0.5)
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            finally:
+                await runner.cleanup()
+
+
+@pytest.mark.parametrize("door", ["/offer", "/whip"])
+@pytest.mark.parametrize("channel", [True, False])
+async def test_events_come_over_the_channel_or_by_http(door: str, channel: bool) -> None:
+    async with server() as url:
+        caller = Caller(HALF_SECOND, loopback=True, channel=channel)
+        await caller.dial(url + door)
+        assert caller.call
+        await caller.played()
+        await caller.hang_up()
+        types = [event["type"] async for event in caller.events()]
+        assert (types[0], types[-1]) == ("session.start", "session.end")
+        assert caller.started is not None
+
+
+async def test_a_token_is_shown_and_its_lack_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("secret\n")
+    async with server(token_file=tmp_path / "tokens") as url:
+        stranger = Caller(HALF_SECOND, loopback=True)
+        with pytest.raises(CallerError) as refusal:
+            await stranger.dial(url + "/offer")
+        assert refusal.value.status == 401
+        await stranger.close()
+        friend = Caller(HALF_SECOND, loopback=True, channel=False)
+        await friend.dial(url + "/whip", token="secret")
+        await friend.hang_up()
+        assert friend.received[-1][1]["type"] == "session.end"
+
+
+async def test_what_is_no_server_is_said() -> None:
+    with pytest.raises(ConfigError, match="is not the URL of a server"):
+        open_door("localhost:8080")
+    caller = Caller(HALF_SECOND, loopback=True)
+    with pytest.raises(CallerError, match="127.0.0.1:9"):
+        await caller.dial("http://127.0.0.1:9/offer")
+    await caller.close()
+    await caller.close()
+
+
+def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read audio"):
+        read(tmp_path / "none.wav")
+    (tmp_path / "text.wav").write_text("not audio")
+    with pytest.raises(ConfigError, match="cannot read audio"):
+        read(tmp_path / "text.wav")
+
+
+@pytest.mark.parametrize(("loss", "burst"), [(0.0, 1), (0.05, 1), (0.2, 3), (1.0, 1)])
+def test_loss_is_what_was_asked_for(loss: float, burst: float) -> None:
+    network = Network(loss=loss, burst=burst, jitter_ms=20, seed=1)
+    fate, again = Fate(network), Fate(network)
+    delays = [fate.next_delay_s() for _ in range(20000)]
+    assert delays == [again.next_delay_s() for _ in range(20000)]
+    lost = [delay is None for delay in delays]
+    assert np.mean(lost) == pytest.approx(loss, abs=0.02)
+    runs = np.diff(np.flatnonzero(np.diff([0, *lost, 0])))[::2]
+    if 0 < loss < 1:
+        assert np.mean(runs) == pytest.approx(burst, rel=0.15)
+    assert all(0 <= delay <= 0.02 for delay in delays if delay is not None)
