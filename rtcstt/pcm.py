@@ -46,7 +46,8 @@ TOLERATED_S = 0.01  # lead or lack of it that is left alone
 LEAD_WINDOW_S = 1.0
 MARGIN = int(0.12 * SAMPLE_RATE)  # quiet that is kept before and after speech when lag is won back
 QUIET = 40.0  # root mean square of int16 samples; about -58 dB of full scale
-LOWEST_FLOOR = 10.0  # digital silence says nothing about the room
+LOWEST_FLOOR = 5.0  # digital silence says nothing about the room
+FLOOR_FRAMES = 200  # the noise floor is learned from so many; 4 s at 20 ms
 MAX_RUN = SAMPLE_RATE // 50
 POLL_S = 0.005  # while a chunk waits for late audio
 
@@ -162,7 +163,7 @@ class AudioClock:
         less what was injected already, and no more than leads to the present, or keeps words apart."""
         covered = min(count, self._injected)
         self._injected -= covered
-        lacking = max(2 * MARGIN, int(-self.ahead(arrival) * SAMPLE_RATE))
+        lacking = max(2 * MARGIN, round(-self.ahead(arrival) * SAMPLE_RATE))
         self._queue_silence(min(count - covered, lacking))
 
     def pull(self, now: float, delay: float = 0.0, *, expects_nothing: bool = False) -> list[Chunk]:
@@ -174,8 +175,9 @@ class AudioClock:
         chunks = []
         while (due := self._due()) <= now:
             if self._queue.length < self._chunk and not (expects_nothing or self._may_fill(now)):
+                self._not_before = now  # it is the audio that is late, not the timer
                 break
-            chunks.append(self._send(self._chunk))
+            chunks.append(self._send(self._chunk, self._surplus()))
             overdue = max(due, now - MAX_LATE_PULL_S)
             self._not_before = overdue + self._chunk / SAMPLE_RATE / MAX_CATCH_UP
         return chunks
@@ -190,7 +192,7 @@ class AudioClock:
     def close(self, now: float) -> list[Chunk]:
         """All that is queued, and silence up to ``now``, at once; the last chunk may be short."""
         if self._origin is not None:
-            self._queue_silence(int(-self.ahead(now) * SAMPLE_RATE))
+            self._queue_silence(round(-self.ahead(now) * SAMPLE_RATE))
         chunks = []
         while self._queue.length:
             chunks.append(self._send(min(self._chunk, self._queue.length)))
@@ -208,13 +210,8 @@ class AudioClock:
         """Whether a chunk that lacks audio is filled: in a silence that has begun, or past the cap."""
         return self._injected > 0 or now >= self._on_time() + self._max_delay_s
 
-    def _send(self, count: int) -> Chunk:
-        surplus = int(self._lead.excess() * SAMPLE_RATE)
-        if surplus < 0 and self._queue.continues_quiet():
-            self._queue.insert_silence(-surplus)
-            self.ledger.counts[Label.SILENCE] -= surplus
-            self._lead.shift(-surplus / SAMPLE_RATE)
-        samples, missing, cut = self._queue.take(count, max(0, surplus))
+    def _send(self, count: int, surplus: int = 0) -> Chunk:
+        samples, missing, cut = self._queue.take(count, surplus)
         if cut:
             self.ledger.discard("lag", cut)
             self._lead.shift(-cut / SAMPLE_RATE)
@@ -223,6 +220,15 @@ class AudioClock:
         chunk = Chunk(samples, self.ledger.sent)
         self.ledger.sent += count
         return chunk
+
+    def _surplus(self) -> int:
+        """Samples to be discarded where it is quiet. A lack of them is made good here, if it is quiet."""
+        surplus = round(self._lead.excess() * SAMPLE_RATE)
+        if surplus < 0 and self._queue.continues_quiet():
+            self._queue.insert_silence(-surplus)
+            self.ledger.counts[Label.SILENCE] -= surplus
+            self._lead.shift(-surplus / SAMPLE_RATE)
+        return max(0, surplus)
 
     def _append(self, samples: Samples, label: Label) -> None:
         if not len(samples):
@@ -246,7 +252,7 @@ class AudioClock:
     def _resume(self, arrival: float, count: int) -> None:
         """Audio comes again after a silence: what the silence still lacks goes out before it."""
         self._injected = 0
-        self._queue_silence(int(-self.ahead(arrival) * SAMPLE_RATE) - count)
+        self._queue_silence(round(-self.ahead(arrival) * SAMPLE_RATE) - count)
 
     def _queue_silence(self, count: int) -> None:
         count = min(count, MAX_QUEUED - self._queue.length)
@@ -353,18 +359,25 @@ class _Queue:
 
 
 class _Loudness:
-    """Tells quiet from sound by level: against the noise floor, which it follows, and the loudest of late.
+    """Tells quiet from sound by level: near the noise floor, a low percentile of the last frames, and
+    far below the loudest of late.
 
     Only used to find where time may be won or lost unheard; it never decides what is speech.
     """
 
     def __init__(self) -> None:
-        self._floor = 30.0
+        self._levels: deque[float] = deque(maxlen=FLOOR_FRAMES)
+        self._frames = 0
+        self._floor = QUIET / 2
         self._peak = 300.0
 
     def is_quiet(self, samples: Samples) -> bool:
         floats = samples.astype(np.float32)
         level = math.sqrt(float(np.vdot(floats, floats)) / len(floats))
-        self._floor = max(min(level, self._floor * 1.004), LOWEST_FLOOR)
         self._peak = max(level, self._peak * 0.999)
-        return level <= QUIET or (level < 1.8 * self._floor and level < 0.1 * self._peak)
+        if level >= LOWEST_FLOOR:
+            self._levels.append(level)
+        self._frames += 1
+        if self._frames % 10 == 0 and self._levels:
+            self._floor = sorted(self._levels)[len(self._levels) // 10]
+        return level <= QUIET or level < min(2 * self._floor, 0.1 * self._peak)
