@@ -1,0 +1,68 @@
+"""An STT that transcribes nothing, and times what it gets.
+
+    python -m benchmarks.null_stt --port 9100
+
+Speaks just enough of /stt/turns/websocket for a client to stream pcm_s16le at 16 kHz. When it is
+terminated it prints one JSON object per connection: the audio that came after the first of it,
+in s; the first and last time that some came, and the times at which tones began, on the machine's
+monotonic clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from websockets.asyncio.server import ServerConnection, serve
+
+from benchmarks.tones import Ear
+from rtcstt.pcm import SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class Stream:
+    audio_s: float = 0.0  # without that of the first message, so that it is what came in last - first
+    first: float | None = None
+    last: float | None = None
+    onsets: list[float] = field(default_factory=list)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    streams: list[Stream] = []
+
+    async def listen(websocket: ServerConnection) -> None:
+        stream, ear = Stream(), Ear()
+        streams.append(stream)
+        await websocket.send(json.dumps({"type": "connected", "request_id": "null"}))
+        async for message in websocket:
+            if isinstance(message, str):
+                if "close" in message:
+                    return
+                continue
+            now = time.monotonic()
+            if stream.first is None:
+                stream.first = now
+            else:
+                stream.audio_s += len(message) / 2 / SAMPLE_RATE
+            stream.last = now
+            if ear.hears_onset(np.frombuffer(message, np.int16)):
+                stream.onsets.append(now)
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with serve(listen, "127.0.0.1", port, compression=None, max_size=None):
+        await stop.wait()
+        for stream in streams:
+            print(json.dumps(asdict(stream)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
