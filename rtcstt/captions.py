@@ -12,9 +12,11 @@ import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rtcstt.feed import Event
+if TYPE_CHECKING:
+    from rtcstt.feed import Event
+
 
 LINE = 42  # characters
 LINES = 2
