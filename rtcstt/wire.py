@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
@@ -103,7 +104,7 @@ def turn_settings(values: Any) -> TurnSettings:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Once, on connect; a client need not wait for it before it sends audio."""
+    """Turns endpoint: once, on connect; a client need not wait for it before it sends audio."""
 
     type: ClassVar[str] = "connected"
     request_id: str | None = None
@@ -298,7 +299,9 @@ def decode_server(text: str | bytes) -> ServerMessage:
     hints = _HINTS[message]
     known = {name: value for name, value in values.items() if name in hints and value is not None}
     for name, value in known.items():
-        if not isinstance(value, _plain(hints[name])):
+        if not isinstance(value, _plain(hints[name])) or (
+            isinstance(value, bool) and hints[name] is not bool
+        ):
             raise RemoteProtocolError(f"{kind} with a {name} of type {type(value).__name__}")
     missing = _REQUIRED[message] - known.keys()
     if missing:
@@ -333,7 +336,9 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
     if isinstance(text, bytes):
         raise RemoteProtocolError("a binary message where JSON text was due")
     try:
-        values = json.loads(text, parse_constant=_no_constant)
+        values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        if "\\u" in text:  # the only way in for half of a surrogate pair, which no socket or file takes
+            json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError("a message that is not JSON") from error
     if not isinstance(values, dict):
@@ -343,6 +348,15 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")  # NaN and Infinity, which Python would take
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(
+            "a number that JSON readers disagree on"
+        )  # 1e999, which would be sent on as Infinity
+    return number
 
 
 def _plain(hint: Any) -> Any:
@@ -491,7 +505,7 @@ class ManualServer:
     def send(self, message: ServerMessage) -> str:
         if self.done:
             raise LocalProtocolError(f"{message.type} after done")
-        if isinstance(message, TurnMessage):
+        if isinstance(message, TurnMessage | Connected):
             raise LocalProtocolError(f"{message.type} on the manual endpoint")
         if isinstance(message, FlushDone):
             if not self.flushes_due:
@@ -546,7 +560,7 @@ class Handshake:
         pairs = [("model", self.model), ("encoding", self.encoding), ("sample_rate", str(self.sample_rate))]
         pairs += [("keyterm", term) for term in self.keyterms]
         if self.endpoint == "turns":
-            pairs += [(f"turn_{name}", f"{value:g}") for name, value in self.turn.as_dict().items()]
+            pairs += [(f"turn_{name}", _plain_number(value)) for name, value in self.turn.as_dict().items()]
         optional = ("language", "min_volume", "max_silence_duration_secs")
         values = ((name, getattr(self, name)) for name in optional if self.endpoint == "manual")
         return pairs + [(name, f"{value}") for name, value in values if value is not None]
@@ -609,6 +623,11 @@ def _sample_rate(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not low <= int(text[:9]) <= high:
         raise bad_request(f"sample_rate must be a whole number of Hz from {low} to {high}.")
     return int(text)
+
+
+def _plain_number(value: float) -> str:
+    """The shortest text that reads back the same; 900 rather than 900.0."""
+    return repr(int(value) if value == int(value) else value)
 
 
 def _turn(values: Mapping[str, str]) -> TurnSettings:

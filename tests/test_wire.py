@@ -55,6 +55,10 @@ def test_a_server_message_survives_the_wire(message: wire.ServerMessage) -> None
         '{"type": "transcript", "text": "a"}',
         '{"type": "transcript", "text": "a", "is_final": "yes"}',
         '{"type": "error", "title": "t", "message": NaN}',
+        '{"type": "turn.start", "level": 1e999}',
+        '{"type": "turn.update", "transcript": "\\ud800"}',
+        '{"type": "error", "title": "t", "message": "m", "status_code": true}',
+        '{"type": "transcript", "text": "a", "is_final": 1}',
         b'{"type": "turn.start"}',
     ],
 )
@@ -114,6 +118,18 @@ def test_errors_and_unknown_messages_may_come_at_any_time() -> None:
     )
     error = client.receive_text('{"type": "error", "title": "t", "message": "m", "status_code": 500}')
     assert isinstance(error, wire.Error) and error.status_code == 500
+
+
+def test_escaped_characters_arrive() -> None:
+    message = wire.decode_server('{"type": "turn.update", "transcript": "\\ud83d\\ude00 \\u00e9"}')
+    assert message == wire.TurnUpdate("\U0001f600 \u00e9")
+
+
+def test_only_the_turns_endpoint_says_connected() -> None:
+    assert wire.TurnsServer().send(wire.Connected("a"))
+    with pytest.raises(LocalProtocolError):
+        wire.ManualServer().send(wire.Connected("a"))
+    wire.ManualClient().receive_text(wire.encode(wire.Connected("a")))  # from others it is taken
 
 
 def test_manual_endpoint_answers_each_finalize_once_and_ends_with_done() -> None:
@@ -192,11 +208,28 @@ def test_wrong_turn_settings_are_refused(turn: object) -> None:
         encoding=st.sampled_from(list(wire.ENCODINGS)),
         sample_rate=st.integers(8000, 48000),
         keyterms=st.lists(TEXT, max_size=5).map(tuple),
-        turn=st.builds(wire.TurnSettings, end_timeout_ms=st.none() | st.integers(640, 11200)),
+        turn=st.builds(
+            wire.TurnSettings,
+            start_threshold=st.none() | st.floats(0.81, 0.9),
+            end_threshold=st.none() | st.floats(0.05, 0.39),
+            end_timeout_ms=st.none() | st.integers(640, 11200) | st.floats(640, 11200),
+        ),
     )
 )
 def test_a_handshake_survives_its_query(handshake: wire.Handshake) -> None:
     assert wire.Handshake.parse("turns", handshake.query()) == handshake
+
+
+def test_a_manual_handshake_survives_its_query() -> None:
+    handshake = wire.Handshake(
+        endpoint="manual", model="ink-whisper", language="en", min_volume=0.1, max_silence_duration_secs=2.5
+    )
+    assert wire.Handshake.parse("manual", handshake.query()) == handshake
+
+
+def test_whole_numbers_stand_in_the_query_as_such() -> None:
+    handshake = wire.Handshake(endpoint="turns", turn=wire.TurnSettings(end_timeout_ms=900.0))
+    assert ("turn_end_timeout_ms", "900") in handshake.query()
 
 
 def test_the_older_page_has_defaults() -> None:
