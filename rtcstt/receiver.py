@@ -14,6 +14,7 @@ from rtcstt.rtp import Cause, Codec, Frame, Gap, Packet, Playout
 STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its announcement was lost
 PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
+PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01
 
 
@@ -48,7 +49,7 @@ class AudioReceiver:
         """When audio last came."""
         self._stalled_since: float | None = None
         self._signals: list[Stalled | Resumed] = []
-        self._is_rtp = False
+        self._pcm_delay_s: float | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -64,15 +65,17 @@ class AudioReceiver:
         self._playout.codecs = codecs
 
     def push(self, packet: Packet, now: float) -> None:
-        self._is_rtp = True
+        self._pcm_delay_s = None
         known = self._playout.push(packet, now)
         if known and (packet.payload or self._stalled_since is None):  # keep-alives end no stall
             self._heard(now)
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
+        duration_s = len(samples) / SAMPLE_RATE
         if self._clock.origin is None:
-            self._clock.begin(now - len(samples) / SAMPLE_RATE)
+            self._clock.begin(now - duration_s)
+        self._pcm_delay_s = max(self._pcm_delay_s or 0.0, PCM_DELAY_S, PCM_DELAY_S + duration_s - PACKET_S)
         self._clock.push(samples, Label.RECEIVED, now)
         self._heard(now)
 
@@ -81,7 +84,7 @@ class AudioReceiver:
         while (item := self._playout.pop(now)) is not None:
             self._take(item)
         self._watch(now)
-        delay = self._playout.delay if self._is_rtp else PCM_DELAY_S
+        delay = self._playout.delay if self._pcm_delay_s is None else self._pcm_delay_s
         return self._clock.pull(now, delay, expects_nothing=self._playout.paused)
 
     def next_due(self, now: float) -> float:

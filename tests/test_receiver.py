@@ -1,0 +1,439 @@
+"""A whole track in virtual time: packets through a network, chunks to the STT."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcstt.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
+from rtcstt.receiver import AudioReceiver, Resumed, Stalled
+from rtcstt.rtp import Codec, Packet
+
+# L16 at 16 kHz decodes to itself, so that every sample can be told.
+L16 = Codec("L16", 16000)
+CODECS = {96: L16, 0: Codec("PCMU", 8000), 13: Codec("CN", 8000), 111: Codec("opus", 48000, 2)}
+FRAME = 320
+LOUD_FROM = 2000
+START = 10.0
+
+Arrivals = list[tuple[float, Packet]]
+
+
+def loud(mark: int, count: int = FRAME) -> bytes:
+    """Sound of the amplitude ``LOUD_FROM + mark``."""
+    samples = np.full(count, LOUD_FROM + mark, ">i2")
+    samples[1::2] *= -1
+    return samples.tobytes()
+
+
+def quiet(count: int = FRAME) -> bytes:
+    return (np.arange(count) % 2 * 12).astype(">i2").tobytes()
+
+
+def packet(i: int, payload: bytes | None = None, *, frame: int = FRAME, **fields: int) -> Packet:
+    values = {"ssrc": 7, "sequence": (65000 + i) & 0xFFFF, "timestamp": (i * frame - 99) & 0xFFFFFFFF}
+    values |= {"payload_type": 96} | fields
+    return Packet(payload=loud(i, frame) if payload is None else payload, **values)
+
+
+def stream(
+    count: int, *, frame: int = FRAME, payload: Callable[[int], bytes | None] = lambda i: None
+) -> Arrivals:
+    return [(START + i * frame / SAMPLE_RATE, packet(i, payload(i), frame=frame)) for i in range(count)]
+
+
+def shaken(arrivals: Arrivals, *, jitter: float = 0.0, loss: float = 0.0, seed: int = 1) -> Arrivals:
+    chance = random.Random(seed)
+    return [(at + jitter * chance.random(), p) for at, p in arrivals if chance.random() >= loss]
+
+
+@dataclass
+class Heard:
+    """What came of a call."""
+
+    end: float
+    receiver: AudioReceiver
+    chunks: list[tuple[float, Chunk]] = field(default_factory=list)
+    signals: list[tuple[float, Stalled | Resumed]] = field(default_factory=list)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.receiver.ledger
+
+    @property
+    def sound(self) -> Samples:
+        return np.concatenate([chunk.samples for _, chunk in self.chunks] or [np.zeros(0, np.int16)])
+
+    def marks(self) -> set[int]:
+        """Every frame that is there; concealment before it may blend into its first samples."""
+        levels, counts = np.unique(np.abs(self.sound.astype(int)), return_counts=True)
+        marks = zip(levels - LOUD_FROM, counts, strict=True)
+        return {int(mark) for mark, count in marks if mark >= 0 and count >= FRAME // 2}
+
+    def latency(self) -> dict[int, float]:
+        """For each mark, from its packet's sending to the leaving of its first sample."""
+        found: dict[int, float] = {}
+        for at, chunk in self.chunks:
+            for level in np.unique(np.abs(chunk.samples.astype(int))):
+                if level >= LOUD_FROM:
+                    mark = int(level) - LOUD_FROM
+                    found.setdefault(mark, at - START - mark * FRAME / SAMPLE_RATE)
+        return found
+
+    def check(self, *, chunk_ms: int, lag_s: float = 0.0) -> None:
+        """What holds for every call: contiguous, never faster than real time, as long as the call, and
+        every sample accounted for."""
+        start, origin = 0, self.receiver.origin
+        for at, chunk in self.chunks:
+            assert chunk.start == start
+            start += len(chunk.samples)
+            if at < self.end:
+                assert origin is not None
+                assert len(chunk.samples) == chunk_ms * 16
+                assert start <= (at - origin) * SAMPLE_RATE + 1
+        assert start == self.ledger.sent
+        values = self.ledger.as_dict()
+        came = sum(float(values[label.value]) for label in Label)  # type: ignore[arg-type]
+        assert came == float(values["sent"]) + float(values["discarded"])  # type: ignore[arg-type]
+        if origin is not None:
+            assert start / SAMPLE_RATE == pytest.approx(self.end - origin + lag_s, abs=chunk_ms / 1000 + 1e-6)
+
+
+def call(
+    arrivals: Iterable[tuple[float, Packet]],
+    end: float,
+    *,
+    chunk_ms: int = 20,
+    tick: Callable[[], float] = lambda: 0.0,
+    codecs: Mapping[int, Codec] = CODECS,
+) -> Heard:
+    """Push packets as they arrive, pull when due (or ``tick`` seconds later), close at ``end``."""
+    receiver = AudioReceiver(codecs, chunk_ms=chunk_ms)
+    heard = Heard(end, receiver)
+    pending = sorted(((at, p) for at, p in arrivals if at < end), key=lambda pair: pair[0], reverse=True)
+    due = math.inf
+    while pending or due < end:
+        if pending and pending[-1][0] <= due:
+            now, arrived = pending.pop()
+            receiver.push(arrived, now)
+            if due < math.inf:
+                continue
+        else:
+            now = due
+            heard.chunks += [(now, chunk) for chunk in receiver.pull(now)]
+            heard.signals += [(now, signal) for signal in receiver.signals()]
+        due = max(now, receiver.next_due(now)) + tick()
+    heard.chunks += [(end, chunk) for chunk in receiver.close(end)]
+    return heard
+
+
+def after(count: int, frame: int = FRAME) -> float:
+    return START + count * frame / SAMPLE_RATE
+
+
+class TestGoodNetwork:
+    @pytest.mark.parametrize("chunk_ms", [20, 100, 200])
+    def test_all_arrives_in_time(self, chunk_ms: int) -> None:
+        heard = call(stream(500), after(500), chunk_ms=chunk_ms)
+        heard.check(chunk_ms=chunk_ms)
+        assert heard.marks() == set(range(500))
+        assert heard.signals == []
+        assert heard.ledger.discarded == {}
+        steps = np.diff([at for at, _ in heard.chunks if START + 1 < at < heard.end])
+        assert steps == pytest.approx(chunk_ms / 1000)
+
+    def test_latency(self) -> None:
+        delays = sorted(call(stream(500), after(500)).latency().values())
+        assert delays[250] <= 0.010
+        assert delays[490] <= 0.090  # at the start, where earlier packets may still come
+
+    @pytest.mark.parametrize("frame", [160, 640, 960, 1920])
+    def test_packet_times(self, frame: int) -> None:
+        heard = call(stream(100, frame=frame), after(100, frame), chunk_ms=100)
+        heard.check(chunk_ms=100)
+        assert heard.ledger.counts[Label.RECEIVED] == 100 * frame
+
+    def test_narrowband_through_the_resampler(self) -> None:
+        arrivals = [
+            (START + 0.02 * i, packet(i, b"\x90" * 160, frame=160, payload_type=0)) for i in range(500)
+        ]
+        heard = call(arrivals, after(500), chunk_ms=20)
+        heard.check(chunk_ms=20)
+        assert heard.ledger.counts[Label.RECEIVED] == 500 * FRAME
+
+    def test_an_hour_in_seconds(self) -> None:
+        """In packets of 120 ms; the sender's clock is 100 ppm fast and the network rough."""
+        arrivals = [
+            (START + (at - START) / 1.0001, p)
+            for at, p in stream(30_000, frame=1920, payload=lambda i: quiet(1920) if i % 20 > 14 else None)
+        ]
+        arrivals = [(at, p) for at, p in arrivals]
+        end = START + 3600 / 1.0001
+        heard = call(shaken(arrivals, jitter=0.02), end, chunk_ms=100)
+        heard.check(chunk_ms=100)
+        assert heard.receiver.stats()["lag_ms"] < 50
+        assert heard.receiver.stats()["late"] == 0
+
+
+class TestBadNetwork:
+    @pytest.mark.parametrize("loss", [0.01, 0.02, 0.05, 0.1, 0.2])
+    @pytest.mark.parametrize("jitter", [0.0, 0.03, 0.08])
+    def test_no_good_packet_is_thrown_away(self, loss: float, jitter: float) -> None:
+        sent = stream(1000)
+        arrivals = shaken(sent, loss=loss, jitter=jitter)
+        heard = call(arrivals, after(1006))
+        heard.check(chunk_ms=20)
+        assert heard.receiver.stats()["late"] == 0
+        assert heard.ledger.counts[Label.RECEIVED] == len(arrivals) * FRAME
+        assert heard.marks() >= {(p.sequence - 65000) & 0xFFFF for _, p in arrivals}
+
+    def test_latency_with_loss(self) -> None:
+        heard = call(shaken(stream(1500), loss=0.02), after(1500))
+        delays = sorted(heard.latency().values())
+        assert delays[len(delays) // 2] <= 0.025
+        assert delays[int(0.95 * len(delays))] <= 0.06
+
+    def test_latency_with_jitter(self) -> None:
+        """No later than the slowest packets, the margin and what the first packet was late."""
+        heard = call(shaken(stream(1500), jitter=0.03), after(1502))
+        delays = sorted(heard.latency().values())
+        assert delays[len(delays) // 2] <= 0.075
+
+    def test_nothing_is_inserted_into_late_speech(self) -> None:
+        """One packet in fifty is 150 ms late: far more than any before, less than the cap."""
+        arrivals = [(at + 0.15 * (i % 50 == 49), p) for i, (at, p) in enumerate(stream(320))]
+        heard = call(arrivals, after(320))
+        heard.check(chunk_ms=20)
+        assert heard.ledger.counts[Label.SILENCE] <= 1.5 * FRAME  # the end of the call
+        assert heard.ledger.discarded == {}
+
+    def test_a_burst_after_a_stall(self) -> None:
+        """Words are sent late; the pauses between them give the time back."""
+        talk = stream(1500, payload=lambda i: quiet() if i % 50 >= 25 else None)
+        arrivals = [(max(at, START + 6) if at > START + 4 else at, p) for at, p in talk]
+        heard = call(arrivals, after(1500), chunk_ms=100)
+        heard.check(chunk_ms=100)
+        assert heard.marks() == {i for i in range(1500) if i % 50 < 25}
+        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
+        assert heard.latency()[1474] < 0.15
+
+    def test_a_stall_whose_packets_are_lost(self) -> None:
+        arrivals = [(at, p) for at, p in stream(500) if not START + 4 < at < START + 6]
+        heard = call(arrivals, after(500), chunk_ms=100)
+        heard.check(chunk_ms=100)
+        # 100 ms after the words are made up; when they come, silence has gone out for them.
+        assert heard.ledger.counts[Label.CONCEALED] <= 0.13 * SAMPLE_RATE
+        assert heard.latency()[450] < 0.11
+
+
+class TestSilence:
+    @pytest.mark.parametrize("chunk_ms", [20, 100])
+    def test_a_removed_track_that_returns(self, chunk_ms: int) -> None:
+        """`replaceTrack(null)` for 4 s: only arrival times show it."""
+        arrivals = [(at + 4 * (i >= 250), p) for i, (at, p) in enumerate(stream(500))]
+        heard = call(arrivals, after(500) + 4, chunk_ms=chunk_ms)
+        heard.check(chunk_ms=chunk_ms)
+        assert heard.marks() == set(range(500))
+        assert heard.ledger.counts[Label.SILENCE] == pytest.approx(4 * SAMPLE_RATE, abs=2 * FRAME)
+        assert heard.ledger.discarded == {}
+        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
+
+    def test_the_tail_is_out_when_packets_stop(self) -> None:
+        heard = call(stream(103), after(103) + 1.0, chunk_ms=100)
+        last = {at for at, chunk in heard.chunks if 102 in set(np.abs(chunk.samples.astype(int)) - LOUD_FROM)}
+        assert min(last) <= after(103) + 0.1 + 0.2
+
+    def dtx(self, *, jitter: float = 0.0, loss: float = 0.0) -> tuple[Arrivals, float]:
+        """Opus as browsers send it: two seconds of packets, then every 400 ms one, and a 1-byte one."""
+        arrivals: Arrivals = []
+        position = sequence = 0
+        for number in range(500):
+            for payload, passed in self.dtx_packets(number):
+                fields = {"sequence": sequence, "timestamp": position, "payload_type": 111}
+                arrivals.append((START + position / 48000, packet(0, payload, **fields)))
+                sequence += 1
+                position += passed
+        return shaken(arrivals, jitter=jitter, loss=loss), START + position / 48000
+
+    def dtx_packets(self, number: int) -> list[tuple[bytes, int]]:
+        if number % 125 < 100:
+            return [(b"\x78" + bytes(40), 960)]
+        return [(b"\x78" + bytes(30), 960), (b"\x78", 19200)]
+
+    @pytest.mark.parametrize(("jitter", "loss"), [(0, 0), (0.03, 0), (0, 0.05), (0.03, 0.05)])
+    def test_dtx(self, jitter: float, loss: float) -> None:
+        arrivals, end = self.dtx(jitter=jitter, loss=loss)
+        heard = call(arrivals, end, chunk_ms=100)
+        heard.check(chunk_ms=100)
+        assert heard.signals == []
+        assert heard.ledger.counts[Label.CONCEALED] <= len(arrivals) * loss * 1.5 * FRAME
+        if not loss:
+            silence = 100 * (19200 - 960) // 3 + (0.1 + jitter) * SAMPLE_RATE
+            assert heard.ledger.counts[Label.SILENCE] == pytest.approx(silence, abs=0.2 * SAMPLE_RATE)
+
+    def test_dtx_goes_out_evenly(self) -> None:
+        arrivals, end = self.dtx()
+        heard = call(arrivals, end, chunk_ms=20)
+        steps = np.diff([at for at, _ in heard.chunks if START + 1 < at < end])
+        assert max(steps) <= 0.0201
+
+    def test_bare_sound_without_packets(self) -> None:
+        """PCM of 100 ms at a time, with a pause."""
+        receiver = AudioReceiver({}, chunk_ms=20)
+        heard, now, due = Heard(26.0, receiver), 10.0, math.inf
+        for i in range(160):
+            now += 0.1
+            while due < now:
+                heard.chunks += [(due, chunk) for chunk in receiver.pull(due)]
+                heard.signals += [(due, signal) for signal in receiver.signals()]
+                due = receiver.next_due(due)
+            if not 50 <= i < 80:
+                receiver.push_pcm(np.frombuffer(loud(i, 1600), ">i2").astype(np.int16), now)
+                due = min(due, receiver.next_due(now))
+        heard.chunks += [(26.0, chunk) for chunk in receiver.close(26.0)]
+        heard.check(chunk_ms=20)
+        assert heard.marks() == set(range(160)) - set(range(50, 80))
+        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
+
+
+class TestSignals:
+    @pytest.mark.parametrize("chunk_ms", [20, 200])
+    def test_a_stall_is_told_within_half_a_second(self, chunk_ms: int) -> None:
+        arrivals = [(at + 4 * (i >= 250), p) for i, (at, p) in enumerate(stream(300))]
+        heard = call(arrivals, after(300) + 4, chunk_ms=chunk_ms)
+        (at, stalled), (later, resumed) = heard.signals
+        assert at <= after(249) + 0.5
+        assert stalled == Stalled(after(249))
+        assert later <= after(250) + 4 + chunk_ms / 1000
+        assert isinstance(resumed, Resumed)
+        assert resumed.stalled_s == pytest.approx(4.02)
+
+    def test_keep_alives_put_it_off_but_end_no_stall(self) -> None:
+        """An SFU that sends empty packets for a muted sender, and a gateway that sends one now and then."""
+        steady = [*stream(50), *((START + 1 + 0.02 * i, packet(50 + i, b"")) for i in range(200))]
+        assert call(steady, START + 5).signals == []
+        rare = [*stream(50), (START + 3, packet(50, b"")), (START + 5, packet(51, b""))]
+        assert [type(signal) for _, signal in call(rare, START + 6).signals] == [Stalled]
+
+    def test_comfort_noise_announces_the_pause(self) -> None:
+        sounds = [(START + 0.02 * i, packet(i, b"\x90" * 160, frame=160, payload_type=0)) for i in range(50)]
+        noise = (START + 1.0, packet(50, b"\x40", frame=160, payload_type=13))
+        assert call([*sounds, noise], START + 2.4).signals == []
+
+    def test_a_pause_that_never_ends_is_a_stall(self) -> None:
+        arrivals = [*stream(0), (START, packet(0, b"\x78" + bytes(30), payload_type=111))]
+        arrivals.append((START + 0.02, packet(1, b"\x78", frame=960, payload_type=111)))
+        assert [type(signal) for _, signal in call(arrivals, START + 5).signals] == [Stalled]
+
+
+class TestBadInput:
+    def test_bad_payloads_end_nothing(self) -> None:
+        arrivals = stream(200)
+        for i in range(50, 60):
+            arrivals[i] = (arrivals[i][0], packet(i, b"\x01"))  # half a sample
+        heard = call(arrivals, after(200))
+        heard.check(chunk_ms=20)
+        assert heard.receiver.stats()["bad_payloads"] == 10
+        assert heard.marks() >= set(range(50)) | set(range(60, 200))
+
+    def test_another_codec_in_mid_call(self) -> None:
+        narrow = [
+            (after(100 + i), packet(100 + i, b"\x90" * 160, timestamp=i * 160, payload_type=0))
+            for i in range(100)
+        ]
+        heard = call([*stream(100), *narrow], after(200))
+        heard.check(chunk_ms=20)
+        assert heard.ledger.counts[Label.RECEIVED] == 200 * FRAME
+        assert heard.receiver.stats()["codec"] is None  # closed
+
+    def test_a_sender_twice_as_fast_as_real_time(self) -> None:
+        arrivals = [(START + 0.01 * i, packet(i % 20000, sequence=i & 0xFFFF)) for i in range(9000)]
+        heard = call(arrivals, START + 90, chunk_ms=100)
+        lag_s = (heard.ledger.sent / SAMPLE_RATE) - 90
+        assert 0 < lag_s <= 31
+        heard.check(chunk_ms=100, lag_s=lag_s)
+        assert heard.ledger.discarded["overflow"] > 0
+
+    def test_only_what_nobody_can_hear(self) -> None:
+        heard = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
+        assert heard.chunks == []
+        assert heard.receiver.next_due(START + 2) == math.inf
+        assert heard.signals == []
+
+    def test_another_peer_connection_takes_over(self) -> None:
+        """After `renegotiate`, from another source with other payload types."""
+        receiver = AudioReceiver({96: L16}, chunk_ms=20)
+        for at, arrived in stream(50):
+            receiver.push(arrived, at)
+        receiver.renegotiate({100: L16})
+        for i in range(50, 100):
+            receiver.push(packet(i, ssrc=8, payload_type=100), after(i) + 1)
+        heard = Heard(after(100) + 1, receiver, [(0.0, c) for c in receiver.close(after(100) + 1)])
+        assert heard.marks() >= set(range(50, 100))
+
+
+garbage = st.builds(
+    Packet,
+    ssrc=st.sampled_from([1, 2]),
+    sequence=st.integers(0, 60) | st.integers(0, 0xFFFF),
+    timestamp=st.integers(0, 60000) | st.integers(0, 0xFFFFFFFF),
+    payload_type=st.sampled_from([0, 13, 96, 111, 127]),
+    payload=st.binary(max_size=4) | st.binary(min_size=320, max_size=1500),
+    marker=st.booleans(),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    packets=st.lists(st.tuples(st.floats(0, 0.6), garbage), max_size=60),
+    chunk_ms=st.sampled_from([20, 100]),
+)
+def test_any_packets_are_survived(packets: list[tuple[float, Packet]], chunk_ms: int) -> None:
+    at, arrivals = START, []
+    for passed, arrived in packets:
+        at += passed
+        arrivals.append((at, arrived))
+    heard = call(arrivals, at + 1.0, chunk_ms=chunk_ms)
+    ahead = (heard.ledger.sent / SAMPLE_RATE) - (heard.end - (heard.receiver.origin or heard.end))
+    heard.check(chunk_ms=chunk_ms, lag_s=max(0.0, ahead))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 400),
+    loss=st.sampled_from([0.0, 0.02, 0.2]),
+    jitter=st.sampled_from([0.0, 0.01, 0.08]),
+    twice=st.sampled_from([0.0, 0.3]),
+    chunk_ms=st.sampled_from([20, 50, 100, 200]),
+    frame=st.sampled_from([160, 320, 960]),
+    timer=st.sampled_from([0.0, 0.004, 0.05, 0.15]),
+)
+def test_any_network_and_any_timer(
+    seed: int, count: int, loss: float, jitter: float, twice: float, chunk_ms: int, frame: int, timer: float
+) -> None:
+    """The timeline is contiguous and as long as the call, the ledger is exact, and every packet that came
+    within the playout delay is heard."""
+    chance = random.Random(seed)
+    sent = stream(count, frame=frame, payload=lambda i: loud(i % 20000, frame))
+    arrivals = shaken(sent, jitter=jitter, loss=loss, seed=seed)
+    arrivals += [(at + jitter * chance.random(), p) for at, p in arrivals if chance.random() < twice]
+    end = after(count, frame) + jitter
+    heard = call(arrivals, end, chunk_ms=chunk_ms, tick=lambda: timer * chance.random())
+    lag_s = max(0.0, (heard.ledger.sent / SAMPLE_RATE) - (end - (heard.receiver.origin or end)))
+    assert lag_s <= jitter + 0.001
+    heard.check(chunk_ms=chunk_ms, lag_s=lag_s)
+    stats = heard.receiver.stats()
+    assert heard.ledger.counts[Label.RECEIVED] == frame * (
+        stats["received"] - stats["duplicate"] - stats["late"]
+    )
+    if jitter < 0.08 or count < 25:
+        assert stats["late"] == 0
+    assert heard.ledger.discarded.keys() <= {"lag", "covered by silence"}
