@@ -23,7 +23,8 @@ export class Ledger {
       if (!this.#rows.has(track)) this.#rows.set(track, this.#row(index));
       const row = this.#rows.get(track);
       const now = totals(ledger);
-      row.columns.push(KINDS.map((kind) => Math.max(0, now[kind] - row.last[kind])));
+      const column = KINDS.map((kind) => Math.max(0, now[kind] - row.last[kind]));
+      if (column.some((part) => part > 0)) row.columns.push(column);
       if (row.columns.length > KEPT) row.columns.shift();
       row.last = now;
       const seconds = (kind) => (now[kind] / 1000).toFixed(1);
@@ -56,9 +57,9 @@ function draw(canvas, columns) {
   const height = (canvas.height = canvas.clientHeight * scale);
   const style = getComputedStyle(canvas);
   const paint = canvas.getContext("2d");
-  const step = Math.min(10 * scale, width / columns.length);
+  const step = Math.min(10 * scale, width / Math.max(1, columns.length));
   columns.forEach((column, index) => {
-    const whole = Math.max(1, column.reduce((sum, part) => sum + part));
+    const whole = column.reduce((sum, part) => sum + part);
     let top = 0;
     KINDS.forEach((kind, place) => {
       const share = (column[place] / whole) * height;

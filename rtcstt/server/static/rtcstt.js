@@ -43,7 +43,7 @@ class Call extends EventTarget {
   #channel = null;
   #held = []; // events that came before the caller of connect() could listen
   #seq = -1;
-  #following = false;
+  #following = null;
   #resuming = false;
   #closing = null;
   #releaseTimer = 0;
@@ -207,18 +207,15 @@ class Call extends EventTarget {
     else if (this.state === "resuming") this.#setState("live");
   }
 
-  /** Reads server-sent events from where the data channel stopped, until the call ends. */
-  async #follow() {
-    if (this.#following || this.state === "closed") return;
-    this.#following = true;
+  /** Reads server-sent events from where the data channel stopped, until the call ends or the server is lost. */
+  #follow() {
+    return (this.#following ??= this.#readEvents().catch(() => {}).finally(() => (this.#following = null)));
+  }
+
+  async #readEvents() {
     const headers = this.#seq < 0 ? {} : { "Last-Event-ID": String(this.#seq) };
-    try {
-      const response = await this.#request(`calls/${this.id}/events`, { method: "GET", headers });
-      for await (const data of serverSentEvents(response.body)) this.#receive(data);
-    } catch {
-      // The connection's own state says whether the call is lost.
-    }
-    this.#following = false;
+    const response = await this.#request(`calls/${this.id}/events`, { method: "GET", headers });
+    for await (const data of serverSentEvents(response.body)) this.#receive(data);
   }
 
   async #request(path, { headers = {}, ...init }) {
