@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,8 @@ STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its
 PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
-START_POLL_S = 0.01
+START_POLL_S = 0.01  # while the first packet waits for earlier ones
+IDLE_POLL_S = 0.1  # while there is no sound at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,13 @@ class AudioReceiver:
         while (item := self._playout.pop(now)) is not None:
             self._take(item)
         self._watch(now)
-        delay = self._playout.delay if self._pcm_delay_s is None else self._pcm_delay_s
+        delay = self._playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
         return self._clock.pull(now, delay, expects_nothing=self._playout.paused)
 
     def next_due(self, now: float) -> float:
-        """When to call `pull` next; infinity before the first packet."""
-        if self.last_heard is None:
-            return math.inf
+        """When to call `pull` next."""
         if self._clock.origin is None:
-            return now + START_POLL_S
+            return now + (START_POLL_S if self._playout.first_arrival is not None else IDLE_POLL_S)
         due = self._clock.next_due(now)
         return due if self._stalled_since is not None else min(due, max(now, self._stall_due()))
 
@@ -115,7 +113,7 @@ class AudioReceiver:
             "bad_payloads": bad,
             "codec": self._codec.name if self._codec else None,
             "jitter_ms": round(1000 * self._playout.jitter, 1),
-            "delay_ms": round(1000 * self._playout.delay, 1),
+            "delay_ms": round(1000 * self._playout.usual_delay, 1),
             "lag_ms": round(1000 * self._clock.lag_s, 1),
         }
 

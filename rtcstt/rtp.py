@@ -223,6 +223,11 @@ class Playout:
         return self._source.transit.delay if self._source else FIRST_DELAY_S
 
     @property
+    def usual_delay(self) -> float:
+        """What covers the jitter most of the time: a single hiccup is no reason to send all later, in s."""
+        return self._source.transit.usual_delay if self._source else FIRST_DELAY_S
+
+    @property
     def jitter(self) -> float:
         """How much longer the slowest packets of late were under way than the fastest, in s."""
         return self._source.transit.jitter if self._source else 0.0
@@ -460,7 +465,7 @@ class _Transit:
     BUCKETS = 10
 
     def __init__(self, max_delay_s: float) -> None:
-        self.delay = min(FIRST_DELAY_S, max_delay_s)
+        self.delay = self.usual_delay = min(FIRST_DELAY_S, max_delay_s)
         self.jitter = 0.0
         self.packet_s = 0.02
         self._max_delay_s = max_delay_s
@@ -524,13 +529,18 @@ class _Transit:
         spreads = [bucket.slowest - self._fastest for bucket in self._buckets]
         bounded = [spread for spread in spreads if spread <= self._max_delay_s]
         if len(spreads) > max(2, 3 * len(bounded)):
-            self.jitter = self.delay = self._max_delay_s
+            self.jitter = self.delay = self.usual_delay = self._max_delay_s
             return
         self.jitter = max(bounded, default=0.0)
-        delay = self.jitter * (1 + MARGIN_SHARE) + MARGIN_S
+        self.delay = self._with_margin(self.jitter)
+        bounded.sort()
+        self.usual_delay = self._with_margin(bounded[len(bounded) * 3 // 4] if bounded else 0.0)
+
+    def _with_margin(self, spread: float) -> float:
+        delay = spread * (1 + MARGIN_SHARE) + MARGIN_S
         if self._seen < LEARNING_PACKETS:
             delay = max(delay, FIRST_DELAY_S)
-        self.delay = min(delay, self._max_delay_s)
+        return min(delay, self._max_delay_s)
 
 
 def _near(packet: Packet, other: Packet) -> bool:
