@@ -3,9 +3,8 @@
     python -m benchmarks.null_stt --port 9100
 
 Speaks just enough of /stt/turns/websocket for a client to stream pcm_s16le at 16 kHz. When it is
-terminated it prints one JSON object per connection: the audio that came after the first of it,
-in s; the first and last time that some came, and the times at which tones began, on the machine's
-monotonic clock.
+terminated it prints one JSON object per connection: how much audio came, in s, and between which
+times; and when tones began, on the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,10 +22,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from benchmarks.tones import Ear
 from rtcstt.pcm import SAMPLE_RATE
 
+BEGINNING_S = 2.0  # not counted: what waited for the connection comes at once
+
 
 @dataclass(slots=True)
 class Stream:
-    audio_s: float = 0.0  # without that of the first message, so that it is what came in last - first
+    audio_s: float = 0.0  # after `first`
     first: float | None = None
     last: float | None = None
     onsets: list[float] = field(default_factory=list)
@@ -39,7 +40,7 @@ async def main() -> None:
     streams: list[Stream] = []
 
     async def listen(websocket: ServerConnection) -> None:
-        stream, ear = Stream(), Ear()
+        stream, ear, begun = Stream(), Ear(), 0.0
         streams.append(stream)
         await websocket.send(json.dumps({"type": "connected", "request_id": "null"}))
         async for message in websocket:
@@ -48,11 +49,12 @@ async def main() -> None:
                     return
                 continue
             now = time.monotonic()
-            if stream.first is None:
-                stream.first = now
-            else:
+            begun = begun or now
+            if stream.first is not None:
                 stream.audio_s += len(message) / 2 / SAMPLE_RATE
-            stream.last = now
+                stream.last = now
+            elif now >= begun + BEGINNING_S:
+                stream.first = now
             if ear.hears_onset(np.frombuffer(message, np.int16)):
                 stream.onsets.append(now)
 

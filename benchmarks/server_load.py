@@ -92,7 +92,8 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
 
 
 def reached(stream: dict[str, Any]) -> float:
-    if stream["first"] is None:
+    """Seconds of audio for each second of the call."""
+    if stream["last"] is None:
         return 0.0
     return float(stream["audio_s"] / (stream["last"] - stream["first"]))
 
