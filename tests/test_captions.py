@@ -1,0 +1,124 @@
+"""Captions and transcripts, read back by parsers that nobody here wrote."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from typing import Any
+
+import srt
+import webvtt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtcstt import captions
+from rtcstt.feed import Event, Feed
+
+WORDS = st.text(
+    st.characters(categories=("L", "N", "P", "S"), exclude_characters="\ufeff"), min_size=1, max_size=12
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=60).map(" ".join)
+
+
+def end(feed: Feed, turn: int, text: str, start: float, stop: float, *, track: str = "0") -> Event:
+    return feed.publish(
+        "turn.end", time=stop, track=track, turn=turn, start=start, end=stop, fields={"transcript": text}
+    )
+
+
+def call(*texts: str) -> tuple[Event, ...]:
+    feed = Feed("c")
+    for turn, text in enumerate(texts):
+        end(feed, turn, text, 10.0 * turn, 10.0 * turn + 8)
+    return feed.history
+
+
+def plain(text: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<v [^>]*>", "", text)).split())
+
+
+def test_the_transcript_is_verbatim() -> None:
+    assert captions.text(call("One.", " Two", " thr", "ee. ")) == "One. Two three. "
+
+
+def test_updates_and_eager_ends_are_not_repeated() -> None:
+    feed = Feed("c")
+    for type_, text in (("turn.update", "One"), ("turn.eager_end", "One two"), ("turn.end", "One two.")):
+        feed.publish(type_, time=1, track="0", turn=0, start=0, end=1, fields={"transcript": text})
+    assert captions.text(feed.history) == "One two."
+    assert [turn.text for turn in captions.turns(feed.history)] == ["One two."]
+
+
+def test_only_final_transcripts_of_manual_mode_count() -> None:
+    feed = Feed("c")
+    for turn, (text, final) in enumerate((("One", True), (" tw", False), (" two", True))):
+        fields = {"text": text, "is_final": final}
+        index = 0 if turn == 0 else 1
+        feed.publish("transcript", time=turn, track="0", turn=index, start=turn, end=turn + 1, fields=fields)
+    assert captions.text(feed.history) == "One two"
+
+
+def test_several_speakers_have_a_line_for_each_turn() -> None:
+    feed = Feed("c")
+    end(feed, 0, "Hello.", 0, 1, track="0")
+    end(feed, 0, "Hi!", 2, 3, track="1")
+    end(feed, 1, " How are you?", 4, 5, track="0")
+    assert captions.text(feed.history) == "0: Hello.\n1: Hi!\n0: How are you?\n"
+    assert captions.vtt(feed.history).count("<v Speaker 1>") == 1
+
+
+def test_an_open_turn_is_a_growing_caption() -> None:
+    feed = Feed("c")
+    feed.publish("turn.update", time=2, track="0", turn=0, start=0.5, end=2, fields={"transcript": "So far"})
+    assert "So far" in captions.vtt(feed.history)
+    assert captions.text(feed.history) == ""
+    assert captions.transcript(feed.history)["turns"][0]["final"] is False
+
+
+def test_json_says_whether_the_call_is_over() -> None:
+    feed = Feed("c")
+    assert captions.transcript(feed.history)["complete"] is False
+    end(feed, 0, "One.", 0.1234, 1.5)
+    feed.publish("session.end", time=2)
+    found: dict[str, Any] = captions.transcript(feed.history)
+    assert found["complete"] is True and found["text"] == "One."
+    assert found["turns"][0] | {"start": 0.123, "end": 1.5, "transcript": "One."} == found["turns"][0]
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_webvtt_is_read_back_word_for_word(texts: list[str]) -> None:
+    parsed = webvtt.from_string(captions.vtt(call(*texts)))
+    assert plain(" ".join(cue.raw_text for cue in parsed)) == plain(
+        " ".join(html.escape(t, quote=False) for t in texts)
+    )
+    check_layout([(cue.start_in_seconds, cue.end_in_seconds) for cue in parsed])
+    for cue in parsed:
+        assert len(cue.raw_text.splitlines()) <= captions.LINES
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_srt_is_read_back_word_for_word(texts: list[str]) -> None:
+    parsed = list(srt.parse(io.StringIO(captions.srt(call(*texts)))))
+    assert " ".join(" ".join(cue.content for cue in parsed).split()) == " ".join(" ".join(texts).split())
+    check_layout([(cue.start.total_seconds(), cue.end.total_seconds()) for cue in parsed])
+    for cue in parsed:
+        lines = cue.content.splitlines()
+        assert len(lines) <= captions.LINES and all(len(line) <= captions.LINE for line in lines)
+
+
+def check_layout(times: list[tuple[float, float]]) -> None:
+    """In order, none backwards, all within their turns."""
+    assert times == sorted(times)
+    assert all(start <= stop for start, stop in times)
+    assert all(0 <= start and stop <= 38.001 for start, stop in times)
+
+
+def test_markup_in_speech_stays_speech() -> None:
+    text = captions.vtt(call("<i>a</i> & b --> c"))
+    assert "&lt;i&gt;a&lt;/i&gt; &amp; b --&gt; c" in text
+
+
+def test_an_empty_call_has_valid_empty_captions() -> None:
+    assert captions.vtt(()) == "WEBVTT\n"
+    assert captions.srt(()) == ""

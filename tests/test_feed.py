@@ -1,0 +1,141 @@
+"""The feed: one numbered history, listeners at any pace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtcstt.feed import PATIENCE, Event, Feed
+from rtcstt.testing import run_virtual
+
+
+def said(feed: Feed, type_: str, turn: int | None = None, **fields: object) -> Event:
+    return feed.publish(type_, time=1.0, track="0", turn=turn, fields=fields)
+
+
+async def heard(feed: Feed, *, after: int = -1, pause_s: float = 0.0) -> list[Event]:
+    events = []
+    async for event in feed.subscribe(after=after):
+        events.append(event)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    return events
+
+
+def test_an_event_carries_the_stts_fields_untouched_and_ours_on_top() -> None:
+    fields = {"transcript": " Hé\n", "request_id": "r", "new": [1], "seq": "theirs"}
+    event = Event("turn.end", 3, "c", 1.23456, "0", 2, 0.5, 1.25, fields)
+    sent = json.loads(event.to_json())
+    assert sent == {
+        "type": "turn.end",
+        "call": "c",
+        "seq": 3,
+        "time": 1.235,
+        "track": "0",
+        "turn": 2,
+        "start": 0.5,
+        "end": 1.25,
+        "transcript": " Hé\n",
+        "request_id": "r",
+        "new": [1],
+    }
+    assert event.transcript == " Hé\n"
+
+
+def test_a_transcript_event_has_its_text_as_transcript() -> None:
+    assert Event("transcript", 0, "c", 0.0, fields={"text": "a", "is_final": True}).transcript == "a"
+    assert Event("track.start", 0, "c", 0.0).transcript is None
+
+
+def test_late_and_early_listeners_get_the_same_events() -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        early = asyncio.create_task(heard(feed))
+        await asyncio.sleep(0)
+        for index in range(3):
+            said(feed, "turn.end", index, transcript="x")
+        await asyncio.sleep(0.1)
+        late = asyncio.create_task(heard(feed))
+        from_two = asyncio.create_task(heard(feed, after=1))
+        said(feed, "session.end")
+        feed.close()
+        assert [event.seq for event in await early] == [0, 1, 2, 3]
+        assert await late == await early
+        assert [event.seq for event in await from_two] == [2, 3]
+        assert await heard(feed, after=3) == []
+        assert feed.listeners == 0
+
+    run_virtual(main())
+
+
+def test_a_listener_that_stops_listening_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        listening = asyncio.create_task(heard(feed))
+        await asyncio.sleep(0)
+        assert feed.listeners == 1
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        assert feed.listeners == 0
+
+    run_virtual(main())
+
+
+STEPS = st.lists(st.sampled_from(["turn.update"] * 6 + ["turn.end", "audio.stalled"]), max_size=300)
+
+
+def published(feed: Feed, steps: list[str]) -> Iterator[Event]:
+    turn = 0
+    for index, step in enumerate(steps):
+        yield said(feed, step, turn if step.startswith("turn") else None, transcript="x" * index)
+        turn += step == "turn.end"
+
+
+@given(STEPS, st.integers(0, 40))
+def test_a_slow_listener_misses_only_updates_that_a_later_one_made_needless(
+    steps: list[str], per_second: int
+) -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        slow = asyncio.create_task(heard(feed, pause_s=0.1))
+        sent = []
+        for number, event in enumerate(published(feed, steps), 1):
+            sent.append(event)
+            if per_second and number % per_second == 0:
+                await asyncio.sleep(1.0)
+        feed.close()
+        got = await slow
+        assert [event.seq for event in got] == sorted({event.seq for event in got})
+        missed = [event for event in sent if event not in got]
+        for event in missed:
+            assert event.type == "turn.update"
+            assert any(e.turn == event.turn and e.transcript and e.seq > event.seq for e in got)
+        assert len(missed) == feed.coalesced
+        if len(sent) <= PATIENCE:
+            assert not missed
+
+    run_virtual(main())
+
+
+@given(STEPS)
+def test_the_history_is_bounded_by_dropping_needless_updates_only(steps: list[str]) -> None:
+    feed = Feed("c", max_events=20)
+    sent = list(published(feed, steps))
+    kept = feed.history
+    assert [event for event in sent if event.type != "turn.update"] == [
+        event for event in kept if event.type != "turn.update"
+    ]
+    assert len(kept) + feed.dropped == len(sent)
+    if sent:
+        assert kept[-1] == sent[-1]
+
+
+def test_a_long_turn_does_not_fill_the_history() -> None:
+    feed = Feed("c", max_events=50)
+    for index in range(1000):
+        said(feed, "turn.update", 0, transcript="x" * index)
+    assert len(feed.history) <= 51
