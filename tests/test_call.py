@@ -1,0 +1,331 @@
+"""Calls in virtual time: tracks, commands, ends, the ledger, and a call that outlives its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtcstt.call import Call, Line
+from rtcstt.errors import CallerError
+from rtcstt.feed import Event
+from rtcstt.pcm import Chunk, Samples
+from rtcstt.rtp import Codec
+from rtcstt.testing import (
+    Network,
+    ScriptedCaller,
+    ScriptedUpstream,
+    Visit,
+    run_virtual,
+    silence,
+    speech,
+    transcript,
+)
+
+CODECS: Mapping[int, Codec] = {96: Codec("L16", 16000), 101: Codec("telephone-event", 16000)}
+WORDS = "it was the best of times"
+AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
+
+
+async def play(line: Line, caller: ScriptedCaller, network: Network | None = None) -> None:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for arrival, packet in caller.packets(network):
+        await asyncio.sleep(begin + arrival - loop.time())
+        line.push(packet)
+
+
+def check_ledger(ledger: dict[str, Any]) -> None:
+    made = sum(ledger[kind] for kind in ("received", "recovered", "concealed", "silence"))
+    assert ledger["sent"] == made - ledger["discarded"]
+    assert ledger["discarded"] == sum(ledger["discarded_by_reason"].values())
+
+
+def check(call: Call) -> list[Event]:
+    """What holds at the end of every call; its events."""
+    events = list(call.feed.history)
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert (events[0].type, events[-1].type, call.state) == ("session.start", "session.end", "closed")
+    for ledger in events[-1].fields["ledger"].values():
+        check_ledger(ledger)
+    return events
+
+
+def of(events: list[Event], track: str) -> list[Event]:
+    return [event for event in events if event.track == track]
+
+
+def test_a_call_becomes_its_words_with_their_times() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, label="desk", metadata={"ticket": 7})
+            assert call.state == "open" and call.time == 0
+            await play(call.add_track("0", CODECS), ScriptedCaller().say(AUDIO))
+            snapshot = call.snapshot()
+            await call.close("hung up")
+            events = check(call)
+        assert transcript(events) == WORDS
+        turn = next(event for event in events if event.type == "turn.end")
+        assert turn.turn == 0 and turn.track == "0"
+        assert turn.start == pytest.approx(0.3, abs=0.1)
+        assert turn.end == pytest.approx(len(AUDIO) / 16000 - 1.0, abs=0.15)
+        assert events[-1].fields["reason"] == "hung up"
+        assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
+        assert (snapshot["label"], snapshot["metadata"], snapshot["state"]) == ("desk", {"ticket": 7}, "open")
+        json.dumps(snapshot)
+
+    run_virtual(main())
+
+
+def test_the_stt_hears_a_second_for_every_second_through_mute_hold_and_loss() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            caller = ScriptedCaller().say(AUDIO).mute(2).hold(3).say(AUDIO).pause(2).say(AUDIO)
+            loop = asyncio.get_running_loop()
+            begin = loop.time()
+            await play(call.add_track("0", CODECS), caller, Network(loss=0.05, jitter_s=0.04, seed=3))
+            lasted = loop.time() - begin
+            await call.close()
+            events = check(call)
+        sent = events[-1].fields["ledger"]["0"]["sent"] / 1000
+        assert sent == pytest.approx(lasted, abs=0.25)
+        assert stt.visited[0].audio_s == pytest.approx(sent, abs=0.001)
+        types = [event.type for event in events]
+        assert types.count("audio.stalled") == types.count("audio.resumed") >= 1
+
+    run_virtual(main())
+
+
+def test_two_tracks_are_two_lines_and_one_may_end_alone() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            first, second = call.add_track("0", CODECS), call.add_track("1", CODECS)
+
+            async def leave() -> None:
+                await play(first, ScriptedCaller().say(speech("one two")))
+                first.end("bye")
+
+            await asyncio.gather(leave(), play(second, ScriptedCaller(ssrc=2).say(AUDIO)))
+            await call.close()
+            events = check(call)
+        assert transcript(of(events, "0")) == "one two"
+        assert transcript(of(events, "1")) == WORDS
+        ends = [event for event in events if event.type == "track.end"]
+        assert [(event.track, event.fields["reason"]) for event in ends] == [("0", "bye"), ("1", "closed")]
+        assert ends[0].time < events[-1].time - 0.5
+
+    run_virtual(main())
+
+
+def test_closing_is_idempotent_and_waits_for_the_drain() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            await play(call.add_track("0", CODECS), ScriptedCaller().say(speech(WORDS)))
+            await asyncio.gather(call.close("first"), call.close("second"))
+            await call.close("third")
+            events = check(call)
+        assert transcript(events) == WORDS  # although it was cut off in the last word
+        assert events[-1].fields["reason"] == "first"
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
+
+
+def test_a_call_without_audio_ends_as_well() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            call.add_track("0", CODECS)
+            await call.close()
+            assert check(call)[-1].fields["ledger"]["0"]["sent"] == 0
+
+    run_virtual(main())
+
+
+def test_manual_mode_finalizes_what_was_said_so_far() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, mode="manual")
+            line = call.add_track("0", CODECS)
+            await play(line, ScriptedCaller().say(speech("one two")))
+            call.command('{"type": "finalize"}')
+            await play(
+                line, ScriptedCaller(sequence=100).say(np.concatenate([silence(0.5), speech("three")]))
+            )
+            call.command('{"type": "finalize"}')
+            await call.close()
+            events = check(call)
+        finals = [e for e in events if e.type == "transcript" and e.fields["is_final"] and e.transcript]
+        assert "".join(str(event.transcript) for event in finals) == "one two three"
+        assert [event.type for event in events].count("flush_done") == 2
+        assert all(event.turn is not None and event.start is not None for event in finals)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "bad_message"),
+        ("hello", "bad_message"),
+        ("[1]", "unknown_message"),
+        ('{"type": "dance"}', "unknown_message"),
+        ('{"type": "finalize"}', "not_manual"),
+        ('{"type": "config", "turn": {"start_threshold": 2}}', "invalid_request"),
+        ('{"type": "config"}', "invalid_request"),
+        ("[" * 16_000, "bad_message"),
+        ('{"type": "close", "pad": "%s"}' % ("x" * 20_000), "bad_message"),
+    ],
+)
+def test_a_command_that_cannot_be_done_is_an_error_event(text: str, code: str) -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            call.command(text)
+            error = call.feed.history[-1]
+            assert (error.type, error.fields["error_code"], error.fields["status_code"]) == (
+                "error",
+                code,
+                400,
+            )
+            assert call.state == "open"
+            await call.close()
+            call.command(text)  # after the end it disturbs nobody
+            check(call)
+
+    run_virtual(main())
+
+
+def test_close_may_be_asked_for() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            await play(call.add_track("0", CODECS), ScriptedCaller().say(speech(WORDS)))
+            call.command('{"type": "close"}')
+            await call.wait_closed()
+            assert transcript(check(call)) == WORDS
+
+    run_virtual(main())
+
+
+def test_turn_settings_change_in_mid_call() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            line = call.add_track("0", CODECS)
+            await play(line, ScriptedCaller().say(speech("one")))
+            call.command('{"type": "config", "turn": {"end_timeout_ms": 900}}')
+            await play(line, ScriptedCaller(sequence=50).say(speech("two")))
+            await call.close()
+            check(call)
+        sent = [json.loads(text) for text in stt.visited[0].commands]
+        assert {"type": "config", "turn": {"end_timeout_ms": 900}} in sent
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("options", [{"mode": "sometimes"}, {"chunk_ms": 10}, {"chunk_ms": 500}])
+def test_settings_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    async def main() -> None:
+        with pytest.raises(CallerError) as refusal:
+            Call("c", stt=ScriptedUpstream(), **options)
+        assert refusal.value.status == 400
+
+    run_virtual(main())
+
+
+def test_a_call_outlives_its_connection() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, outlives_peers=True)
+            line = call.add_track("0", CODECS)
+            await play(line, ScriptedCaller().say(AUDIO))
+            line.end("disconnected")  # the network went
+            await asyncio.sleep(3)
+            again = call.add_track("0", CODECS)
+            assert again is line
+            await play(again, ScriptedCaller(ssrc=99).say(AUDIO))
+            await call.close()
+            events = check(call)
+        assert transcript(events) == f"{WORDS} {WORDS}"
+        assert [event.type for event in events].count("track.end") == 1
+        ledger = events[-1].fields["ledger"]["0"]
+        assert ledger["silence"] == pytest.approx(3000, abs=250)
+
+    run_virtual(main())
+
+
+def test_a_track_that_comes_back_after_goodbye_is_a_new_line() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            line = call.add_track("0", CODECS)
+            await play(line, ScriptedCaller().say(AUDIO))
+            line.end("bye")
+            again = call.add_track("0", CODECS)
+            assert again is not line
+            await play(again, ScriptedCaller().say(AUDIO))
+            await call.close()
+            events = check(call)
+        assert {event.track for event in events if event.type == "turn.end"} == {"0", "0.1"}
+
+    run_virtual(main())
+
+
+def test_pcm_of_any_rate_is_a_track_too() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            line = call.add_track("0")
+            tone = (np.sin(np.arange(48000) / 20) * 8000).astype(np.int16)
+            for start in range(0, len(tone), 960):
+                line.push_pcm(tone[start : start + 960], 48000)
+                await asyncio.sleep(0.02)
+            await call.close()
+            ledger = check(call)[-1].fields["ledger"]["0"]
+        assert ledger["received"] == pytest.approx(1000, abs=5)
+
+    run_virtual(main())
+
+
+def test_a_refusal_by_the_stt_is_told_once_and_the_ledger_goes_on() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream(Visit(refuse=401)) as stt:
+            call = Call("c", stt=stt)
+            await play(call.add_track("0", CODECS), ScriptedCaller().say(AUDIO))
+            await call.close()
+            events = check(call)
+        errors = [event for event in events if event.type == "error"]
+        assert [event.fields["status_code"] for event in errors] == [401]
+        assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
+
+    run_virtual(main())
+
+
+def test_the_recorder_gets_just_what_the_stt_got() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.parts: list[Samples] = []
+
+        def write(self, track: str, chunk: Chunk, offset_s: float) -> None:
+            assert (track, offset_s) == ("0", 0.0)
+            assert chunk.start == sum(map(len, self.parts))
+            self.parts.append(chunk.samples)
+
+    async def main() -> None:
+        recorder = Recorder()
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, recorder=recorder)
+            await play(call.add_track("0", CODECS), ScriptedCaller().say(AUDIO))
+            await call.close()
+            ledger = check(call)[-1].fields["ledger"]["0"]
+        assert sum(map(len, recorder.parts)) / 16 == ledger["sent"]
+
+    run_virtual(main())
