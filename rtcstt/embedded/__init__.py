@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtcstt import wire
 from rtcstt.errors import CallerError, UpstreamError
 
 if TYPE_CHECKING:
+    from rtcstt.embedded.recognizer import Recognizer
     from rtcstt.embedded.service import Service, Session
 
 __all__ = ["Embedded"]
@@ -18,10 +20,11 @@ DEFAULT_MODEL = "tiny-en"
 
 
 class Embedded:
-    """The embedded recogniser as the STT of calls in this process. One model serves all of them.
+    """The embedded recogniser as the STT of calls in this process.
 
-    It is loaded at the first connection (half a second, in a thread), or by `preload`. ``model`` is a
-    name or a folder; see ``rtcstt models``. `close` it when no call uses it any more.
+    A model is loaded once, whatever the number of these objects: at the first connection (half a second,
+    in a thread) or by `preload`. ``model`` is a name or a folder; see ``rtcstt models``. ``max_streams``
+    is this object's own limit. `close` it when no call uses it any more; with the last one goes the model.
     """
 
     def __init__(self, model: str = DEFAULT_MODEL, *, max_streams: int | None = None) -> None:
@@ -42,10 +45,9 @@ class Embedded:
         """Load the model now, unless it is loaded; `EngineError` says how to mend what is missing."""
         async with self._loading:
             if self._service is None:
-                from rtcstt.embedded.recognizer import Recognizer  # onnxruntime takes a while to import
+                recognizer = await asyncio.to_thread(_acquire, self.model, id(self))
                 from rtcstt.embedded.service import Service
 
-                recognizer = await asyncio.to_thread(Recognizer.load, self.model)
                 self._service = Service(recognizer, max_streams=self._max_streams)
             return self._service
 
@@ -63,8 +65,42 @@ class Embedded:
         return (await self.preload()).recognizer.describe()
 
     async def close(self) -> None:
-        """End the sessions that are left, and the worker threads. Idempotent."""
-        service, self._service = self._service, None
-        if service is not None:
-            await service.close()
-            await service.recognizer.close()
+        """End the sessions that are left, and the worker threads unless others use them. Idempotent."""
+        async with self._loading:
+            service, self._service = self._service, None
+            if service is not None:
+                await service.close()
+            unused = await asyncio.to_thread(_release, self.model, id(self))  # another may be loading
+            if unused is not None:
+                await unused.close()
+
+
+@dataclass(slots=True)
+class _Loaded:
+    recognizer: Recognizer
+    users: set[int] = field(default_factory=set)
+
+
+_loaded: dict[str, _Loaded] = {}
+_lock = threading.Lock()
+
+
+def _acquire(model: str, user: int) -> Recognizer:
+    """The process's recogniser of that model, loaded now unless it is there. Blocks; for a thread."""
+    from rtcstt.embedded.recognizer import Recognizer  # onnxruntime takes a while to import
+
+    with _lock:
+        if model not in _loaded:
+            _loaded[model] = _Loaded(Recognizer.load(model))
+        _loaded[model].users.add(user)
+        return _loaded[model].recognizer
+
+
+def _release(model: str, user: int) -> Recognizer | None:
+    """The recogniser when ``user`` was its last one: to be closed."""
+    with _lock:
+        loaded = _loaded.get(model)
+        if loaded is None or user not in loaded.users:
+            return None
+        loaded.users.remove(user)
+        return None if loaded.users else _loaded.pop(model).recognizer

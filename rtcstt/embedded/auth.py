@@ -66,11 +66,13 @@ class Keys:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def _is_key(self, given: str) -> bool:
-        return any(hmac.compare_digest(given.encode(), key.encode()) for key in self._keys)
+        return any(hmac.compare_digest(_bytes(given), _bytes(key)) for key in self._keys)
 
     def _is_token(self, given: str) -> bool:
         try:
-            claims = jwt.decode(given, self._secret, algorithms=["HS256"], options={"require": ["exp"]})
+            claims = jwt.decode(
+                _bytes(given), self._secret, algorithms=["HS256"], options={"require": ["exp"]}
+            )
         except jwt.InvalidTokenError:
             return False
         return bool(claims.get("grants", {}).get("stt"))
@@ -81,6 +83,11 @@ def _given(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
     if scheme.lower() == "bearer" and bearer:
         return bearer.strip()
     return headers.get("X-API-Key") or query.get("access_token") or query.get("api_key")
+
+
+def _bytes(text: str) -> bytes:
+    """Headers may hold any bytes; aiohttp keeps those that are no UTF-8 as surrogates."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _unauthorized() -> CallerError:

@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 THREADS = 2
 MAX_PENDING = 2 * SAMPLE_RATE  # samples that wait in a stream before its feeder has to
+MAX_WAITING = 1000  # chunks and commands that wait in a stream before whoever sends more has to
 MAX_MESSAGES = 1000  # that wait for a reader before the stream stops listening
 BLOCK = SAMPLE_RATE // 2  # the most that is worked on at once
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
@@ -149,7 +150,7 @@ class _Stream:
     async def feed(self, samples: Audio) -> None:
         """16 kHz mono float32. Waits while more than two seconds wait to be heard."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._pending < MAX_PENDING or self._over)
+            await self._changed.wait_for(lambda: self._has_room() or self._over)
             self._inbox.append(samples)
             self._pending += len(samples)
             self._changed.notify_all()
@@ -177,8 +178,12 @@ class _Stream:
         if self._failure is not None:
             raise EngineError("the recogniser failed") from self._failure
 
+    def _has_room(self) -> bool:
+        return self._pending < MAX_PENDING and len(self._inbox) < MAX_WAITING
+
     async def _ask(self, command: _Command | TurnSettings) -> None:
         async with self._changed:
+            await self._changed.wait_for(lambda: len(self._inbox) < MAX_WAITING or self._over)
             self._inbox.append(command)
             self._changed.notify_all()
 

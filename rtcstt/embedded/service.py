@@ -2,43 +2,66 @@
 
 A `Session` is one client's connection: what a WebSocket client sends goes into `send`, what it would
 receive comes out of `recv`. The aiohttp routes and the calls of the same process use the same object.
+
+Nothing a client does makes a session grow. Audio waits in the recogniser's stream, two seconds of it at
+most; then `send` waits, and with it the client's socket. Messages wait here, `MAX_UNREAD` of them; then
+the stream stops listening. Audio that comes faster than real time is held back (`Pace`), and when that
+has gone on for `Limits.flood_s` the client is told to slow down, and refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Any
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import soxr
 
 from rtcstt import wire
-from rtcstt.embedded.recognizer import ManualStream, Recognizer, TurnStream
 from rtcstt.errors import CallerError, ConnectionLost, EngineError, ProtocolError
 from rtcstt.pcm import SAMPLE_RATE
 
-NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, TOO_BIG, FAILED = 1000, 1001, 1003, 1008, 1009, 1011
+if TYPE_CHECKING:
+    from rtcstt.embedded.recognizer import ManualStream, Recognizer, TurnStream
+
+log = logging.getLogger(__name__)
+
+NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED = 1000, 1001, 1008, 1009, 1011  # RFC 6455 section 7.4.1
 MAX_AUDIO_BYTES = 4 * 1024 * 1024  # of one message
+MAX_AUDIO_S = 30.0  # of one message
 MAX_TEXT = 64 * 1024
-MAX_UNREAD = 2000  # messages that a client left unread
+MAX_UNREAD = 32  # messages that a client left unread
+MAX_FLUSHES = 100  # `finalize` commands not answered yet
 STREAMS_PER_CPU = 16  # that talk little; more are refused with 429
-IDLE_S = 180.0
-OLDER_IDLE_S = 20.0  # of ink-whisper, on the manual endpoint
+FLOOD_RATE = 2.0  # times real time
 
 _OWN = ("tiny-en", "base-en")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one session may do."""
+
+    idle_s: float = 180.0
+    older_idle_s: float = 20.0  # of ink-whisper on the manual endpoint
+    lead_s: float = 20.0
+    flood_s: float = 60.0
 
 
 class Service:
     """All sessions of one recogniser. ``max_streams`` None: by the number of processors."""
 
-    def __init__(self, recognizer: Recognizer, *, max_streams: int | None = None) -> None:
+    def __init__(
+        self, recognizer: Recognizer, *, max_streams: int | None = None, limits: Limits | None = None
+    ) -> None:
         self.recognizer = recognizer
         self.max_streams = max_streams or STREAMS_PER_CPU * (os.cpu_count() or 1)
+        self.limits = limits or Limits()
         self.opened = 0
         self.refused = 0
         self._sessions: set[Session] = set()
@@ -48,20 +71,16 @@ class Service:
         """Sessions that are open."""
         return len(self._sessions)
 
+    def stats(self) -> dict[str, int]:
+        return {"open": self.streams, "opened": self.opened, "refused": self.refused}
+
     async def open(self, handshake: wire.Handshake) -> Session:
         """A new session; `CallerError` 400 for an unknown model or language, 429 when there are too many."""
         check_model(handshake.model, endpoint=handshake.endpoint)
-        if handshake.language not in (None, "", "en"):
-            raise wire.bad_request("This recogniser understands English (en) only.", "unsupported_language")
+        check_language(handshake.language)
         if len(self._sessions) >= self.max_streams:
             self.refused += 1
-            raise CallerError(
-                429,
-                "concurrency_limited",
-                "Too many streams",
-                f"{self.max_streams} streams are open already.",
-                retry_after_s=5,
-            )
+            raise concurrency_limited(f"{self.max_streams} streams are open already.")
         session = Session(self, handshake)
         self._sessions.add(session)
         self.opened += 1
@@ -78,63 +97,68 @@ class Service:
 class Session:
     """One connection, from the server's side: `send` what the client sends, `recv` what it gets.
 
-    The first message is `connected`. After the client's `close` everything due still comes, then `recv`
-    raises `ConnectionLost` with code 1000. After an `error` event it raises with another code.
+    On the turns endpoint the first message is `connected`. After the client's `close` everything due
+    still comes, then `recv` raises `ConnectionLost` with code 1000; after an `error` event another code.
+    `recv` may be cancelled without loss; `send` not.
     """
 
     def __init__(self, service: Service, handshake: wire.Handshake) -> None:
         self.request_id = str(uuid.uuid4())
         self._service = service
-        self._protocol = wire.TurnsServer() if handshake.endpoint == "turns" else wire.ManualServer()
-        self._decoder = wire.AudioDecoder(handshake.encoding)
-        self._resampler = _resampler(handshake.sample_rate)
-        self._min_volume = handshake.min_volume or 0.0
+        turns = handshake.endpoint == "turns"
+        self._protocol = wire.TurnsServer() if turns else wire.ManualServer()
+        self._ear = _Ear(handshake)
+        self._pace = Pace(service.limits.lead_s)
         self._stream = self._listen(handshake)
-        older = handshake.endpoint == "manual" and handshake.model.startswith("ink-whisper")
-        self._idle_s = OLDER_IDLE_S if older else IDLE_S
-        self._outbox: asyncio.Queue[str] = asyncio.Queue(MAX_UNREAD)
+        self._outbox: deque[str] = deque()
+        self._changed = asyncio.Event()  # the outbox, or whether this is over
         self._closing = False
-        self._close_code: int | None = None
-        self._close_reason = ""
-        self._last = time.monotonic()
-        self._outbox.put_nowait(self._encoded(wire.Connected()))
-        self._pump = asyncio.create_task(self._run())
+        self._code, self._reason = NORMAL, ""
+        self._heard_at = asyncio.get_running_loop().time()
+        if turns:
+            self._put(wire.Connected())
+        older = not turns and handshake.model.startswith("ink-whisper")
+        idle_s = service.limits.older_idle_s if older else service.limits.idle_s
+        self._pump = asyncio.create_task(self._run(idle_s))
 
     async def send(self, data: str | bytes) -> None:
         """One message of the client's. Waits while the recogniser is behind; `ConnectionLost` once over."""
-        self._check_open()
-        self._last = time.monotonic()
+        if self._pump.done():
+            raise ConnectionLost(self._code, self._reason)
+        self._heard_at = asyncio.get_running_loop().time()
         try:
             if isinstance(data, bytes):
                 await self._hear(data)
             else:
                 await self._obey(data)
         except CallerError as error:
-            await self._fail(error.status, error.code, error.title, error.message, POLICY)
+            await self._fail(error, TOO_BIG if error.status == 413 else POLICY)
         except ProtocolError as error:
-            await self._fail(400, "invalid_message", "Invalid message", f"{error}.", POLICY)
+            problem = CallerError(400, "invalid_message", "Invalid message", f"{error}.")
+            await self._fail(problem, POLICY)
 
     async def recv(self) -> str:
         """The next message for the client; `ConnectionLost` after the last."""
-        while True:
-            if not self._outbox.empty():
-                return self._outbox.get_nowait()
+        while not self._outbox:
             if self._pump.done():
-                raise ConnectionLost(self._close_code or NORMAL, self._close_reason)
-            waiting = asyncio.create_task(self._outbox.get())
-            try:
-                await asyncio.wait({waiting, self._pump}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not waiting.done():
-                    waiting.cancel()
-            if waiting.done() and not waiting.cancelled():
-                return waiting.result()
+                raise ConnectionLost(self._code, self._reason)
+            self._changed.clear()
+            await self._changed.wait()
+        self._changed.set()  # there is room again
+        return self._outbox.popleft()
+
+    async def wind_up(self, code: int, reason: str) -> None:
+        """As if the client had said `close`, but end with ``code``: no more is heard, the rest is said."""
+        if not self._closing:
+            self._closing = True
+            self._code, self._reason = code, reason
+            await self._finish()
 
     async def close(self, code: int = NORMAL) -> None:
         """End the session at once, without a drain. Idempotent."""
-        self._close_code = self._close_code or code
-        self._pump.cancel()
-        await asyncio.gather(self._pump, return_exceptions=True)
+        if not self._pump.done():
+            self._code = code
+        await self._stop()
 
     def _listen(self, handshake: wire.Handshake) -> TurnStream | ManualStream:
         recognizer = self._service.recognizer
@@ -145,124 +169,183 @@ class Session:
     async def _hear(self, data: bytes) -> None:
         if self._closing:
             return
-        if len(data) > MAX_AUDIO_BYTES:
-            await self._fail(
-                413, "message_too_big", "Message too big", "Send audio in chunks of 50 to 200 ms.", TOO_BIG
-            )
-            return
-        samples = self._decoder.decode(data)
-        if self._min_volume and len(samples) and float(np.abs(samples).max()) < self._min_volume:
-            samples = np.zeros_like(samples)
-        if self._resampler is not None:
-            samples = self._resampler.resample_chunk(samples)
+        audio_s = self._ear.duration_s(data)
+        if audio_s > MAX_AUDIO_S or len(data) > MAX_AUDIO_BYTES:
+            raise too_big("Send audio in chunks of 50 to 200 ms.")
+        await self._keep_pace(audio_s)
+        if not self._closing:
+            await self._feed(self._ear.hear(data))
+
+    async def _keep_pace(self, audio_s: float) -> None:
+        wait = self._pace.take(audio_s, asyncio.get_running_loop().time())
+        if self._pace.waited_s > self._service.limits.flood_s:
+            message = "Audio comes much faster than real time; send one second of it a second."
+            raise CallerError(400, "audio_too_fast", "Audio too fast", message)
+        if wait:
+            await asyncio.wait({self._pump}, timeout=wait)
+
+    async def _feed(self, samples: np.ndarray) -> None:
         if len(samples):
             await self._stream.feed(samples)
 
     async def _obey(self, text: str) -> None:
         if len(text) > MAX_TEXT:
-            await self._fail(
-                413, "message_too_big", "Message too big", "No text message is that long.", TOO_BIG
-            )
-            return
+            raise too_big("No text message is that long.")
         message = self._protocol.receive_text(text)
         if self._closing:
             return
         match message:
-            case wire.Config():
-                assert isinstance(self._stream, TurnStream)
-                await self._stream.configure(message.turn)
-            case wire.Finalize():
-                assert isinstance(self._stream, ManualStream)
-                await self._flush_resampler(last=False)
-                await self._stream.finalize()
+            case wire.Config():  # which the protocol takes on the turns endpoint alone
+                await cast("TurnStream", self._stream).configure(message.turn)
+            case wire.Finalize():  # and this on the manual endpoint
+                if self._flushes_due() > MAX_FLUSHES:
+                    raise wire.bad_request(
+                        f"{MAX_FLUSHES} finalize commands wait already.", "too_many_commands"
+                    )
+                await cast("ManualStream", self._stream).finalize()
             case wire.Close():
                 self._closing = True
-                await self._flush_resampler(last=True)
-                await self._stream.finish()
+                await self._finish()
 
-    async def _flush_resampler(self, *, last: bool) -> None:
-        """At the end what the resampler holds back (a few ms) is heard as well."""
-        if last and self._resampler is not None:
-            samples = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            if len(samples):
-                await self._stream.feed(samples)
+    def _flushes_due(self) -> int:
+        return self._protocol.flushes_due if isinstance(self._protocol, wire.ManualServer) else 0
 
-    async def _run(self) -> None:
-        """Pass on what the stream says, until it is over or the client has been idle too long."""
-        reader = self._stream.__aiter__()
-        idle = asyncio.create_task(self._watch())
+    async def _finish(self) -> None:
+        """What the resampler holds back (a few ms) is heard as well."""
+        await self._feed(self._ear.finish())
+        await self._stream.finish()
+
+    async def _run(self, idle_s: float) -> None:
+        """Pass on what the stream says, until it is over."""
+        watch = asyncio.create_task(self._watch(idle_s))
         try:
-            async for message in _until(reader, idle):
-                await self._outbox.put(self._encoded(message))
-            self._close_code = self._close_code or NORMAL
-        except EngineError as error:
-            self._say_error(500, "internal_error", "Internal error", f"{error}.")
-            self._close_code = FAILED
+            async for message in self._stream:
+                if isinstance(message, wire.Done) and not self._asked_to_close():
+                    continue  # it is we who end this
+                while len(self._outbox) >= MAX_UNREAD:
+                    self._changed.clear()
+                    await self._changed.wait()
+                self._put(message)
+        except Exception as error:
+            if not isinstance(error, EngineError):
+                log.exception("session %s failed", self.request_id)
+            self._say_why(CallerError(500, "internal_error", "Internal error", "Recognition failed."), FAILED)
         finally:
-            idle.cancel()
-            await asyncio.gather(idle, return_exceptions=True)
-            await self._stream.cancel()
+            watch.cancel()
             self._service.forget(self)
+            await asyncio.gather(watch, self._stream.cancel(), return_exceptions=True)
+            self._changed.set()
 
-    async def _watch(self) -> None:
-        """Returns when the client has sent nothing for too long."""
+    def _asked_to_close(self) -> bool:
+        return isinstance(self._protocol, wire.ManualServer) and self._protocol.closing
+
+    async def _watch(self, idle_s: float) -> None:
+        """Wind up when the client has sent nothing for too long."""
+        clock = asyncio.get_running_loop()
         while True:
-            left = self._last + self._idle_s - time.monotonic()
-            if left <= 0 and not self._closing:
+            left = self._heard_at + idle_s - clock.time()
+            if left <= 0:
                 break
-            await asyncio.sleep(max(left, 1.0))
-        self._close_reason = "idle"
+            await asyncio.sleep(left)
+        await self.wind_up(NORMAL, "idle")
 
-    async def _fail(self, status: int, code: str, title: str, message: str, close_code: int) -> None:
-        self._say_error(status, code, title, message)
-        self._close_code = close_code
-        self._close_reason = code
+    async def _fail(self, error: CallerError, code: int) -> None:
+        if not self._pump.done():
+            self._say_why(error, code)
+            await self._stop()
+
+    def _say_why(self, error: CallerError, code: int) -> None:
+        self._put(wire.Error(error.title, error.message, error.status, error_code=error.code))
+        self._code, self._reason = code, error.code
+
+    async def _stop(self) -> None:
         self._pump.cancel()
         await asyncio.gather(self._pump, return_exceptions=True)
+        self._changed.set()
 
-    def _say_error(self, status: int, code: str, title: str, message: str) -> None:
-        if self._outbox.full():
-            self._outbox.get_nowait()  # the client reads nothing; what it should know first is why
-        self._outbox.put_nowait(self._encoded(wire.Error(title, message, status, error_code=code)))
+    def _put(self, message: wire.ServerMessage) -> None:
+        self._outbox.append(self._protocol.send(replace(message, request_id=self.request_id)))
+        self._changed.set()
 
-    def _encoded(self, message: wire.ServerMessage) -> str:
-        return self._protocol.send(replace(message, request_id=self.request_id))
 
-    def _check_open(self) -> None:
-        if self._pump.done():
-            raise ConnectionLost(self._close_code or NORMAL, self._close_reason)
+class _Ear:
+    """The client's bytes as 16 kHz samples."""
+
+    def __init__(self, handshake: wire.Handshake) -> None:
+        self._decoder = wire.AudioDecoder(handshake.encoding)
+        self._bytes_per_s = handshake.sample_rate * wire.ENCODINGS[handshake.encoding]
+        self._resampler = resampler(handshake.sample_rate)
+        self._min_volume = handshake.min_volume or 0.0
+
+    def duration_s(self, data: bytes) -> float:
+        return len(data) / self._bytes_per_s
+
+    def hear(self, data: bytes) -> Any:
+        samples = self._decoder.decode(data)
+        if len(samples) and float(np.abs(samples).max()) < self._min_volume:
+            samples = np.zeros_like(samples)
+        return samples if self._resampler is None else self._resampler.resample_chunk(samples)
+
+    def finish(self) -> Any:
+        """What is left; nothing may be heard after it."""
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._resampler is None else self._resampler.resample_chunk(nothing, last=True)
+
+
+class Pace:
+    """Audio may come at `FLOOD_RATE` on average, and ``lead_s`` more of it at once: a leaky bucket.
+
+    So who was behind can catch up, but not send hours at once. ``waited_s`` is how long audio was held
+    back since the bucket was last half empty. A core: time is an argument.
+    """
+
+    def __init__(self, lead_s: float) -> None:
+        self._lead_s = lead_s
+        self._ahead_s = 0.0
+        self._at = float("-inf")
+        self.waited_s = 0.0
+
+    def take(self, audio_s: float, now: float) -> float:
+        """Count audio that came in at ``now``; how long to wait (s) before it is heard."""
+        self._ahead_s = max(self._ahead_s - FLOOD_RATE * (now - self._at), 0.0) + audio_s
+        self._at = now
+        if self._ahead_s < self._lead_s / 2:
+            self.waited_s = 0.0
+        wait = max(self._ahead_s - self._lead_s, 0.0) / FLOOD_RATE
+        self.waited_s += wait
+        return wait
 
 
 def check_model(name: str, *, endpoint: wire.Endpoint | None) -> None:
-    """`CallerError` 400 unless the name is one of the API's, or one of our own models'."""
-    known = name == "ink-2" or name in _OWN
+    """`CallerError` 400 unless the name is one of the API's, or one of our own models'. ``endpoint`` None:
+    that for whole files."""
+    known = name in _OWN or _is(name, "ink-2")
     if endpoint != "turns":
-        known = known or name == "ink-whisper" or name.startswith("ink-whisper-")
-    if endpoint is None:
-        known = known or name.startswith("whisper-")  # what OpenAI's clients ask for
+        known = known or _is(name, "ink-whisper")
     if not known:
         raise wire.bad_request(f"There is no model {name[:60]!r} here; use ink-2.", "model_not_found")
 
 
-async def _until(reader: AsyncIterator[wire.ServerMessage], stop: asyncio.Task[None]) -> AsyncIterator[Any]:
-    """What ``reader`` gives, until it ends or ``stop`` is done."""
-    while True:
-        following = asyncio.ensure_future(anext(reader, None))
-        try:
-            await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                return
-            message = following.result()
-        finally:
-            if not following.done():
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
-        if message is None:
-            return
-        yield message
+def check_language(language: str | None) -> None:
+    if language not in (None, "", "en") and not str(language).lower().startswith("en-"):
+        raise wire.bad_request("This recogniser understands English (en) only.", "unsupported_language")
 
 
-def _resampler(rate: int) -> Any:
+def concurrency_limited(message: str) -> CallerError:
+    return CallerError(429, "concurrency_limited", "Too many streams", message, retry_after_s=5)
+
+
+def too_big(message: str) -> CallerError:
+    return CallerError(413, "message_too_big", "Message too big", message)
+
+
+def resampler(rate: int) -> Any:
+    """From ``rate`` to the recogniser's 16 kHz, one for a stream; None where there is nothing to do."""
     if rate == SAMPLE_RATE:
         return None
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+
+
+def _is(name: str, model: str) -> bool:
+    """A model or a dated alias of it, such as ink-whisper-2025-06-04."""
+    return name == model or name.startswith(f"{model}-")
