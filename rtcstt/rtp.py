@@ -192,6 +192,13 @@ class Counters:
 class _Arrived:
     packet: Packet
     arrival: float
+    codec: Codec | None
+
+    @property
+    def speech(self) -> Codec | None:
+        """The codec, if there is something for it to decode."""
+        codec = self.codec
+        return codec if codec is not None and codec.is_speech and self.packet.payload else None
 
 
 class Playout:
@@ -235,26 +242,20 @@ class Playout:
     def push(self, packet: Packet, now: float) -> bool:
         """Store a packet. False when it means nothing here: its payload type or its source is unknown."""
         self.counters.received += 1
-        codec = self.codecs.get(packet.payload_type)
-        source = self._source
-        if codec is None:
+        arrived = _Arrived(packet, now, self.codecs.get(packet.payload_type))
+        if arrived.codec is None:
             self.counters.unknown_type += 1
-            if source is not None and source.has(packet):  # its sequence number is not lost
-                source.add(_Arrived(packet, now), None)
+            if self._source is not None and self._source.has(packet):
+                self._source.add(arrived)  # its sequence number is not lost
             return False
-        if source is None:
-            source = self._source = _Source(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
-        arrived = _Arrived(packet, now)
-        if source.has(packet):
-            self._last_arrival = now
-        elif not self._take_over(arrived):
-            return False
-        else:
-            return True
-        speaks = codec.is_speech and packet.payload
-        if speaks and self.first_arrival is None:
+        if self._source is None:
+            self._source = _Source(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
+        if not self._source.has(packet):
+            return self._take_over(arrived)
+        self._last_arrival = now
+        if self.first_arrival is None and arrived.speech:
             self.first_arrival = now
-        source.add(arrived, codec if speaks else None)
+        self._source.add(arrived)
         return True
 
     def pop(self, now: float) -> Frame | Gap | None:
@@ -292,24 +293,26 @@ class Playout:
     def _restart(self) -> None:
         self._ready.extend(self.flush())
         self.counters.restarts += 1
-        first = self._newcomers[0]
-        source = _Source(first.packet, first.arrival, self.counters, self._max_delay_s, 0.0)
-        for arrived in self._newcomers:
-            codec = self.codecs.get(arrived.packet.payload_type)
-            source.add(arrived, codec if codec and codec.is_speech and arrived.packet.payload else None)
-        self._last_arrival = self._newcomers[-1].arrival
+        # What it sent beside the old source would now be said twice, or late.
+        recent = self._last_arrival - self._max_delay_s
+        newcomers = [arrived for arrived in self._newcomers if arrived.arrival >= recent]
+        self.counters.stray += len(self._newcomers) - len(newcomers)
         self._newcomers = []
-        self._source = source
+        first = newcomers[0]
+        self._source = _Source(first.packet, first.arrival, self.counters, self._max_delay_s, 0.0)
+        for arrived in newcomers:
+            self._source.add(arrived)
+        self.first_arrival = first.arrival if self.first_arrival is None else self.first_arrival
+        self._last_arrival = newcomers[-1].arrival
 
     def _take(self, source: _Source) -> None:
         """The packet at the head of the source becomes a frame, with the gap that was before it."""
         arrived, lost = source.take()
         self.counters.lost += lost
-        packet = arrived.packet
-        codec = self.codecs.get(packet.payload_type)
-        if codec is None or not codec.is_speech or not packet.payload:
-            self.counters.not_speech += codec is not None
-            self.paused = self.paused or (codec is not None and codec.name == "CN")
+        packet, codec = arrived.packet, arrived.speech
+        if codec is None:
+            self.counters.not_speech += arrived.codec is not None
+            self.paused = self.paused or (arrived.codec is not None and arrived.codec.name == "CN")
             source.lost_before += lost
             return
         self.paused = codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES
@@ -382,8 +385,7 @@ class _Source:
             return False
         return -MAX_MISORDER <= _signed(packet.sequence - self._highest, 16) < MAX_DROPOUT
 
-    def add(self, arrived: _Arrived, codec: Codec | None) -> None:
-        """``codec`` is that of a packet of speech, None for any other."""
+    def add(self, arrived: _Arrived) -> None:
         packet = arrived.packet
         number = self._highest + _signed(packet.sequence - self._highest, 16)
         if number in self._waiting:
@@ -400,7 +402,7 @@ class _Source:
         else:
             self._waiting[number] = arrived
             self._highest = max(self._highest, number)
-        if codec is not None:
+        if codec := arrived.speech:
             self.transit.learn(arrived.arrival, packet.timestamp, codec, codec.duration(packet.payload))
 
     def advance(self, now: float) -> bool:

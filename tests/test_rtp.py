@@ -323,6 +323,12 @@ class TestPauses:
         assert [item.codec for item in items] == [OPUS] * 50 + [PCMU] * 50
         assert items[50].position == 50 * 160
 
+    def test_what_payload_types_mean_is_settled_at_arrival(self) -> None:
+        playout = Playout({96: PCMU})
+        playout.push(packet(0, payload_type=96, payload=bytes(160)), 10.0)
+        playout.codecs = {96: OPUS}
+        assert [item.codec for item in playout.flush()] == [PCMU]
+
 
 class TestSources:
     def test_another_source_takes_over_when_the_first_is_silent(self) -> None:
@@ -356,6 +362,14 @@ class TestSources:
         other = [(10.005 + 0.02 * i, packet(5000 + i, ssrc=9)) for i in range(1000)]
         assert numbers(play(steady(1000) + other, playout)) == list(range(1000))
         assert playout.counters.stray > 900
+
+    def test_what_another_source_sent_at_the_same_time_is_not_heard_afterwards(self) -> None:
+        playout = Playout(CODECS)
+        other = [(10.005 + 0.02 * i, packet(5000 + i, ssrc=9)) for i in range(150)]
+        got = numbers(play(steady(100) + other, playout))
+        assert got[:100] == list(range(100))
+        assert got[100] == pytest.approx(5100, abs=11)  # no more than the cap before the change
+        assert got[-1] == 5149
 
     def test_a_thousand_sources_need_little_memory(self) -> None:
         playout = Playout(CODECS)
