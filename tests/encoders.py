@@ -34,21 +34,24 @@ def voice(duration_s: float, rate: int, *, pitch_hz: float = 125.0) -> Samples:
 
 
 def encode(codec: Codec, samples: Samples, *, ms: int = 20, bit_rate: int = 0, **options: str) -> list[bytes]:
-    """The whole packets of ``samples``; ``options`` are FFmpeg's."""
+    """The whole packets of ``samples``, mono or, for Opus, with a column for each side; ``options``
+    are FFmpeg's."""
     if codec.name == "L16":
         data = np.repeat(samples, codec.channels).astype(">i2").tobytes()
         size = codec.clock_rate * ms // 1000 * codec.channels * 2
         return [data[start : start + size] for start in range(0, len(data) - size + 1, size)]
     name, rate = _ENCODERS[codec.name]
     encoder: Any = av.CodecContext.create(name, "w")
-    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
+    layout = "mono" if samples.ndim == 1 else "stereo"
+    encoder.sample_rate, encoder.layout, encoder.format = rate, layout, "s16"
     encoder.options = options | ({"frame_duration": str(ms)} if codec.name == "opus" else {})
     if bit_rate:
         encoder.bit_rate = bit_rate
     size = rate * ms // 1000
     packets: list[bytes] = []
     for start in range(0, len(samples) - size + 1, size):
-        frame = av.AudioFrame.from_ndarray(samples[None, start : start + size], "s16", "mono")
+        data = samples[start : start + size].reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(data, "s16", layout)
         frame.sample_rate, frame.pts = rate, start
         packets += [bytes(packet) for packet in encoder.encode(frame)]
     return packets

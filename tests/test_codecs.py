@@ -96,6 +96,17 @@ def test_stereo_becomes_the_average() -> None:
     assert heard.tolist() == [200, -32768, 32767]
 
 
+@pytest.mark.parametrize("libopus", [True, False])
+def test_stereo_opus_becomes_the_average(libopus: bool) -> None:
+    """Browsers asked for stereo send it, whoever speaks on one side only."""
+    left = voice(1.0, 48000)
+    payloads = encode(OPUS, np.stack([left, np.zeros_like(left)], axis=1), bit_rate=96000)
+    assert payloads[20][0] & 0x04  # a stereo packet (RFC 6716 section 3.1)
+    heard = joined(decoded(decoder_for(OPUS, libopus=libopus), frames(OPUS, payloads)))
+    assert likeness(heard, voice(1.0, SAMPLE_RATE)) > 0.98
+    assert rms(heard) == pytest.approx(rms(voice(1.0, SAMPLE_RATE)) / 2, rel=0.05)
+
+
 @EVERY
 def test_a_hole_fades_into_silence_and_ends_clean(codec: Codec, libopus: bool) -> None:
     payloads = packets(codec, 2.0)
