@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rtcstt.call import Call
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
+from rtcstt.feed import Event
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls
 from rtcstt.server.http import Handler, refusals
@@ -33,6 +34,12 @@ _TYPES = {
     "captions.srt": "application/x-subrip",
     "transcript.txt": "text/plain",
     "transcript.json": "application/json",
+}
+_RENDERERS: dict[str, Callable[[Sequence[Event]], str]] = {
+    "captions.vtt": captions.vtt,
+    "captions.srt": captions.srt,
+    "transcript.txt": captions.text,
+    "transcript.json": lambda events: json.dumps(captions.transcript(events), ensure_ascii=False),
 }
 _EXPOSED = "ETag, Link, Location, Retry-After"
 
@@ -72,7 +79,7 @@ class Web:
             ("DELETE", "/whip/{id}", self.delete_call),
             ("PATCH", "/whip/{id}", self.patch_call),
             ("GET", "/calls/{id}/events", self.events),
-            ("GET", "/calls/{id}/{name:captions\\.(vtt|srt)|transcript\\.(txt|json)}", self.text),
+            ("GET", "/calls/{id}/{name}", self.text),
             ("GET", "/healthz", self.healthz),
             ("GET", "/readyz", self.readyz),
             ("GET", "/metrics", self.metrics),
@@ -188,16 +195,13 @@ class Web:
         """Captions and transcripts, at any time of the call."""
         self._may_listen(request)
         call, name = self._call(request), request.match_info["name"]
-        render: Callable[[Call], str] = {
-            "captions.vtt": lambda call: captions.vtt(call.feed.history),
-            "captions.srt": lambda call: captions.srt(call.feed.history),
-            "transcript.txt": lambda call: captions.text(call.feed.history),
-            "transcript.json": lambda call: json.dumps(
-                captions.transcript(call.feed.history), ensure_ascii=False
-            ),
-        }[name]
+        render = _RENDERERS.get(name)
+        if render is None:
+            raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(_RENDERERS)}.")
         headers = {"Cache-Control": "no-store"}
-        return web.Response(text=render(call), content_type=_TYPES[name], charset="utf-8", headers=headers)
+        return web.Response(
+            text=render(call.feed.history), content_type=_TYPES[name], charset="utf-8", headers=headers
+        )
 
     # -- the server --------------------------------------------------------------------------------
 

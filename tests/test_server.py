@@ -1,0 +1,382 @@
+"""The HTTP face: doors, refusals, calls, events, captions, tokens, limits; with real callers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rtcstt.call import CallSettings
+from rtcstt.caller import Caller
+from rtcstt.embedded.auth import Keys
+from rtcstt.peer import PeerSettings
+from rtcstt.recording import opus_packets
+from rtcstt.server.access import Door, Knocks
+from rtcstt.server.app import MAX_OFFER, Web
+from rtcstt.server.calls import Calls
+from rtcstt.testing import ScriptedUpstream
+
+SECRET = "a secret of at least thirty-two characters"
+TONE = (np.sin(np.arange(48000 * 30) / 20) * 8000).astype(np.int16)
+Client = TestClient[web.Request, web.Application]
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    door: Door | None = None,
+    max_calls: int = 10,
+    per_minute: int = 1000,
+    grace_s: float = 0.0,
+    **web_options: Any,
+) -> AsyncIterator[tuple[Client, Calls]]:
+    calls = Calls(
+        stt=ScriptedUpstream(),
+        settings=CallSettings(),
+        peers=PeerSettings(loopback=True),
+        max_calls=max_calls,
+        max_call_s=60,
+        resume_grace_s=grace_s,
+    )
+    face = Web(calls, door=door or Door(), knocks=Knocks(per_minute), **web_options)
+    client: Client = TestClient(TestServer(face.application(stt_keys=Keys())))
+    async with client:
+        yield client, calls
+
+
+@asynccontextmanager
+async def calling(client: Client, path: str = "/offer", **options: Any) -> AsyncIterator[Caller]:
+    caller = Caller(opus_packets(TONE[: 48000 * 5]), loopback=True, **options)
+    try:
+        await caller.dial(str(client.make_url(path)))
+        yield caller
+    finally:
+        await caller.close()
+
+
+async def refusal(response: aiohttp.ClientResponse, status: int, code: str | None = None) -> dict[str, Any]:
+    assert response.status == status, await response.text()
+    body: dict[str, Any] = await response.json()
+    assert body.keys() >= {"error_code", "title", "message", "request_id"}
+    if code is not None:
+        assert body["error_code"] == code
+    return body
+
+
+async def events_of(client: Client, call: str, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+    """(id, event) of a call's server-sent events, to their end."""
+    found, number = [], ""
+    async with client.get(f"/calls/{call}/events", headers=headers) as response:
+        assert response.status == 200 and response.content_type == "text/event-stream"
+        async for raw in response.content:
+            line = raw.decode().rstrip("\n")
+            if line.startswith("id: "):
+                number = line[4:]
+            elif line.startswith("data: "):
+                found.append((number, json.loads(line[6:])))
+    return found
+
+
+async def test_a_call_from_offer_to_transcript() -> None:
+    async with serving() as (client, _), calling(client) as caller:
+        assert caller.call is not None
+        listed = await (await client.get("/calls")).json()
+        assert [call["call"] for call in listed["calls"]] == [caller.call]
+        shown = await (await client.get(f"/calls/{caller.call}")).json()
+        assert shown["state"] == "open" and shown["tracks"][0]["track"] == "0"
+        await asyncio.sleep(0.5)
+        ended = await (await client.delete(f"/calls/{caller.call}")).json()
+        assert ended["state"] == "closed"
+        ledger = ended["ledger"]["0"]
+        assert 300 < ledger["received"] < 2000
+        events = await events_of(client, caller.call)
+        assert [int(number) for number, _ in events] == [event["seq"] for _, event in events]
+        assert [event["seq"] for _, event in events] == list(range(len(events)))
+        assert events[-1][1]["type"] == "session.end"
+        assert events[-1][1]["ledger"]["0"] == ledger
+        later = await events_of(client, caller.call, **{"Last-Event-ID": "1"})
+        assert [event["seq"] for _, event in later] == list(range(2, len(events)))
+        for name, kind in (
+            ("captions.vtt", "text/vtt"),
+            ("captions.srt", "application/x-subrip"),
+            ("transcript.txt", "text/plain"),
+            ("transcript.json", "application/json"),
+        ):
+            response = await client.get(f"/calls/{caller.call}/{name}")
+            assert (response.status, response.content_type) == (200, kind)
+        assert (await (await client.get(f"/calls/{caller.call}/transcript.json")).json())["complete"] is True
+
+
+async def test_a_listener_hears_a_call_live_and_to_its_end() -> None:
+    async with serving() as (client, _), calling(client) as caller:
+        listening = asyncio.create_task(events_of(client, str(caller.call)))
+        await asyncio.sleep(0.3)
+        await caller.hang_up()
+        heard = await asyncio.wait_for(listening, 10)
+        assert [event for _, event in heard] == [event for _, event in caller.received]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "bad_json"),
+        (b"{", 400, "bad_json"),
+        (b"[]", 400, "bad_json"),
+        (b"[" * 5000, 400, "bad_json"),
+        (b"\xff\xfe", 400, "bad_json"),
+        (b"{}", 400, "bad_offer"),
+        (b'{"type": "answer", "sdp": "v=0"}', 400, "bad_offer"),
+        (b'{"type": "offer", "sdp": 3}', 400, "bad_offer"),
+        (b'{"type": "offer", "sdp": "hello"}', 400, "bad_sdp"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n"}', 400, "no_audio"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n", "mode": "both"}', 400, "unknown_mode"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n", "label": 5}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n", "metadata": []}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n", "call": "nope"}', 404, "call_not_found"),
+        (b" " * (MAX_OFFER + 1), 413, "offer_too_big"),
+    ],
+)
+async def test_bad_offers_are_refused_and_leave_nothing(body: bytes, status: int, code: str) -> None:
+    async with serving() as (client, calls):
+        await refusal(await client.post("/offer", data=body), status, code)
+        assert calls.all() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/calls/nope", 404),
+        ("DELETE", "/calls/nope", 404),
+        ("GET", "/calls/nope/events", 404),
+        ("GET", "/calls/nope/captions.vtt", 404),
+        ("GET", "/nowhere", 404),
+        ("DELETE", "/whip/nope", 404),
+        ("PUT", "/offer", 405),
+        ("GET", "/calls/nope/passwords.txt", 404),
+    ],
+)
+async def test_what_is_not_there_is_refused_as_json(method: str, path: str, status: int) -> None:
+    async with serving() as (client, _):
+        await refusal(await client.request(method, path), status)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    method=st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]),
+    path=st.sampled_from(
+        ["/", "/offer", "/whip", "/calls", "/calls/x", "/whip/x", "/metrics", "/calls/x/events"]
+    ),
+    headers=st.dictionaries(
+        st.sampled_from(["Content-Type", "If-Match", "Last-Event-ID", "Origin", "Authorization", "Accept"]),
+        st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20),
+    ),
+    body=st.binary(max_size=200),
+)
+async def test_whatever_comes_in_gets_an_answer_and_no_server_error(
+    method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    async with serving() as (client, calls):
+        response = await client.request(method, path, headers=headers, data=body)
+        assert response.status < 500
+        await response.read()
+        assert calls.all() == []
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_a_second_offer_for_a_call_that_works_is_refused_and_disturbs_nothing() -> None:
+    async with serving(grace_s=5) as (client, _), calling(client) as caller:
+        await asyncio.sleep(0.3)
+        body = {"type": "offer", "sdp": "v=0\r\n", "call": caller.call}
+        await refusal(await client.post("/offer", json=body), 409, "call_connected")
+        await caller.hang_up()
+        assert caller.received[-1][1]["type"] == "session.end"
+        await refusal(await client.post("/offer", json=body), 409, "call_ended")
+
+
+async def test_a_full_server_says_when_to_come_back() -> None:
+    async with serving(max_calls=1) as (client, calls), calling(client) as caller:
+        response = await client.post("/offer", json={"type": "offer", "sdp": "v=0\r\n"})
+        await refusal(response, 503, "full")
+        assert int(response.headers["Retry-After"]) > 0
+        assert calls.refused == 1
+        await caller.hang_up()
+        await refusal(await client.post("/offer", json={"type": "offer", "sdp": "v=0\r\n"}), 400, "no_audio")
+
+
+async def test_an_address_that_knocks_too_often_has_to_wait() -> None:
+    async with serving(per_minute=3) as (client, _):
+        for _ in range(3):
+            await refusal(await client.post("/offer", data=b"{}"), 400)
+        response = await client.post("/offer", data=b"{}")
+        await refusal(response, 429, "too_many_offers")
+        assert 0 < int(response.headers["Retry-After"]) <= 61
+
+
+def test_knocks_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None:
+    knocks = Knocks(2)
+    for now in (0.0, 30.0, 60.5, 91.0):
+        knocks.check("a", now)
+    for number in range(10_000):
+        knocks.check(f"b{number}", 100.0)
+    assert len(knocks._seen) <= 4096
+
+
+def token(**claims: Any) -> dict[str, str]:
+    signed = jwt.encode({"exp": time.time() + 60, **claims}, SECRET, algorithm="HS256")
+    return {"Authorization": f"Bearer {signed}"}
+
+
+async def test_tokens_say_who_may_call_and_who_may_listen() -> None:
+    door = Door(("static-token",), SECRET)
+    static = {"Authorization": "Bearer static-token"}
+    async with serving(door=door) as (client, _):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic static-token"},
+            token(exp=time.time() - 5),
+        ):
+            for method, path in (("POST", "/offer"), ("POST", "/whip"), ("GET", "/calls")):
+                response = await client.request(method, path, headers=headers, data=b"{}")
+                await refusal(response, 401)
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+        await refusal(await client.post("/offer", data=b"{}", headers=static), 400)
+        assert (await client.get("/calls", headers=static)).status == 200
+        await refusal(await client.post("/offer", data=b"{}", headers=token(**{"may-publish": False})), 403)
+        await refusal(await client.get("/calls", headers=token(**{"may-listen": False})), 403)
+        assert (await client.get("/calls", headers=token(**{"may-publish": False}))).status == 200
+        unsigned = jwt.encode({"exp": time.time() + 60}, "another secret of thirty-two characters", "HS256")
+        await refusal(await client.get("/calls", headers={"Authorization": f"Bearer {unsigned}"}), 401)
+        assert (await client.get("/calls", params={"access_token": "static-token"})).status == 200
+        for open_path in ("/healthz", "/readyz", "/"):
+            assert (await client.get(open_path)).status == 200
+
+
+async def test_only_listed_origins_may_read_the_answers() -> None:
+    async with serving(origins=("https://my.page",)) as (client, _):
+        good = await client.options("/offer", headers={"Origin": "https://my.page"})
+        assert good.headers["Access-Control-Allow-Origin"] == "https://my.page"
+        assert "Location" in good.headers["Access-Control-Expose-Headers"]
+        bad = await client.options("/offer", headers={"Origin": "https://evil.page"})
+        assert "Access-Control-Allow-Origin" not in bad.headers
+        refused = await client.post("/offer", data=b"{", headers={"Origin": "https://my.page"})
+        assert refused.headers["Access-Control-Allow-Origin"] == "https://my.page"
+
+
+async def test_whip_from_post_to_delete() -> None:
+    links = ('<stun:stun.example.net>; rel="ice-server"',)
+    async with serving(ice_links=links) as (client, calls):
+        preflight = await client.options("/whip")
+        assert preflight.status == 204 and preflight.headers["Accept-Post"] == "application/sdp"
+        await refusal(await client.post("/whip", data=b"v=0", headers={"Content-Type": "text/plain"}), 415)
+        sdp = {"Content-Type": "application/sdp"}
+        await refusal(await client.post("/whip", data=b"v=0", headers=sdp), 400)
+        async with calling(client, "/whip", channel=False) as caller:
+            location = f"/whip/{caller.call}"
+            patch = {"Content-Type": "application/trickle-ice-sdpfrag"}
+            etag = f'"{caller.call}"'
+            candidate = b"a=mid:0\r\na=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=end-of-candidates\r\n"
+            assert (
+                await client.patch(location, data=candidate, headers={**patch, "If-Match": etag})
+            ).status == 204
+            await refusal(
+                await client.patch(location, data=candidate, headers={**patch, "If-Match": '"x"'}), 412
+            )
+            restart = b"a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
+            await refusal(await client.patch(location, data=restart, headers={**patch, "If-Match": "*"}), 422)
+            await refusal(await client.patch(location, data=b"", headers={"Content-Type": "text/plain"}), 415)
+            await asyncio.sleep(0.3)
+            assert (await client.delete(location)).status == 200
+            events = await events_of(client, str(caller.call))
+            assert events[-1][1]["type"] == "session.end"
+            assert events[-1][1]["ledger"]["0"]["received"] > 0
+            assert calls.find(str(caller.call)).state == "closed"
+
+
+async def test_whip_answers_with_what_the_rfc_asks_for() -> None:
+    async with serving(ice_links=('<stun:stun.example.net>; rel="ice-server"',)) as (client, _):
+        seen: dict[str, Any] = {}
+        caller = Caller(opus_packets(TONE[:48000]), loopback=True)
+
+        class Spy:
+            async def answer(self, text: str) -> str:
+                headers = {"Content-Type": "application/sdp"}
+                async with client.post("/whip", data=text, headers=headers) as response:
+                    seen.update(
+                        response.headers, status=response.status, links=response.headers.getall("Link")
+                    )
+                    return await response.text()
+
+        try:
+            await caller.dial(Spy())
+        finally:
+            await caller.close()
+        assert seen["status"] == 201 and seen["Location"].startswith("/whip/")
+        assert seen["ETag"].strip('"') and seen["Content-Type"].startswith("application/sdp")
+        assert any('rel="ice-server"' in link for link in seen["links"])
+
+
+async def test_stopping_drains_every_call() -> None:
+    async with serving() as (client, calls), calling(client) as first, calling(client) as second:
+        await asyncio.sleep(0.3)
+        await calls.close("server stops")
+        await asyncio.sleep(0.2)
+        for caller in (first, second):
+            assert caller.received[-1][1]["type"] == "session.end"
+            assert caller.received[-1][1]["reason"] == "server stops"
+        await refusal(await client.post("/offer", json={"type": "offer", "sdp": "v=0\r\n"}), 503, "stopping")
+
+
+async def test_metrics_count_what_the_ledgers_say() -> None:
+    async with serving() as (client, _):
+        for _ in range(2):
+            async with calling(client) as caller:
+                await asyncio.sleep(0.3)
+                await caller.hang_up()
+        listed = (await (await client.get("/calls")).json())["calls"]
+        wanted = sum(call["ledger"]["0"]["sent"] for call in listed)
+        for _ in range(2):  # asking twice counts nothing twice
+            text = await (await client.get("/metrics")).text()
+            values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            assert float(values["rtcstt_calls_total"]) == 2
+            assert float(values["rtcstt_calls_open"]) == 0
+            assert float(values['rtcstt_audio_ms_total{kind="sent"}']) == wanted
+            assert float(values['rtcstt_packets_total{kind="lost"}']) == 0
+
+
+async def test_the_page_and_its_client_are_served() -> None:
+    async with serving() as (client, _):
+        page = await client.get("/")
+        assert page.content_type == "text/html"
+        assert "javascript" in (await client.get("/rtcstt.js")).content_type
+        assert (await client.get("/rtcstt.d.ts")).status == 200
+        assert (await client.get("/static/../app.py")).status == 404
+
+
+def test_the_doors_key_files_are_read_with_care(tmp_path: Path) -> None:
+    from rtcstt.errors import ConfigError
+
+    file = tmp_path / "tokens"
+    file.write_text("# for the desk\n one \n\ntwo\n")
+    assert Door.open(file, None).tokens == ("one", "two")
+    file.write_text("short\n")
+    with pytest.raises(ConfigError, match="32 characters"):
+        Door.open(None, file)
+    file.write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="holds nothing"):
+        Door.open(file, None)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Door.open(tmp_path / "missing", None)

@@ -1,0 +1,111 @@
+"""The options of `rtcstt serve`: one table, three sources, clear refusals."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rtcstt.errors import ConfigError
+from rtcstt.server.command import application
+from rtcstt.server.settings import Settings, add_arguments, load
+
+
+def parse(*words: str, environment: dict[str, str] | None = None) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return load(parser.parse_args(words), environment or {})
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert parse() == Settings()
+
+
+def test_the_contracts_options_are_there() -> None:
+    found = parse(
+        *(
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "8080",
+            "--stt",
+            "embedded",
+            "--mode",
+            "manual",
+            "--chunk-ms",
+            "20",
+        ),
+        *("--ice-server", "stun:a:1", "stun:b:2", "--max-calls", "3", "--record", "calls"),
+        *("--token-file", "tokens", "--allow-origin", "https://a", "--allow-origin", "https://b"),
+    )
+    assert (found.mode, found.chunk_ms, found.max_calls) == ("manual", 20, 3)
+    assert found.ice_server == ("stun:a:1", "stun:b:2")
+    assert found.allow_origin == ("https://a", "https://b")
+    assert (found.record, found.token_file) == (Path("calls"), Path("tokens"))
+
+
+@pytest.mark.parametrize("option", dataclasses.fields(Settings), ids=lambda option: option.name)
+def test_every_option_can_come_from_the_environment(option: dataclasses.Field[object]) -> None:
+    text = {"mode": "manual", "fallback": "embedded", "dtx": "yes", "chunk_ms": "40", "port": "81"}.get(
+        option.name, "7"
+    )
+    paired = {"RTCSTT_TLS_CERT": "c", "RTCSTT_TLS_KEY": "k"} if option.name.startswith("tls") else {}
+    found = parse(environment={**paired, f"RTCSTT_{option.name.upper()}": text})
+    assert getattr(found, option.name) != option.default
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(
+        'port = 1\nmax-calls = 1\nchunk_ms = 30\ndtx = true\nice_server = ["stun:a:1", "stun:b:2"]\n'
+    )
+    found = parse(
+        "--config", str(file), "--port", "3", environment={"RTCSTT_PORT": "2", "RTCSTT_MAX_CALLS": "2"}
+    )
+    assert (found.port, found.max_calls, found.chunk_ms, found.dtx) == (3, 2, 30, True)
+    assert found.ice_server == ("stun:a:1", "stun:b:2")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (("--chunk-ms", "10"), {}, "chunk_ms"),
+        (("--port", "70000"), {}, "port"),
+        (("--max-calls", "0"), {}, "max_calls"),
+        (("--tls-cert", "x"), {}, "tls_cert"),
+        ((), {"RTCSTT_PORT": "http"}, "port cannot be 'http'"),
+        ((), {"RTCSTT_DTX": "maybe"}, "dtx"),
+        ((), {"RTCSTT_MODE": "both"}, "mode"),
+        ((), {"RTCSTT_FALLBACK": "cloud"}, "fallback"),
+        (("--config", "nowhere.toml"), {}, "cannot be read"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(
+    words: tuple[str, ...], environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(*words, environment=environment)
+
+
+def test_an_unknown_option_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(ConfigError, match="no option prot"):
+        parse("--config", str(file))
+
+
+async def test_off_loopback_a_token_is_needed() -> None:
+    with pytest.raises(ConfigError, match="token"):
+        async with application(Settings(host="0.0.0.0", stt="ws://127.0.0.1:1"), {}):
+            pass
+
+
+async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
+    from rtcstt.server.command import _tls
+
+    file = tmp_path / "cert.pem"
+    file.write_text("no certificate")
+    with pytest.raises(ConfigError, match="TLS certificate"):
+        _tls(Settings(tls_cert=file, tls_key=file))
