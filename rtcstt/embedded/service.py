@@ -120,6 +120,7 @@ class Session:
         older = not turns and handshake.model.startswith("ink-whisper")
         idle_s = service.limits.older_idle_s if older else service.limits.idle_s
         self._pump = asyncio.create_task(self._run(idle_s))
+        self._pump.add_done_callback(self._ended)
 
     async def send(self, data: str | bytes) -> None:
         """One message of the client's. Waits while the recogniser is behind; `ConnectionLost` once over."""
@@ -232,9 +233,11 @@ class Session:
             self._say_why(CallerError(500, "internal_error", "Internal error", "Recognition failed."), FAILED)
         finally:
             watch.cancel()
-            self._service.forget(self)
             await asyncio.gather(watch, self._stream.cancel(), return_exceptions=True)
-            self._changed.set()
+
+    def _ended(self, pump: asyncio.Task[None]) -> None:
+        self._service.forget(self)
+        self._changed.set()
 
     def _asked_to_close(self) -> bool:
         return isinstance(self._protocol, wire.ManualServer) and self._protocol.closing
@@ -261,7 +264,7 @@ class Session:
     async def _stop(self) -> None:
         self._pump.cancel()
         await asyncio.gather(self._pump, return_exceptions=True)
-        self._changed.set()
+        await self._stream.cancel()  # where the pump had not even begun
 
     def _put(self, message: wire.ServerMessage) -> None:
         self._outbox.append(self._protocol.send(replace(message, request_id=self.request_id)))

@@ -1,0 +1,62 @@
+"""Installs the clients that the embedded server is tested with, each by itself in .conformance/NAME.
+
+`make test-conformance` runs it. Their dependencies collide with each other's and with ours, and some are
+large; what cannot be installed is left out, and its tests skip. What is there already stays.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / ".conformance"
+PYTHON = {
+    "cartesia-3": ["cartesia[websockets]==3.2.0"],
+    "openai": ["openai==3.52.0"],
+    "livekit": ["livekit-plugins-cartesia==1.8.9"],
+    "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
+}
+NODE = ["@cartesia/cartesia-js@4.2.0", "ws@8"]
+
+
+def python(name: str) -> Path:
+    """The interpreter that has the client."""
+    return FOLDER / name / "bin" / "python"
+
+
+def install_python(name: str, requirements: list[str]) -> None:
+    done = FOLDER / name / "installed"
+    if done.exists():
+        return
+    venv.create(FOLDER / name, with_pip=True)
+    pip = [python(name), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, *requirements], check=True)
+    done.touch()
+
+
+def install_node() -> None:
+    done = FOLDER / "node" / "installed"
+    if done.exists() or shutil.which("npm") is None:
+        return
+    done.parent.mkdir(parents=True, exist_ok=True)
+    quiet = ["--no-audit", "--no-fund", "--silent", "--prefix", str(done.parent)]
+    subprocess.run(["npm", "install", *quiet, *NODE], check=True)
+    done.touch()
+
+
+def main(names: list[str]) -> int:
+    failed = []
+    for name in names or [*PYTHON, "node"]:
+        try:
+            install_node() if name == "node" else install_python(name, PYTHON[name])
+        except (subprocess.CalledProcessError, OSError) as error:
+            failed.append(name)
+            sys.stderr.write(f"{name} could not be installed: {error}\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

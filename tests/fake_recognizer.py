@@ -1,0 +1,123 @@
+"""A recogniser that needs no model and no thread: every second of sound is one word, silence ends a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import numpy as np
+
+from rtcstt import wire
+from rtcstt.embedded.batch import Batch
+from rtcstt.errors import EngineError
+
+RATE = 16000
+PAUSE = RATE // 2
+
+
+class FakeRecognizer:
+    """``speed`` is how many seconds of audio a stream hears a second; None: at once."""
+
+    def __init__(self, *, speed: float | None = None, fails_after_s: float | None = None) -> None:
+        self.speed = speed
+        self.fails_after_s = fails_after_s
+        self.streams: list[FakeStream] = []
+
+    def turns(self, settings: wire.TurnSettings | None = None) -> FakeStream:
+        return self._add(FakeStream(self, settings or wire.TurnSettings(), manual=False))
+
+    def manual(self, *, max_silence_s: float | None = None) -> FakeStream:
+        return self._add(FakeStream(self, max_silence_s, manual=True))
+
+    async def transcribe(self, samples: Iterable[np.ndarray], *, words: bool = False) -> Batch:
+        length = sum(map(len, samples))
+        return Batch("", length / RATE, ())
+
+    async def close(self) -> None:
+        for stream in self.streams:
+            assert stream.cancelled, "a stream was left behind"
+
+    def _add(self, stream: FakeStream) -> FakeStream:
+        self.streams.append(stream)
+        return stream
+
+
+class FakeStream:
+    def __init__(self, owner: FakeRecognizer, settings: object, *, manual: bool) -> None:
+        self.settings = settings
+        self.heard: list[np.ndarray] = []
+        self.cancelled = False
+        self._owner = owner
+        self._manual = manual
+        self._messages: asyncio.Queue[wire.ServerMessage | None] = asyncio.Queue()
+        self._words = 0
+        self._sound = 0
+        self._quiet = 0
+        self._turns = 0
+
+    @property
+    def audio(self) -> np.ndarray:
+        return np.concatenate(self.heard) if self.heard else np.zeros(0, np.float32)
+
+    async def feed(self, samples: np.ndarray) -> None:
+        assert samples.dtype == np.float32 and samples.ndim == 1
+        if self._owner.speed is not None:
+            await asyncio.sleep(len(samples) / RATE / self._owner.speed)
+        self.heard.append(samples)
+        limit = self._owner.fails_after_s
+        if limit is not None and len(self.audio) > limit * RATE:
+            self._messages.put_nowait(None)
+            self._failed = True
+        for begin in range(0, len(samples), 160):
+            self._block(samples[begin : begin + 160])
+
+    _failed = False
+
+    def _block(self, block: np.ndarray) -> None:
+        if np.any(block):
+            self._quiet = 0
+            if not self._sound and not self._manual:
+                self._messages.put_nowait(wire.TurnStart())
+            self._sound += len(block)
+            if self._sound // RATE > self._words:
+                self._words = self._sound // RATE
+                text = self._text()
+                partial = wire.Transcript(text, is_final=False) if self._manual else wire.TurnUpdate(text)
+                self._messages.put_nowait(partial)
+        elif self._sound:
+            self._quiet += len(block)
+            if self._quiet >= PAUSE:
+                self._end()
+
+    def _text(self) -> str:
+        return (" " if self._turns else "") + " ".join(["word"] * self._words)
+
+    def _end(self) -> None:
+        if self._sound:
+            text = self._text()
+            final = wire.Transcript(text, is_final=True) if self._manual else wire.TurnEnd(text)
+            self._messages.put_nowait(final)
+            self._turns += 1
+        self._words = self._sound = self._quiet = 0
+
+    async def configure(self, settings: wire.TurnSettings) -> None:
+        self.settings = settings
+
+    async def finalize(self) -> None:
+        self._end()
+        self._messages.put_nowait(wire.FlushDone())
+
+    async def finish(self) -> None:
+        self._end()
+        if self._manual:
+            self._messages.put_nowait(wire.Done())
+        self._messages.put_nowait(None)
+
+    async def cancel(self) -> None:
+        self.cancelled = True
+
+    async def __aiter__(self) -> AsyncIterator[wire.ServerMessage]:
+        while (message := await self._messages.get()) is not None:
+            yield message
+        if self._failed:
+            raise EngineError("the recogniser failed")
