@@ -1,0 +1,223 @@
+"""Append-only turns, with a recogniser that is made of a rule: every tenth of a second of voice is a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcstt.embedded.listener import HARD, Listener
+from rtcstt.embedded.moonshine import Audio, Hypothesis
+from rtcstt.embedded.vad import FRAME
+from rtcstt.errors import LocalProtocolError
+from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.wire import (
+    DEFAULT_TURN,
+    TurnEagerEnd,
+    TurnEnd,
+    TurnMessage,
+    TurnOrder,
+    TurnSettings,
+    TurnStart,
+    TurnUpdate,
+)
+
+
+class Words:
+    """Token 10 + n is the word wn."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        return " ".join(f"w{token - 10}" for token in ids)
+
+    def starts_word(self, token: int) -> bool:
+        return True
+
+    def is_punctuation(self, token: int) -> bool:
+        return False
+
+
+class Rule:
+    """A recogniser: each frame of loud audio carries, as its level, the number of the word it belongs to.
+
+    The newest word is misheard, as real ones are. Counts its work and the longest audio it was given.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = Words()
+        self.decodes = 0
+        self.longest = 0
+
+    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+        self.decodes += 1
+        self.longest = max(self.longest, len(audio))
+        heard = np.unique(np.round(audio[audio > 0] * 10_000).astype(int))
+        ids = [10 + int(number) for number in heard]
+        if len(audio) and audio[-1] > 0 and len(ids) > len(forced):
+            ids[-1] = 9_000  # cut off in mid-word
+        return Hypothesis((*forced, *ids[len(forced) :]), True, -0.1)
+
+
+class Loud:
+    """Voice activity: whether the frame is loud."""
+
+    def probability(self, frame: Audio) -> float:
+        return 0.95 if float(frame.max()) > 0 else 0.01
+
+
+class Complete:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def complete(self, audio: Audio) -> float:
+        return self.value
+
+
+def sound(*parts: float, first: int = 1) -> Audio:
+    """Seconds of words (positive, a word each 0.1 s) and of silence (negative)."""
+    blocks, word = [], first
+    for part in parts:
+        if part < 0:
+            blocks.append(np.zeros(int(-part * SAMPLE_RATE), np.float32))
+            continue
+        for _ in range(round(part * 10)):
+            block = np.full(SAMPLE_RATE // 10, word / 10_000, np.float32)
+            block[-320:] = 0  # between words it is quiet for a moment, too short for the voice detector
+            blocks.append(block)
+            word += 1
+    return np.concatenate(blocks)
+
+
+def listener(complete: float = 0.99, rule: Rule | None = None, **turn: float) -> Listener:
+    return Listener(rule or Rule(), Loud(), Complete(complete), TurnSettings(**turn))  # type: ignore[arg-type]
+
+
+def hear(ear: Listener, audio: Audio, *, step: int = 1600, updates: bool = True) -> list[TurnMessage]:
+    return [
+        message
+        for start in range(0, len(audio), step)
+        for message in ear.hear(audio[start : start + step], updates=updates)
+    ]
+
+
+def check(messages: Sequence[TurnMessage]) -> list[str]:
+    """The four guarantees; the text of each turn."""
+    order = TurnOrder()
+    for message in messages:
+        order.advance(message, LocalProtocolError)
+    return [message.transcript for message in messages if isinstance(message, TurnEnd)]
+
+
+def said(count: int, first: int = 1) -> str:
+    return " ".join(f"w{number}" for number in range(first, first + count))
+
+
+def test_a_turn_has_its_words_once() -> None:
+    messages = hear(listener(), sound(-0.5, 2.0, -2.0))
+    assert check(messages) == [said(20)]
+    assert isinstance(messages[0], TurnStart) and isinstance(messages[-2], TurnEagerEnd)
+    assert len([m for m in messages if isinstance(m, TurnUpdate)]) >= 3
+
+
+def test_the_space_between_turns_is_in_the_text() -> None:
+    texts = check(hear(listener(), sound(-0.5, 1.0, -2.0, 1.0, -2.0, 1.0, -2.0)))
+    assert texts == [said(10), " " + said(10, 11), " " + said(10, 21)]
+    assert "".join(texts) == said(30)
+
+
+def test_speech_after_an_eager_end_joins_the_same_turn() -> None:
+    ear = listener(complete=0.85)
+    messages = hear(ear, sound(-0.5, 1.0, -0.8, 1.0, -2.0))
+    assert check(messages) == [said(20)]
+    assert [m.type for m in messages].count("turn.resume") == 1
+
+
+def test_a_long_turn_does_not_make_decoding_costlier() -> None:
+    rule = Rule()
+    (text,) = check(hear(listener(rule=rule), sound(-0.5, 60.0, -2.0)))
+    wrong = set(said(600).split()) ^ set(text.split())
+    assert len(wrong) <= 2 * 60 * SAMPLE_RATE // HARD  # at most the word where a segment had to be cut
+    assert rule.longest <= HARD + SAMPLE_RATE
+
+
+def test_without_updates_turns_and_their_text_are_the_same() -> None:
+    audio = sound(-0.5, 3.0, -1.5, 8.0, -0.3, 4.0, -2.0)
+    with_updates, without = Rule(), Rule()
+    first = check(hear(listener(rule=with_updates), audio))
+    second = check(hear(listener(rule=without), audio, updates=False))
+    assert first == second
+    assert without.decodes < with_updates.decodes
+
+
+def test_nothing_is_decoded_where_nobody_speaks() -> None:
+    rule = Rule()
+    ear = listener(rule=rule)
+    assert hear(ear, sound(-30.0)) == []
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[1000:1800] = 0.5
+    assert hear(ear, click) == []
+    assert rule.decodes == 0
+
+
+def test_flush_ends_the_turn_in_mid_word() -> None:
+    ear = listener()
+    messages = hear(ear, sound(-0.5, 1.0))
+    messages += ear.flush()
+    assert check(messages) == [said(10)]
+    assert ear.flush() == []
+    assert check(messages + hear(ear, sound(1.0, -2.0, first=11))) == [said(10), " " + said(10, 11)]
+
+
+def test_flush_hears_a_word_too_short_to_begin_a_turn() -> None:
+    ear = listener()
+    word = np.zeros(SAMPLE_RATE, np.float32)
+    word[FRAME * 20 : FRAME * 23] = 7 / 10_000
+    assert hear(ear, word) == []
+    assert check(ear.flush()) == ["w7"]
+
+
+def test_what_a_turn_consists_of_is_known_with_its_place() -> None:
+    ear = listener()
+    hear(ear, sound(-0.5, 1.0, -2.0))
+    (piece,) = ear.finished
+    assert piece.text == said(10)
+    assert piece.start / SAMPLE_RATE == pytest.approx(0.5, abs=0.07)
+    assert piece.end / SAMPLE_RATE == pytest.approx(1.5, abs=0.07)
+
+
+PARTS = st.lists(st.one_of(st.floats(0.05, 4.0), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(PARTS, st.floats(0, 1), st.integers(100, 9000), st.booleans())
+def test_every_word_comes_once_in_order_however_the_audio_is_cut(
+    parts: list[float], complete: float, step: int, updates: bool
+) -> None:
+    audio = sound(-0.5, *parts, -0.5)
+    ear = listener(complete, end_timeout_ms=DEFAULT_TURN.end_timeout_ms or 0)
+    messages = hear(ear, audio, step=step, updates=updates)
+    messages += ear.flush()
+    words = " ".join(check(messages)).split()
+    numbers = [int(word[1:]) for word in words]
+    assert numbers == sorted(set(numbers))
+    spoken = {int(value) for value in np.unique(np.round(audio[audio > 0] * 10_000))}
+    assert set(numbers) <= spoken
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.5, 20), st.integers(100, 9000))
+def test_clear_speech_is_complete(seconds: float, step: int) -> None:
+    ear = listener()
+    audio = sound(-0.5, seconds, -3.0)
+    count = round(seconds * 10)
+    assert check(hear(ear, audio, step=step)) == [said(count)]
+
+
+def test_frames_of_any_size_are_the_same() -> None:
+    audio = sound(-0.5, 2.0, -1.5, 1.0, -2.0)
+    texts = {
+        tuple(check(hear(listener(), audio, step=step))) for step in (160, FRAME, 1600, 7777, len(audio))
+    }
+    assert len(texts) == 1
