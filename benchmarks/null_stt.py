@@ -2,7 +2,8 @@
 
     python -m benchmarks.null_stt --port 9100
 
-Speaks just enough of /stt/turns/websocket for a client to stream pcm_s16le at 16 kHz. When it is
+Speaks just enough of /stt/turns/websocket for a client to stream pcm_s16le at 16 kHz, and ends a turn
+of one word every 5 s, for clients may keep the audio of a turn until it ends. When it is
 terminated it prints one JSON object per connection: how much audio came, in s, and between which
 times; and when tones began, on the machine's monotonic clock.
 """
@@ -22,6 +23,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from benchmarks.tones import Ear
 from rtcstt.pcm import SAMPLE_RATE
 
+TURN_S = 5.0
 BEGINNING_S = 2.0  # not counted: what waited for the connection comes at once
 
 
@@ -40,7 +42,7 @@ async def main() -> None:
     streams: list[Stream] = []
 
     async def listen(websocket: ServerConnection) -> None:
-        stream, ear, begun = Stream(), Ear(), 0.0
+        stream, ear, begun, turn_began = Stream(), Ear(), 0.0, 0.0
         streams.append(stream)
         await websocket.send(json.dumps({"type": "connected", "request_id": "null"}))
         async for message in websocket:
@@ -49,7 +51,11 @@ async def main() -> None:
                     return
                 continue
             now = time.monotonic()
-            begun = begun or now
+            begun, turn_began = begun or now, turn_began or now
+            if now - turn_began >= TURN_S:
+                turn_began = now
+                for fields in ({"type": "turn.start"}, {"type": "turn.end", "transcript": "Tone. "}):
+                    await websocket.send(json.dumps({**fields, "request_id": "null"}))
             if stream.first is not None:
                 stream.audio_s += len(message) / 2 / SAMPLE_RATE
                 stream.last = now

@@ -52,7 +52,8 @@ class Load:
     calls: int
     cpu_percent: float  # of one processor, for each call
     memory_mb: float  # for each call
-    reached: float  # share of the audio, of the worst call
+    connections: int  # to the STT
+    reached: float  # audio per second of them
     latencies_s: list[float]  # of a single call
 
 
@@ -86,16 +87,17 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
         calls,
         100 * used / passed / calls,
         grown / calls,
-        min(reached(stream) for stream in streams),
+        len(streams),
+        reached(streams),
         latencies(sent[0], streams[0]["onsets"]) if calls == 1 else [],
     )
 
 
-def reached(stream: dict[str, Any]) -> float:
-    """Seconds of audio for each second of the call."""
-    if stream["last"] is None:
-        return 0.0
-    return float(stream["audio_s"] / (stream["last"] - stream["first"]))
+def reached(streams: Sequence[dict[str, Any]]) -> float:
+    """Seconds of audio for each second of the calls."""
+    lasting = [stream for stream in streams if stream["last"] is not None]
+    passed = sum(stream["last"] - stream["first"] for stream in lasting)
+    return float(sum(stream["audio_s"] for stream in lasting) / passed) if passed else 0.0
 
 
 @contextlib.contextmanager
@@ -160,16 +162,19 @@ def print_load(calls: int, seconds: float) -> None:
         for name, server in SERVERS.items()
     }
     rows = [
-        [name, f"{load.cpu_percent:.2f} %", f"{load.memory_mb:.2f} MB", f"{load.reached:.3f}"]
+        [
+            *(name, f"{load.cpu_percent:.2f} %", f"{load.memory_mb:.2f} MB"),
+            *(f"{load.reached:.3f}", load.connections),
+        ]
         for name, load in loads.items()
     ]
     first, second = loads.values()
     rows.append(
         ["ratio", f"{second.cpu_percent / first.cpu_percent:.2f}"]
-        + [f"{second.memory_mb / first.memory_mb:.2f}", ""]
+        + [f"{second.memory_mb / first.memory_mb:.2f}", "", ""]
     )
     print(f"\n{calls} calls, {seconds:g} s, chunks of 100 ms:\n")
-    header = ["server", "CPU per call, of one processor", "memory per call", "audio per s of the worst call"]
+    header = ["server", "CPU per call, of one processor", "memory per call", "audio per s", "STT connections"]
     print(markdown(header, rows), flush=True)
 
 
