@@ -1,0 +1,116 @@
+"""rtcstt's commands as processes of their own, for tests of the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RTCSTT = Path(sys.executable).with_name("rtcstt")
+START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running `rtcstt serve` or `rtcstt stt`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str) -> Any:
+        """Whatever is there: an object where it is JSON, else text."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            body = response.read().decode()
+            return json.loads(body) if "json" in response.headers["Content-Type"] else body
+
+    def hang_up(self, call: str) -> float:
+        """End a call and wait for the drain; returns how long it was, on its own clock, in s."""
+        duration_s = self.get(f"/calls/{call}")["time"]
+        request = urllib.request.Request(f"{self.url}/calls/{call}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert json.load(response)["state"] == "closed"
+            return float(duration_s)
+
+    def events(self, call: str) -> list[dict[str, Any]]:
+        """The events of a call that has ended."""
+        lines = self.get(f"/calls/{call}/events").splitlines()
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+    def resources(self) -> dict[str, int]:
+        """Threads, open files and sockets, and resident memory in kB."""
+        folder = Path(f"/proc/{self.process.pid}")
+        status = (folder / "status").read_text()
+        files = [os.readlink(link) for link in (folder / "fd").iterdir() if link.is_symlink()]
+        return {
+            "threads": int(re.search(r"Threads:\s+(\d+)", status)[1]),  # type: ignore[index]
+            "memory_kb": int(re.search(r"VmRSS:\s+(\d+)", status)[1]),  # type: ignore[index]
+            "sockets": sum(file.startswith("socket:") for file in files),
+            "files": len(files),
+        }
+
+
+@contextlib.contextmanager
+def running(command: str, folder: Path, *options: str) -> Iterator[Server]:
+    """``command`` is serve or stt; it listens on a free port unless ``options`` name one."""
+    options = options if "--port" in options else ("--port", "0", *options)
+    log = folder / f"{command}-{time.monotonic_ns()}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([RTCSTT, command, *options], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + START_S
+        while (found := re.search(r"listening on (http\S+)", log.read_text())) is None:
+            assert process.poll() is None, f"rtcstt {command} ended:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"rtcstt {command} did not start:\n{log.read_text()}"
+            time.sleep(0.05)  # a process of its own has no event to wait for
+        yield Server(found[1], process, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    """The first true value of a condition about another process."""
+    async with asyncio.timeout(timeout_s):
+        while not (value := await asyncio.to_thread(condition)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return value
+
+
+async def ended(server: Server, call: str, timeout_s: float = 15.0) -> list[dict[str, Any]]:
+    """The events of a call, once it has ended."""
+    await until(lambda: server.get(f"/calls/{call}")["state"] == "closed", timeout_s)
+    return await asyncio.to_thread(server.events, call)
+
+
+def check_ledgers(ledgers: dict[str, dict[str, Any]]) -> None:
+    """To the millisecond, and indeed to the sample."""
+    assert ledgers
+    for track, ledger in ledgers.items():
+        came = sum(ledger[kind] for kind in ("received", "recovered", "concealed", "silence"))
+        assert ledger["sent"] == came - ledger["discarded"], (track, ledger)
+        assert ledger["discarded"] == sum(ledger["discarded_by_reason"].values()), (track, ledger)
+
+
+def check_events(events: list[dict[str, Any]]) -> None:
+    """Numbered without a hole, in the order of the call, ended by `session.end` with exact ledgers."""
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert events[0]["type"] == "session.start" and events[-1]["type"] == "session.end"
+    assert [event["type"] for event in events].count("session.end") == 1
+    check_ledgers(events[-1]["ledger"])
