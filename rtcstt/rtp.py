@@ -226,7 +226,7 @@ class Playout:
 
     @property
     def delay(self) -> float:
-        """How long a missing packet is waited for, in s."""
+        """What covers all jitter seen of late, in s."""
         return self._source.transit.delay if self._source else FIRST_DELAY_S
 
     @property
@@ -481,10 +481,10 @@ class _Transit:
 
     @property
     def patience(self) -> float:
-        """How long to wait for a missing packet beyond its expected arrival."""
-        if self._seen < LEARNING_PACKETS:
-            return min(max(self.delay, LEARNING_PATIENCE_S), self._max_delay_s)
-        return self.delay
+        """How long to wait for a missing packet beyond its expected arrival. At least until the one
+        after it could come: on the quietest network two may change places."""
+        least = LEARNING_PATIENCE_S if self._seen < LEARNING_PACKETS else self.packet_s + MARGIN_S
+        return min(max(self.delay, least), self._max_delay_s)
 
     def expected(self, arrived: _Arrived) -> float:
         """When a packet would have come on the fastest way of late."""
@@ -510,6 +510,7 @@ class _Transit:
         buckets = self._buckets
         if buckets and self._starts_anew(arrival, transit):
             buckets.clear()
+            self._seen = 1
         if not buckets or arrival - buckets[-1].begin > self.BUCKET_S:
             buckets.append(_Bucket(arrival, transit, transit))
         else:

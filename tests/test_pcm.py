@@ -180,15 +180,17 @@ class TestSilence:
         run.until(1.06 + 0.1 + 0.2)
         assert marks(run.sound()) == list(range(53))
 
-    def test_audio_after_a_pause_is_on_time_again(self) -> None:
-        run = Run()
-        run.talk(0, 100)
-        run.talk(300, 500)
+    @pytest.mark.parametrize("chunk_ms", [20, 100, 200])
+    def test_audio_after_a_pause_is_in_its_place_and_on_time_again(self, chunk_ms: int) -> None:
+        run = Run(AudioClock(chunk_ms=chunk_ms))
+        run.talk(0, 103)
+        run.talk(303, 500)
         sound = run.close(10.0)
-        assert run.latency(450) == pytest.approx(run.delay)
+        assert run.latency(450) <= run.delay + chunk_ms / 1000
         assert len(sound) == 10 * SAMPLE_RATE
         assert run.clock.ledger.counts[Label.SILENCE] == 200 * FRAME
-        assert not sound[100 * FRAME : 300 * FRAME].any()
+        assert not sound[103 * FRAME : 303 * FRAME].any()
+        assert marks(sound[303 * FRAME :]) == list(range(303, 500))
 
     def test_a_pause_that_was_announced_is_not_waited_for(self) -> None:
         run = Run()
@@ -246,7 +248,7 @@ class TestStall:
         is_loud = np.abs(sound.astype(int)) >= LOUD_FROM
         edges = np.flatnonzero(np.diff(is_loud.astype(int)))
         pauses = [end - begin for begin, end in zip(edges[1::2], edges[2::2], strict=False)]
-        assert min(pauses) >= 2 * MARGIN
+        assert min(pauses) >= 0.2 * SAMPLE_RATE
 
     def test_concealment_of_what_silence_covered_already_is_discarded(self) -> None:
         run = Run()
@@ -292,7 +294,9 @@ class TestDrift:
         assert len(sound) == pytest.approx(step * 60_000 * SAMPLE_RATE, abs=clock._chunk)
         corrected = clock.ledger.discarded.get("lag", 0) + clock.ledger.counts[Label.SILENCE]
         assert corrected == pytest.approx(abs(ppm) * 3600e-6 * SAMPLE_RATE, rel=0.2)
-        assert int(np.sum(np.abs(sound.astype(int)) >= LOUD_FROM)) == 30_000 * 3 * FRAME
+        is_loud = np.abs(sound.astype(int)) >= LOUD_FROM
+        assert np.count_nonzero(is_loud) == 30_000 * 3 * FRAME
+        assert np.count_nonzero(np.diff(is_loud)) == 60_000 // 16 - 1  # nothing was put into the talk
 
     def test_a_slow_clock_without_any_pause(self) -> None:
         run = Run()
@@ -308,6 +312,16 @@ def test_the_first_packets_may_be_the_slowest() -> None:
         run.feed(quiet() if i > 100 else loud(i), (i + 1) * 0.02 - (0.06 if i else 0.0))
     assert run.clock.lag_s < 0.02
     assert run.clock.ledger.discarded["lag"] == pytest.approx(0.06 * SAMPLE_RATE, abs=FRAME)
+
+
+def test_a_pause_that_is_not_over_yet_is_only_shortened() -> None:
+    """What follows it is not known: it may be the soft beginning of a word."""
+    run = Run()
+    for i in range(200):
+        run.feed(quiet() if 100 <= i < 110 else loud(i), (i + 1) * 0.02 - (0.06 if i else 0.0))
+    is_loud = np.abs(run.close(4.0).astype(int)) >= LOUD_FROM
+    fell, rose = np.flatnonzero(np.diff(is_loud.astype(int)))[:2]
+    assert 0.18 * SAMPLE_RATE < rose - fell < 0.2 * SAMPLE_RATE
 
 
 @settings(max_examples=60, deadline=None)

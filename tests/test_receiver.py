@@ -206,6 +206,14 @@ class TestBadNetwork:
         delays = sorted(heard.latency().values())
         assert delays[len(delays) // 2] <= 0.075
 
+    def test_one_hiccup_does_not_delay_all_that_follows(self) -> None:
+        arrivals = [(max(at, after(205)) if at >= after(200) else at, p) for at, p in stream(400)]
+        heard = call(arrivals, after(400))
+        delays = heard.latency()
+        assert delays[200] == pytest.approx(0.1, abs=0.01)
+        assert delays[300] <= 0.01
+        assert heard.marks() == set(range(400))
+
     def test_nothing_is_inserted_into_late_speech(self) -> None:
         """One packet in fifty is 150 ms late: far more than any before, less than the cap."""
         arrivals = [(at + 0.15 * (i % 50 == 49), p) for i, (at, p) in enumerate(stream(320))]

@@ -191,8 +191,13 @@ class TestOrder:
         for arrival, arrived in steady(101, skip=[100]):
             playout.push(arrived, arrival)
             drain(playout, arrival)
-        playout.push(packet(101), 10.0 + 0.02 * 101)
-        assert holes(drain(playout, 10.0 + 0.02 * 101)) == [(Cause.LOST, 960)]
+        playout.push(packet(101), 12.02)
+        assert drain(playout, 12.024) == []
+        assert holes(drain(playout, 12.026)) == [(Cause.LOST, 960)]
+
+    def test_two_packets_may_change_places_on_the_quietest_network(self) -> None:
+        arrivals = steady(120, skip=[100]) + [(12.024, packet(100))]
+        assert numbers(play(arrivals)) == list(range(120))
 
     def test_a_gap_is_declared_only_when_something_came_after_it(self) -> None:
         playout = Playout(CODECS)
@@ -435,6 +440,22 @@ class TestDelay:
         playout = Playout(CODECS)
         assert numbers(play(arrivals, playout)) == list(range(400))
         assert playout.delay < 0.05
+
+    def test_a_pause_without_timestamps_does_not_end_the_patience(self) -> None:
+        """After it, packets overtake each other as before."""
+        chance = random.Random(2)
+        arrivals = [
+            (at + (0.7 if i >= 200 else 0) + 0.07 * chance.random(), p)
+            for i, (at, p) in enumerate(steady(400))
+        ]
+        assert numbers(play(arrivals)) == list(range(400))
+
+    def test_a_single_hiccup_is_waited_for_but_does_not_delay_the_rest(self) -> None:
+        arrivals = [(at + (0.1 if i == 300 else 0), p) for i, (at, p) in enumerate(steady(400))]
+        playout = Playout(CODECS)
+        play(arrivals, playout)
+        assert playout.delay > 0.1
+        assert playout.usual_delay < 0.01
 
     def test_clock_drift_is_not_jitter(self) -> None:
         playout = Playout(CODECS)
