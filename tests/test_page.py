@@ -199,6 +199,14 @@ async def test_a_recording_of_two_channels_is_two_speakers(
         first, second = [await captions(page, speaker) for speaker in (0, 1)]
         assert "worst of times" in first.lower() and "despair" not in first.lower()
         assert "winter of despair" in second.lower() and "worst" not in second.lower()
+
+        soundfile.write(tmp_path / "next.wav", left, rate)
+        await page.set_input_files("#file", tmp_path / "next.wav")
+        await page.click("#start")
+        await expect(page.locator("#status")).to_have_text("Live")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=30_000)
+        assert "worst of times" in (await captions(page)).lower()
+        assert "despair" not in (await captions(page)).lower(), "another call begins with an empty list"
         assert not errors
 
 

@@ -13,6 +13,7 @@ const ledger = new Ledger($("timelines"));
 let call = null;
 let sound = null;
 let stopLevel = () => {};
+let wakeLock = null;
 let lastSecond = 0;
 
 // What went wrong, and what to do about it.
@@ -93,6 +94,7 @@ async function start() {
   const mode = setup.elements.mode.value;
   $("notices").replaceChildren();
   show("connecting");
+  sound = null;
   try {
     sound = await openSound();
     call = await connect({ stream: sound.stream, mode, token: $("token").value || undefined });
@@ -117,8 +119,8 @@ async function start() {
   show("live");
   sound.begin();
   listDevices(); // the browser names them now
-  navigator.wakeLock?.request("screen").catch(() => {});
-  pollLedger(call);
+  wakeLock = navigator.wakeLock?.request("screen").catch(() => null); // a phone's screen stays on
+  pollLedger(call, sound.duration);
 }
 
 async function openSound() {
@@ -138,13 +140,14 @@ function onState({ state, reason }) {
   if (state !== "closed") return status(state);
   stopLevel();
   sound.stop();
+  wakeLock?.then((lock) => lock?.release());
   show("idle");
   if (["ended", "closed"].includes(reason)) return status("closed");
   status("failed", "Connection lost");
   notice("lost", "The connection to the server was lost.", reason);
 }
 
-async function pollLedger(watched) {
+async function pollLedger(watched, duration) {
   for (;;) {
     const last = watched.state === "closed";
     try {
@@ -156,7 +159,7 @@ async function pollLedger(watched) {
     } catch {
       // The call's own state tells of a lost server; the ledger just stays as it was.
     }
-    $("clock").textContent = minutes(lastSecond) + (sound.duration ? ` of ${minutes(sound.duration)}` : "");
+    $("clock").textContent = minutes(lastSecond) + (duration ? ` of ${minutes(duration)}` : "");
     if (last) return;
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

@@ -72,7 +72,7 @@ class Call extends EventTarget {
       if (this.id) this.#request(`calls/${this.id}`, { method: "DELETE" }).catch(() => {});
       throw error;
     }
-    this.#setState("live");
+    if (this.state === "connecting") this.#setState("live");
     setTimeout(() => {
       const held = this.#held;
       this.#held = null;
