@@ -14,11 +14,13 @@ ends when `hangover_s` passed without a frame above it, and is dated back to the
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtcstt.pcm import SAMPLE_RATE, Samples
 
@@ -55,12 +57,13 @@ class Activity:
         self._keep = round(keep_s * SAMPLE_RATE)
         self._rest = np.zeros(0, np.int16)
         self._position = 0
-        self._levels: deque[float] = deque(maxlen=_FLOOR_FRAMES)
+        self._levels: NDArray[np.float64] = np.zeros(0)  # the last `_FLOOR_FRAMES`
         self._recent: deque[bool] = deque([False] * _WINDOW, maxlen=_WINDOW)
         self._silent = 0
         self._peak_db = -40.0
-        self._closed: deque[Stretch] = deque()
-        self._open: Stretch | None = None
+        self._closed: list[Stretch] = []
+        self._begun: int | None = None  # where the open stretch began
+        self._loud_until = 0
 
     @property
     def position(self) -> int:
@@ -79,58 +82,85 @@ class Activity:
         self._rest = pcm[frames * FRAME :].copy()
         if not frames:
             return
-        blocks = pcm[: frames * FRAME].reshape(frames, FRAME).astype(np.float32)
-        blocks = blocks - blocks.mean(axis=1, keepdims=True)
-        power = np.mean(blocks * blocks, axis=1)
-        levels = 10.0 * np.log10(power / 32768.0**2 + 1e-10)
-        threshold = self._threshold(levels)
-        for level in levels.tolist():
-            self._frame(level > threshold)
+        levels = _levels(pcm[: frames * FRAME].reshape(frames, FRAME))
+        loud = levels > self._threshold(levels)
+        for each in loud.tolist():
+            self._frame(each)
 
-    def _threshold(self, levels: np.ndarray) -> float:
-        for level in levels.tolist():
-            self._silent = self._silent + 1 if level <= _SILENT_DB else 0
-            if self._silent <= _MUTED_FRAMES:
-                self._levels.append(level)
+    def _threshold(self, levels: NDArray[np.float64]) -> float:
+        self._levels = np.concatenate((self._levels, self._of_the_room(levels)))[-_FLOOR_FRAMES:]
         self._peak_db = max(float(levels.max()), self._peak_db - 0.02 * len(levels))
-        if not self._levels:
+        count = len(self._levels)
+        if not count:
             return _QUIETEST_DB
-        floor = sorted(self._levels)[int(len(self._levels) * _FLOOR_PERCENTILE)]
-        if len(self._levels) < _FLOOR_FRAMES // 4:
+        rank = int(count * _FLOOR_PERCENTILE)
+        floor = float(np.partition(self._levels, rank)[rank])
+        if count < _FLOOR_FRAMES // 4:
             floor = min(floor, _ROOM_DB)  # who speaks at once is not the room
         return max(_QUIETEST_DB, floor + _MARGIN_DB, self._peak_db - _RANGE_DB)
 
+    def _of_the_room(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``levels`` without those of a lasting mute."""
+        silent = levels <= _SILENT_DB
+        if not silent.any():
+            self._silent = 0
+            return levels
+        kept = []
+        for each in silent.tolist():
+            self._silent = self._silent + 1 if each else 0
+            kept.append(self._silent <= _MUTED_FRAMES)
+        return levels[kept]
+
     def _frame(self, loud: bool) -> None:
-        begin = self._position
-        self._position = end = begin + FRAME
+        self._position = end = self._position + FRAME
         self._recent.append(loud)
-        if self._open is not None:
+        if self._begun is not None:
             if loud:
-                self._open = Stretch(self._open.start, end, open=True)
-            elif end - self._open.end >= self._hangover:
+                self._loud_until = end
+            elif end - self._loud_until >= self._hangover:
                 self._close_stretch()
-        elif sum(self._recent) >= _ONSET:
+        elif loud and sum(self._recent) >= _ONSET:
             first = self._recent.index(True)
-            self._open = Stretch(max(0, end - (_WINDOW - first) * FRAME), end, open=True)
+            self._begun, self._loud_until = max(0, end - (_WINDOW - first) * FRAME), end
 
     def _close_stretch(self) -> None:
-        if self._open is not None:
-            self._closed.append(Stretch(self._open.start, self._open.end))
-            self._open = None
-        while self._closed and self._closed[0].end < self._position - self._keep:
-            self._closed.popleft()
+        if self._begun is not None:
+            self._closed.append(Stretch(self._begun, self._loud_until))
+            self._begun = None
+            del self._closed[: self._after(self._position - self._keep)]
         self._recent.extend([False] * _WINDOW)
 
-    def stretches(self) -> Iterator[Stretch]:
-        """Oldest first; the last one may be open."""
-        yield from self._closed
-        if self._open is not None:
-            yield self._open
+    def _after(self, position: int) -> int:
+        """The index of the first closed stretch that ends after ``position``."""
+        return bisect.bisect_right(self._closed, position, key=lambda stretch: stretch.end)
+
+    def stretches(self, since: int = -1) -> Iterator[Stretch]:
+        """Those that end after ``since``, oldest first; the last one may be open."""
+        for index in range(self._after(since), len(self._closed)):
+            yield self._closed[index]
+        if self._begun is not None and self._loud_until > since:
+            yield Stretch(self._begun, self._loud_until, open=True)
 
     def speech(self, start: int, end: int) -> int:
         """How many of the samples ``start`` to ``end`` are speech."""
-        return sum(max(0, min(s.end, end) - max(s.start, start)) for s in self.stretches())
+        return sum(max(0, min(s.end, end) - max(s.start, start)) for s in self.stretches(start))
+
+    def last_speech(self, before: int) -> int:
+        """The end of the last speech up to ``before``; 0 where there was none."""
+        if self._begun is not None and self._begun < before:
+            return min(self._loud_until, before)
+        last = next((s for s in reversed(self._closed) if s.start < before), None)
+        return min(last.end, before) if last else 0
 
     def quiet(self, start: int, end: int) -> bool:
         """Whether it is decided that nothing is said from ``start`` to ``end``."""
         return end <= self._position and self.speech(start, end) == 0
+
+
+def _levels(frames: Samples) -> NDArray[np.float64]:
+    """The level of each row in dB of full scale, without its mean: an offset is no sound."""
+    values = frames.astype(np.float64)  # exact: no difference of squares gets lost
+    mean = np.add.reduce(values, axis=1) / FRAME
+    power = np.einsum("ij,ij->i", values, values) / FRAME - mean * mean
+    levels: NDArray[np.float64] = 10.0 * np.log10(np.maximum(power, 0.0) / 32768.0**2 + 1e-10)
+    return levels

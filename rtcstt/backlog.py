@@ -74,6 +74,8 @@ class Backlog:
 
     def next(self, cursor: int) -> Piece | None:
         """The piece that holds ``cursor``, or the first one behind it."""
+        if cursor >= self.end:
+            return None
         index = bisect.bisect_right(self._pieces, cursor, key=lambda piece: piece.end)
         return self._pieces[index] if index < len(self._pieces) else None
 

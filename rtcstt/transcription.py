@@ -522,8 +522,8 @@ class Transcription:
             if quiet and not self._manual:
                 self._finished(since)
             return
-        speech = (s.start - _LOOK_BACK for s in self._activity.stretches() if s.end > self._floor)
-        quiet_until = min(speech, default=link.cursor)
+        first = next(self._activity.stretches(self._floor), None)
+        quiet_until = first.start - _LOOK_BACK if first else link.cursor
         self._floor = max(self._floor, min(quiet_until, link.cursor - _SILENCE_KEPT))
         self._backlog.release(self._floor)
 
@@ -551,7 +551,7 @@ class Transcription:
 
     def _last_speech(self, cursor: int) -> int:
         """The last speech before ``cursor``."""
-        return max((min(s.end, cursor) for s in self._stretches(cursor)), default=0)
+        return self._activity.last_speech(cursor)
 
     def _end_of_speech(self, link: _Link) -> tuple[int, int | None]:
         """Where the speech ended that a `turn.end` (or `eager_end`) arriving now closes, and a sample in the
