@@ -24,7 +24,6 @@ from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.batch import Batch
 from rtcstt.embedded.service import (
     GOING_AWAY,
-    MAX_AUDIO_BYTES,
     Service,
     Session,
     check_language,
@@ -36,6 +35,8 @@ from rtcstt.errors import CallerError, ConnectionLost
 
 log = logging.getLogger(__name__)
 
+# Beyond this aiohttp cuts the connection; what is shorter but too long gets a refusal that says so.
+MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
 HEARTBEAT_S = 30.0
@@ -136,7 +137,7 @@ class Doors:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
         session = await (await self._services()).open(handshake)
-        socket = web.WebSocketResponse(max_msg_size=MAX_AUDIO_BYTES, heartbeat=HEARTBEAT_S)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
         task = asyncio.current_task()
         assert task is not None
         try:

@@ -1,0 +1,622 @@
+"""The embedded STT's doors over real sockets: keys, refusals, bad input, batch. The recogniser is a fake, but
+for the tests that say otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import io
+import json
+import resource
+import time
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import numpy as np
+import pytest
+from aiohttp import web
+from fake_recognizer import FakeRecognizer
+
+from rtcstt import wire
+from rtcstt.embedded import server as doors
+from rtcstt.embedded import upload
+from rtcstt.embedded.answers import openai, segments
+from rtcstt.embedded.auth import Keys
+from rtcstt.embedded.batch import Batch, Word
+from rtcstt.embedded.service import Service
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.server.http import refusals
+
+QUERY = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
+TURNS, MANUAL = f"/stt/turns/websocket?{QUERY}", f"/stt/websocket?{QUERY}"
+KEY = {"Authorization": "Bearer sesame"}
+SOUND = np.full(16000, 3000, "<i2").tobytes()  # a second of it: one word
+
+
+class Server:
+    def __init__(self, url: str, service: Service, http: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.service = service
+        self.http = http
+
+    def socket(self, path: str = TURNS, **options: Any) -> Any:
+        return self.http.ws_connect(self.url + path, **options)
+
+    async def refused(self, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
+        """What a WebSocket client gets that is turned away, with any HTTP client's eyes."""
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        headers = {**upgrade, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **options.pop("headers", {})}
+        async with self.http.get(self.url + path, headers=headers, **options) as response:
+            assert response.content_type == "application/json"
+            return response.status, await response.json()
+
+    async def post(
+        self, path: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> tuple[int, Any]:
+        async with self.http.post(self.url + path, headers=headers or {}, **options) as response:
+            is_json = response.content_type == "application/json"
+            return response.status, await response.json() if is_json else await response.text()
+
+    async def empty(self) -> None:
+        """When no session is left; a client's goodbye takes a moment to get here."""
+        while self.service.streams:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *keys: str, recognizer: Any = None, max_streams: int | None = None
+) -> AsyncIterator[Server]:
+    recognizer = recognizer or FakeRecognizer()
+    service = Service(recognizer, max_streams=max_streams)
+
+    async def services() -> Service:
+        return service
+
+    app = web.Application(middlewares=[refusals])
+    doors.add_routes(app, services, Keys(keys))
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+            yield Server(f"http://127.0.0.1:{runner.addresses[0][1]}", service, http)
+    finally:
+        await runner.cleanup()
+        assert service.streams == 0
+        await recognizer.close()
+
+
+async def read_all(socket: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
+    messages = []
+    async for message in socket:
+        messages.append(json.loads(message.data))
+    return messages
+
+
+def wav(pcm: bytes = SOUND, rate: int = 16000, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(channels)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(pcm)
+    return file.getvalue()
+
+
+def form(data: bytes | io.IOBase | None = None, **fields: str) -> aiohttp.FormData:
+    body = aiohttp.FormData(fields, quote_fields=False, default_to_multipart=True)
+    if data is not None:
+        body.add_field("file", data, filename="a.wav", content_type="audio/wav")
+    return body
+
+
+# -- sockets -------------------------------------------------------------------------------------------
+
+
+async def test_turns_over_a_socket() -> None:
+    async with serving() as server, server.socket() as socket:
+        for begin in range(0, len(SOUND), 3200):
+            await socket.send_bytes(SOUND[begin : begin + 3200])
+        await socket.send_str('{"type": "close"}')
+        messages = await read_all(socket)
+        assert [m["type"] for m in messages] == ["connected", "turn.start", "turn.update", "turn.end"]
+        assert socket.close_code == 1000
+
+
+async def test_manual_over_a_socket() -> None:
+    async with serving() as server, server.socket(MANUAL) as socket:
+        await socket.send_bytes(SOUND)
+        await socket.send_str("finalize")
+        await socket.send_str("close")
+        messages = await read_all(socket)
+        assert [m["type"] for m in messages] == ["transcript", "transcript", "flush_done", "done"]
+        assert socket.close_code == 1000
+
+
+async def test_the_older_page_needs_only_a_model() -> None:
+    async with serving() as server, server.socket("/stt/websocket?model=ink-whisper") as socket:
+        await socket.send_str("done")
+        assert [m["type"] for m in await read_all(socket)] == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/stt/turns/websocket", 400, "invalid_request"),
+        (TURNS.replace("ink-2", "ink-9"), 400, "model_not_found"),
+        (TURNS.replace("ink-2", "ink-whisper"), 400, "model_not_found"),
+        (TURNS.replace("pcm_s16le", "mp3"), 400, "invalid_request"),
+        (TURNS.replace("16000", "96000"), 400, "invalid_request"),
+        (TURNS + "&turn_start_threshold=0.95", 400, "invalid_request"),
+        (TURNS + "&turn_end_threshold=0.45", 400, "invalid_request"),
+        (TURNS + "&keyterm=a" * 101, 400, "invalid_request"),
+        (MANUAL + "&language=fr", 400, "unsupported_language"),
+        (TURNS + "&cartesia_version=yesterday", 400, "invalid_version"),
+    ],
+)
+async def test_handshakes_that_are_refused(path: str, status: int, code: str) -> None:
+    async with serving() as server:
+        got, body = await server.refused(path)
+        assert (got, body["error_code"]) == (status, code)
+        assert set(body) == {"error_code", "title", "message", "request_id"} and all(body.values())
+        assert server.service.streams == 0
+
+
+async def test_the_version_in_the_query_wins() -> None:
+    async with serving() as server:
+        wrong = {"Cartesia-Version": "latest"}
+        assert (await server.refused(TURNS, headers=wrong))[0] == 400
+        async with server.socket(TURNS + "&cartesia_version=2026-03-01", headers=wrong):
+            pass
+
+
+async def test_a_plain_request_is_told_to_upgrade() -> None:
+    async with serving() as server, server.http.get(server.url + TURNS) as response:
+        assert (response.status, (await response.json())["error_code"]) == (426, "upgrade_required")
+
+
+async def test_more_streams_than_allowed() -> None:
+    async with serving(max_streams=1) as server:
+        async with server.socket():
+            status, body = await server.refused(MANUAL)
+            assert (status, body["error_code"]) == (429, "concurrency_limited")
+        await server.empty()
+        async with server.socket(MANUAL):
+            pass
+
+
+async def test_a_client_that_leaves_leaves_nothing() -> None:
+    async with serving() as server:
+        for _ in range(20):
+            async with server.socket() as socket:
+                await socket.send_bytes(SOUND)
+            socket = await server.socket()
+            socket._response.connection.transport.abort()  # without a goodbye
+        await server.empty()
+        assert server.service.opened == 40
+
+
+async def test_two_hundred_idle_sockets_harm_nobody() -> None:
+    async with serving(max_streams=201) as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(200):
+            await stack.enter_async_context(server.socket())
+        async with server.socket() as socket:
+            await socket.send_bytes(SOUND)
+            await socket.send_str('{"type": "close"}')
+            assert (await read_all(socket))[-1]["transcript"] == "word"
+        assert server.service.streams >= 200
+
+
+async def test_a_server_that_stops_says_what_is_due() -> None:
+    async with contextlib.AsyncExitStack() as http:
+        async with serving() as server:
+            outside = await http.enter_async_context(aiohttp.ClientSession())
+            socket = await outside.ws_connect(server.url + TURNS)
+            await socket.send_bytes(SOUND)
+            while (await socket.receive_json())["type"] != "turn.update":
+                pass
+            reading = asyncio.create_task(read_all(socket))
+        assert [m["type"] for m in await reading] == ["turn.end"]
+        assert socket.close_code == 1001 and wire.retryable_close(1001)
+
+
+# -- bad input over sockets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [TURNS, MANUAL])
+@pytest.mark.parametrize("text", ["bonjour", "[" * 60_000, '{"a":' * 5000, "null", '"close', "x" * 100_000])
+async def test_wrong_text_gets_an_error_event_and_a_close(path: str, text: str) -> None:
+    async with serving() as server, server.socket(path) as socket:
+        await socket.send_str(text)
+        error = (await read_all(socket))[-1]
+        assert error["type"] == "error" and error["status_code"] in (400, 413)
+        assert socket.close_code in (1008, 1009)
+
+
+@pytest.mark.parametrize("compress", [0, 15])
+async def test_a_message_of_16_mb_closes_that_socket_alone(compress: int) -> None:
+    async with serving() as server, server.socket() as other:
+        async with server.socket(compress=compress) as socket:
+            await socket.send_bytes(bytes(16 << 20))
+            error = (await read_all(socket))[-1]
+            assert (error["type"], error["status_code"]) == ("error", 413)
+            assert socket.close_code == 1009
+        await other.send_str('{"type": "close"}')
+        await read_all(other)
+        assert other.close_code == 1000
+
+
+async def test_a_bomb_of_zeros_is_not_unpacked() -> None:
+    async with serving() as server:
+        for size in (64 << 20, 16 << 20):
+            async with server.socket(compress=15) as socket:
+                await socket.send_bytes(bytes(size))
+                await read_all(socket)
+                assert socket.close_code == 1009
+        assert server.service.streams == 0
+
+
+async def test_odd_bytes_are_samples_torn_apart() -> None:
+    async with serving() as server, server.socket(MANUAL) as socket:
+        for begin in range(0, len(SOUND), 1601):
+            await socket.send_bytes(SOUND[begin : begin + 1601])
+        await socket.send_bytes(b"\x01")  # half a sample, whose rest never comes
+        await socket.send_bytes(b"")
+        await socket.send_str("close")
+        finals = [m for m in await read_all(socket) if m.get("is_final")]
+        assert [m["text"] for m in finals] == ["word"]
+
+
+async def test_a_slow_reader_is_waited_for_and_memory_stays_flat() -> None:
+    """A client that talks and never reads: the server stops taking audio instead of storing it."""
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        request = f"GET {MANUAL} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        writer.write(request.encode())
+        await reader.readuntil(b"\r\n\r\n")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        frame = b"\x82\xfe" + (3200).to_bytes(2, "big") + bytes(4) + SOUND[:3200]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                while True:
+                    writer.write(frame * 100)
+                    await writer.drain()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KB
+        writer.transport.abort()
+        await server.empty()
+
+
+# -- keys and tokens -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        (KEY, ""),
+        ({"X-API-Key": "sesame"}, ""),
+        ({}, "&api_key=sesame"),
+        ({}, "&access_token=sesame"),
+        ({"Authorization": "bearer other"}, ""),
+    ],
+)
+async def test_keys_that_open(headers: dict[str, str], query: str) -> None:
+    async with serving("sesame", "other") as server, server.socket(TURNS + query, headers=headers):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({}, ""),
+        ({"Authorization": "Bearer Sesame"}, ""),
+        ({"Authorization": "Basic sesame"}, ""),
+        ({"Authorization": "Bearer "}, ""),
+        ({"X-API-Key": "ses\udcff"}, ""),
+        ({}, "&api_key="),
+        ({}, "&access_token=%FF%D8"),
+        ({}, "&access_token=eyJhbGciOiJub25lIn0.eyJncmFudHMiOnsic3R0Ijp0cnVlfSwiZXhwIjo5OTk5OTk5OTk5fQ."),
+    ],
+)
+async def test_keys_that_do_not(headers: dict[str, str], query: str) -> None:
+    async with serving("sesame") as server:
+        status, body = await server.refused(TURNS + query, headers=headers)
+        assert (status, body["error_code"]) == (401, "unauthorized")
+        for path in ("/stt", "/audio/transcriptions"):
+            assert (await server.post(path + "?" + query, headers=headers, data=form(wav())))[0] == 401
+        assert (await server.post("/access-token?" + query, headers=headers, json={}))[0] == 401
+        assert server.service.opened == 0
+
+
+async def test_without_keys_anybody_on_this_machine_may() -> None:
+    async with serving() as server:
+        for headers in ({}, KEY, {"X-API-Key": "whatever"}):
+            async with server.socket(headers=headers):
+                pass
+
+
+async def test_a_token_opens_for_its_time() -> None:
+    async with serving("sesame") as server:
+        wish = {"grants": {"stt": True}, "expires_in": 60}
+        status, body = await server.post("/access-token", headers=KEY, json=wish)
+        assert status == 200
+        async with server.socket(TURNS + "&access_token=" + body["token"]):
+            pass
+        claims = jwt.decode(body["token"], options={"verify_signature": False})
+        assert 55 <= claims["exp"] - time.time() <= 60
+        status, _ = await server.post("/access-token?access_token=" + body["token"], json=wish)
+        assert status == 401, "a token does not make tokens"
+
+
+def test_a_token_ends() -> None:
+    keys = Keys(("sesame",))
+    token = keys.grant(KEY, {}, {"grants": {"stt": True}, "expires_in": 3600})
+    keys.check({}, {"access_token": token})
+    for other in (Keys(("sesame",)), Keys(("another",))):  # of a server that was started later
+        with pytest.raises(CallerError):
+            other.check({}, {"access_token": token})
+    past = jwt.encode({"grants": {"stt": True}, "exp": 1}, keys._secret, algorithm="HS256")
+    other_grant = jwt.encode({"grants": {"tts": True}, "exp": 9e9}, keys._secret, algorithm="HS256")
+    endless = jwt.encode({"grants": {"stt": True}}, keys._secret, algorithm="HS256")
+    for token in (past, other_grant, endless):
+        with pytest.raises(CallerError):
+            keys.check({}, {"access_token": token})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"[" * 10_000,
+        b"[]",
+        b"{}",
+        b'{"grants": {"tts": true}}',
+        b'{"grants": {"stt": true}, "expires_in": 3601}',
+        b'{"grants": {"stt": true}, "expires_in": 0}',
+        b'{"grants": {"stt": true}, "expires_in": "60"}',
+        b'{"grants": {"stt": true}, "expires_in": true}',
+    ],
+)
+async def test_wrong_wishes_for_tokens(body: bytes) -> None:
+    async with serving("sesame") as server:
+        status, answer = await server.post("/access-token", headers=KEY, data=body)
+        assert (status, answer["error_code"]) == (400, "invalid_request")
+
+
+async def test_a_long_wish_for_a_token() -> None:
+    async with serving() as server:
+        assert (await server.post("/access-token", data=b" " * 100_000))[0] == 413
+
+
+def test_the_key_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    with pytest.raises(ConfigError):
+        Keys.read(file)
+    file.write_text("# nobody yet\n\n")
+    with pytest.raises(ConfigError):
+        Keys.read(file)
+    file.write_text("# the desk\nsesame\n  other  \n")
+    keys = Keys.read(file)
+    assert keys.required
+    keys.check({"X-API-Key": "other"}, {})
+
+
+async def test_pages_of_other_origins_may_ask() -> None:
+    async with serving("sesame") as server:
+        preflight = server.http.options(server.url + "/stt", headers={"Origin": "https://page.example"})
+        refused = server.http.post(server.url + "/stt", headers={"Origin": "https://page.example"})
+        for asking, status in ((preflight, 204), (refused, 401)):
+            async with asking as response:
+                assert response.status == status
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+
+
+# -- batch ---------------------------------------------------------------------------------------------
+
+
+async def test_a_recording_of_each_shape_is_heard_whole() -> None:
+    second = (np.sin(np.arange(48000) / 20) * 9000).astype("<i2")
+    stereo = np.repeat(second, 2).tobytes()
+    async with serving() as server:
+        for data, query in (
+            (wav(second.tobytes(), 48000), ""),
+            (wav(stereo, 48000, 2), ""),
+            (second.tobytes(), "?encoding=pcm_s16le&sample_rate=48000"),
+            (second.tobytes() + b"\x01", "?encoding=pcm_s16le&sample_rate=48000"),
+            (bytes(8000), "?encoding=pcm_mulaw&sample_rate=8000"),
+        ):
+            status, body = await server.post("/stt" + query, data=form(data, model="ink-whisper"))
+            assert status == 200 and body["type"] == "transcript"
+            assert body["duration"] == pytest.approx(1.0, abs=0.005)
+            assert body["language"] == "en" and body["request_id"] and "words" not in body
+        status, body = await server.post("/stt/transcribe", data=form(wav(), model="ink-whisper"))
+        assert status == 200
+
+
+async def test_word_times_come_when_asked_for() -> None:
+    async with serving() as server:
+        for name in ("timestamp_granularities[]", "timestamp_granularities"):
+            _, body = await server.post("/stt", data=form(wav(), model="ink-whisper", **{name: "word"}))
+            assert body["words"] == []
+
+
+FFCONCAT = b"ffconcat version 1.0\nfile %s\n"
+HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://%s\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello",
+        b"\x00" * 100_000,
+        b"RIFF\xff\xff\xff\xffWAVEfmt ",
+        np.random.default_rng(1).bytes(200_000),
+        b"ID3\x04\x00\x00\x00\x00\x00\x00",
+        b"%PDF-1.7\n" * 1000,
+        b"OggS" + b"\x00" * 200,
+        b"\x1aE\xdf\xa3" + b"\xff" * 300,
+        gzip.compress(wav()),
+    ],
+)
+async def test_files_that_are_no_audio(data: bytes) -> None:
+    async with serving() as server:
+        status, body = await server.post("/stt", data=form(data, model="ink-whisper"))
+        assert (status, body["error_code"]) == (400, "invalid_audio")
+
+
+@pytest.mark.parametrize("playlist", [FFCONCAT, HLS])
+async def test_a_playlist_cannot_name_files_of_the_server(
+    playlist: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.wav").write_bytes(wav())
+    monkeypatch.chdir(tmp_path)
+    name = b"secret.wav" if playlist is FFCONCAT else str(tmp_path / "secret.wav").encode()
+    async with serving() as server:
+        status, body = await server.post("/stt", data=form(playlist % name, model="ink-whisper"))
+        assert (status, body["error_code"]) == (400, "invalid_audio")
+
+
+async def test_a_truncated_file_is_heard_as_far_as_it_goes() -> None:
+    async with serving() as server:
+        status, body = await server.post("/stt", data=form(wav()[:16044], model="ink-whisper"))
+        assert status == 200 and body["duration"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (form(None, model="ink-whisper"), 400, "no_file"),
+        (form(b"", model="ink-whisper"), 400, "no_file"),
+        (form(wav(), model="ink-9"), 400, "model_not_found"),
+        (form(wav(), model="ink-whisper", language="de"), 400, "unsupported_language"),
+        (form(wav(), model="x" * 5000), 400, "invalid_request"),
+        (form(wav(), **{f"f{n}": "" for n in range(300)}), 400, "invalid_request"),
+        (wav(), 415, "unsupported_media_type"),
+    ],
+)
+async def test_wrong_forms(data: Any, status: int, code: str) -> None:
+    async with serving() as server:
+        got, body = await server.post("/stt", data=data)
+        assert (got, body["error_code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=b", b"nothing like a form"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data; name=file\r\n\r\nabc"),
+        (
+            "multipart/form-data; boundary=b",
+            b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n",
+        ),
+    ],
+)
+async def test_broken_forms(kind: str, data: bytes) -> None:
+    async with serving() as server:
+        status, body = await server.post("/stt", data=data, headers={"Content-Type": kind})
+        assert status == 400 and body["error_code"] in ("invalid_request", "no_file", "invalid_audio")
+
+
+async def test_a_file_that_is_too_big(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "MAX_UPLOAD", 100_000)
+    monkeypatch.setattr(upload, "MAX_FIELDS", 10)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1 << 16)
+
+    async with serving() as server:
+        status, body = await server.post("/stt", data=form(wav(SOUND * 10), model="ink-whisper"))
+        assert (status, body["error_code"]) == (413, "file_too_big")
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+            body = aiohttp.FormData()
+            body.add_field("file", endless(), filename="a.wav")
+            assert (await server.post("/stt", data=body))[0] == 413
+
+
+def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "MAX_HOURS", 3 / 3600)
+    assert sum(map(len, upload.blocks(io.BytesIO(wav(SOUND * 3)), {}))) == 48000
+    with pytest.raises(CallerError) as refusal:
+        list(upload.blocks(io.BytesIO(wav(SOUND * 4)), {}))
+    assert refusal.value.status == 413
+
+
+async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MAX_BATCHES", 1)
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    class Slow(FakeRecognizer):
+        async def transcribe(self, samples: Any, *, words: bool = False) -> Batch:
+            begun.set()
+            await release.wait()
+            return await super().transcribe(samples, words=words)
+
+    async with serving(recognizer=Slow()) as server:
+        first = asyncio.create_task(server.post("/stt", data=form(wav(), model="ink-whisper")))
+        await begun.wait()
+        status, body = await server.post("/stt", data=form(wav(), model="ink-whisper"))
+        assert (status, body["error_code"]) == (429, "concurrency_limited")
+        release.set()
+        assert (await first)[0] == 200
+        assert (await server.post("/stt", data=form(wav(), model="ink-whisper")))[0] == 200
+
+
+# -- OpenAI's forms ------------------------------------------------------------------------------------
+
+WORDS = tuple(
+    Word(word, 0.5 * index, 0.5 * index + 0.4)
+    for index, word in enumerate("Hello there, world. How are you today?".split())
+)
+BATCH = Batch(" ".join(word.word for word in WORDS), 4.0, WORDS)
+
+
+def test_forms_of_the_answer() -> None:
+    def body(response_format: str, *granularities: str) -> str:
+        return openai(BATCH, response_format, granularities).text or ""
+
+    assert json.loads(body("json")) == {"text": BATCH.text}
+    assert body("text") == BATCH.text + "\n"
+    verbose = json.loads(body("verbose_json", "word", "segment"))
+    assert verbose["words"][0] == {"word": "Hello", "start": 0.0, "end": 0.4}
+    assert [segment["text"] for segment in verbose["segments"]] == [
+        "Hello there, world.",
+        "How are you today?",
+    ]
+    assert "words" not in json.loads(body("verbose_json"))
+    assert body("vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.400\nHello there, world.\n\n")
+    assert body("srt").startswith("1\n00:00:00,000 --> 00:00:01,400\nHello there, world.\n\n2\n00:00:01,500")
+    with pytest.raises(CallerError):
+        body("yaml")
+
+
+def test_segments_are_short_and_hold_every_word() -> None:
+    words = [Word(f"word{index}", float(index), index + 0.9) for index in range(100)]
+    words += [Word("later", 200.0, 200.5), Word("x" * 200, 200.5, 201.0)]
+    found = list(segments(words))
+    assert " ".join(text for _, _, text in found) == " ".join(word.word for word in words)
+    assert all(last.end - first.start <= 7.0 for first, last, _ in found)
+    assert found[-2][2] == "later"
+    assert list(segments([])) == []
+
+
+async def test_what_openais_clients_send() -> None:
+    async with serving() as server:
+        for model in ("whisper-1", "gpt-4o-transcribe", "ink-whisper"):
+            data = form(wav(), model=model, response_format="verbose_json", temperature="0", prompt="x")
+            status, body = await server.post("/audio/transcriptions", data=data, headers=KEY)
+            assert status == 200 and body["duration"] == pytest.approx(1.0)
+        status, body = await server.post(
+            "/audio/transcriptions", data=form(wav(), model="whisper-1", response_format="yaml")
+        )
+        assert (status, body["error_code"]) == (400, "invalid_request")
