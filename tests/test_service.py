@@ -423,6 +423,35 @@ def test_winding_up_says_what_is_due() -> None:
     assert client.lost and (client.lost.close_code, client.lost.reason) == (1001, "server stops")
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_words_and_errors_take_the_form_of_the_clients_version(older: bool) -> None:
+    columns = {"words": ["a", "b"], "start": [0.0, 0.5], "end": [0.4, 1.0]}
+
+    class Timed(FakeRecognizer):
+        def _add(self, stream: Any) -> Any:
+            stream._messages.put_nowait(wire.Transcript("a b", True, words=[columns]))
+            return super()._add(stream)
+
+    async def main() -> list[dict[str, Any]]:
+        session = await Service(Timed()).open(MANUAL, older=older)  # type: ignore[arg-type]
+        client = Client(session)
+        await asyncio.sleep(1)
+        await client.send("nonsense")
+        await client.end()
+        return client.messages
+
+    transcript, error = run_virtual(main())
+    assert error["status_code"] == 400
+    if older:
+        assert transcript["words"] == [
+            {"word": "a", "start": 0.0, "end": 0.4},
+            {"word": "b", "start": 0.5, "end": 1.0},
+        ]
+        assert error["code"] == 400
+    else:
+        assert transcript["words"] == [columns] and "code" not in error
+
+
 def test_what_is_too_quiet_is_silence() -> None:
     handshake = wire.Handshake(endpoint="manual", model="ink-whisper", min_volume=0.5)
 

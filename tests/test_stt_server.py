@@ -126,6 +126,7 @@ async def test_turns_over_a_socket() -> None:
         await socket.send_str('{"type": "close"}')
         messages = await read_all(socket)
         assert [m["type"] for m in messages] == ["connected", "turn.start", "turn.update", "turn.end"]
+        assert {m["request_id"] for m in messages} == {socket._response.headers["X-Request-Id"]}
         assert socket.close_code == 1000
 
 
@@ -174,6 +175,14 @@ async def test_the_version_in_the_query_wins() -> None:
         assert (await server.refused(TURNS, headers=wrong))[0] == 400
         async with server.socket(TURNS + "&cartesia_version=2026-03-01", headers=wrong):
             pass
+
+
+@pytest.mark.parametrize(("version", "older"), [("2025-04-16", True), ("2025-11-04", False), (None, False)])
+async def test_older_versions_get_errors_in_their_form(version: str | None, older: bool) -> None:
+    headers = {"Cartesia-Version": version} if version else {}
+    async with serving() as server, server.socket(MANUAL, headers=headers) as socket:
+        await socket.send_str("nonsense")
+        assert ("code" in (await read_all(socket))[-1]) is older
 
 
 async def test_a_plain_request_is_told_to_upgrade() -> None:

@@ -41,6 +41,7 @@ MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
 HEARTBEAT_S = 30.0
 DRAIN_S = 5.0  # for the open streams, when the server stops
+COLUMNS_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
 _VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,9 +89,11 @@ class Doors:
     async def batch(self, request: web.Request) -> web.StreamResponse:
         """`POST /stt`: a file, or raw audio declared in the query, to its whole text."""
         self._admit(request)
+        request_id = str(uuid.uuid4())
         async with self._transcribed(request) as (fields, batch):
             words = "word" in fields.get("timestamp_granularities", [])
-            return web.json_response(answers.transcript(batch, str(uuid.uuid4()), words=words))
+            answer = answers.transcript(batch, request_id, words=words)
+            return web.json_response(answer, headers={"X-Request-Id": request_id})
 
     async def openai(self, request: web.Request) -> web.StreamResponse:
         """`POST /audio/transcriptions`: the same, as OpenAI's clients ask for it."""
@@ -124,20 +127,23 @@ class Doors:
             with contextlib.suppress(ConnectionError):
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"server stops")
 
-    def _admit(self, request: web.Request) -> None:
-        """Check the key and the version that the client speaks; a header, or the query, which wins."""
+    def _admit(self, request: web.Request) -> str:
+        """Check the key and the version that the client speaks: a header, or the query, which wins."""
         self._keys.check(request.headers, request.query)
         version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
-        if version is not None and not _VERSION.fullmatch(version):
+        version = version or wire.VERSION
+        if not _VERSION.fullmatch(version):
             raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
+        return version
 
     async def _socket(self, request: web.Request, endpoint: wire.Endpoint) -> web.StreamResponse:
-        self._admit(request)
+        older = self._admit(request) < COLUMNS_SINCE
         handshake = wire.Handshake.parse(endpoint, request.query.items())
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
-        session = await (await self._services()).open(handshake)
+        session = await (await self._services()).open(handshake, older=older)
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
+        socket.headers["X-Request-Id"] = session.request_id
         task = asyncio.current_task()
         assert task is not None
         try:

@@ -48,7 +48,7 @@ class Limits:
     """What one session may do."""
 
     idle_s: float = 180.0
-    older_idle_s: float = 20.0  # of ink-whisper on the manual endpoint
+    older_idle_s: float = 20.0  # for ink-whisper on the manual endpoint
     lead_s: float = 20.0
     flood_s: float = 60.0
 
@@ -74,14 +74,17 @@ class Service:
     def stats(self) -> dict[str, int]:
         return {"open": self.streams, "opened": self.opened, "refused": self.refused}
 
-    async def open(self, handshake: wire.Handshake) -> Session:
-        """A new session; `CallerError` 400 for an unknown model or language, 429 when there are too many."""
+    async def open(self, handshake: wire.Handshake, *, older: bool = False) -> Session:
+        """A new session; `CallerError` 400 for an unknown model or language, 429 when there are too many.
+
+        ``older``: words and errors take the form that they had in versions of the API before 2025-11-04.
+        """
         check_model(handshake.model, endpoint=handshake.endpoint)
         check_language(handshake.language)
         if len(self._sessions) >= self.max_streams:
             self.refused += 1
             raise concurrency_limited(f"{self.max_streams} streams are open already.")
-        session = Session(self, handshake)
+        session = Session(self, handshake, older=older)
         self._sessions.add(session)
         self.opened += 1
         return session
@@ -102,9 +105,10 @@ class Session:
     `recv` may be cancelled without loss; `send` not.
     """
 
-    def __init__(self, service: Service, handshake: wire.Handshake) -> None:
+    def __init__(self, service: Service, handshake: wire.Handshake, *, older: bool = False) -> None:
         self.request_id = str(uuid.uuid4())
         self._service = service
+        self._older = older
         turns = handshake.endpoint == "turns"
         self._protocol = wire.TurnsServer() if turns else wire.ManualServer()
         self._ear = _Ear(handshake)
@@ -117,8 +121,8 @@ class Session:
         self._heard_at = asyncio.get_running_loop().time()
         if turns:
             self._put(wire.Connected())
-        older = not turns and handshake.model.startswith("ink-whisper")
-        idle_s = service.limits.older_idle_s if older else service.limits.idle_s
+        whisper = not turns and handshake.model.startswith("ink-whisper")
+        idle_s = service.limits.older_idle_s if whisper else service.limits.idle_s
         self._pump = asyncio.create_task(self._run(idle_s))
         self._pump.add_done_callback(self._ended)
 
@@ -267,6 +271,8 @@ class Session:
         await self._stream.cancel()  # where the pump had not even begun
 
     def _put(self, message: wire.ServerMessage) -> None:
+        if self._older:
+            message = _in_older_form(message)
         self._outbox.append(self._protocol.send(replace(message, request_id=self.request_id)))
         self._changed.set()
 
@@ -317,6 +323,20 @@ class Pace:
         wait = max(self._ahead_s - self._lead_s, 0.0) / FLOOD_RATE
         self.waited_s += wait
         return wait
+
+
+def _in_older_form(message: wire.ServerMessage) -> wire.ServerMessage:
+    """Words as a list of objects instead of columns, and an error's status as ``code``."""
+    if isinstance(message, wire.Transcript) and isinstance(message.words, list):
+        words = [
+            {"word": word, "start": start, "end": end}
+            for columns in message.words
+            for word, start, end in zip(columns["words"], columns["start"], columns["end"], strict=True)
+        ]
+        return replace(message, words=words)
+    if isinstance(message, wire.Error):
+        return replace(message, extra={"code": message.status_code})
+    return message
 
 
 def check_model(name: str, *, endpoint: wire.Endpoint | None) -> None:
