@@ -358,7 +358,7 @@ class Call:
         return {track: line.ledger() for track, line in self.lines.items()}
 
     def snapshot(self) -> dict[str, Any]:
-        """The call as `GET /calls/ID` shows it."""
+        """The call in numbers, as `GET /calls` lists it."""
         return {
             "call": self.id,
             "state": self.state,
@@ -368,7 +368,7 @@ class Call:
             "created": self.created,
             "time": round(self.time, 3),
             "engine": self.stt.name,
-            "turns": self.counts.turns,
+            "turn_count": self.counts.turns,
             "tracks": [line.snapshot() for line in self.lines.values()],
             "ledger": self.ledgers(),
             "listeners": self.feed.listeners,

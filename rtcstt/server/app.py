@@ -163,13 +163,13 @@ class Web:
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
         self._may_listen(request)
-        return web.json_response(self._call(request).snapshot())
+        return web.json_response(_details(self._call(request)))
 
     async def delete_call(self, request: web.Request) -> web.StreamResponse:
         self._may_publish(request)
         call = self._call(request)
         await self.calls.hang_up(call.id)
-        return web.json_response(call.snapshot())
+        return web.json_response(_details(call))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the history after `Last-Event-ID`, then live; ends after `session.end`."""
@@ -270,6 +270,11 @@ class Web:
         await self.calls.close()
         if self._following:
             await asyncio.wait(self._following, timeout=2.0)
+
+
+def _details(call: Call) -> dict[str, Any]:
+    """A call as `GET /calls/ID` shows it: numbers, and what was said."""
+    return {**call.snapshot(), "turns": captions.transcript(call.feed.history)["turns"]}
 
 
 async def _stream(call: Call, after: int, response: web.StreamResponse) -> None:
