@@ -29,6 +29,7 @@ can go:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
     "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
-    "aioice.ice.StunProtocol": ("datagram_received", "local_candidate"),
+    "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "send_stun"),
 }
 
 MAX_WAITING = 512  # datagrams for aiortc, which takes none before ICE has connected
@@ -153,10 +154,13 @@ class TransportTap:
 
     Exceptions of a track's ``on_packet`` are contained here, counted in ``failures`` and logged once.
     ``goodbye`` becomes true when the other side closes the transport, rather than being lost.
+    ``last_heard`` is the loop's time at which any datagram came, at first that of the beginning.
     """
 
     def __init__(self, dtls: RTCDtlsTransport) -> None:
+        self._clock = asyncio.get_running_loop().time
         self.goodbye = False
+        self.last_heard = self._clock()
         self.failures = 0
         self.broken = 0
         self.overflowed = 0
@@ -237,6 +241,7 @@ class TransportTap:
         stun = protocol.datagram_received
 
         def datagram_received(data: bytes, address: Any) -> None:
+            self.last_heard = self._clock()
             if data and data[0] > 3:
                 self._on_datagram(data, connection, protocol)
             elif data:
@@ -412,6 +417,7 @@ def fall_silent(dtls: RTCDtlsTransport) -> None:
     transport._send = nowhere
     for protocol in transport._connection._protocols:
         protocol.datagram_received = lambda data, address: None
+        protocol.send_stun = lambda message, address: None
 
 
 def _stop_decoder_thread(receiver: Any) -> None:

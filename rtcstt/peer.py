@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ class PeerSettings:
 
     ``hosts``: the local addresses to offer as candidates; empty means all that the machine has.
     ``loopback``: offer 127.0.0.1 as well. ``max_tracks``: audio sections of one offer that are
-    taken. ``stereo``, ``dtx``: what the answer asks of an Opus sender.
+    taken. ``stereo``, ``dtx``: what the answer asks of an Opus sender. ``lost_after_s``: a caller of
+    whom nothing at all came for so long is lost. One that lives, however muted, answers the checks of
+    ICE every 5 s; browsers give up after 15 s themselves, and ICE's own consent takes 30 s to expire.
     """
 
     ice_servers: tuple[IceServer, ...] = ()
@@ -87,6 +90,7 @@ class PeerSettings:
     loopback: bool = False
     gather_timeout_s: float = 1.0
     connect_timeout_s: float = 30.0
+    lost_after_s: float = 15.0
     max_tracks: int = 8
     stereo: bool = False
     dtx: bool = False
@@ -112,6 +116,11 @@ class Ears:
     def goodbye(self) -> bool:
         """Whether the other side has closed the connection, rather than being lost."""
         return any(transport.goodbye for transport in self._transports.values())
+
+    @property
+    def last_heard(self) -> float:
+        """The loop's time at which the other side last sent anything."""
+        return max((transport.last_heard for transport in self._transports.values()), default=math.inf)
 
     def stats(self) -> dict[str, int]:
         """Packets that went nowhere, by cause."""
@@ -268,6 +277,7 @@ class Peer:
         self._answering = False
         self._trickling: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
+        self._watching: asyncio.TimerHandle | None = None
 
     @property
     def state(self) -> str:
@@ -366,17 +376,29 @@ class Peer:
     async def _live(self) -> None:
         timeout_s = self._settings.connect_timeout_s
         overdue = asyncio.get_running_loop().call_later(timeout_s, self._give_up, timeout_s)
+        self._watch()
         try:
             lost = await self._attached.run()
             if lost is not None:
                 await self._on_lost(lost)
         finally:
             overdue.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
             await self._shut()
 
     def _give_up(self, timeout_s: float) -> None:
         if self.state != "connected":
             self._attached.lose(f"not connected within {timeout_s:g} s")
+
+    def _watch(self) -> None:
+        """Miss a caller who vanished, before ICE does."""
+        loop, limit_s = asyncio.get_running_loop(), self._settings.lost_after_s
+        due = self._attached.ears.last_heard + limit_s
+        if due <= loop.time() and self.state == "connected":
+            self._attached.lose(f"nothing came for {limit_s:g} s")
+        else:
+            self._watching = loop.call_at(max(due, loop.time() + limit_s / 5), self._watch)
 
     async def _shut(self) -> None:
         await self._attached.close()

@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aioice.ice
@@ -391,6 +391,23 @@ async def test_a_caller_that_vanishes_is_missed(tone: list[bytes], monkeypatch: 
         assert wire.call.closed[0].startswith("connection ")
         assert not wire.peer.hung_up
         assert wire.line.ended
+
+
+async def test_a_muted_caller_is_not_lost_and_one_who_sends_nothing_at_all_is(
+    tone: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
+    wire = Wire(caller(tone, mute=(0.2, 60.0)))
+    wire.peer = Peer(wire.call, settings=replace(SETTINGS, lost_after_s=1.0))
+    async with wire:
+        await until(lambda: len(wire.line.packets) >= 10)
+        await asyncio.sleep(2.0)
+        assert wire.peer.state == "connected" and not wire.line.ended
+        wire.caller.vanish()
+        async with asyncio.timeout(10):
+            await wire.peer.wait_closed()
+        assert wire.call.closed == ["nothing came for 1 s"]
+        assert not wire.peer.hung_up
 
 
 async def test_nobody_comes() -> None:
