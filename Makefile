@@ -6,7 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-DEBIAN_PACKAGES := chromium
+# Real counterparts that the tests call: a browser, and GStreamer's webrtcbin with Debian's own Python for it.
+DEBIAN_PACKAGES := chromium python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 PYTEST_ARGS ?=
 
 .PHONY: help models demo serve test lint format test-conformance bench debian-packages constraints clean
@@ -65,7 +67,8 @@ models: $(VENV)/installed
 
 # Without apt the tests that need these programs skip and say so.
 debian-packages:
-	@missing=""; for package in $(DEBIAN_PACKAGES); do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
+	@missing=""; for package in $(DEBIAN_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "ok installed" || missing="$$missing $$package"; done; \
 	test -z "$$missing" && exit 0; \
 	command -v apt-get >/dev/null || { echo "no apt-get here: tests that need$$missing will be skipped"; exit 0; }; \
 	sudo=""; test "$$(id -u)" = 0 || sudo="sudo -n"; \
