@@ -84,6 +84,10 @@ class Activity:
             return
         levels = _levels(pcm[: frames * FRAME].reshape(frames, FRAME))
         loud = levels > self._threshold(levels)
+        if self._begun is None and frames >= _WINDOW and not loud.any():  # most of the time
+            self._recent.extend([False] * _WINDOW)
+            self._position += frames * FRAME
+            return
         for each in loud.tolist():
             self._frame(each)
 

@@ -23,7 +23,9 @@ can go:
 6. **ECDHE-RSA cipher suites are offered too** (`_add_rsa_ciphers`). Why: aiortc offers ECDSA alone,
    and a DTLS server with an RSA certificate (GStreamer 1.22) finds no shared cipher. Goes when
    `RTCCertificate._create_ssl_context` lists them.
-7. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
+7. **Sockets read no more than a datagram may hold** (`_read_datagrams_only`). Why: asyncio reserves
+   256 KiB for each, which costs ten times what receiving it does. Goes when asyncio reserves less.
+8. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
    the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
 """
 
@@ -69,9 +71,11 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.RTCIceTransport": ("_connection", "_send"),
     "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "send_stun"),
+    "asyncio.selector_events._SelectorDatagramTransport": ("max_size",),
 }
 
 MAX_WAITING = 512  # datagrams for aiortc, which takes none before ICE has connected
+MAX_DATAGRAM = 4096  # bytes; what comes over real networks has at most 1500
 MAX_SOURCES = 8  # SSRCs remembered per track; more come only from a broken or hostile sender
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{key}-{suite}" for key in ("ECDSA", "RSA") for suite in _SUITES).encode()
@@ -236,6 +240,7 @@ class TransportTap:
         for protocol in connection._protocols:
             if "datagram_received" not in vars(protocol):
                 protocol.datagram_received = self._demultiplexer(connection, protocol)
+                _read_datagrams_only(protocol.transport)
 
     def _demultiplexer(self, connection: Any, protocol: Any) -> Callable[[bytes, Any], None]:
         stun = protocol.datagram_received
@@ -418,6 +423,11 @@ def fall_silent(dtls: RTCDtlsTransport) -> None:
     for protocol in transport._connection._protocols:
         protocol.datagram_received = lambda data, address: None
         protocol.send_stun = lambda message, address: None
+
+
+def _read_datagrams_only(transport: Any) -> None:
+    if hasattr(transport, "max_size"):  # not that of a TURN relay, nor of another event loop
+        transport.max_size = MAX_DATAGRAM
 
 
 def _stop_decoder_thread(receiver: Any) -> None:

@@ -511,20 +511,30 @@ class Stream:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            for data in self._core.data_to_send(loop.time()):
-                try:
-                    async with asyncio.timeout(self._limits.send_timeout_s):
-                        await connection.send(data)
-                except TimeoutError as error:
-                    raise ConnectionLost(1006, "the STT does not read") from error
-                self._progress = loop.time()
+            await self._send_due(connection)
             self._flush()
             self._check_stall(loop.time())
             due = self._core.next_send()
-            timeout = 1.0 if due is None else min(1.0, max(0.001, due - loop.time()))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
+            alarm = loop.call_later(
+                1.0 if due is None else min(1.0, max(0.001, due - loop.time())), self._wake.set
+            )
+            try:
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
+
+    async def _send_due(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        due = self._core.data_to_send(loop.time())
+        if not due:
+            return
+        try:
+            async with asyncio.timeout(self._limits.send_timeout_s):
+                for data in due:
+                    await connection.send(data)
+                    self._progress = loop.time()
+        except TimeoutError as error:
+            raise ConnectionLost(1006, "the STT does not read") from error
 
     def _check_stall(self, now: float) -> None:
         if self._core.unanswered_s(now) > self._stall_s:
