@@ -1,26 +1,26 @@
 """A call's events: one numbered history, any number of listeners, each at its own pace.
 
 There are no queues. A listener is a place in the shared history: who reads slowly falls behind, and
-who comes late begins at the beginning. Behind by more than `PATIENCE` events, a listener is spared
-the `turn.update`s that a later one of the same turn made needless; every other event reaches every
-listener.
+who comes late begins at the beginning. What was there before he came he gets whole. Of what was
+published since, when he is behind by more than `PATIENCE` events, he is spared the `turn.update`s
+that a later one of the same turn made needless; every other event reaches every listener.
 
-The history is bounded by the same rule: beyond `MAX_EVENTS` the updates of turns that are over are
-dropped from it. Numbers (``seq``) have no holes as published; a reader of a thinned history sees
-them skip.
+The history is bounded by the same rule: beyond `MAX_EVENTS` the needless updates are dropped from
+it. Numbers (``seq``) are given without holes; who is spared an update sees its number skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 MAX_EVENTS = 20_000
 PATIENCE = 32
+BATCH = 256  # events of the past that are looked up at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,11 @@ class Event:
         return {**ours, **self.fields, **ours}  # ours come first, and win
 
     def to_json(self) -> str:
-        return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
+        whole = self.as_dict()
+        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        if _is_unicode(text):
+            return text
+        return json.dumps(whole, separators=(",", ":"))  # half a surrogate pair, which UTF-8 cannot carry
 
 
 class Feed:
@@ -112,33 +116,41 @@ class Feed:
         """Events with a number above ``after``, first those that were, then those to come."""
         news = asyncio.Event()
         self._news.add(news)
+        joined = self._next
         try:
-            while True:
+            while not self._closed or self._behind(after):
                 news.clear()
-                for event in self._due(after):
+                planned = self._next
+                for event in self._due(after, joined):
+                    if event.seq > after + 1:
+                        self.coalesced += self._between(after, event.seq)
                     after = event.seq
                     yield event
-                    if self._behind(after) > PATIENCE:
+                    if self._next - planned > PATIENCE:
                         break  # it took long: look again at what is needless by now
-                else:
-                    if self._closed and not self._behind(after):
-                        return
-                    if not self._behind(after):
-                        await news.wait()
+                if not self._behind(after) and not self._closed:
+                    await news.wait()
         finally:
             self._news.discard(news)
 
     def _behind(self, after: int) -> int:
         return self._next - 1 - after
 
-    def _due(self, after: int) -> list[Event]:
-        """What a listener at ``after`` is to get next, without needless updates when it is far behind."""
-        due = self._history[bisect_right(self._history, after, key=lambda event: event.seq) :]
+    def _due(self, after: int, joined: int) -> list[Event]:
+        """What a listener at ``after`` gets next: the past as it is; what came since he ``joined``, when he
+        is far behind, without needless updates."""
+        begin = bisect_right(self._history, after, key=_seq)
+        past = bisect_left(self._history, joined, key=_seq)
+        if begin < past:
+            return self._history[begin : min(past, begin + BATCH)]
+        due = self._history[begin:]
         if len(due) <= PATIENCE:
             return due
-        needed = _without_superseded(due)
-        self.coalesced += len(due) - len(needed)
-        return needed
+        return _without_superseded(due)
+
+    def _between(self, after: int, before: int) -> int:
+        """How many events of the history lie between two numbers."""
+        return bisect_left(self._history, before, key=_seq) - bisect_right(self._history, after, key=_seq)
 
     def _thin(self) -> None:
         kept = _without_superseded(self._history)
@@ -149,6 +161,18 @@ class Feed:
     def _wake(self) -> None:
         for news in self._news:
             news.set()
+
+
+def _seq(event: Event) -> int:
+    return event.seq
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_superseded(events: list[Event]) -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +73,34 @@ def test_late_and_early_listeners_get_the_same_events() -> None:
     run_virtual(main())
 
 
+def test_who_comes_late_gets_the_whole_past_and_quickly() -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        for index in range(5000):
+            said(feed, "turn.update", index // 100, transcript="x" * (index % 100))
+        looked_at = 0
+
+        class Counting(list[Event]):
+            def __getitem__(self, key: Any) -> Any:
+                nonlocal looked_at
+                found = super().__getitem__(key)
+                looked_at += len(found) if isinstance(key, slice) else 1
+                return found
+
+        feed._history = Counting(feed._history)
+        feed.close()
+        assert [event.seq for event in await heard(feed)] == list(range(5000))
+        assert looked_at < 10_000, "the history must not be gone through for each event"
+        assert feed.coalesced == 0
+
+    run_virtual(main())
+
+
+def test_text_that_utf8_cannot_carry_is_escaped() -> None:
+    event = Event("turn.end", 0, "c", 0.0, fields={"transcript": "a\ud800b"})
+    assert json.loads(event.to_json().encode())["transcript"] == "a\ud800b"
+
+
 def test_a_listener_that_stops_listening_leaves_nothing_behind() -> None:
     async def main() -> None:
         feed = Feed("c")
@@ -102,6 +131,7 @@ def test_a_slow_listener_misses_only_updates_that_a_later_one_made_needless(
     async def main() -> None:
         feed = Feed("c")
         slow = asyncio.create_task(heard(feed, pause_s=0.1))
+        await asyncio.sleep(0)  # he listens from the beginning
         sent = []
         for number, event in enumerate(published(feed, steps), 1):
             sent.append(event)
