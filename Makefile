@@ -41,6 +41,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 test-conformance: debian-packages $(VENV)/installed-dev models
+	-$(BIN)/python tests/conformance/install.py
 	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)
 
 bench: $(VENV)/installed-dev models
@@ -81,4 +82,4 @@ constraints: $(VENV)/installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .conformance build dist *.egg-info

@@ -1,0 +1,41 @@
+"""PyPI openai on the alias for whole files: URL WAV; prints what it got as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from openai import AuthenticationError, OpenAI
+
+url, path = sys.argv[1:]
+client = OpenAI(api_key="sesame", base_url=url, max_retries=0)
+create = client.audio.transcriptions.create
+plain = create(file=Path(path), model="whisper-1")
+verbose = create(
+    file=Path(path),
+    model="whisper-1",
+    response_format="verbose_json",
+    timestamp_granularities=["word", "segment"],
+)
+captions = create(file=Path(path), model="ink-whisper", response_format="vtt")
+text = create(file=Path(path), model="gpt-4o-transcribe", response_format="text")
+try:
+    OpenAI(api_key="wrong", base_url=url).audio.transcriptions.create(file=Path(path), model="whisper-1")
+    refused = False
+except AuthenticationError:
+    refused = True
+print(
+    json.dumps(
+        {
+            "json": plain.text,
+            "text": text,
+            "vtt": captions,
+            "verbose": verbose.text,
+            "duration": verbose.duration,
+            "words": [word.model_dump() for word in verbose.words or []],
+            "segments": [segment.text for segment in verbose.segments or []],
+            "refused": refused,
+        }
+    )
+)

@@ -1,0 +1,76 @@
+"""Running clients that nobody here wrote, each in a process of its own, and judging what they got."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import install
+import jiwer
+import pytest
+
+from rtcstt import wire
+
+CLIENTS = Path(__file__).parent / "clients"
+WORDS = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
+    "foolishness, it was the epoch of belief, it was the epoch of incredulity"
+)
+WRONG = 0.2  # of the words at most
+
+_plain = jiwer.Compose(
+    [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
+)
+
+
+def assert_words(text: str) -> None:
+    assert jiwer.wer(_plain(WORDS), _plain(text)) <= WRONG, text
+
+
+def assert_turns(events: list[dict[str, Any]]) -> None:
+    """A legal session on the turns endpoint whose text, joined with nothing between, is what was said."""
+    client = wire.TurnsClient()
+    messages = [client.receive_text(json.dumps(event)) for event in events]
+    assert isinstance(messages[0], wire.Connected)
+    assert client.order.state is wire.TurnState.IDLE
+    assert len({event["request_id"] for event in events}) == 1
+    assert_words("".join(m.transcript for m in messages if isinstance(m, wire.TurnEnd)))
+
+
+def assert_transcripts(events: list[dict[str, Any]]) -> None:
+    """A legal session on the manual endpoint, with one `finalize`, then `close`."""
+    client = wire.ManualClient()
+    client.send(wire.Finalize())
+    messages = [client.receive_text(json.dumps(event)) for event in events]
+    assert client.done and not client.flushes_due
+    finals = [m for m in messages if isinstance(m, wire.Transcript) and m.is_final]
+    assert_words("".join(m.text for m in finals))
+    assert all(m.duration and m.language == "en" and isinstance(m.words, list) for m in finals)
+
+
+def run(interpreter: str | Path, script: str, *args: str | Path, speed: float = 4.0) -> list[Any]:
+    """What a client printed, line by line; it must end by itself and well."""
+    environment = {**os.environ, "SPEED": str(speed), "CARTESIA_LOG": "", "PYTHONPATH": ""}
+    environment["NODE_PATH"] = str(install.FOLDER / "node" / "node_modules")
+    command = [str(interpreter), str(CLIENTS / script), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def interpreter(name: str) -> Path:
+    """Of a client that is installed apart; the test is skipped where it is not."""
+    if not (install.FOLDER / name / "installed").exists():
+        pytest.skip(f"{name} is not installed: python tests/conformance/install.py {name}")
+    return install.python(name)
+
+
+def node() -> str:
+    found = shutil.which("node")
+    if found is None or not (install.FOLDER / "node" / "installed").exists():
+        pytest.skip("the npm client is not installed: python tests/conformance/install.py node")
+    return found
