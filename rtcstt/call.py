@@ -14,8 +14,10 @@ import json
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,7 +25,7 @@ import numpy as np
 from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.feed import Feed
-from rtcstt.pcm import Chunk, Samples
+from rtcstt.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.receiver import AudioReceiver, Stalled
 from rtcstt.resampling import Resampler, resampler
 from rtcstt.rtp import Codec, Packet
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "manual"]
 MAX_COMMAND_CHARACTERS = 16_384
+COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
+MAX_LINES = 32  # tracks of one call, those of lost connections included
 CHUNK_MS = (20, 200)
 
 
@@ -70,8 +74,9 @@ class CallSettings:
 class Line:
     """One track of a call. `push` or `push_pcm` as audio comes; `end` when no more will."""
 
-    def __init__(self, call: Call, track: str, codecs: Mapping[int, Codec] | None) -> None:
+    def __init__(self, call: Call, track: str, mid: str, codecs: Mapping[int, Codec] | None) -> None:
         self.track = track
+        self.mid = mid
         self.ended = False
         self._call = call
         self._loop = asyncio.get_running_loop()
@@ -82,6 +87,7 @@ class Line:
         self._stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resampler: tuple[int, Resampler] | None = None
+        self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
         self.failures = 0
 
     def push(self, packet: Packet) -> None:
@@ -110,12 +116,16 @@ class Line:
             self._call.end_line(self, reason)
 
     def finalize(self) -> None:
-        """Manual mode: everything that came until now is flushed, then transcribed."""
+        """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""
+        if self._stream is None:  # nothing has come
+            self._call.publish("flush_done", track=self.track)
+            return
+        self._flushes.append(self._heard_until())
         self._advance()
-        self._stream_or_new().finalize()
 
     def configure(self, turn: wire.TurnSettings) -> None:
-        self._stream_or_new().configure(turn)
+        if self._stream is not None:  # one that is yet to be made begins with what the call has
+            self._stream.configure(turn)
 
     async def drain(self) -> None:
         """Flush the receiver, then the STT; returns when both have given everything."""
@@ -127,12 +137,19 @@ class Line:
         self._guarded(lambda: self._send(self._receiver.pull(now)))
         self._guarded(lambda: self._send(self._receiver.close(now)))
         if self._stream is not None:
+            for _ in self._flushes:
+                self._stream.finalize()
             await self._stream.close()
 
     def silent_s(self) -> float:
         """For how long no audio came."""
         last = self._receiver.last_heard
         return math.inf if last is None else self._loop.time() - last
+
+    @property
+    def time(self) -> float:
+        """The end of what was sent, on the call's audio clock."""
+        return self._offset_s() + self._receiver.ledger.sent / SAMPLE_RATE if self._stream else 0.0
 
     def ledger(self) -> dict[str, Any]:
         return self._receiver.ledger.as_dict()
@@ -156,6 +173,9 @@ class Line:
     def _advance(self) -> None:
         now = self._loop.time()
         self._guarded(lambda: self._send(self._receiver.pull(now)))
+        while self._flushes and self._stream and self._receiver.ledger.sent >= self._flushes[0]:
+            self._flushes.popleft()
+            self._stream.finalize()
         for signal in self._receiver.signals():
             if isinstance(signal, Stalled):
                 self._call.publish("audio.stalled", track=self.track)
@@ -165,8 +185,18 @@ class Line:
     def _send(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
             self._stream_or_new().send(chunk)
-            if self._call.recorder is not None:
-                self._call.recorder.write(self.track, chunk, self._offset_s())
+            self._guarded(partial(self._record, chunk))
+
+    def _record(self, chunk: Chunk) -> None:
+        if self._call.recorder is not None:
+            self._call.recorder.write(self.track, chunk, self._offset_s())
+
+    def _heard_until(self) -> int:
+        """Where on the track the audio lies that comes now; all that came before lies before it."""
+        assert self._receiver.origin is not None
+        elapsed = self._loop.time() - self._receiver.origin
+        lag_s: float = self._receiver.stats()["lag_ms"] / 1000
+        return round((elapsed + lag_s) * SAMPLE_RATE)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails on one track's audio must not end the timer, and with it the track."""
@@ -178,6 +208,7 @@ class Line:
                 log.exception("failed on a track's audio (further failures are only counted)")
 
     def _offset_s(self) -> float:
+        assert self._receiver.origin is not None  # there is audio
         return self._call.offset_s(self._receiver.origin)
 
     def _stream_or_new(self) -> Stream:
@@ -216,11 +247,29 @@ class Line:
                 self._receiver.push_pcm(rest, self._loop.time())
 
 
+class _Allowance:
+    """So much at once, and so much more each second."""
+
+    def __init__(self, per_s: float, at_once: int) -> None:
+        self._per_s, self._at_once = per_s, at_once
+        self._left: float = at_once
+        self._asked = 0.0
+
+    def take(self, now: float) -> bool:
+        self._left = min(self._at_once, self._left + (now - self._asked) * self._per_s)
+        self._asked = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 @dataclass(slots=True)
 class _Counts:
     turns: int = 0
     errors: int = 0
     reconnects: int = 0
+    ignored_commands: int = 0
     end_delays_s: list[float] = field(default_factory=list)
 
 
@@ -254,6 +303,8 @@ class Call:
         self.counts = _Counts()
         self._loop = asyncio.get_running_loop()
         self._origin: float | None = None
+        self._time = 0.0
+        self._commands = _Allowance(COMMANDS_PER_S, COMMANDS_AT_ONCE)
         self._ending: asyncio.Task[None] | None = None
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._closed = asyncio.Event()
@@ -268,38 +319,46 @@ class Call:
 
     @property
     def time(self) -> float:
-        """Now, on the call's audio clock; 0 before the first audio."""
-        return max(0.0, self._loop.time() - self._origin) if self._origin is not None else 0.0
+        """Now, on the call's audio clock: the end of the audio sent, on any track; 0 before the first."""
+        self._time = max([self._time, *(line.time for line in self.lines.values())])
+        return self._time
 
-    def offset_s(self, origin: float | None) -> float:
+    def offset_s(self, origin: float) -> float:
         """Where on the call's clock a track begins; the first one makes the clock begin."""
-        if origin is None:
-            return self.time
         if self._origin is None:
             self._origin = origin
         return max(0.0, origin - self._origin)
 
     def add_track(self, track: str, codecs: Mapping[int, Codec] | None = None) -> Line:
         """A line for a new track, or the line that a track of an earlier connection had."""
-        line = self.lines.get(track)
-        if line is not None and not line.ended:
-            line.renegotiate(codecs or {})
-            return line
-        if line is not None:  # its sender said BYE and came back: a line of its own
-            track = f"{track}.{sum(name.split('.')[0] == track for name in self.lines)}"
-        line = self.lines[track] = Line(self, track, codecs)
-        if self._ending is None:
-            self.publish("track.start", track=track)
-        else:
+        before = [line for line in self.lines.values() if line.mid == track]
+        if before and not before[-1].ended:
+            before[-1].renegotiate(codecs or {})
+            return before[-1]
+        # One whose sender said BYE and came back gets a line of its own.
+        name = f"{track}.{len(before)}" if before else track
+        line = Line(self, name, track, codecs)
+        if self._ending is not None or len(self.lines) >= MAX_LINES:
             line.ended = True
+            return line
+        self.lines[name] = line
+        self.publish("track.start", track=name)
         return line
 
     def command(self, text: str) -> None:
-        """Do what a caller asked for over a data channel; an `error` event says what cannot be done."""
+        """Do what a caller asked for over a data channel; an `error` event says what cannot be done.
+
+        Who asks too much is not answered any more, but `close` is always heard.
+        """
         try:
-            self._obey(text)
+            message = _parse_command(text)
+            if message["type"] == "close":
+                self.hang_up("asked")
+            elif self._is_allowed():
+                self._obey(message)
         except CallerError as error:
-            self._say_error(error)
+            if self._is_allowed():
+                self._say_error(error)
 
     def finalize(self) -> None:
         """Manual mode: transcribe what was said until now. `CallerError` 400 in auto mode."""
@@ -324,9 +383,11 @@ class Call:
 
     async def close(self, reason: str = "closed") -> None:
         """Drain every line, publish `session.end` and end the feed. Idempotent; returns when it is done."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end(reason))
-        await asyncio.shield(self._ending)
+        await asyncio.shield(self._end_task(reason))
+
+    def hang_up(self, reason: str) -> None:
+        """Begin to close, without waiting for it."""
+        self._end_task(reason)
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
@@ -340,9 +401,10 @@ class Call:
         if self._closed.is_set():
             return
         self._count(event)
+        self._time = max(self._time, event.time)
         self.feed.publish(
             event.type,
-            time=event.time,
+            time=self._time,
             track=track,
             turn=event.turn,
             start=event.start,
@@ -372,6 +434,7 @@ class Call:
             "tracks": [line.snapshot() for line in self.lines.values()],
             "ledger": self.ledgers(),
             "listeners": self.feed.listeners,
+            "ignored_commands": self.counts.ignored_commands,
         }
 
     def _begin(self) -> None:
@@ -383,22 +446,22 @@ class Call:
     def _open_lines(self) -> list[Line]:
         return [line for line in self.lines.values() if not line.ended]
 
-    def _obey(self, text: str) -> None:
-        if len(text) > MAX_COMMAND_CHARACTERS:
-            raise wire.bad_request("That message is too long.", "bad_message")
-        try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            raise wire.bad_request("That message is not JSON.", "bad_message") from None
-        kind = message.get("type") if isinstance(message, dict) else None
-        match kind:
+    def _end_task(self, reason: str) -> asyncio.Task[None]:
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(reason))
+        return self._ending
+
+    def _is_allowed(self) -> bool:
+        allowed = self._commands.take(self._loop.time())
+        self.counts.ignored_commands += not allowed
+        return allowed
+
+    def _obey(self, message: Mapping[str, Any]) -> None:
+        match message["type"]:
             case "finalize":
                 self.finalize()
             case "config":
                 self.configure(wire.turn_settings(message.get("turn")))
-            case "close":
-                if self._ending is None:
-                    self._ending = asyncio.create_task(self._end("asked"))
             case _:
                 raise wire.bad_request("Known messages are finalize, config and close.", "unknown_message")
 
@@ -432,3 +495,14 @@ class Call:
         log.info("call %s: ended (%s) after %.1f s", self.id, reason, self.time)
         self._closed.set()
         self.feed.close()
+
+
+def _parse_command(text: str) -> dict[str, Any]:
+    """A JSON object with a type; `CallerError` 400 for anything else."""
+    if len(text) > MAX_COMMAND_CHARACTERS:
+        raise wire.bad_request("That message is too long.", "bad_message")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise wire.bad_request("That message is not JSON.", "bad_message") from None
+    return message if isinstance(message, dict) and "type" in message else {"type": None}

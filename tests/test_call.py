@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtcstt.call import Call, Line
+from rtcstt.call import MAX_LINES, Call, Line
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event
 from rtcstt.pcm import Chunk, Samples
@@ -166,6 +166,129 @@ def test_manual_mode_finalizes_what_was_said_so_far() -> None:
         assert "".join(str(event.transcript) for event in finals) == "one two three"
         assert [event.type for event in events].count("flush_done") == 2
         assert all(event.turn is not None and event.start is not None for event in finals)
+
+    run_virtual(main())
+
+
+def test_a_press_ends_with_its_last_word_however_late_it_came() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, mode="manual")
+            line = call.add_track("0", CODECS)
+            for ssrc, word in enumerate(("one", "two", "three", "four", "five")):
+                press = ScriptedCaller(ssrc=ssrc).say(speech([word], word_s=0.31, gap_s=0))
+                await play(line, press, Network(delay_s=0))
+                call.command('{"type": "finalize"}')  # with the last packet of the word
+            await asyncio.sleep(0.5)
+            flushed = [e.type for e in call.feed.history if e.type in ("transcript", "flush_done")]
+            await call.close()
+            events = check(call)
+        finals = [e.transcript for e in events if e.type == "transcript" and e.fields["is_final"]]
+        assert [str(final).strip() for final in finals] == ["one", "two", "three", "four", "five"]
+        assert flushed.count("flush_done") == 5
+
+    run_virtual(main())
+
+
+def test_a_finalize_before_any_audio_is_answered_and_leaves_the_times_right() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, mode="manual")
+            line = call.add_track("0", CODECS)
+            await asyncio.sleep(2)
+            call.command('{"type": "finalize"}')
+            assert call.feed.history[-1].type == "flush_done"
+            await asyncio.sleep(3)
+            await play(line, ScriptedCaller().say(AUDIO))
+            call.command('{"type": "finalize"}')
+            await call.close()
+            final = next(event for event in check(call) if event.type == "transcript")
+        assert final.start == pytest.approx(0.3, abs=0.1)
+
+    run_virtual(main())
+
+
+def test_turn_settings_that_come_before_the_audio_are_in_the_handshake() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            line = call.add_track("0", CODECS)
+            call.command('{"type": "config", "turn": {"end_timeout_ms": 900}}')
+            await asyncio.sleep(2)
+            await play(line, ScriptedCaller().say(AUDIO))
+            await call.close()
+            turn = next(event for event in check(call) if event.type == "turn.end")
+        assert turn.start == pytest.approx(0.3, abs=0.1)
+        assert stt.visited[0].handshake.turn.end_timeout_ms == 900
+
+    run_virtual(main())
+
+
+def test_who_asks_too_much_is_no_longer_answered_but_may_close() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            for _ in range(10_000):
+                call.command("hello")
+            assert len(call.feed.history) < 100
+            assert call.snapshot()["ignored_commands"] > 9000
+            await asyncio.sleep(10)
+            call.command("hello")
+            assert call.feed.history[-1].type == "error"
+            for _ in range(100):
+                call.command("hello")
+            call.command('{"type": "close"}')
+            await call.wait_closed()
+            check(call)
+
+    run_virtual(main())
+
+
+def test_time_never_goes_back() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            first, second = call.add_track("0", CODECS), call.add_track("1", CODECS)
+            caller = ScriptedCaller().say(AUDIO).hold(1).say(AUDIO)
+            other = ScriptedCaller(ssrc=2).say(silence(0.7)).hold(1).say(AUDIO).say(AUDIO)
+            await asyncio.gather(play(first, caller), play(second, other, Network(jitter_s=0.05)))
+            await call.close()
+            times = [event.time for event in check(call)]
+        assert times == sorted(times) and times[-1] > 4
+
+    run_virtual(main())
+
+
+def test_a_track_that_came_back_after_goodbye_is_carried_on_by_another_connection() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, outlives_peers=True)
+            call.add_track("a.b", CODECS).end("bye")
+            again = call.add_track("a.b", CODECS)
+            assert again.track == "a.b.1"
+            assert call.add_track("a.b", CODECS) is again
+            for number in range(100):
+                call.add_track(f"more {number}", CODECS)
+            assert len(call.lines) == MAX_LINES
+            await call.close()
+            check(call)
+
+    run_virtual(main())
+
+
+def test_a_recorder_that_fails_costs_no_word() -> None:
+    class Full:
+        def write(self, track: str, chunk: Chunk, offset_s: float) -> None:
+            raise OSError("no space left")
+
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, recorder=Full())
+            line = call.add_track("0", CODECS)
+            await play(line, ScriptedCaller().say(AUDIO))
+            await call.close()
+            assert transcript(check(call)) == WORDS
+            assert line.failures > 10
 
     run_virtual(main())
 
