@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
+from rtcstt.embedded import Embedded
 from rtcstt.embedded.service import (
     FLOOD_RATE,
     MAX_AUDIO_S,
@@ -25,7 +26,7 @@ from rtcstt.embedded.service import (
     Session,
     check_model,
 )
-from rtcstt.errors import CallerError, ConnectionLost
+from rtcstt.errors import CallerError, ConnectionLost, EngineError, UpstreamError
 from rtcstt.testing import run_virtual
 
 TURNS = wire.Handshake(endpoint="turns")
@@ -487,3 +488,80 @@ def test_other_languages_are_refused() -> None:
         await (await service.open(wire.Handshake(endpoint="manual", language="en-US"))).close()
 
     run_virtual(main())
+
+
+# -- in this process -----------------------------------------------------------------------------------
+
+
+class Loaded(FakeRecognizer):
+    """Counts how often a model is loaded, and what is closed."""
+
+    loads: ClassVar[list[str]] = []
+    closed: ClassVar[list[Loaded]] = []
+
+    @classmethod
+    def load(cls, model: str) -> Loaded:
+        cls.loads.append(model)
+        return cls()
+
+    def describe(self) -> list[str]:
+        return ["a fake"]
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed.append(self)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> type[Loaded]:
+    monkeypatch.setattr("rtcstt.embedded.recognizer.Recognizer", Loaded)
+    monkeypatch.setattr(Loaded, "loads", [])
+    monkeypatch.setattr(Loaded, "closed", [])
+    return Loaded
+
+
+async def test_one_model_serves_all_who_use_it(loaded: type[Loaded]) -> None:
+    first, second, other = Embedded("one"), Embedded("one"), Embedded("two")
+    sessions = await asyncio.gather(*(stt.connect(TURNS) for stt in (first, first, second, other)))
+    assert sorted(loaded.loads) == ["one", "two"]
+    assert await first.describe() == ["a fake"]
+    await first.close()
+    await first.close()
+    assert not loaded.closed and not first.is_ready
+    with pytest.raises(ConnectionLost):
+        await sessions[0].send(CLOSE)
+    await sessions[2].send(CLOSE)  # the other one's goes on
+    assert json.loads(await sessions[2].recv())["type"] == "connected"
+    await second.close()
+    await other.close()
+    assert len(loaded.closed) == 2
+    await first.preload()
+    assert len(loaded.loads) == 3
+    await first.close()
+
+
+async def test_a_limit_is_each_ones_own(loaded: type[Loaded]) -> None:
+    narrow, wide = Embedded(max_streams=1), Embedded()
+    await narrow.connect(TURNS)
+    with pytest.raises(UpstreamError) as refusal:
+        await narrow.connect(MANUAL)
+    assert (refusal.value.status, refusal.value.code) == (429, "concurrency_limited")
+    assert refusal.value.retryable
+    await wide.connect(MANUAL)
+    await narrow.close()
+    await wide.close()
+
+
+async def test_what_cannot_be_loaded_can_be_tried_again(
+    loaded: type[Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(model: str) -> Loaded:
+        raise EngineError("rtcstt models fetch")
+
+    stt = Embedded()
+    with monkeypatch.context() as patch:
+        patch.setattr(Loaded, "load", missing)
+        with pytest.raises(EngineError, match="fetch"):
+            await stt.connect(TURNS)
+    await stt.connect(TURNS)
+    await stt.close()

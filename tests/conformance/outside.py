@@ -53,13 +53,19 @@ def assert_transcripts(events: list[dict[str, Any]]) -> None:
 
 
 def run(interpreter: str | Path, script: str, *args: str | Path, speed: float = 4.0) -> list[Any]:
-    """What a client printed, line by line; it must end by itself and well."""
-    environment = {**os.environ, "SPEED": str(speed), "CARTESIA_LOG": "", "PYTHONPATH": ""}
-    environment["NODE_PATH"] = str(install.FOLDER / "node" / "node_modules")
+    """The JSON that a client printed, line by line."""
+    output = run_to_its_end(interpreter, script, *args, SPEED=str(speed))
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def run_to_its_end(interpreter: str | Path, script: str, *args: str | Path, **variables: str) -> str:
+    """What a client printed; it must end by itself and well."""
+    node_path = str(install.FOLDER / "node" / "node_modules")
+    environment = {**os.environ, "PYTHONPATH": "", "NODE_PATH": node_path, **variables}
     command = [str(interpreter), str(CLIENTS / script), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.stdout
 
 
 def interpreter(name: str) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from outside import assert_transcripts, assert_turns, assert_words, interpreter, node, run
+from outside import assert_transcripts, assert_turns, assert_words, interpreter, node, run, run_to_its_end
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError
@@ -68,6 +70,21 @@ def test_cartesia_3(server: str, speech: dict[int, Path], mode: str, colour: str
 @pytest.mark.heavy
 def test_cartesia_3_on_whole_files(server: str, speech: dict[int, Path]) -> None:
     check_batch(run(interpreter("cartesia-3"), "cartesia_batch.py", server, speech[16000]))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("function", ["stt_auto_finalize_websocket", "stt_auto_finalize_websocket_async"])
+@pytest.mark.parametrize("version", ["4.2.0", "3.2.0"])
+def test_the_vendors_examples(
+    server: str, speech: dict[int, Path], shared_data: Path, version: str, function: str
+) -> None:
+    python = interpreter("cartesia-3") if version == "3.2.0" else Path(sys.executable)
+    page = next((shared_data.parent / "seeds").glob("001_*.txt"))
+    environment = {"CARTESIA_BASE_URL": server}
+    printed = run_to_its_end(python, "vendors_example.py", page, function, speech[16000], **environment)
+    found = re.search(r"^Full transcript: (.*)$", printed, re.MULTILINE)
+    assert found and printed.count("turn.start") == printed.count("turn.end") > 0
+    assert_words(ast.literal_eval(found[1]))
 
 
 @pytest.mark.heavy
