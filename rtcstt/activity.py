@@ -10,6 +10,9 @@ Frames are 10 ms. The noise floor is a low percentile of the last seconds' frame
 silence only the first half second counts (a mute says nothing about the room). Speech begins when
 `_ONSET` of the last `_WINDOW` frames are above the threshold and is dated back to the first of them; it
 ends when `hangover_s` passed without a frame above it, and is dated back to the last of them.
+
+Audio is looked at when somebody asks, or when a second of it has come: numpy takes hardly longer for a
+second than for a tenth.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ _RANGE_DB = 34.0
 _QUIETEST_DB = -58.0
 _SILENT_DB = -95.0
 _MUTED_FRAMES = 50
+_LONGEST_WAIT = SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,9 @@ class Activity:
     def __init__(self, *, hangover_s: float = 0.20, keep_s: float = 90.0) -> None:
         self._hangover = round(hangover_s * SAMPLE_RATE)
         self._keep = round(keep_s * SAMPLE_RATE)
-        self._rest = np.zeros(0, np.int16)
+        self._waiting: list[Samples] = []  # pushed, and not looked at
         self._position = 0
+        self._end = 0
         self._levels: NDArray[np.float64] = np.zeros(0)  # the last `_FLOOR_FRAMES`
         self._recent: deque[bool] = deque([False] * _WINDOW, maxlen=_WINDOW)
         self._silent = 0
@@ -68,40 +73,45 @@ class Activity:
     @property
     def position(self) -> int:
         """The sample up to which speech is decided; less than a frame behind what was pushed."""
+        self._decide()
         return self._position
 
     def push(self, samples: Samples, start: int) -> None:
         """Samples from ``start`` on; a jump forward counts as silence, since nothing was heard there."""
-        expected = self._position + len(self._rest)
-        if start > expected:
-            self._rest = np.zeros(0, np.int16)
+        if start > self._end:
+            self._decide()
+            self._waiting.clear()
             self._close_stretch()
             self._position = start
-        pcm = np.concatenate([self._rest, samples]) if len(self._rest) else samples
-        frames = len(pcm) // FRAME
-        self._rest = pcm[frames * FRAME :].copy()
+            self._end = start
+        self._waiting.append(samples)
+        self._end += len(samples)
+        if self._end - self._position >= _LONGEST_WAIT:
+            self._decide()
+
+    def _decide(self) -> None:
+        frames = (self._end - self._position) // FRAME
         if not frames:
             return
+        pcm = np.concatenate(self._waiting)
+        rest = pcm[frames * FRAME :]
+        self._waiting = [rest.copy()] if len(rest) else []
         levels = _levels(pcm[: frames * FRAME].reshape(frames, FRAME))
-        loud = levels > self._threshold(levels)
-        if self._begun is None and frames >= _WINDOW and not loud.any():  # most of the time
-            self._recent.extend([False] * _WINDOW)
-            self._position += frames * FRAME
-            return
-        for each in loud.tolist():
-            self._frame(each)
+        threshold = max(_QUIETEST_DB, self._floor_db(levels) + _MARGIN_DB)
+        for level in levels.tolist():
+            self._peak_db = max(level, self._peak_db - 0.02)
+            self._frame(level > max(threshold, self._peak_db - _RANGE_DB))
 
-    def _threshold(self, levels: NDArray[np.float64]) -> float:
+    def _floor_db(self, levels: NDArray[np.float64]) -> float:
+        """The noise floor, ``levels`` being the latest."""
         self._levels = np.concatenate((self._levels, self._of_the_room(levels)))[-_FLOOR_FRAMES:]
-        self._peak_db = max(float(levels.max()), self._peak_db - 0.02 * len(levels))
         count = len(self._levels)
         if not count:
             return _QUIETEST_DB
         rank = int(count * _FLOOR_PERCENTILE)
         floor = float(np.partition(self._levels, rank)[rank])
-        if count < _FLOOR_FRAMES // 4:
-            floor = min(floor, _ROOM_DB)  # who speaks at once is not the room
-        return max(_QUIETEST_DB, floor + _MARGIN_DB, self._peak_db - _RANGE_DB)
+        # Who speaks at once is not the room.
+        return floor if count >= _FLOOR_FRAMES // 4 else min(floor, _ROOM_DB)
 
     def _of_the_room(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
         """``levels`` without those of a lasting mute."""
@@ -140,6 +150,7 @@ class Activity:
 
     def stretches(self, since: int = -1) -> Iterator[Stretch]:
         """Those that end after ``since``, oldest first; the last one may be open."""
+        self._decide()
         for index in range(self._after(since), len(self._closed)):
             yield self._closed[index]
         if self._begun is not None and self._loud_until > since:
@@ -151,6 +162,7 @@ class Activity:
 
     def last_speech(self, before: int) -> int:
         """The end of the last speech up to ``before``; 0 where there was none."""
+        self._decide()
         if self._begun is not None and self._begun < before:
             return min(self._loud_until, before)
         last = next((s for s in reversed(self._closed) if s.start < before), None)
@@ -158,7 +170,7 @@ class Activity:
 
     def quiet(self, start: int, end: int) -> bool:
         """Whether it is decided that nothing is said from ``start`` to ``end``."""
-        return end <= self._position and self.speech(start, end) == 0
+        return end <= self.position and self.speech(start, end) == 0
 
 
 def _levels(frames: Samples) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ _DECIDED = _KEEP_BEFORE_SPEECH + round(0.05 * SAMPLE_RATE)
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """One chunk in the ring; ``quiet`` once it is known that it lies deep in a pause."""
+    """One chunk in the ring; ``quiet`` once `Backlog.is_quiet` has found that it lies deep in a pause."""
 
     start: int
     samples: Samples
@@ -60,12 +60,18 @@ class Backlog:
         self._pieces.append(Piece(chunk.start, chunk.samples))
         self._held += len(chunk.samples)
         self.end = chunk.start + len(chunk.samples)
-        self._decide()
+
+    def is_quiet(self, piece: Piece) -> bool:
+        """Whether it is known that a piece of the ring lies deep in a pause."""
+        if not self._undecided or piece.start > self._pieces[self._undecided - 1].start:
+            self._decide()
+        return piece.quiet
 
     def _decide(self) -> None:
+        position = self._activity.position
         while self._undecided < len(self._pieces):
             piece = self._pieces[self._undecided]
-            if piece.end + _DECIDED > self._activity.position:
+            if piece.end + _DECIDED > position:
                 return
             piece.quiet = self._activity.quiet(
                 piece.start - _KEEP_AFTER_SPEECH, piece.end + _KEEP_BEFORE_SPEECH
@@ -96,7 +102,7 @@ class Backlog:
             if self._pieces[0].end > sent:
                 index = next(self._quiet(sent), 0)
             piece = self._pieces[index]
-            if piece.quiet:
+            if self.is_quiet(piece):
                 self.dropped_quiet += len(piece.samples)
             elif piece.end > max(sent, settled):
                 lost += len(piece.samples)
@@ -105,6 +111,7 @@ class Backlog:
         return lost
 
     def _quiet(self, sent: int) -> Iterator[int]:
+        self._decide()
         return (i for i, piece in enumerate(self._pieces) if piece.quiet and piece.start >= sent)
 
     def _remove(self, index: int) -> None:

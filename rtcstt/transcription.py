@@ -51,6 +51,7 @@ _CERTAIN_PAUSE = _samples(0.25)
 _LOOK_BACK = _samples(0.4)
 _TEXT_LAG = _samples(4.0)  # text is published at most so long after its audio was sent
 _SILENCE_KEPT = _samples(2.0)  # however sure the energy track is that nothing was said
+_LOOK_EVERY = _samples(0.5)  # for silence to forget
 _CLEAR_AFTER = _samples(3.0)
 _WORDS_BEFORE = 4
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
@@ -193,6 +194,7 @@ class Transcription:
         self._skipped = 0
         self._replayed = 0
         self._furthest = 0
+        self._looked = 0  # cursor when `_forget_silence` last looked
         self._request_id: str | None = None
         self._on_message: dict[str, Callable[[_Link, Any], None]] = {
             "connected": self._connected,
@@ -293,7 +295,7 @@ class Transcription:
         if now < link.due - _BURST_S:
             return None
         piece = self._backlog.next(link.cursor)
-        while piece and piece.quiet and self._backlog.end - link.cursor > _LAG_TO_SKIP:
+        while piece and self._backlog.end - link.cursor > _LAG_TO_SKIP and self._backlog.is_quiet(piece):
             self._skipped += piece.end - max(piece.start, link.cursor)
             link.cursor = piece.end
             piece = self._backlog.next(link.cursor)
@@ -514,8 +516,9 @@ class Transcription:
 
     def _forget_silence(self, link: _Link) -> None:
         """Between turns the floor follows, well behind, as long as nothing is said."""
-        if self._turn or self._flushes or link.overlap:
+        if self._turn or self._flushes or link.overlap or link.cursor < self._looked + _LOOK_EVERY:
             return
+        self._looked = link.cursor
         if self._reference.text:  # it ended, but nobody knew exactly where; after a while that is clear
             since = self._reference.position
             quiet = self._last_speech(link.cursor) <= since < link.cursor - _CLEAR_AFTER
