@@ -1,17 +1,19 @@
 """Events into captions and transcripts: WebVTT, SRT, JSON and plain text; a core.
 
 The text is verbatim: what turns (or final transcripts) say, joined as it came. Captions are cues of at
-most two lines of 42 characters. A turn too long for one cue is split between words, and its time is
-shared out by characters. A turn that is still open gives cues as well, so captions grow while somebody
-speaks.
+most two lines of 42 characters and, as spoken, seven seconds; a turn too long for one cue is split
+between words, after a sentence where one ends, and its time is shared out by characters. A cue stays
+until it can be read, unless the same speaker's next one begins. A turn that is still open gives cues
+as well, so captions grow while somebody speaks.
 """
 
 from __future__ import annotations
 
 import html
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 LINE = 42  # characters
 LINES = 2
-SHORTEST_S = 0.5  # a cue is never shorter, where the next one leaves room
+LONGEST_S = 7.0  # of speech in one cue, so that no word is shown long before it is said
+SHORTEST_S = 0.8
+READ_PER_S = 20.0  # characters that can be read in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Turn:
     """One stretch of speech. ``text`` is verbatim, its outer spaces included."""
 
     track: str
+    speaker: str
     turn: int
     text: str
     start: float
@@ -42,11 +47,18 @@ class Cue:
     speaker: str
     lines: tuple[str, ...]
 
+    @property
+    def letters(self) -> int:
+        return sum(map(len, self.lines))
+
 
 def turns(events: Iterable[Event]) -> list[Turn]:
     """The turns of a call in the order of their beginning, the open ones with their text so far."""
     found: dict[tuple[str, int], Turn] = {}
+    speakers: dict[str, str] = {}
     for event in events:
+        if event.type == "track.start" and event.track is not None:
+            speakers[event.track] = f"Speaker {len(speakers) + 1}"
         text = event.transcript
         if text is None or event.turn is None or event.track is None:
             continue
@@ -55,36 +67,51 @@ def turns(events: Iterable[Event]) -> list[Turn]:
         )
         start = event.start if event.start is not None else event.time
         end = event.end if event.end is not None else event.time
-        found[event.track, event.turn] = Turn(event.track, event.turn, text, start, max(start, end), is_final)
+        found[event.track, event.turn] = Turn(
+            track=event.track,
+            speaker=speakers.get(event.track, f"Speaker {event.track}"),
+            turn=event.turn,
+            text=text,
+            start=start,
+            end=max(start, end),
+            final=is_final,
+        )
     return sorted(found.values(), key=lambda turn: turn.start)
 
 
 def text(events: Iterable[Event]) -> str:
     """The full transcript: one track verbatim; several as a line for each turn, with its speaker."""
-    final = [turn for turn in turns(events) if turn.final]
-    tracks = {turn.track for turn in final}
-    if len(tracks) <= 1:
+    return _joined(turns(events))
+
+
+def _joined(spoken: Sequence[Turn]) -> str:
+    final = [turn for turn in spoken if turn.final]
+    if len({turn.track for turn in final}) <= 1:
         return "".join(turn.text for turn in final)
-    return "".join(f"{turn.track}: {turn.text.strip()}\n" for turn in final if turn.text.strip())
+    return "".join(f"{turn.speaker}: {turn.text.strip()}\n" for turn in final if turn.text.strip())
 
 
 def transcript(events: Sequence[Event]) -> dict[str, Any]:
     """The call's text and turns, as `transcript.json` has them."""
     last = events[-1] if events else None
+    spoken = turns(events)
+    tracks = dict.fromkeys(turn.track for turn in spoken)
     return {
         "call": last.call if last else None,
         "complete": last is not None and last.type == "session.end",
-        "text": text(events),
+        "text": _joined(spoken),
+        "tracks": {track: _joined([turn for turn in spoken if turn.track == track]) for track in tracks},
         "turns": [
             {
                 "track": turn.track,
+                "speaker": turn.speaker,
                 "turn": turn.turn,
                 "start": round(turn.start, 3),
                 "end": round(turn.end, 3),
                 "final": turn.final,
                 "transcript": turn.text,
             }
-            for turn in turns(events)
+            for turn in spoken
         ],
     }
 
@@ -108,23 +135,65 @@ def srt(events: Iterable[Event]) -> str:
     return "\n".join(blocks)
 
 
-def cues(spoken: Sequence[Turn]) -> list[Cue]:
-    found = [cue for turn in spoken for cue in _cues_of(turn)]
+def cues(spoken: Iterable[Turn]) -> list[Cue]:
+    """In the order of their beginning; those of one track never overlap."""
+    tracks: dict[str, list[Cue]] = {}
+    for turn in spoken:
+        tracks.setdefault(turn.track, []).extend(_cues_of(turn))
+    found = [cue for track in tracks.values() for cue in _readable(track)]
     return sorted(found, key=lambda cue: cue.start)
 
 
-def _cues_of(turn: Turn) -> list[Cue]:
-    lines = textwrap.wrap(turn.text, LINE, break_on_hyphens=False)
-    groups = [lines[index : index + LINES] for index in range(0, len(lines), LINES)]
-    letters = sum(len(line) for line in lines)
-    found, said = [], 0
-    length = max(turn.end - turn.start, SHORTEST_S)
-    for group in groups:
-        start = turn.start + length * said / letters
-        said += sum(len(line) for line in group)
-        end = turn.start + length * said / letters
-        found.append(Cue(start, end, f"Speaker {turn.track}", tuple(group)))
-    return found
+def _readable(track: list[Cue]) -> Iterator[Cue]:
+    """Each cue stays for as long as it takes to read, or until the next one begins."""
+    for index, cue in enumerate(track):
+        next_start = track[index + 1].start if index + 1 < len(track) else math.inf
+        wanted = cue.start + max(SHORTEST_S, cue.letters / READ_PER_S)
+        yield replace(cue, end=max(cue.start, min(next_start, max(cue.end, wanted))))
+
+
+def _cues_of(turn: Turn) -> Iterator[Cue]:
+    words = _words(turn.text)
+    letters = sum(map(len, words))
+    pace_s = (turn.end - turn.start) / letters if letters else 0.0
+    start = turn.start
+    for group in _groups(words, LONGEST_S / pace_s if pace_s else math.inf):
+        end = start + pace_s * sum(map(len, group))
+        yield Cue(start, end, turn.speaker, tuple(_lines(group)))
+        start = end
+
+
+def _words(text: str) -> list[str]:
+    """Cut where they are too long for a line; without characters that no parser wants."""
+    shown = "".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc")
+    return [word[begin : begin + LINE] for word in shown.split() for begin in range(0, len(word), LINE)]
+
+
+def _groups(words: Sequence[str], most_letters: float) -> Iterator[list[str]]:
+    """Words for one cue each: as many as its lines hold and its time allows, or to the end of a sentence."""
+    group: list[str] = []
+    for word in words:
+        letters = sum(map(len, group))
+        sentence_ended = letters > LINE and group[-1].endswith((".", "?", "!", "\u2026"))
+        too_many = len(_lines([*group, word])) > LINES or letters + len(word) > most_letters
+        if group and (sentence_ended or too_many):
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
+
+
+def _lines(words: Sequence[str]) -> list[str]:
+    lines = [""]
+    for word in words:
+        if not lines[-1]:
+            lines[-1] = word
+        elif len(lines[-1]) + 1 + len(word) <= LINE:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines
 
 
 def _stamp(seconds: float, point: str) -> str:

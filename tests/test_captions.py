@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from itertools import pairwise
 from typing import Any
 
 import webvtt
@@ -60,11 +61,14 @@ def test_only_final_transcripts_of_manual_mode_count() -> None:
 
 def test_several_speakers_have_a_line_for_each_turn() -> None:
     feed = Feed("c")
-    end(feed, 0, "Hello.", 0, 1, track="0")
+    for track in ("audio", "1"):
+        feed.publish("track.start", time=0, track=track)
     end(feed, 0, "Hi!", 2, 3, track="1")
-    end(feed, 1, " How are you?", 4, 5, track="0")
-    assert captions.text(feed.history) == "0: Hello.\n1: Hi!\n0: How are you?\n"
-    assert captions.vtt(feed.history).count("<v Speaker 1>") == 1
+    end(feed, 0, "Hello.", 0, 1, track="audio")
+    end(feed, 1, " How are you?", 4, 5, track="audio")
+    assert captions.text(feed.history) == "Speaker 1: Hello.\nSpeaker 2: Hi!\nSpeaker 1: How are you?\n"
+    assert captions.vtt(feed.history).count("<v Speaker 2>") == 1
+    assert captions.transcript(feed.history)["tracks"] == {"audio": "Hello. How are you?", "1": "Hi!"}
 
 
 def test_an_open_turn_is_a_growing_caption() -> None:
@@ -107,15 +111,57 @@ def test_srt_is_read_back_word_for_word(texts: list[str]) -> None:
         assert len(lines) <= captions.LINES and all(len(line) <= captions.LINE for line in lines)
 
 
+SENTENCE = "It was the best of times, it was the worst of times, it was the age of wisdom. "
+
+
+def test_a_long_turn_is_split_between_sentences_where_they_end() -> None:
+    found = captions.cues(captions.turns(call(SENTENCE * 3)))
+    assert all(cue.lines[-1].endswith("wisdom.") for cue in found)
+    assert [round(cue.start, 1) for cue in found] == [0.0, 2.7, 5.3]
+
+
+def test_slow_speech_is_split_by_its_time() -> None:
+    feed = Feed("c")
+    end(feed, 0, SENTENCE, 0, 60)
+    found = captions.cues(captions.turns(feed.history))
+    assert len(found) > 8
+    assert all(cue.end - cue.start <= captions.LONGEST_S for cue in found)
+
+
+def test_a_cue_stays_until_it_can_be_read_but_not_over_the_next() -> None:
+    feed = Feed("c")
+    end(feed, 0, "One two three four five six seven.", 0, 0.5)
+    end(feed, 1, " Eight.", 1, 1.1)
+    end(feed, 0, "Somebody else says this at the same time.", 0.2, 0.9, track="1")
+    first, other, second = captions.cues(captions.turns(feed.history))
+    assert (first.start, first.end) == (0, 1)
+    assert second.end == 1 + captions.SHORTEST_S
+    assert other.end > 2, "another speaker's captions do not end it"
+
+
+@given(st.lists(st.text(max_size=200), max_size=5))
+def test_whatever_is_said_makes_captions_that_can_be_read(texts: list[str]) -> None:
+    events = call(*texts)
+    for cue in captions.cues(captions.turns(events)):
+        assert 1 <= len(cue.lines) <= captions.LINES
+        assert all(0 < len(line) <= captions.LINE for line in cue.lines)
+    parsed = webvtt.from_string(captions.vtt(events))
+    check_layout([(cue.start_in_seconds, cue.end_in_seconds) for cue in parsed])
+    assert captions.text(events) == "".join(texts)
+
+
 def check_layout(times: list[tuple[float, float]]) -> None:
     """In order, none backwards, all within their turns."""
     assert times == sorted(times)
     assert all(start <= stop for start, stop in times)
-    assert all(0 <= start and stop <= 38.001 for start, stop in times)
+    assert all(end <= start + 0.001 for (_, end), (start, _) in pairwise(times))
+    assert all(0 <= start and stop <= 10 * len(times) + 38 for start, stop in times)
 
 
 def test_markup_in_speech_stays_speech() -> None:
-    text = captions.vtt(call("<i>a</i> & b --> c"))
+    feed = Feed("c")
+    end(feed, 0, "<i>a</i> & b --> c", 0, 2)
+    text = captions.vtt(feed.history)
     assert "&lt;i&gt;a&lt;/i&gt; &amp; b --&gt; c" in text
 
 
