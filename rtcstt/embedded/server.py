@@ -204,12 +204,15 @@ async def _hear(socket: web.WebSocketResponse, session: Session) -> None:
 
 
 async def _preflight(request: web.Request) -> web.StreamResponse:
-    return web.Response(status=204)
+    """The vendor's client sends headers of its own; none of them means anything here, so all may come."""
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    return web.Response(status=204, headers={"Access-Control-Allow-Headers": wanted or _HEADERS})
 
 
 # Pages of any origin may ask: what admits them is the key or token, never a cookie.
+_HEADERS = "Authorization, Cartesia-Version, Content-Type, X-API-Key"
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Cartesia-Version, Content-Type, X-API-Key",
+    "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
 }

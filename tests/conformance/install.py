@@ -19,7 +19,7 @@ PYTHON = {
     "livekit": ["livekit-plugins-cartesia==1.8.9"],
     "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
 }
-NODE = ["@cartesia/cartesia-js@4.2.0", "ws@8"]
+NODE = ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"]
 
 
 def python(name: str) -> Path:
