@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import webvtt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtcstt import captions
@@ -100,14 +100,16 @@ def test_webvtt_is_read_back_word_for_word(texts: list[str]) -> None:
         assert len(cue.raw_text.splitlines()) <= captions.LINES
 
 
-@given(st.lists(TEXTS, max_size=4))
+# SubRip has no way to write its own arrow in a text; the recogniser says no such thing.
+@given(st.lists(TEXTS.filter(lambda text: "-->" not in text), max_size=4))
+@example(["< >"])
 def test_srt_is_read_back_word_for_word(texts: list[str]) -> None:
     written = captions.srt(call(*texts))
     parsed = webvtt.from_buffer(io.StringIO(written), format="srt") if texts else []
-    assert " ".join(" ".join(cue.text for cue in parsed).split()) == " ".join(" ".join(texts).split())
+    assert " ".join(" ".join(cue.raw_text for cue in parsed).split()) == " ".join(" ".join(texts).split())
     check_layout([(cue.start_in_seconds, cue.end_in_seconds) for cue in parsed])
     for cue in parsed:
-        lines = cue.text.splitlines()
+        lines = cue.raw_text.splitlines()
         assert len(lines) <= captions.LINES and all(len(line) <= captions.LINE for line in lines)
 
 
