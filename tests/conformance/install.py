@@ -29,22 +29,26 @@ def python(name: str) -> Path:
 
 def install_python(name: str, requirements: list[str]) -> None:
     done = FOLDER / name / "installed"
-    if done.exists():
+    if _is_done(done, requirements):
         return
     venv.create(FOLDER / name, with_pip=True)
     pip = [python(name), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, *requirements], check=True)
-    done.touch()
+    done.write_text(" ".join(requirements))
 
 
 def install_node() -> None:
     done = FOLDER / "node" / "installed"
-    if done.exists() or shutil.which("npm") is None:
+    if _is_done(done, NODE) or shutil.which("npm") is None:
         return
     done.parent.mkdir(parents=True, exist_ok=True)
     quiet = ["--no-audit", "--no-fund", "--silent", "--prefix", str(done.parent)]
     subprocess.run(["npm", "install", *quiet, *NODE], check=True)
-    done.touch()
+    done.write_text(" ".join(NODE))
+
+
+def _is_done(stamp: Path, requirements: list[str]) -> bool:
+    return stamp.exists() and stamp.read_text() == " ".join(requirements)
 
 
 def main(names: list[str]) -> int:
