@@ -130,12 +130,14 @@ class Session:
         """One message of the client's. Waits while the recogniser is behind; `ConnectionLost` once over."""
         if self._pump.done():
             raise ConnectionLost(self._code, self._reason)
-        self._heard_at = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop()
+        self._heard_at = clock.time()
         try:
             if isinstance(data, bytes):
                 await self._hear(data)
             else:
                 await self._obey(data)
+            self._heard_at = clock.time()  # having to wait is not being idle
         except CallerError as error:
             await self._fail(error, TOO_BIG if error.status == 413 else POLICY)
         except ProtocolError as error:
