@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from rtcstt.errors import CallerError, ConfigError, EngineError
 
@@ -61,6 +62,7 @@ async def run_until_stopped(
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then shut down in order (aiohttp's on_shutdown, then on_cleanup)."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,3 +84,8 @@ async def run_until_stopped(
         await runner.cleanup()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """What is no HTTP is refused, but is not worth a traceback with a stranger's bytes in the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
