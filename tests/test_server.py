@@ -19,14 +19,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rtcstt.call import CallSettings
+from rtcstt.call import Call, CallSettings
 from rtcstt.caller import Caller
 from rtcstt.embedded.auth import Keys
 from rtcstt.peer import PeerSettings
 from rtcstt.recording import opus_packets
 from rtcstt.server.access import Door, Knocks
 from rtcstt.server.app import MAX_OFFER, Web
-from rtcstt.server.calls import Calls
+from rtcstt.server.calls import Calls, Entry, Limits
 from rtcstt.testing import ScriptedUpstream
 
 SECRET = "a secret of at least thirty-two characters"
@@ -41,15 +41,14 @@ async def serving(
     max_calls: int = 10,
     per_minute: int = 1000,
     grace_s: float = 0.0,
+    limits: Limits | None = None,
     **web_options: Any,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
         settings=CallSettings(),
-        peers=PeerSettings(loopback=True),
-        max_calls=max_calls,
-        max_call_s=60,
-        resume_grace_s=grace_s,
+        peers=lambda: PeerSettings(loopback=True),
+        limits=limits or Limits(max_calls=max_calls, resume_grace_s=grace_s),
     )
     face = Web(calls, door=door or Door(), knocks=Knocks(per_minute), **web_options)
     client: Client = TestClient(TestServer(face.application(stt_keys=Keys())))
@@ -146,6 +145,11 @@ async def test_a_listener_hears_a_call_live_and_to_its_end() -> None:
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "mode": "both"}', 400, "unknown_mode"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "label": 5}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "metadata": []}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0\\r\\n", "metadata": {"a": NaN}}', 400, "bad_json"),
+        (b'{"type": "offer", "sdp": "v=0", "turn": {"end_threshold": 2}}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "keyterms": "one"}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "keyterms": ["%s"]}' % (b"x" * 1300), 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "language": "en us"}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "call": "nope"}', 404, "call_not_found"),
         (b" " * (MAX_OFFER + 1), 413, "offer_too_big"),
     ],
@@ -266,6 +270,89 @@ async def test_tokens_say_who_may_call_and_who_may_listen() -> None:
             assert (await client.get(open_path)).status == 200
 
 
+async def test_a_token_for_one_label_gets_to_know_of_no_other_call() -> None:
+    async with serving(door=Door(("all",), SECRET)) as (client, calls):
+        calls._entries |= {
+            id: Entry(Call(id, stt=calls.stt, label=label), 0.0)
+            for id, label in (("a", "desk"), ("b", "other"), ("c", None))
+        }
+        desk = token(label="desk")
+        listed = await (await client.get("/calls", headers=desk)).json()
+        assert [call["call"] for call in listed["calls"]] == ["a"]
+        for path in ("/calls/b", "/calls/b/events", "/calls/c/captions.vtt"):
+            await refusal(await client.get(path, headers=desk), 404, "call_not_found")
+        assert (await client.get("/calls/a/captions.vtt", headers=desk)).status == 200
+        for path in ("/calls/b", "/whip/c"):
+            await refusal(await client.delete(path, headers=desk), 404, "call_not_found")
+        resume = {"type": "offer", "sdp": "v=0\r\n", "call": "b"}
+        await refusal(await client.post("/offer", json=resume, headers=desk), 404, "call_not_found")
+        assert {call.state for call in calls.all()} == {"open"}
+        everything = {"Authorization": "Bearer all"}
+        assert len((await (await client.get("/calls", headers=everything)).json())["calls"]) == 3
+
+
+async def test_pages_of_strangers_may_not_act() -> None:
+    async with serving(origins=("https://my.page",)) as (client, _):
+        host = f"http://{client.host}:{client.port}"
+        for origin, status in (
+            (host, 400),
+            ("https://my.page", 400),
+            ("https://evil.page", 403),
+            ("null", 403),
+        ):
+            headers = {"Origin": origin, "Content-Type": "text/plain"}
+            await refusal(await client.post("/offer", data=b"{}", headers=headers), status)
+
+
+async def test_a_call_may_bring_its_own_settings() -> None:
+    about = {"turn": {"end_timeout_ms": 900}, "keyterms": ["Dickens"], "mode": "auto", "label": "desk"}
+    async with serving() as (client, calls):
+        caller = Caller(opus_packets(TONE[:48000]), loopback=True)
+
+        class Door:
+            async def answer(self, text: str) -> str:
+                body = {"type": "offer", "sdp": text, **about}
+                async with client.post("/offer", json=body) as response:
+                    return str((await response.json())["sdp"])
+
+        try:
+            await caller.dial(Door())
+        finally:
+            await caller.close()
+        (call,) = calls.all()
+        assert call.label == "desk" and call.settings.keyterms == ("Dickens",)
+        assert call.turn.end_timeout_ms == 900
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(max_call_s=0.5), "longest call reached"),
+        (Limits(idle_s=0.5), "idle"),
+    ],
+)
+async def test_a_call_ends_at_its_limits(limits: Limits, reason: str) -> None:
+    async with serving(limits=limits) as (client, calls):
+        caller = Caller(opus_packets(TONE[:9600]), loopback=True, mute=(0.1, 1000.0))
+        try:
+            await caller.dial(str(client.make_url("/offer")))
+            async with asyncio.timeout(10):
+                await calls.find(str(caller.call)).wait_closed()
+            assert calls.find(str(caller.call)).feed.history[-1].fields["reason"] == reason
+        finally:
+            await caller.close()
+
+
+async def test_an_ended_call_lets_go_of_its_connection_and_is_forgotten_in_time() -> None:
+    async with serving(limits=Limits(keep_ended_s=0)) as (client, calls), calling(client) as caller:
+        entry = calls._entries[str(caller.call)]
+        assert entry.peer is not None
+        await caller.hang_up()
+        await asyncio.wait_for(entry.life, 10)  # type: ignore[arg-type]
+        assert entry.peer is None
+        await refusal(await client.get(f"/calls/{caller.call}"), 404, "call_not_found")
+
+
 async def test_only_listed_origins_may_read_the_answers() -> None:
     async with serving(origins=("https://my.page",)) as (client, _):
         good = await client.options("/offer", headers={"Origin": "https://my.page"})
@@ -278,13 +365,13 @@ async def test_only_listed_origins_may_read_the_answers() -> None:
 
 
 async def test_whip_from_post_to_delete() -> None:
-    links = ('<stun:stun.example.net>; rel="ice-server"',)
-    async with serving(ice_links=links) as (client, calls):
+    async with serving(ice_links=lambda: ['<stun:stun.example.net>; rel="ice-server"']) as (client, calls):
         preflight = await client.options("/whip")
         assert preflight.status == 204 and preflight.headers["Accept-Post"] == "application/sdp"
         await refusal(await client.post("/whip", data=b"v=0", headers={"Content-Type": "text/plain"}), 415)
         sdp = {"Content-Type": "application/sdp"}
         await refusal(await client.post("/whip", data=b"v=0", headers=sdp), 400)
+        await refusal(await client.post("/whip", data=b"v=0", headers={**sdp, "Accept": "text/html"}), 406)
         async with calling(client, "/whip", channel=False) as caller:
             location = f"/whip/{caller.call}"
             patch = {"Content-Type": "application/trickle-ice-sdpfrag"}
@@ -305,10 +392,11 @@ async def test_whip_from_post_to_delete() -> None:
             assert events[-1][1]["type"] == "session.end"
             assert events[-1][1]["ledger"]["0"]["received"] > 0
             assert calls.find(str(caller.call)).state == "closed"
+            await refusal(await client.patch(location, data=candidate, headers=patch), 404)
 
 
 async def test_whip_answers_with_what_the_rfc_asks_for() -> None:
-    async with serving(ice_links=('<stun:stun.example.net>; rel="ice-server"',)) as (client, _):
+    async with serving(ice_links=lambda: ['<stun:stun.example.net>; rel="ice-server"']) as (client, _):
         seen: dict[str, Any] = {}
         caller = Caller(opus_packets(TONE[:48000]), loopback=True)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
 
+from rtcstt.embedded import Embedded
 from rtcstt.errors import ConfigError
-from rtcstt.server.command import application
+from rtcstt.server.command import _ice_servers, _stt, application, turn_login
 from rtcstt.server.settings import Settings, add_arguments, load
+from rtcstt.upstream import Cartesia
 
 
 def parse(*words: str, environment: dict[str, str] | None = None) -> Settings:
@@ -48,9 +51,17 @@ def test_the_contracts_options_are_there() -> None:
 
 @pytest.mark.parametrize("option", dataclasses.fields(Settings), ids=lambda option: option.name)
 def test_every_option_can_come_from_the_environment(option: dataclasses.Field[object]) -> None:
-    text = {"mode": "manual", "fallback": "embedded", "dtx": "yes", "chunk_ms": "40", "port": "81"}.get(
-        option.name, "7"
-    )
+    text = {
+        "mode": "manual",
+        "fallback": "embedded",
+        "dtx": "yes",
+        "chunk_ms": "40",
+        "port": "81",
+        "turn_start_threshold": "0.7",
+        "turn_eager_end_threshold": "0.5",
+        "turn_end_threshold": "0.1",
+        "turn_end_timeout_ms": "900",
+    }.get(option.name, "7")
     paired = {"RTCSTT_TLS_CERT": "c", "RTCSTT_TLS_KEY": "k"} if option.name.startswith("tls") else {}
     found = parse(environment={**paired, f"RTCSTT_{option.name.upper()}": text})
     assert getattr(found, option.name) != option.default
@@ -75,6 +86,9 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
         (("--port", "70000"), {}, "port"),
         (("--max-calls", "0"), {}, "max_calls"),
         (("--tls-cert", "x"), {}, "tls_cert"),
+        (("--turn-end-threshold", "0.9"), {}, "end_threshold must be"),
+        (("--turn-eager-end-threshold", "0.3", "--turn-end-threshold", "0.4"), {}, "order"),
+        (("--idle-timeout-s", "0"), {}, "idle_timeout_s"),
         ((), {"RTCSTT_PORT": "http"}, "port cannot be 'http'"),
         ((), {"RTCSTT_DTX": "maybe"}, "dtx"),
         ((), {"RTCSTT_MODE": "both"}, "mode"),
@@ -109,3 +123,23 @@ async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> No
     file.write_text("no certificate")
     with pytest.raises(ConfigError, match="TLS certificate"):
         _tls(Settings(tls_cert=file, tls_key=file))
+
+
+def test_turn_servers_get_logins_for_a_while(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("north\n")
+    servers = ("stun:a:1", "turn:b:2", "turn:user:password@c:3")
+    stun, turn, fixed = _ice_servers(Settings(ice_server=servers, turn_secret_file=secret))()
+    assert (stun.username, fixed.username, fixed.credential) == (None, "user", "password")
+    until, _, name = str(turn.username).partition(":")
+    assert 0 < int(until) - time.time() <= 13 * 3600 and name == "rtcstt"
+    # By: printf 1433895918:rtcstt | openssl dgst -sha1 -hmac north -binary | base64
+    known = turn_login(turn, "north", 1433895918.9)
+    assert (known.username, known.credential) == ("1433895918:rtcstt", "VqesGW2NP6l98wVqtgEJaNlACiE=")
+
+
+def test_the_stts_key_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-the-file\n")
+    stt = _stt(Settings(stt="ws://127.0.0.1:1", stt_key_file=file), Embedded(), {"RTCSTT_STT_KEY": "other"})
+    assert isinstance(stt, Cartesia) and stt.api_key == "from-the-file"

@@ -34,8 +34,8 @@ class Door:
 
     @classmethod
     def open(cls, token_file: Path | None, jwt_secret_file: Path | None) -> Door:
-        tokens = tuple(_lines(token_file)) if token_file else ()
-        secret = _lines(jwt_secret_file)[0] if jwt_secret_file else None
+        tokens = tuple(read_lines(token_file)) if token_file else ()
+        secret = read_lines(jwt_secret_file)[0] if jwt_secret_file else None
         if secret is not None and len(secret) < 32:
             raise ConfigError(f"{jwt_secret_file}: the secret must have at least 32 characters")
         return cls(tokens, secret)
@@ -99,7 +99,8 @@ class Knocks:
         times.append(now)
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """A file of secrets, one a line; empty lines and comments (#) are left out. `ConfigError` without any."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except OSError as error:

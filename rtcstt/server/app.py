@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,16 +20,19 @@ from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event
 from rtcstt.server.access import Door, Grant, Knocks
-from rtcstt.server.calls import Calls
+from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.http import Handler, refusals
 from rtcstt.server.metrics import Metrics
-from rtcstt.wire import bad_request
+from rtcstt.wire import MAX_KEYTERM_CHARACTERS, MAX_KEYTERMS, bad_request, turn_settings
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 MAX_OFFER = 128 * 1024
 HEARTBEAT_S = 15.0
+UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
+MAX_LISTENERS = 1000
+AT_ONCE = 500  # events that are rendered without a thread
 _TYPES = {
     "captions.vtt": "text/vtt",
     "captions.srt": "application/x-subrip",
@@ -54,7 +58,7 @@ class Web:
         door: Door,
         knocks: Knocks,
         origins: tuple[str, ...] = (),
-        ice_links: tuple[str, ...] = (),
+        ice_links: Callable[[], Sequence[str]] = tuple,
         embedded: Embedded | None = None,
     ) -> None:
         self.calls = calls
@@ -107,6 +111,7 @@ class Web:
             raise bad_request('An offer is {"type": "offer", "sdp": "v=0..."}.', "bad_offer")
         resumed = body.get("call")
         if isinstance(resumed, str):
+            self._visible(self.calls.find(resumed), grant)
             call, answer = await self.calls.resume(resumed, body["sdp"])
         else:
             call, answer = await self.calls.place(body["sdp"], **_about(body, grant))
@@ -119,6 +124,8 @@ class Web:
             raise CallerError(
                 415, "unsupported_media_type", "Unsupported media type", "Send application/sdp."
             )
+        if not _accepts(request, "application/sdp"):
+            raise CallerError(406, "not_acceptable", "Not acceptable", "The answer is application/sdp.")
         sdp = (await _limited(request)).decode("utf-8", "replace")
         about = _about(dict(request.query), grant)
         call, answer = await self.calls.place(sdp, **about)
@@ -126,15 +133,16 @@ class Web:
         response.headers["Location"] = f"/whip/{call.id}"
         response.headers["ETag"] = f'"{call.id}"'
         response.headers["Accept-Patch"] = "application/trickle-ice-sdpfrag"
-        links = [*self._ice_links, f'</calls/{call.id}/events>; rel="urn:rtcstt:events"']
+        links = [*self._ice_links(), f'</calls/{call.id}/events>; rel="urn:rtcstt:events"']
         for link in links:
             response.headers.add("Link", link)
         return response
 
     async def patch_call(self, request: web.Request) -> web.StreamResponse:
         """Trickle ICE (RFC 9725 section 4.3.2). ICE restarts are not to be had: aiortc knows none."""
-        self._may_publish(request)
-        call = self._call(request)
+        call = self._call(request, self._may_publish(request))
+        if call.state == "closed":
+            raise CallerError(404, "call_ended", "The call has ended", "There is nothing left to connect.")
         if request.content_type != "application/trickle-ice-sdpfrag":
             message = "Send application/trickle-ice-sdpfrag."
             raise CallerError(415, "unsupported_media_type", "Unsupported media type", message)
@@ -158,23 +166,25 @@ class Web:
     # -- calls -------------------------------------------------------------------------------------
 
     async def list_calls(self, request: web.Request) -> web.StreamResponse:
-        self._may_listen(request)
-        return web.json_response({"calls": [call.snapshot() for call in self.calls.all()]})
+        label = self._may_listen(request).label
+        calls = [call for call in self.calls.all() if label in (None, call.label)]
+        return web.json_response({"calls": [call.snapshot() for call in calls]})
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
-        self._may_listen(request)
-        return web.json_response(_details(self._call(request)))
+        return web.json_response(_details(self._call(request, self._may_listen(request))))
 
     async def delete_call(self, request: web.Request) -> web.StreamResponse:
-        self._may_publish(request)
-        call = self._call(request)
+        call = self._call(request, self._may_publish(request))
         await self.calls.hang_up(call.id)
         return web.json_response(_details(call))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the history after `Last-Event-ID`, then live; ends after `session.end`."""
-        self._may_listen(request)
-        call = self._call(request)
+        call = self._call(request, self._may_listen(request))
+        if len(self._following) >= MAX_LISTENERS:
+            raise CallerError(
+                503, "too_many_listeners", "Too many listeners", "Try again later.", retry_after_s=10
+            )
         last = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or "-1"
         if not re.fullmatch(r"-?\d{1,9}", last):
             raise bad_request("Last-Event-ID is the seq of an event.")
@@ -193,15 +203,17 @@ class Web:
 
     async def text(self, request: web.Request) -> web.StreamResponse:
         """Captions and transcripts, at any time of the call."""
-        self._may_listen(request)
-        call, name = self._call(request), request.match_info["name"]
+        call, name = self._call(request, self._may_listen(request)), request.match_info["name"]
         render = _RENDERERS.get(name)
         if render is None:
             raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(_RENDERERS)}.")
         headers = {"Cache-Control": "no-store"}
-        return web.Response(
-            text=render(call.feed.history), content_type=_TYPES[name], charset="utf-8", headers=headers
-        )
+        history = call.feed.history
+        if len(history) < AT_ONCE:
+            text = render(history)
+        else:  # in a thread, since calls must not wait for it
+            text = await asyncio.to_thread(render, history)
+        return web.Response(text=text, content_type=_TYPES[name], charset="utf-8", headers=headers)
 
     # -- the server --------------------------------------------------------------------------------
 
@@ -221,6 +233,7 @@ class Web:
     # -- what they share ---------------------------------------------------------------------------
 
     def _may_publish(self, request: web.Request) -> Grant:
+        self._check_origin(request)
         grant = self._door.admit(request.headers, {})
         if not grant.may_publish:
             raise CallerError(403, "forbidden", "Forbidden", "This token is not for placing calls.")
@@ -228,12 +241,29 @@ class Web:
             self._knocks.check(request.remote or "", asyncio.get_running_loop().time())
         return grant
 
-    def _may_listen(self, request: web.Request) -> None:
-        if not self._door.admit(request.headers, request.query).may_listen:
+    def _may_listen(self, request: web.Request) -> Grant:
+        grant = self._door.admit(request.headers, request.query)
+        if not grant.may_listen:
             raise CallerError(403, "forbidden", "Forbidden", "This token is not for listening.")
+        return grant
 
-    def _call(self, request: web.Request) -> Call:
-        return self.calls.find(request.match_info["id"])
+    def _call(self, request: web.Request, grant: Grant) -> Call:
+        return self._visible(self.calls.find(request.match_info["id"]), grant)
+
+    def _visible(self, call: Call, grant: Grant) -> Call:
+        """Who has a token for one label gets to know of no other call."""
+        if grant.label not in (None, call.label):
+            raise no_such_call()
+        return call
+
+    def _check_origin(self, request: web.Request) -> None:
+        """A browser tells whose page it is that asks. Pages of strangers may not act, though browsers let
+        some of their requests through unasked."""
+        origin = request.headers.get("Origin")
+        listed = origin in self._origins or "*" in self._origins
+        if origin is not None and not listed and urlsplit(origin).netloc != request.host:
+            message = "This page's origin is not in the list of those that may call (--allow-origin)."
+            raise CallerError(403, "origin_not_allowed", "Origin not allowed", message)
 
     def _static(self, name: str) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
@@ -286,20 +316,31 @@ async def _stream(call: Call, after: int, response: web.StreamResponse) -> None:
             following = following or asyncio.ensure_future(anext(feed, None))
             await asyncio.wait({following}, timeout=HEARTBEAT_S)
             if not following.done():
-                await response.write(b": still here\n\n")
+                await _write(response, b": still here\n\n")
                 continue
             event, following = following.result(), None
             if event is None:
                 break
             text = f"id: {event.seq}\nevent: message\ndata: {event.to_json()}\n\n"
-            await response.write(text.encode())
+            await _write(response, text.encode())
         await response.write_eof()
-    except ConnectionError:
-        pass  # the listener has left
+    except (ConnectionError, TimeoutError):
+        pass  # the listener has left, or does not read
     finally:
         if following is not None:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(UNREAD_S):
+        await response.write(data)
+
+
+def _accepts(request: web.Request, kind: str) -> bool:
+    """Whether the Accept header, where there is one, allows for it (RFC 9110 section 12.5.1)."""
+    wanted = [one.split(";")[0].strip().lower() for one in request.headers.get("Accept", "*/*").split(",")]
+    return bool({kind, kind.split("/")[0] + "/*", "*/*"} & set(wanted))
 
 
 async def _limited(request: web.Request) -> bytes:
@@ -320,7 +361,7 @@ def _too_big() -> CallerError:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise bad_request("The body is not JSON.", "bad_json") from None
     if not isinstance(value, dict):
@@ -328,8 +369,12 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _about(body: dict[str, Any], grant: Grant) -> dict[str, Any]:
-    """What an offer says of its call: mode, label, metadata; `CallerError` 400 when it is wrong."""
+    """What an offer says of its call; `CallerError` 400 when something of it is wrong."""
     mode, label, metadata = body.get("mode"), body.get("label"), body.get("metadata")
     if mode not in (None, "auto", "manual"):
         raise bad_request("mode must be auto or manual.", "unknown_mode")
@@ -337,4 +382,27 @@ def _about(body: dict[str, Any], grant: Grant) -> dict[str, Any]:
         raise bad_request("label must be a text of at most 200 characters.")
     if metadata is not None and not isinstance(metadata, dict):
         raise bad_request("metadata must be an object.")
-    return {"mode": mode, "label": grant.label or label, "metadata": metadata}
+    options: dict[str, Any] = {} if mode is None else {"mode": mode}
+    if "turn" in body:
+        options["turn"] = turn_settings(body["turn"])
+    if "keyterms" in body:
+        options["keyterms"] = _keyterms(body["keyterms"])
+    if "language" in body:
+        options["language"] = _language(body["language"])
+    return {"label": grant.label or label, "metadata": metadata, "options": options}
+
+
+def _keyterms(terms: Any) -> tuple[str, ...]:
+    if not isinstance(terms, list) or not all(isinstance(term, str) and term for term in terms):
+        raise bad_request("keyterms must be a list of texts.")
+    if len(terms) > MAX_KEYTERMS or sum(map(len, terms)) > MAX_KEYTERM_CHARACTERS:
+        raise bad_request(
+            f"At most {MAX_KEYTERMS} key terms of {MAX_KEYTERM_CHARACTERS} characters in all are taken."
+        )
+    return tuple(terms)
+
+
+def _language(code: Any) -> str:
+    if not isinstance(code, str) or not re.fullmatch(r"[a-z]{2,3}", code):
+        raise bad_request("language must be an ISO 639 code such as en.")
+    return code

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rtcstt.call import Call, CallSettings, Recorder
 from rtcstt.errors import CallerError
 from rtcstt.peer import Peer, PeerSettings
+from rtcstt.sdp import Offer
 from rtcstt.upstream import Stt
 
 log = logging.getLogger(__name__)
 
-KEPT_ENDED = 200  # calls that can still be read after their end
+KEPT_ENDED = 200  # calls that can still be read after their end, at most
 QUIET_S = 2.0  # a connection that sent nothing for so long may be replaced by a new offer
 
 
 @dataclass(slots=True)
 class Entry:
-    """A call, its present connection, and the timers that end it."""
+    """A call, its present connection, and the task that keeps its limits until it has ended."""
 
     call: Call
+    placed: float
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
-    longest: asyncio.TimerHandle | None = None
-    ending: set[asyncio.Task[None]] = field(default_factory=set)
+    connecting: bool = False
+    life: asyncio.Task[None] | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What calls a server takes, and for how long; times in seconds."""
+
+    max_calls: int = 100
+    max_call_s: float = 4 * 3600.0
+    idle_s: float = 3600.0
+    "Without a packet; muted browsers may send none, so this is no sign of a lost caller."
+    resume_grace_s: float = 30.0
+    keep_ended_s: float = 3600.0
 
 
 class Calls:
@@ -39,18 +56,14 @@ class Calls:
         *,
         stt: Stt,
         settings: CallSettings,
-        peers: PeerSettings,
-        max_calls: int,
-        max_call_s: float,
-        resume_grace_s: float,
-        recorder: Callable[[str], Recorder] | None = None,
+        peers: Callable[[], PeerSettings],
+        limits: Limits,
+        recorder: Callable[[Call], Recorder] | None = None,
     ) -> None:
         self.stt = stt
-        self.settings = replace(settings, outlives_peers=resume_grace_s > 0)
+        self.settings = replace(settings, outlives_peers=limits.resume_grace_s > 0)
         self._peers = peers
-        self._max_calls = max_calls
-        self._max_call_s = max_call_s
-        self._grace_s = resume_grace_s
+        self._limits = limits
         self._recorder = recorder
         self._entries: dict[str, Entry] = {}
         self._stopping = False
@@ -64,6 +77,7 @@ class Calls:
 
     def all(self) -> list[Call]:
         """Every call that is remembered, newest last."""
+        self._forget()
         return [entry.call for entry in self._entries.values()]
 
     def find(self, id: str) -> Call:
@@ -75,15 +89,24 @@ class Calls:
         return self._entry(id).peer
 
     async def place(
-        self, sdp: str, *, mode: str | None, label: str | None, metadata: Mapping[str, Any] | None
+        self,
+        sdp: str,
+        *,
+        label: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> tuple[Call, str]:
-        """A new call, and the answer to its offer. Nothing of it is left when the offer is refused."""
+        """A new call, and the answer to its offer. Nothing of it is left when the offer is refused.
+
+        ``options`` are those of `CallSettings` that the caller chose.
+        """
+        self._forget()
         self._check_room()
-        settings = self.settings if mode is None else replace(self.settings, mode=mode)  # type: ignore[arg-type]
+        Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
         id = secrets.token_urlsafe(12)
-        recorder = self._recorder(id) if self._recorder else None
-        call = Call(id, stt=self.stt, label=label, metadata=metadata, settings=settings, recorder=recorder)
-        entry = Entry(call)
+        settings = replace(self.settings, **(options or {}))
+        call = Call(id, stt=self.stt, label=label, metadata=metadata, settings=settings)
+        entry = Entry(call, asyncio.get_running_loop().time())
         self._entries[id] = entry  # counts from now on, so that offers at once cannot be too many
         try:
             answer = await self._connect(entry, sdp)
@@ -91,10 +114,10 @@ class Calls:
             del self._entries[id]
             await call.close("refused")
             raise
+        if self._recorder is not None:
+            call.recorder = self._recorder(call)
         self.placed += 1
-        loop = asyncio.get_running_loop()
-        entry.longest = loop.call_later(self._max_call_s, self._end_soon, entry, "longest call reached")
-        self._forget_oldest()
+        entry.life = asyncio.create_task(self._live(entry))
         return call, answer
 
     async def resume(self, id: str, sdp: str) -> tuple[Call, str]:
@@ -102,7 +125,8 @@ class Calls:
         entry = self._entry(id)
         if entry.call.state != "open":
             raise CallerError(409, "call_ended", "The call has ended", "Place a new call.")
-        if entry.peer is not None and entry.call.silent_s() < QUIET_S:
+        speaks = entry.peer is not None and entry.call.silent_s() < QUIET_S
+        if speaks or entry.connecting:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
         old = entry.peer
         answer = await self._connect(entry, sdp)
@@ -119,25 +143,22 @@ class Calls:
         self._stopping = True
         entries = list(self._entries.values())
         await asyncio.gather(*(entry.call.close(reason) for entry in entries))
-        peers = [entry.peer for entry in entries if entry.peer is not None]
-        await asyncio.gather(*(peer.wait_closed() for peer in peers))
-        for entry in entries:
-            self._cancel_timers(entry)
-            await asyncio.gather(*entry.ending)
+        await asyncio.gather(*(entry.life for entry in entries if entry.life is not None))
 
     def _entry(self, id: str) -> Entry:
+        self._forget()
         entry = self._entries.get(id)
         if entry is None:
-            raise CallerError(404, "call_not_found", "No such call", "There is no call with this id.")
+            raise no_such_call()
         return entry
 
     def _check_room(self) -> None:
         if self._stopping:
             self.refused += 1
             raise CallerError(503, "stopping", "The server stops", "Try another one.", retry_after_s=30)
-        if self.open >= self._max_calls:
+        if self.open >= self._limits.max_calls:
             self.refused += 1
-            message = f"{self._max_calls} calls are going on."
+            message = f"{self._limits.max_calls} calls are going on."
             raise CallerError(503, "full", "The server is full", message, retry_after_s=10)
 
     async def _connect(self, entry: Entry, sdp: str) -> str:
@@ -146,8 +167,12 @@ class Calls:
         async def on_lost(reason: str) -> None:
             await self._lost(entry, peer, reason)
 
-        peer = Peer(entry.call, settings=self._peers, on_lost=on_lost)
-        answer = await peer.answer(sdp)
+        entry.connecting = True
+        try:
+            peer = Peer(entry.call, settings=self._peers(), on_lost=on_lost)
+            answer = await peer.answer(sdp)
+        finally:
+            entry.connecting = False
         entry.peer = peer
         if entry.waiting is not None:
             entry.waiting.cancel()
@@ -155,28 +180,56 @@ class Calls:
         return answer
 
     async def _lost(self, entry: Entry, peer: Peer, reason: str) -> None:
-        """A caller who hung up is gone; one who lost the network may come back."""
+        """A caller who hung up is gone, and so is one who was never heard; one who lost the network may
+        come back."""
         if entry.peer is not peer:
             return  # replaced already
-        if self._grace_s > 0 and not peer.hung_up and not self._stopping:
-            entry.peer = None
-            log.info("call %s: %s, waiting for the caller to come back", entry.call.id, reason)
-            loop = asyncio.get_running_loop()
-            entry.waiting = loop.call_later(self._grace_s, self._end_soon, entry, reason)
+        never_heard = entry.call.silent_s() == math.inf
+        if self._limits.resume_grace_s == 0 or peer.hung_up or never_heard or self._stopping:
+            await entry.call.close(reason)
             return
-        await entry.call.close(reason)
+        entry.peer = None
+        log.info("call %s: %s, waiting for the caller to come back", entry.call.id, reason)
+        loop = asyncio.get_running_loop()
+        entry.waiting = loop.call_later(self._limits.resume_grace_s, entry.call.hang_up, reason)
 
-    def _end_soon(self, entry: Entry, reason: str) -> None:
-        task = asyncio.create_task(entry.call.close(reason))
-        entry.ending.add(task)
-        task.add_done_callback(entry.ending.discard)
+    async def _live(self, entry: Entry) -> None:
+        """Keep a call's limits until it has ended; then let go of what it held."""
+        loop = asyncio.get_running_loop()
+        while entry.call.state != "closed":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._keep_limits(entry, loop.time())):
+                    await entry.call.wait_closed()
+        if entry.waiting is not None:
+            entry.waiting.cancel()
+        if entry.peer is not None:
+            await entry.peer.wait_closed()
+            entry.peer = None
+        entry.ended = loop.time()
 
-    def _cancel_timers(self, entry: Entry) -> None:
-        for timer in (entry.waiting, entry.longest):
-            if timer is not None:
-                timer.cancel()
+    def _keep_limits(self, entry: Entry, now: float) -> float | None:
+        """End a call that has lasted, or been idle, too long; else in how many seconds to look again."""
+        if entry.call.state != "open":
+            return None
+        age = now - entry.placed
+        left = self._limits.max_call_s - age
+        idle_left = self._limits.idle_s - min(age, entry.call.silent_s())
+        if left <= 0:
+            entry.call.hang_up("longest call reached")
+        elif idle_left <= 0:
+            entry.call.hang_up("idle")
+        else:
+            return min(left, idle_left)
+        return None
 
-    def _forget_oldest(self) -> None:
-        ended = [id for id, entry in self._entries.items() if entry.call.state == "closed"]
-        for id in ended[: max(0, len(ended) - KEPT_ENDED)]:
-            self._cancel_timers(self._entries.pop(id))
+    def _forget(self) -> None:
+        """Ended calls, when they have been kept long enough or are too many."""
+        now = asyncio.get_running_loop().time()
+        ended = [(id, entry.ended) for id, entry in self._entries.items() if entry.ended is not None]
+        for index, (id, at) in enumerate(ended):
+            if index < len(ended) - KEPT_ENDED or now - at > self._limits.keep_ended_s:
+                del self._entries[id]
+
+
+def no_such_call() -> CallerError:
+    return CallerError(404, "call_not_found", "No such call", "There is no call with this id.")

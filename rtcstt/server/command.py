@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import hmac
 import logging
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from aiohttp import web
 
-from rtcstt.call import CallSettings, Recorder
+from rtcstt.call import CallSettings
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.command import is_loopback
 from rtcstt.errors import ConfigError
 from rtcstt.peer import IceServer, PeerSettings
-from rtcstt.server.access import Door, Knocks
+from rtcstt.server.access import Door, Knocks, read_lines
 from rtcstt.server.app import Web
-from rtcstt.server.calls import Calls
+from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.http import run_until_stopped
 from rtcstt.server.settings import Settings, add_arguments, load
 from rtcstt.upstream import Cartesia, Stt
@@ -29,6 +33,8 @@ from rtcstt.upstream import Cartesia, Stt
 __all__ = ["add_arguments", "application", "run"]
 
 log = logging.getLogger(__name__)
+
+TURN_LOGIN_S = 12 * 3600.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,19 +56,20 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
         )
     embedded = Embedded(settings.model, max_streams=settings.max_streams)
-    stt = _stt(settings.stt, embedded, environment)
+    stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
     try:
         if wants_embedded:
             for line in await embedded.describe():
                 log.info(line)
-        calls = _calls(settings, stt, embedded if settings.fallback else None)
+        ice_servers = _ice_servers(settings)
+        calls = _calls(settings, stt, embedded if settings.fallback else None, ice_servers)
         face = Web(
             calls,
             door=door,
             knocks=Knocks(settings.offers_per_minute),
             origins=settings.allow_origin,
-            ice_links=tuple(_ice_link(IceServer.parse(text)) for text in settings.ice_server),
+            ice_links=lambda: [_ice_link(server) for server in ice_servers()],
             embedded=embedded if wants_embedded else None,
         )
         yield face.application(stt_keys=_stt_keys(settings, door))
@@ -71,44 +78,72 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             await embedded.close()
 
 
-def _calls(settings: Settings, stt: Stt, fallback: Stt | None) -> Calls:
+def _calls(
+    settings: Settings, stt: Stt, fallback: Stt | None, ice_servers: Callable[[], tuple[IceServer, ...]]
+) -> Calls:
+    def peers() -> PeerSettings:
+        return PeerSettings(ice_servers=ice_servers(), loopback=is_loopback(settings.host), dtx=settings.dtx)
+
+    peers()  # settings that cannot be are told now
     return Calls(
         stt=stt,
         settings=CallSettings(
             mode="manual" if settings.mode == "manual" else "auto",
+            turn=settings.turn,
             keyterms=settings.keyterm,
             chunk_ms=settings.chunk_ms,
             fallback=fallback,
             patience_s=settings.patience_s,
             drain_timeout_s=settings.drain_timeout_s,
         ),
-        peers=PeerSettings(
-            ice_servers=tuple(IceServer.parse(text) for text in settings.ice_server),
-            loopback=is_loopback(settings.host),
-            dtx=settings.dtx,
+        peers=peers,
+        limits=Limits(
+            max_calls=settings.max_calls,
+            max_call_s=settings.max_call_s,
+            idle_s=settings.idle_timeout_s,
+            resume_grace_s=settings.resume_grace_s,
+            keep_ended_s=settings.keep_ended_s,
         ),
-        max_calls=settings.max_calls,
-        max_call_s=settings.max_call_s,
-        resume_grace_s=settings.resume_grace_s,
-        recorder=_recorder(settings),
     )
 
 
-def _recorder(settings: Settings) -> Callable[[str], Recorder] | None:
-    return None
+def _ice_servers(settings: Settings) -> Callable[[], tuple[IceServer, ...]]:
+    """The ICE servers; TURN servers without a password get one for a while, where there is a secret to make
+    it from (the TURN REST convention: coturn's use-auth-secret)."""
+    servers = [IceServer.parse(text) for text in settings.ice_server]
+    secret = read_lines(settings.turn_secret_file)[0] if settings.turn_secret_file else None
+
+    def with_passwords() -> tuple[IceServer, ...]:
+        return tuple(
+            turn_login(server, secret, time.time() + TURN_LOGIN_S)
+            if secret and server.username is None and server.url.startswith("turn")
+            else server
+            for server in servers
+        )
+
+    return with_passwords
 
 
-def _stt(name: str, embedded: Embedded, environment: Mapping[str, str]) -> Stt:
-    if name == "embedded":
+def turn_login(server: IceServer, secret: str, until: float) -> IceServer:
+    """``until``: the time (Unix) from which on the login is refused."""
+    username = f"{int(until)}:rtcstt"
+    digest = hmac.digest(secret.encode(), username.encode(), "sha1")
+    return replace(server, username=username, credential=base64.b64encode(digest).decode())
+
+
+def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str]) -> Stt:
+    if settings.stt == "embedded":
         return embedded
     key = environment.get("RTCSTT_STT_KEY") or environment.get("CARTESIA_API_KEY")
-    return Cartesia(api_key=key, base_url=name)
+    if settings.stt_key_file is not None:
+        key = read_lines(settings.stt_key_file)[0]
+    return Cartesia(api_key=key, base_url=settings.stt)
 
 
 def _stt_keys(settings: Settings, door: Door) -> Keys:
     """Who may use the STT endpoints themselves: who has a key for them, else who has a token."""
-    if settings.stt_key_file is not None:
-        return Keys.read(settings.stt_key_file)
+    if settings.api_key_file is not None:
+        return Keys.read(settings.api_key_file)
     return Keys(door.tokens)
 
 

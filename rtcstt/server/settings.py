@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from rtcstt.errors import ConfigError
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.wire import TurnSettings
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -35,13 +36,20 @@ class Settings:
     max_streams: int | None = _option(None, "streams that the embedded recogniser takes at once")
     mode: str = _option("auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"))
     chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200")
+    turn_start_threshold: float | None = _option(None, "of turn detection, 0.5 to 0.9; default: the STT's")
+    turn_eager_end_threshold: float | None = _option(None, "the same, 0.3 to 0.8")
+    turn_end_threshold: float | None = _option(None, "the same, 0.05 to 0.5")
+    turn_end_timeout_ms: float | None = _option(None, "longest wait for the end of a turn, 640 to 11200")
     keyterm: tuple[str, ...] = _option((), "a term to be recognised better; may be repeated")
     ice_server: tuple[str, ...] = _option(
         (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated"
     )
+    turn_secret_file: Path | None = _option(None, "secret shared with TURN servers, for time-limited logins")
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
     max_calls: int = _option(100, "calls at once; more are refused with 503")
     max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
+    idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended")
+    keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds")
     resume_grace_s: float = _option(30.0, "how long a call waits for a caller who lost the network")
     drain_timeout_s: float = _option(5.0, "how long the last words may take at the end of a call")
     patience_s: float = _option(3.0, "how long the STT may be away before the fallback takes over")
@@ -49,7 +57,8 @@ class Settings:
     record: Path | None = _option(None, "folder that gets each call's audio, transcript and ledger")
     token_file: Path | None = _option(None, "bearer tokens, one a line; who calls must show one")
     jwt_secret_file: Path | None = _option(None, "secret of signed tokens (HS256) that are taken as well")
-    stt_key_file: Path | None = _option(None, "keys for the STT endpoints served here; default: the tokens")
+    stt_key_file: Path | None = _option(None, "key of the STT, in place of RTCSTT_STT_KEY")
+    api_key_file: Path | None = _option(None, "keys for the STT endpoints served here; default: the tokens")
     allow_origin: tuple[str, ...] = _option(
         (), "origin of pages that may call from elsewhere; may be repeated"
     )
@@ -63,9 +72,23 @@ class Settings:
         _check(self.max_calls >= 1, "max_calls must be at least 1")
         _check(self.fallback in (None, "embedded"), "fallback can only be embedded")
         _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
-        for name in ("max_call_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
+        for name in ("max_call_s", "idle_timeout_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
             _check(getattr(self, name) > 0, f"{name} must be above 0")
-        _check(self.resume_grace_s >= 0, "resume_grace_s must not be below 0")
+        for name in ("resume_grace_s", "keep_ended_s"):
+            _check(getattr(self, name) >= 0, f"{name} must not be below 0")
+        try:
+            self.turn.validated()
+        except CallerError as error:
+            raise ConfigError(error.message) from error
+
+    @property
+    def turn(self) -> TurnSettings:
+        return TurnSettings(
+            start_threshold=self.turn_start_threshold,
+            eager_end_threshold=self.turn_eager_end_threshold,
+            end_threshold=self.turn_end_threshold,
+            end_timeout_ms=self.turn_end_timeout_ms,
+        )
 
 
 def _check(holds: bool, message: str) -> None:
