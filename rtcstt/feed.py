@@ -84,6 +84,11 @@ class Feed:
         return tuple(self._history)
 
     @property
+    def published(self) -> int:
+        """How many events there were."""
+        return self._next
+
+    @property
     def listeners(self) -> int:
         return len(self._news)
 

@@ -445,6 +445,30 @@ async def test_metrics_count_what_the_ledgers_say() -> None:
             assert float(values['rtcstt_packets_total{kind="lost"}']) == 0
 
 
+async def test_metrics_keep_what_forgotten_calls_counted() -> None:
+    async with serving(limits=Limits(keep_ended_s=0)) as (client, calls):
+        for number in (1, 2):
+            async with calling(client) as caller:
+                call = calls.find(str(caller.call))
+                call.counts.end_delays_s += [0.1, 0.6, 9.0]
+                call.command("nonsense")
+                life = calls._entries[call.id].life
+                assert life is not None
+                await caller.hang_up()
+                await asyncio.wait_for(life, 10)
+            assert calls.all() == []
+            text = await (await client.get("/metrics")).text()
+            values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            delay = "rtcstt_turn_end_delay_seconds"
+            found = [
+                float(values[f'{delay}_bucket{{le="{bound}"}}']) for bound in ("0.25", "0.75", "6.0", "+Inf")
+            ]
+            assert found == [number, 2 * number, 2 * number, 3 * number]
+            assert float(values[f"{delay}_sum"]) == pytest.approx(9.7 * number)
+            assert float(values["rtcstt_errors_total"]) == number
+            assert float(values["rtcstt_listeners"]) == 0
+
+
 async def test_the_page_and_its_client_are_served() -> None:
     async with serving() as (client, _):
         page = await client.get("/")

@@ -67,6 +67,7 @@ class Calls:
         self._recorder = recorder
         self._entries: dict[str, Entry] = {}
         self._stopping = False
+        self.on_ended: Callable[[Call], None] = lambda call: None
         self.placed = 0
         self.refused = 0
 
@@ -206,6 +207,7 @@ class Calls:
             await entry.peer.wait_closed()
             entry.peer = None
         entry.ended = loop.time()
+        self.on_ended(entry.call)
 
     def _keep_limits(self, entry: Entry, now: float) -> float | None:
         """End a call that has lasted, or been idle, too long; else in how many seconds to look again."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -12,8 +16,23 @@ from rtcstt.call import Call
 from rtcstt.server.calls import Calls
 
 _DELAY_BUCKETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 6.0)
-_LEDGER = ("received", "recovered", "concealed", "silence", "sent", "discarded")
-_PACKETS = ("received", "lost", "late", "duplicate")
+_LABELLED = {
+    "rtcstt_audio_ms": (
+        "Audio by what became of it, in ms",
+        ("received", "recovered", "concealed", "silence", "sent", "discarded"),
+    ),
+    "rtcstt_packets": ("RTP packets", ("received", "lost", "late", "duplicate")),
+}
+_PLAIN = {
+    "rtcstt_turns": "Turns",
+    "rtcstt_events": "Events published",
+    "rtcstt_errors": "Errors told",
+    "rtcstt_reconnects": "STT connections lost",
+    "rtcstt_failovers": "Changes to the fallback STT",
+    "rtcstt_updates_coalesced": "Updates that slow listeners were spared",
+    "rtcstt_commands_ignored": "Commands of callers who ask too much",
+    "rtcstt_track_failures": "Audio that could not be dealt with",
+}
 
 
 class Metrics(Collector):
@@ -23,87 +42,97 @@ class Metrics(Collector):
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._past: dict[tuple[str, str], float] = {}
-        self._delays: list[float] = []
+        self._past = _Totals()
         self._counted: set[str] = set()
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        calls.on_ended = self._settle
 
     def render(self) -> bytes:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         calls = self._calls.all()
-        self._settle(calls)
-        totals = dict(self._past)
-        delays = list(self._delays)
+        self._counted &= {call.id for call in calls}
+        totals = _Totals()
+        totals.add(self._past)
         for call in calls:
             if call.id not in self._counted:
-                _add(totals, call)
-                delays += call.counts.end_delays_s
-        yield GaugeMetricFamily("rtcstt_calls_open", "Calls that have not ended", value=self._calls.open)
+                totals.count(call)
         yield CounterMetricFamily("rtcstt_calls", "Calls placed", value=self._calls.placed)
         yield CounterMetricFamily("rtcstt_calls_refused", "Calls refused", value=self._calls.refused)
-        yield _labelled("rtcstt_audio_ms", "Audio by what became of it, in ms", "kind", _LEDGER, totals)
-        yield _labelled("rtcstt_packets", "RTP packets", "kind", _PACKETS, totals)
-        for name, text in (
-            ("turns", "Turns"),
-            ("errors", "Errors told"),
-            ("reconnects", "STT connections lost"),
-        ):
-            yield CounterMetricFamily(f"rtcstt_{name}", text, value=totals.get((f"rtcstt_{name}", ""), 0))
-        yield self._stt_lag(calls)
-        yield _histogram(delays)
+        yield from totals.metrics()
+        yield from self._now([call for call in calls if call.state == "open"])
 
-    def _settle(self, calls: list[Call]) -> None:
-        """Count ended calls once and for all: they may be forgotten before the next look."""
-        for call in calls:
-            if call.state == "closed" and call.id not in self._counted:
-                self._counted.add(call.id)
-                _add(self._past, call)
-                self._delays = (self._delays + call.counts.end_delays_s)[-100_000:]
-        self._counted &= {call.id for call in calls}
+    def _settle(self, call: Call) -> None:
+        """Count an ended call once and for all: it may be forgotten before anybody looks."""
+        self._counted.add(call.id)
+        self._past.count(call)
 
-    def _stt_lag(self, calls: list[Call]) -> Metric:
-        lags = [
-            float(line.stats()["stt"].get("lag_s", 0.0))
-            for call in calls
-            if call.state == "open"
-            for line in call.lines.values()
-        ]
-        return GaugeMetricFamily(
-            "rtcstt_stt_lag_seconds",
-            "Audio that waits for the STT, longest of all calls",
-            value=max(lags, default=0.0),
-        )
+    def _now(self, calls: list[Call]) -> Iterator[Metric]:
+        stats = [line.stats() for call in calls for line in call.lines.values() if not line.ended]
+        listeners = sum(call.feed.listeners for call in self._calls.all())
+        yield _gauge("rtcstt_calls_open", "Calls that have not ended", [self._calls.open])
+        yield _gauge("rtcstt_tracks_open", "Tracks that have not ended", [len(stats)])
+        yield _gauge("rtcstt_listeners", "Data channels and event streams", [listeners])
+        lags = (float(one["stt"].get("lag_s", 0.0)) for one in stats)
+        yield _gauge("rtcstt_stt_lag_seconds", "Audio that waits for the STT, of the worst track", lags)
+        jitter = (one["audio"]["jitter_ms"] / 1000 for one in stats)
+        yield _gauge("rtcstt_jitter_seconds", "Jitter of the packets, of the worst track", jitter)
 
 
-def _add(totals: dict[tuple[str, str], float], call: Call) -> None:
-    def add(name: str, kind: str, value: float) -> None:
-        totals[name, kind] = totals.get((name, kind), 0) + value
+class _Totals:
+    """Sums over calls."""
 
-    for line in call.lines.values():
-        ledger, packets = line.ledger(), line.stats()["audio"]
-        for kind in _LEDGER:
-            add("rtcstt_audio_ms", kind, float(ledger[kind]))
-        for kind in _PACKETS:
-            add("rtcstt_packets", kind, float(packets[kind]))
-    add("rtcstt_turns", "", call.counts.turns)
-    add("rtcstt_errors", "", call.counts.errors)
-    add("rtcstt_reconnects", "", call.counts.reconnects)
+    def __init__(self) -> None:
+        self._sums: Counter[tuple[str, str]] = Counter()
+        self._delays = [0] * (len(_DELAY_BUCKETS) + 1)
+        self._delay_s = 0.0
+
+    def add(self, other: _Totals) -> None:
+        self._sums.update(other._sums)
+        self._delays = [a + b for a, b in zip(self._delays, other._delays, strict=True)]
+        self._delay_s += other._delay_s
+
+    def count(self, call: Call) -> None:
+        for delay in call.counts.end_delays_s:
+            self._delays[bisect_left(_DELAY_BUCKETS, delay)] += 1
+            self._delay_s += delay
+        counts = call.counts
+        self._sums["rtcstt_turns", ""] += counts.turns
+        self._sums["rtcstt_errors", ""] += counts.errors
+        self._sums["rtcstt_reconnects", ""] += counts.reconnects
+        self._sums["rtcstt_commands_ignored", ""] += counts.ignored_commands
+        self._sums["rtcstt_events", ""] += call.feed.published
+        self._sums["rtcstt_updates_coalesced", ""] += call.feed.coalesced
+        for line in call.lines.values():
+            self._count_line(line.ledger(), line.stats())
+
+    def _count_line(self, ledger: dict[str, Any], stats: dict[str, Any]) -> None:
+        for kind in _LABELLED["rtcstt_audio_ms"][1]:
+            self._sums["rtcstt_audio_ms", kind] += ledger[kind]
+        for kind in _LABELLED["rtcstt_packets"][1]:
+            self._sums["rtcstt_packets", kind] += stats["audio"][kind]
+        self._sums["rtcstt_failovers", ""] += int(stats["stt"].get("failovers", 0))
+        self._sums["rtcstt_track_failures", ""] += stats["failures"]
+
+    def metrics(self) -> Iterator[Metric]:
+        for name, (text, kinds) in _LABELLED.items():
+            family = CounterMetricFamily(name, text, labels=["kind"])
+            for kind in kinds:
+                family.add_metric([kind], self._sums[name, kind])
+            yield family
+        for name, text in _PLAIN.items():
+            yield CounterMetricFamily(name, text, value=self._sums[name, ""])
+        yield self._histogram()
+
+    def _histogram(self) -> Metric:
+        family = HistogramMetricFamily("rtcstt_turn_end_delay_seconds", "From the end of speech to turn.end")
+        bounds = [*map(str, _DELAY_BUCKETS), "+Inf"]
+        counts = itertools.accumulate(self._delays)
+        family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=self._delay_s)
+        return family
 
 
-def _labelled(
-    name: str, text: str, label: str, kinds: tuple[str, ...], totals: dict[tuple[str, str], float]
-) -> Metric:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for kind in kinds:
-        family.add_metric([kind], totals.get((name, kind), 0))
-    return family
-
-
-def _histogram(delays: list[float]) -> Metric:
-    family = HistogramMetricFamily("rtcstt_turn_end_delay_seconds", "From the end of speech to turn.end")
-    buckets = [(str(bound), float(sum(delay <= bound for delay in delays))) for bound in _DELAY_BUCKETS]
-    family.add_metric([], [*buckets, ("+Inf", float(len(delays)))], sum_value=sum(delays))
-    return family
+def _gauge(name: str, text: str, values: Iterable[float]) -> Metric:
+    return GaugeMetricFamily(name, text, value=max(values, default=0.0))
