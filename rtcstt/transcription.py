@@ -51,7 +51,7 @@ _CERTAIN_PAUSE = _samples(0.25)
 _LOOK_BACK = _samples(0.4)
 _TEXT_LAG = _samples(4.0)  # text is published at most so long after its audio was sent
 _SILENCE_KEPT = _samples(2.0)  # however sure the energy track is that nothing was said
-_LOOK_EVERY = _samples(0.5)  # for silence to forget
+_LOOK_EVERY = _samples(1.0)  # for silence to forget
 _CLEAR_AFTER = _samples(3.0)
 _WORDS_BEFORE = 4
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
@@ -141,6 +141,7 @@ class _Link:
     skip: int = 0  # so much of this link's text is in `lead` already
     attached: bool = False  # `lead` is settled for the current turn
     answered: int = 0  # cursor when the STT last said something
+    trusted_until: int = 0  # cursor up to which it cannot have stalled
     lags: deque[int] = field(default_factory=lambda: deque(maxlen=5))  # of its turn.start, in samples
     longest_lags: deque[int] = field(default_factory=lambda: deque(maxlen=5))  # what they might have been
     flushes: deque[float] = field(default_factory=deque)  # when `finalize` was sent, unanswered ones
@@ -334,7 +335,7 @@ class Transcription:
         if isinstance(data, bytes):
             raise RemoteProtocolError("a binary message from the STT")
         message = link.client.receive_text(data)
-        link.answered = link.cursor
+        link.answered = link.trusted_until = link.cursor
         handler = self._on_message.get(message.type)
         if handler is not None:
             handler(link, message)
@@ -719,15 +720,19 @@ class Transcription:
         """Whether the connection has been sent all audio and the protocol's `close`."""
         return self._link is not None and self._link.closing
 
-    def unanswered_s(self, now: float) -> float:
-        """How long the STT should have said something and did not: seconds of speech that it was sent since
-        its last message; manual: the age of a `finalize`."""
+    def is_stalled(self, now: float, patience_s: float) -> bool:
+        """Whether the STT should have said something and did not: it was sent more than ``patience_s`` of
+        speech since its last message; manual: a `finalize` is older."""
         link = self._link
         if link is None:
-            return 0.0
+            return False
         if self._manual:
-            return now - link.flushes[0] if link.flushes else 0.0
-        return self._activity.speech(link.answered, link.cursor) / SAMPLE_RATE
+            return bool(link.flushes) and now - link.flushes[0] > patience_s
+        if link.cursor <= link.trusted_until:
+            return False
+        unanswered = self._activity.speech(link.answered, link.cursor)
+        link.trusted_until = link.cursor + _samples(patience_s) - unanswered  # there cannot be more before
+        return unanswered > _samples(patience_s)
 
     def take_lost_s(self) -> float:
         """Seconds of audio lost to the ring's bound since last asked."""

@@ -38,7 +38,6 @@ from rtcstt.transcription import Outgoing, Transcription
 __all__ = ["Cartesia", "Connection", "ConnectionLost", "Limits", "Stream", "Stt"]
 
 _log = logging.getLogger("rtcstt.upstream")
-_CHECK_S = 0.5
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -257,7 +256,6 @@ class Stream:
         self._turned = asyncio.Event()
         self._closing = False
         self._progress = 0.0  # when audio was last sent
-        self._checked = 0.0  # for a stall
         self._connected = False
         self._over = False  # drained, or refused for good
         self._attempts = self._recoveries = self._failovers = self._stalls = self._ignored = 0
@@ -539,10 +537,7 @@ class Stream:
             raise ConnectionLost(1006, "the STT does not read") from error
 
     def _check_stall(self, now: float) -> None:
-        if now < self._checked + _CHECK_S:
-            return
-        self._checked = now
-        if self._core.unanswered_s(now) > self._stall_s:
+        if self._core.is_stalled(now, self._stall_s):
             # It may be music that the energy track takes for speech: the next connection gets twice as long.
             self._stall_s *= 2
             self._stalls += 1
