@@ -352,10 +352,8 @@ def _no_constant(name: str) -> Any:
 
 def _finite(digits: str) -> float:
     number = float(digits)
-    if math.isinf(number):
-        raise ValueError(
-            "a number that JSON readers disagree on"
-        )  # 1e999, which would be sent on as Infinity
+    if math.isinf(number):  # 1e999, which would be sent on as Infinity
+        raise ValueError("a number that not all readers of JSON take")
     return number
 
 

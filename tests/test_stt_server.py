@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import av
 import jwt
 import numpy as np
 import pytest
@@ -499,6 +500,35 @@ async def test_a_truncated_file_is_heard_as_far_as_it_goes() -> None:
     async with serving() as server:
         status, body = await server.post("/stt", data=form(wav()[:16044], model="ink-whisper"))
         assert status == 200 and body["duration"] == pytest.approx(0.5, abs=0.01)
+
+
+def mp3(duration_s: int, rate: int) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as container:
+        stream = container.add_stream("mp3", rate=rate, layout="mono")
+        tone = (np.sin(np.arange(duration_s * rate) / 20) * 9000).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(tone[None], format="s16p", layout="mono")
+        frame.sample_rate = rate
+        for given in (frame, None):
+            for packet in stream.encode(given):
+                container.mux(packet)
+    return file.getvalue()
+
+
+def seconds(data: bytes) -> float:
+    return sum(map(len, upload.blocks(io.BytesIO(data), {}))) / 16000
+
+
+def test_what_is_around_the_damage_is_heard() -> None:
+    whole = mp3(10, 48000)
+    middle = len(whole) // 2
+    damaged = whole[:middle] + np.random.default_rng(5).bytes(2000) + whole[middle + 2000 :]
+    assert seconds(whole) == pytest.approx(10.0, abs=0.1)
+    assert 8.0 < seconds(damaged) < 10.5
+
+
+def test_files_one_behind_the_other_are_all_heard() -> None:
+    assert seconds(mp3(2, 48000) + mp3(2, 32000)) == pytest.approx(4.0, abs=0.2)
 
 
 @pytest.mark.parametrize(

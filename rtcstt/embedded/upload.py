@@ -117,13 +117,10 @@ def _decoded(file: IO[bytes]) -> Iterator[Audio]:
     found = False
     for frame in _frames(file):
         found = True
-        if shape != (
-            frame.format.name,
-            frame.layout.name,
-            frame.sample_rate,
-        ):  # at first, and in chained files
+        its_shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if its_shape != shape:  # at first, and where files were put one behind the other
             yield from _converted(converter, None)
-            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            shape = its_shape
             converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         yield from _converted(converter, frame)
     yield from _converted(converter, None)

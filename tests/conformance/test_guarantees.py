@@ -43,7 +43,7 @@ def voice() -> np.ndarray:
 
 PARTS = st.tuples(
     st.sampled_from(["voice", "voice", "silence", "noise", "tone"]),
-    st.floats(0.1, 4.0),  # seconds
+    st.floats(0.4, 5.0),  # seconds
     st.floats(0.0, 38.0),  # where in the recording
 )
 SIZES = st.lists(st.integers(100, 9000), min_size=1, max_size=5)  # bytes of messages
@@ -108,7 +108,7 @@ async def hear(
 
 
 @given(
-    st.lists(PARTS, min_size=1, max_size=5), TURN, st.lists(st.integers(100, 9000), min_size=1, max_size=5)
+    st.lists(PARTS, min_size=2, max_size=6), TURN, st.lists(st.integers(100, 9000), min_size=1, max_size=5)
 )
 @FEW
 def test_turns(
@@ -130,7 +130,7 @@ def test_turns(
     assert all(text.startswith(" ") for text in [end for end in ends if end][1:]), "spaces are in the text"
 
 
-@given(st.lists(PARTS, min_size=1, max_size=4), SIZES)
+@given(st.lists(PARTS, min_size=2, max_size=5), SIZES)
 @FEW
 def test_transcripts(
     recognizer: Recognizer, voice: np.ndarray, parts: list[tuple[str, float, float]], sizes: list[int]
