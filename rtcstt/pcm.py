@@ -300,8 +300,11 @@ class _Queue:
         self._quiet_sent = 0  # quiet samples that went out last
 
     def append(self, samples: Samples, quiet: bool) -> None:
-        for start in range(0, len(samples), MAX_RUN):
-            self._runs.append((samples[start : start + MAX_RUN], quiet))
+        if len(samples) <= MAX_RUN:
+            self._runs.append((samples, quiet))
+        else:
+            for start in range(0, len(samples), MAX_RUN):
+                self._runs.append((samples[start : start + MAX_RUN], quiet))
         self.length += len(samples)
 
     def insert_silence(self, count: int) -> None:

@@ -26,12 +26,14 @@ from __future__ import annotations
 
 import enum
 import math
+import struct
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from rtcstt.errors import RemoteProtocolError
 
+_HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload type, sequence, timestamp, SSRC
 SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
 
 START_HOLD_S = 0.08  # the first packet waits this long for earlier ones that were overtaken
@@ -120,19 +122,12 @@ class Packet:
             end -= data[-1] or end
         if start > end:
             raise RemoteProtocolError("an RTP header or padding longer than its packet")
-        return cls(
-            ssrc=int.from_bytes(data[8:12], "big"),
-            sequence=int.from_bytes(data[2:4], "big"),
-            timestamp=int.from_bytes(data[4:8], "big"),
-            payload_type=data[1] & 0x7F,
-            payload=data[start:end],
-            marker=bool(data[1] & 0x80),
-        )
+        kind, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+        return cls(ssrc, sequence, timestamp, kind & 0x7F, data[start:end], kind >= 0x80)
 
     def __bytes__(self) -> bytes:
-        header = bytes((0x80, self.payload_type | (0x80 if self.marker else 0)))
-        numbers = ((self.sequence, 2), (self.timestamp, 4), (self.ssrc, 4))
-        return header + b"".join(value.to_bytes(size, "big") for value, size in numbers) + self.payload
+        kind = self.payload_type | (0x80 if self.marker else 0)
+        return b"\x80" + _HEADER.pack(kind, self.sequence, self.timestamp, self.ssrc)[1:] + self.payload
 
 
 class Cause(enum.Enum):

@@ -124,8 +124,10 @@ class _WebSocket:
         self._websocket = websocket
 
     async def send(self, data: str | bytes) -> None:
-        with _mapped_errors():
+        try:
             await self._websocket.send(data)
+        except ConnectionClosed as error:
+            raise _lost(error) from error
 
     async def recv(self) -> str | bytes:
         with _mapped_errors():
@@ -141,12 +143,7 @@ def _mapped_errors(name: str = "the STT") -> Iterator[None]:
     try:
         yield
     except ConnectionClosed as error:
-        # What we closed ourselves (an oversize message, a missed pong) is no verdict of the STT.
-        if error.rcvd is not None and error.rcvd_then_sent:
-            lost = ConnectionLost(error.rcvd.code, error.rcvd.reason)
-            lost.retryable = error.rcvd.code == 1000 or wire.retryable(error.rcvd.code)
-            raise lost from error
-        raise ConnectionLost(1006, error.sent.reason if error.sent else "") from error
+        raise _lost(error) from error
     except InvalidStatus as error:
         raise _refusal(error) from error
     except InvalidURI as error:
@@ -155,6 +152,15 @@ def _mapped_errors(name: str = "the STT") -> Iterator[None]:
         raise UpstreamError(f"{name} does not answer as a WebSocket server: {error}") from error
     except (OSError, EOFError) as error:
         raise UpstreamError(f"{name} cannot be reached: {error}") from error
+
+
+def _lost(error: ConnectionClosed) -> ConnectionLost:
+    # What we closed ourselves (an oversize message, a missed pong) is no verdict of the STT.
+    if error.rcvd is None or not error.rcvd_then_sent:
+        return ConnectionLost(1006, error.sent.reason if error.sent else "")
+    lost = ConnectionLost(error.rcvd.code, error.rcvd.reason)
+    lost.retryable = error.rcvd.code == 1000 or wire.retryable(error.rcvd.code)
+    return lost
 
 
 def _refusal(error: InvalidStatus) -> UpstreamError:
