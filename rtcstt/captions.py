@@ -10,15 +10,15 @@ as well, so captions grow while somebody speaks.
 from __future__ import annotations
 
 import html
+import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtcstt.feed import Event
-
 
 LINE = 42  # characters
 LINES = 2
@@ -133,6 +133,18 @@ def srt(events: Iterable[Event]) -> str:
         for number, cue in enumerate(cues(turns(events)), 1)
     ]
     return "\n".join(blocks)
+
+
+def transcript_json(events: Sequence[Event]) -> str:
+    return json.dumps(transcript(events), ensure_ascii=False)
+
+
+RENDERERS: Mapping[str, Callable[[Sequence[Event]], str]] = {
+    "captions.vtt": vtt,
+    "captions.srt": srt,
+    "transcript.txt": text,
+    "transcript.json": transcript_json,
+}
 
 
 def cues(spoken: Iterable[Turn]) -> list[Cue]:

@@ -18,7 +18,6 @@ from rtcstt.call import Call
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
-from rtcstt.feed import Event
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.http import Handler, refusals
@@ -38,12 +37,6 @@ _TYPES = {
     "captions.srt": "application/x-subrip",
     "transcript.txt": "text/plain",
     "transcript.json": "application/json",
-}
-_RENDERERS: dict[str, Callable[[Sequence[Event]], str]] = {
-    "captions.vtt": captions.vtt,
-    "captions.srt": captions.srt,
-    "transcript.txt": captions.text,
-    "transcript.json": lambda events: json.dumps(captions.transcript(events), ensure_ascii=False),
 }
 _EXPOSED = "ETag, Link, Location, Retry-After"
 
@@ -204,9 +197,9 @@ class Web:
     async def text(self, request: web.Request) -> web.StreamResponse:
         """Captions and transcripts, at any time of the call."""
         call, name = self._call(request, self._may_listen(request)), request.match_info["name"]
-        render = _RENDERERS.get(name)
+        render = captions.RENDERERS.get(name)
         if render is None:
-            raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(_RENDERERS)}.")
+            raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(captions.RENDERERS)}.")
         headers = {"Cache-Control": "no-store"}
         history = call.feed.history
         if len(history) < AT_ONCE:
