@@ -1,0 +1,247 @@
+"""Recordings: the samples that the STT got, on the call's clock, readable at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import webvtt
+from processes import started, until
+
+from rtcstt import recordings as module
+from rtcstt.call import Call
+from rtcstt.caller import Caller
+from rtcstt.demo import bundled_recording
+from rtcstt.errors import ConfigError
+from rtcstt.pcm import Chunk, Samples
+from rtcstt.recording import opus_packets, read
+from rtcstt.recordings import Recording, Recordings
+from rtcstt.testing import ScriptedUpstream, silence, speech
+
+WORDS = "it was the best of times"
+AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(0.8)])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_S", 0.05)
+
+
+class Both:
+    """A recorder that also keeps what it is given."""
+
+    def __init__(self, recording: Recording, samples: list[Samples]) -> None:
+        self._recording, self._samples = recording, samples
+
+    def write(self, track: str, chunk: Chunk, offset_s: float) -> None:
+        self._samples.append(chunk.samples)
+        self._recording.write(track, chunk, offset_s)
+
+
+@asynccontextmanager
+async def recorded(folder: Path) -> AsyncIterator[tuple[Call, Recording, Recordings]]:
+    """A call with its recording, both run to their end."""
+    async with ScriptedUpstream() as stt:
+        call = Call("-/../c", stt=stt, label="desk")
+        recordings = Recordings(folder)
+        recording = recordings.begin(call)
+        running = asyncio.create_task(recording.run())
+        yield call, recording, recordings
+        await call.close()
+        await running
+        recordings.close()
+
+
+def samples_of(path: Path) -> Samples:
+    """Read by a library that is not ours."""
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == 16000 and samples.ndim == 1
+    return np.asarray(samples)
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def folder_in(path: Path) -> Path:
+    (folder,) = path.iterdir()
+    return folder
+
+
+def wav_in(path: Path) -> Path:
+    (file,) = path.rglob("*.wav")
+    return file
+
+
+def recorded_samples(path: Path) -> int:
+    """As the headers have it, which come after the audio."""
+    headers = [file.read_bytes()[40:44] for file in path.rglob("*.wav")]
+    return sum(int.from_bytes(header, "little") // 2 for header in headers)
+
+
+def cut(samples: Samples, start: int = 0, size: int = 1600) -> list[Chunk]:
+    return [Chunk(samples[at : at + size], start + at) for at in range(0, len(samples), size)]
+
+
+async def test_a_call_is_kept_with_its_words_times_and_ledger(tmp_path: Path) -> None:
+    sent: list[Samples] = []
+    async with recorded(tmp_path) as (call, recording, _):
+        call.recorder = Both(recording, sent)
+        line = call.add_track("../0")
+        for start in range(0, len(AUDIO), 320):
+            line.push_pcm(AUDIO[start : start + 320], 16000)
+            await asyncio.sleep(0.02)
+
+    folder = folder_in(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    about = json.loads((folder / "ledger.json").read_text())
+    heard = samples_of(folder / about["files"]["../0"])
+    assert np.array_equal(heard, np.concatenate(sent))
+    assert len(heard) / 16 == about["ledger"]["../0"]["sent"] and about["not_recorded_ms"] == {}
+    assert about["label"] == "desk" and about["call"] == call.id
+    assert lines_of(folder / "events.jsonl") == [event.as_dict() for event in call.feed.history]
+    transcript = json.loads((folder / "transcript.json").read_text())
+    assert (transcript["text"], transcript["complete"]) == (WORDS, True)
+    (cue,) = webvtt.read(folder / "captions.vtt")
+    cue_s = float(cue.start.rpartition(":")[2])
+    assert abs(np.flatnonzero(heard)[0] / 16000 - cue_s) < 0.3, "a cue's time plays its words"
+    assert {path.name for path in folder.iterdir()} == {
+        *("track-___0.wav", "events.jsonl", "transcript.json", "captions.vtt", "ledger.json")
+    }
+
+
+async def test_tracks_of_one_call_share_its_clock(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (_, recording, _):
+        for chunk in cut(AUDIO):
+            recording.write("a", chunk, 0.0)
+            recording.write("a/", chunk, 2.0)
+    folder = folder_in(tmp_path)
+    names = json.loads((folder / "ledger.json").read_text())["files"]
+    assert np.array_equal(samples_of(folder / names["a"]), AUDIO)
+    later = samples_of(folder / names["a/"])
+    assert not later[:32000].any() and np.array_equal(later[32000:], AUDIO)
+
+
+async def test_names_that_become_the_same_stay_apart(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (_, recording, _):
+        for number, track in enumerate(("a/", "a_", "a:", "x" * 500)):
+            recording.write(track, Chunk(np.full(10, number, np.int16), 0), 0.0)
+    folder = folder_in(tmp_path)
+    names = json.loads((folder / "ledger.json").read_text())["files"]
+    assert len(set(names.values())) == 4
+    assert [int(samples_of(folder / name)[0]) for name in names.values()] == [0, 1, 2, 3]
+
+
+async def test_a_file_can_be_read_while_it_grows(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (call, recording, _):
+        call.add_track("0")
+        written = 0
+        for chunk in cut(AUDIO):
+            recording.write("0", chunk, 0.0)
+            written += len(chunk.samples)
+            await until(lambda: recorded_samples(tmp_path) == written)  # noqa: B023
+            path = wav_in(tmp_path)
+            assert np.array_equal(samples_of(path), AUDIO[:written])
+            with wave.open(str(path)) as file:
+                assert file.getnframes() == written
+        events = lines_of(path.with_name("events.jsonl"))
+        assert [event["type"] for event in events] == ["session.start", "track.start"]
+
+
+async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with caplog.at_level(logging.ERROR, "rtcstt.recordings"):
+        async with recorded(tmp_path) as (call, recording, recordings):
+            chunks = cut(AUDIO)
+            recording.write("0", chunks[0], 0.0)
+            await until(lambda: list(tmp_path.rglob("*.wav")))
+            with monkeypatch.context() as patch:
+                patch.setattr(module._Wav, "_put", full)
+                patch.setattr(Path, "open", full)
+                recording.write("0", chunks[1], 0.0)
+                call.publish("audio.stalled", track="0")
+                await until(lambda: recordings.failures >= 2)
+            recording.write("0", chunks[2], 0.0)
+            assert call.state == "open"
+    folder = folder_in(tmp_path)
+    heard = samples_of(folder / "track-0.wav")
+    assert np.array_equal(heard[:1600], chunks[0].samples) and not heard[1600:3200].any()
+    assert np.array_equal(heard[3200:], chunks[2].samples)
+    assert json.loads((folder / "ledger.json").read_text())["not_recorded_ms"] == {"0": 100.0}
+    assert recordings.dropped == 1600
+    types = [event["type"] for event in lines_of(folder / "events.jsonl")]
+    assert types == ["session.start", "audio.stalled", "session.end"], "events wait for the disk"
+    assert len(caplog.records) == 1 and "No space left" in caplog.text
+
+
+async def test_a_slow_disk_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3200)
+    async with recorded(tmp_path) as (_, recording, recordings):
+        for chunk in cut(AUDIO[:6400]):  # at once: nothing can have been written between
+            recording.write("0", chunk, 0.0)
+    path = wav_in(tmp_path)
+    assert np.array_equal(samples_of(path), AUDIO[:3200]) and recordings.dropped == 3200
+
+
+def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--record"):
+        Recordings(tmp_path / "file" / "calls")
+    Recordings(tmp_path / "new" / "calls").close()
+    assert (tmp_path / "new" / "calls").is_dir()
+
+
+async def test_what_a_killed_server_had_written_can_be_played(tmp_path: Path) -> None:
+    folder = tmp_path / "calls"
+    caller = Caller(opus_packets(read(bundled_recording())), loopback=True)
+    async with ScriptedUpstream() as upstream, upstream.listening() as url:
+        options = ("--stt", url, "--record", str(folder))
+        async with started("serve", tmp_path, *options) as server:
+            try:
+                await caller.dial(f"{server.url}/offer")
+                await until(lambda: upstream.visited and upstream.visited[0].audio_s > 3.5)
+                server.process.kill()
+                await asyncio.to_thread(server.process.wait)
+            finally:
+                await caller.close()
+        sent_s = upstream.visited[0].audio_s
+    path = wav_in(folder)
+    with wave.open(str(path)) as file:
+        kept_s = file.getnframes() / file.getframerate()
+    heard = read(path, 16000)  # PyAV, as any player
+    assert len(heard) / 16000 == kept_s
+    assert sent_s - 1.6 < kept_s <= sent_s + 0.2 and np.abs(heard).max() > 3000
+    events = lines_of(path.with_name("events.jsonl"))
+    assert [event["type"] for event in events[:2]] == ["session.start", "track.start"]
+    assert not (path.with_name("ledger.json")).exists()
+
+
+async def test_a_server_keeps_its_calls_to_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "calls"
+    caller = Caller(opus_packets(read(bundled_recording())[: 2 * 48000]), loopback=True)
+    async with ScriptedUpstream() as upstream, upstream.listening() as url:
+        async with started("serve", tmp_path, "--stt", url, "--record", str(folder)) as server:
+            try:
+                await caller.dial(f"{server.url}/offer")
+                await caller.played()
+                server.process.terminate()  # in mid-call
+                await asyncio.to_thread(server.process.wait, 20)
+            finally:
+                await caller.close()
+        sent = round(upstream.visited[0].audio_s * 16000)
+    kept = folder_in(folder)
+    assert len(samples_of(kept / "track-0.wav")) == sent
+    assert json.loads((kept / "ledger.json").read_text())["ledger"]["0"]["sent"] == sent / 16
+    assert json.loads((kept / "transcript.json").read_text())["complete"] is True
