@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 from rtcstt.call import Call, CallSettings
 from rtcstt.caller import Caller
 from rtcstt.embedded.auth import Keys
+from rtcstt.errors import CallerError
 from rtcstt.peer import PeerSettings
 from rtcstt.recording import opus_packets
+from rtcstt.recordings import Recordings
 from rtcstt.server.access import Door, Knocks
 from rtcstt.server.app import MAX_OFFER, Web
-from rtcstt.server.calls import Calls, Entry, Limits
+from rtcstt.server.calls import QUIET_S, Calls, Entry, Limits
 from rtcstt.testing import ScriptedUpstream
 
 SECRET = "a secret of at least thirty-two characters"
@@ -42,6 +44,7 @@ async def serving(
     per_minute: int = 1000,
     grace_s: float = 0.0,
     limits: Limits | None = None,
+    recordings: Recordings | None = None,
     **web_options: Any,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
@@ -49,6 +52,7 @@ async def serving(
         settings=CallSettings(),
         peers=lambda: PeerSettings(loopback=True),
         limits=limits or Limits(max_calls=max_calls, resume_grace_s=grace_s),
+        recordings=recordings,
     )
     face = Web(calls, door=door or Door(), knocks=Knocks(per_minute), **web_options)
     client: Client = TestClient(TestServer(face.application(stt_keys=Keys())))
@@ -61,6 +65,7 @@ async def calling(client: Client, path: str = "/offer", **options: Any) -> Async
     caller = Caller(opus_packets(TONE[: 48000 * 5]), loopback=True, **options)
     try:
         await caller.dial(str(client.make_url(path)))
+        await anext(caller.events())  # now commands are heard, too
         yield caller
     finally:
         await caller.close()
@@ -209,6 +214,46 @@ async def test_a_second_offer_for_a_call_that_works_is_refused_and_disturbs_noth
         await caller.hang_up()
         assert caller.received[-1][1]["type"] == "session.end"
         await refusal(await client.post("/offer", json=body), 409, "call_ended")
+
+
+class Resuming:
+    """The door of a call that is there already."""
+
+    def __init__(self, client: Client, call: str) -> None:
+        self._client = client
+        self._call = call
+
+    async def answer(self, text: str) -> str:
+        body = {"type": "offer", "sdp": text, "call": self._call}
+        async with self._client.post("/offer", json=body) as response:
+            if response.status != 200:
+                raise CallerError(response.status, (await response.json())["error_code"], "", "")
+            return str((await response.json())["sdp"])
+
+
+async def test_a_caller_who_lost_the_network_takes_his_call_up_again() -> None:
+    async with serving(grace_s=20) as (client, calls), calling(client) as lost:
+        call = calls.find(str(lost.call))
+        await asyncio.sleep(0.5)
+        lost.vanish()
+        await asyncio.sleep(QUIET_S + 0.3)
+        again, late = (Caller(opus_packets(TONE[:48000]), loopback=True) for _ in range(2))
+        try:
+            dialled = asyncio.create_task(again.dial(Resuming(client, call.id)))
+            with pytest.raises(CallerError) as refusal:
+                await asyncio.gather(dialled, late.dial(Resuming(client, call.id)))
+            assert refusal.value.status == 409, "only one connection at a time"
+            await dialled
+            await again.played()
+            await again.hang_up()
+        finally:
+            await again.close()
+            await late.close()
+        types = [event["type"] for _, event in again.received]
+        assert types[0] == "session.start" and types[-1] == "session.end", "the whole call is told again"
+        assert types.count("track.start") == types.count("track.end") == 1
+        ledger = call.ledgers()["0"]
+        assert ledger["received"] > 1400 and ledger["silence"] > 1000 * QUIET_S
 
 
 async def test_a_full_server_says_when_to_come_back() -> None:
@@ -443,6 +488,19 @@ async def test_metrics_count_what_the_ledgers_say() -> None:
             assert float(values["rtcstt_calls_open"]) == 0
             assert float(values['rtcstt_audio_ms_total{kind="sent"}']) == wanted
             assert float(values['rtcstt_packets_total{kind="lost"}']) == 0
+
+
+async def test_calls_are_recorded_where_asked_for(tmp_path: Path) -> None:
+    recordings = Recordings(tmp_path / "calls")
+    async with serving(recordings=recordings) as (client, calls):
+        async with calling(client) as caller:
+            await asyncio.sleep(0.5)
+            await caller.hang_up()
+            await asyncio.wait_for(calls._entries[str(caller.call)].life, 10)  # type: ignore[arg-type]
+    recordings.close()
+    (audio,) = await asyncio.to_thread(list, (tmp_path / "calls").rglob("*.wav"))
+    ledger = json.loads((audio.parent / "ledger.json").read_text())["ledger"]["0"]
+    assert audio.stat().st_size == 44 + 32 * ledger["sent"] > 10_000
 
 
 async def test_metrics_keep_what_forgotten_calls_counted() -> None:

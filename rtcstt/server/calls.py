@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rtcstt.call import Call, CallSettings, Recorder
+from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError
 from rtcstt.peer import Peer, PeerSettings
+from rtcstt.recordings import Recordings
 from rtcstt.sdp import Offer
 from rtcstt.upstream import Stt
 
@@ -33,6 +34,7 @@ class Entry:
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
     life: asyncio.Task[None] | None = None
+    recording: asyncio.Task[None] | None = None
     ended: float | None = None
 
 
@@ -49,7 +51,7 @@ class Limits:
 
 
 class Calls:
-    """``recorder`` makes the recorder of a new call, where calls are recorded."""
+    """Every call of a server, from its offer until it is forgotten. ``recordings``: where calls are kept."""
 
     def __init__(
         self,
@@ -58,13 +60,13 @@ class Calls:
         settings: CallSettings,
         peers: Callable[[], PeerSettings],
         limits: Limits,
-        recorder: Callable[[Call], Recorder] | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
         self.stt = stt
         self.settings = replace(settings, outlives_peers=limits.resume_grace_s > 0)
         self._peers = peers
         self._limits = limits
-        self._recorder = recorder
+        self._recordings = recordings
         self._entries: dict[str, Entry] = {}
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
@@ -115,8 +117,8 @@ class Calls:
             del self._entries[id]
             await call.close("refused")
             raise
-        if self._recorder is not None:
-            call.recorder = self._recorder(call)
+        if self._recordings is not None:
+            entry.recording = asyncio.create_task(self._recordings.begin(call).run())
         self.placed += 1
         entry.life = asyncio.create_task(self._live(entry))
         return call, answer
@@ -206,6 +208,8 @@ class Calls:
         if entry.peer is not None:
             await entry.peer.wait_closed()
             entry.peer = None
+        if entry.recording is not None:
+            await entry.recording
         entry.ended = loop.time()
         self.on_ended(entry.call)
 

@@ -23,6 +23,7 @@ from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.command import is_loopback
 from rtcstt.errors import ConfigError
 from rtcstt.peer import IceServer, PeerSettings
+from rtcstt.recordings import Recordings
 from rtcstt.server.access import Door, Knocks, read_lines
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
@@ -55,6 +56,7 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
         )
+    recordings = Recordings(settings.record) if settings.record is not None else None
     embedded = Embedded(settings.model, max_streams=settings.max_streams)
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
@@ -63,7 +65,8 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             for line in await embedded.describe():
                 log.info(line)
         ice_servers = _ice_servers(settings)
-        calls = _calls(settings, stt, embedded if settings.fallback else None, ice_servers)
+        fallback = embedded if settings.fallback else None
+        calls = _calls(settings, stt, fallback, ice_servers, recordings)
         face = Web(
             calls,
             door=door,
@@ -76,10 +79,16 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await embedded.close()
+        if recordings is not None:
+            recordings.close()
 
 
 def _calls(
-    settings: Settings, stt: Stt, fallback: Stt | None, ice_servers: Callable[[], tuple[IceServer, ...]]
+    settings: Settings,
+    stt: Stt,
+    fallback: Stt | None,
+    ice_servers: Callable[[], tuple[IceServer, ...]],
+    recordings: Recordings | None,
 ) -> Calls:
     def peers() -> PeerSettings:
         return PeerSettings(ice_servers=ice_servers(), loopback=is_loopback(settings.host), dtx=settings.dtx)
@@ -104,6 +113,7 @@ def _calls(
             resume_grace_s=settings.resume_grace_s,
             keep_ended_s=settings.keep_ended_s,
         ),
+        recordings=recordings,
     )
 
 
