@@ -166,7 +166,7 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
         async with recorded(tmp_path) as (call, recording, recordings):
             chunks = cut(AUDIO)
             recording.write("0", chunks[0], 0.0)
-            await until(lambda: list(tmp_path.rglob("*.wav")))
+            await until(lambda: recorded_samples(tmp_path) == 1600)
             with monkeypatch.context() as patch:
                 patch.setattr(module._Wav, "_put", full)
                 patch.setattr(Path, "open", full)
