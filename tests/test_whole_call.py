@@ -93,6 +93,7 @@ async def test_sigterm_drains_twenty_calls(tmp_path: Path) -> None:
         server.process.terminate()
         async with asyncio.timeout(15):
             told = [await collect(caller.events()) for caller in callers]
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
     for events in told:
         check_events(events)
         assert events[-1]["reason"] == "server stops"
@@ -122,23 +123,23 @@ async def test_a_caller_killed_in_mid_word_loses_no_word_before(embedded: Server
 
 
 async def test_of_two_tracks_one_dies_in_mid_word_and_the_other_goes_on(embedded: Server) -> None:
-    async with calling(embedded, voice(), voice(MIDDLE_S)) as caller:
+    async with calling(embedded, voice(end_s=MIDDLE_S), voice(MIDDLE_S)) as caller:
         async for event in caller.events():
             if event["type"] == "turn.start" and event["track"] == "1":
                 break
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.8)
         await caller._pc.getSenders()[1].stop()  # says BYE
         await caller._playbacks[0].played
         await caller.hang_up()
         events = await collect(caller.events())
     check_events(events)
     of = {track: [event for event in events if event.get("track") == track] for track in ("0", "1")}
-    assert word_errors(f"{FIRST} {SECOND}", transcript(of["0"])).errors == 0
-    assert transcript(of["1"]).lower().startswith("it was the age of")
+    assert word_errors(FIRST, transcript(of["0"])).errors == 0
+    assert transcript(of["1"]).lower().startswith("it was the")
     (end,) = [event for event in of["1"] if event["type"] == "track.end"]
-    assert end["reason"] == "bye" and end["time"] < events[-1]["time"] - 2
+    assert end["reason"] == "bye" and end["time"] < events[-1]["time"] - 0.5
     check_ledgers({"1": end["ledger"]})
-    assert events[-1]["ledger"]["0"]["sent"] > events[-1]["ledger"]["1"]["sent"] + 2000
+    assert events[-1]["ledger"]["0"]["sent"] > events[-1]["ledger"]["1"]["sent"] + 1000
 
 
 LONG = " ".join(f"word{n}" for n in range(9000))  # 80 kB
@@ -168,7 +169,7 @@ def read_events(stream: socket.socket) -> list[dict[str, Any]]:
 async def test_a_listener_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
     """The caller has no data channel at all: the events, 8 MB, are to be had by HTTP alone."""
     async with scripted(tmp_path, Visit(inject=tuple(turns_said(TURNS)))) as (server, _):
-        async with calling(server, voice(), channel=False) as caller:
+        async with calling(server, voice(end_s=END_S - 2.5), channel=False) as caller:
             with socket.socket() as deaf:
                 deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 deaf.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
@@ -264,7 +265,7 @@ async def knock(port: int, request: bytes) -> None:
 
 
 async def test_garbage_at_the_ports_disturbs_no_call(embedded: Server) -> None:
-    async with calling(embedded, voice()) as caller:
+    async with calling(embedded, voice(end_s=MIDDLE_S)) as caller:
         answer = caller._pc.remoteDescription.sdp
         ports = {int(port) for port in re.findall(r"a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 (\d+) ", answer)}
         assert ports
@@ -278,7 +279,7 @@ async def test_garbage_at_the_ports_disturbs_no_call(embedded: Server) -> None:
         await asyncio.gather(*(knock(http, request) for request in REQUESTS * 3))
         events = await said(caller)
     (ledger,) = events[-1]["ledger"].values()
-    assert word_errors(f"{FIRST} {SECOND}", transcript(events)).errors == 0
+    assert word_errors(FIRST, transcript(events)).errors == 0
     assert ledger["recovered"] + ledger["concealed"] == 0
     assert "Traceback" not in embedded.log.read_text()
 
