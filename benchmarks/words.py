@@ -1,0 +1,254 @@
+"""Words and turns of the embedded recogniser on the reference recordings beside the checkout.
+
+    python -m benchmarks.words [--model tiny-en] [--conditions clean opus 8khz noise] [--data ../shared/data]
+
+Word error rate with Whisper's English normaliser, live (what `turn.end` says) and offline (whole files),
+under several conditions; then how turns behave: how soon they start and end, and what starts one
+although nobody speaks. Live means: audio in tenths of a second, as fast as the machine does it, with all
+times in audio time. Prints Markdown.
+
+Needs: pip install --group bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import fractions
+import io
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import jiwer
+import numpy as np
+import soxr
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from rtcstt.embedded import models
+from rtcstt.embedded.batch import BatchListener
+from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.moonshine import Audio, Moonshine
+from rtcstt.embedded.smart_turn import SmartTurn
+from rtcstt.embedded.vad import Vad
+from rtcstt.wire import TurnEnd, TurnSettings, TurnStart
+
+RATE = 16000
+LEAD_S, TRAIL_S = 0.5, 4.0
+NORMAL = EnglishTextNormalizer()
+
+
+@dataclass(frozen=True)
+class Recording:
+    name: str
+    samples: Audio
+    text: str
+    tags: tuple[str, ...]
+
+    @property
+    def speech_end_s(self) -> float:
+        """Where the last sound is: within 10 ms windows, 30 dB below the loudest."""
+        windows = self.samples[: len(self.samples) // 160 * 160].reshape(-1, 160)
+        level = np.sqrt((windows**2).mean(axis=1))
+        return float(np.flatnonzero(level > level.max() / 30)[-1] + 1) / 100
+
+
+@dataclass
+class Heard:
+    text: str = ""
+    starts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
+def read(path: Path) -> list[Audio]:
+    """Each channel of a recording, at 16 kHz."""
+    if path.suffix == ".raw":
+        return [np.frombuffer(path.read_bytes(), "<i2").astype(np.float32) / 32768]
+    resampler = av.AudioResampler(format="fltp", rate=RATE)
+    parts = []
+    with av.open(str(path), "r") as container:
+        for frame in container.decode(audio=0):
+            parts += [part.to_ndarray() for part in resampler.resample(frame)]
+        parts += [part.to_ndarray() for part in resampler.resample(None)]
+    return list(np.concatenate(parts, axis=1).astype(np.float32))
+
+
+def recordings(folder: Path) -> list[Recording]:
+    """Those in English whose text is known, or in which nobody speaks; each channel by itself."""
+    found = []
+    for entry in json.loads((folder / "manifest.json").read_text()):
+        if any(tag.startswith("lang:") for tag in entry["tags"]):
+            continue
+        if entry["text"] or "no_speech" in entry["tags"]:
+            texts = entry.get("text_by_channel") or [entry["text"] or ""]
+            for text, samples in zip(texts, read(folder / entry["file"]), strict=True):
+                found.append(Recording(entry["file"], samples, text, tuple(entry["tags"])))
+    return found
+
+
+def through_opus(samples: Audio) -> Audio:
+    """24 kbit/s, there and back."""
+    pcm = (np.clip(soxr.resample(samples, RATE, 48000), -1, 1) * 32767).astype(np.int16)
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = 48000, "mono", "s16", 24000
+    encoder.time_base = fractions.Fraction(1, 48000)
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.sample_rate, decoder.layout = 48000, "mono"
+    parts = []
+    for start in range(0, len(pcm) - 959, 960):
+        frame = av.AudioFrame.from_ndarray(pcm[None, start : start + 960], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, encoder.time_base
+        for packet in encoder.encode(frame):
+            parts += [out.to_ndarray().ravel() for out in decoder.decode(av.Packet(bytes(packet)))]
+    joined = np.concatenate(parts).astype(np.float32)
+    return soxr.resample(joined / (32768 if np.abs(joined).max() > 2 else 1), 48000, RATE)
+
+
+def narrow(samples: Audio) -> Audio:
+    """8 kHz mu-law, there and back."""
+    pcm = (np.clip(soxr.resample(samples, RATE, 8000), -1, 1) * 32767).astype(np.int16)
+    encoder = av.CodecContext.create("pcm_mulaw", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 8000, "mono", "s16"
+    frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
+    frame.sample_rate = 8000
+    data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    from rtcstt.wire import AudioDecoder
+
+    return soxr.resample(AudioDecoder("pcm_mulaw").decode(data), 8000, RATE)
+
+
+def noisy(samples: Audio) -> Audio:
+    """White noise 10 dB below the speech."""
+    level = float(np.sqrt((samples**2).mean())) / 10**0.5
+    return samples + np.random.default_rng(0).normal(0, level, len(samples)).astype(np.float32)
+
+
+CONDITIONS: dict[str, Callable[[Audio], Audio]] = {
+    "clean": lambda samples: samples,
+    "opus": through_opus,
+    "8khz": narrow,
+    "noise": noisy,
+}
+
+
+class Bench:
+    def __init__(self, model: str) -> None:
+        self._engine = Moonshine(models.recogniser_folder(model))
+        self._vad = Vad(models.require("silero-vad"))
+        judge = models.find("smart-turn")
+        self._judge = SmartTurn(judge) if judge else None
+
+    def live(self, samples: Audio) -> Heard:
+        heard = Heard()
+        listener = Listener(self._engine, self._vad.stream(), self._judge, TurnSettings())
+        padded = np.concatenate((np.zeros(int(LEAD_S * RATE)), samples, np.zeros(int(TRAIL_S * RATE))))
+        padded = padded.astype(np.float32)
+        begin = time.process_time()
+        for start in range(0, len(padded), RATE // 10):
+            self._take(heard, listener.hear(padded[start : start + RATE // 10]), start / RATE + 0.1 - LEAD_S)
+        heard.cpu_s = time.process_time() - begin
+        self._take(heard, listener.flush(), len(padded) / RATE)
+        return heard
+
+    def _take(self, heard: Heard, messages: list[Any], now: float) -> None:
+        for message in messages:
+            if isinstance(message, TurnStart):
+                heard.starts.append(now)
+            elif isinstance(message, TurnEnd):
+                heard.ends.append(now)
+                heard.text += message.transcript
+
+    def offline(self, samples: Audio) -> Heard:
+        listener = BatchListener(self._engine, self._vad.stream())
+        begin = time.process_time()
+        words = [*listener.hear(samples), *listener.finish()]
+        return Heard(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
+
+
+def normal(text: str) -> str:
+    """Whisper's normal form, numbers digit by digit: "one two" and "12" are the same."""
+    return re.sub(r"(?<=\d)(?=\d)", " ", NORMAL(text))
+
+
+def rate(pairs: list[tuple[str, str]]) -> float:
+    pairs = [(normal(reference), normal(text)) for reference, text in pairs]
+    return 100 * float(jiwer.wer([reference for reference, _ in pairs], [text for _, text in pairs]))
+
+
+def groups(found: list[Recording]) -> Iterator[tuple[str, list[Recording]]]:
+    speech = [recording for recording in found if recording.text and "digits" not in recording.tags]
+    wide = [recording for recording in speech if "narrowband" not in recording.tags]
+    yield "read", [recording for recording in wide if "read" in recording.tags]
+    yield "spoken freely", [recording for recording in wide if "read" not in recording.tags]
+    yield "telephone", [recording for recording in speech if "narrowband" in recording.tags]
+    yield "digits", [recording for recording in found if "digits" in recording.tags]
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def table_of_words(bench: Bench, found: list[Recording], conditions: list[str], out: io.StringIO) -> None:
+    out.write("| recordings | condition | words | live | offline | CPU s per s live | offline |\n")
+    out.write("|---|---|---|---|---|---|---|\n")
+    for group, members in groups(found):
+        for condition in conditions:
+            live, offline, cpu, cpu_offline, seconds = [], [], 0.0, 0.0, 0.0
+            for recording in members:
+                samples = CONDITIONS[condition](recording.samples)
+                heard, whole = bench.live(samples), bench.offline(samples)
+                live.append((recording.text, heard.text))
+                offline.append((recording.text, whole.text))
+                cpu, cpu_offline = cpu + heard.cpu_s, cpu_offline + whole.cpu_s
+                seconds += len(samples) / RATE
+            words = sum(len(normal(text).split()) for text, _ in live)
+            out.write(f"| {group} ({len(members)}) | {condition} | {words} ")
+            out.write(f"| {rate(live):.1f} % | {rate(offline):.1f} % ")
+            out.write(f"| {cpu / seconds:.3f} | {cpu_offline / seconds:.3f} |\n")
+
+
+def table_of_turns(bench: Bench, found: list[Recording], out: io.StringIO) -> None:
+    starts, ends, split = [], [], 0
+    short = [recording for recording in found if recording.text and "short" in recording.tags]
+    for recording in short:
+        heard = bench.live(recording.samples)
+        level = np.abs(recording.samples)
+        onset = float(np.flatnonzero(level > level.max() / 10)[0]) / RATE
+        starts += [heard.starts[0] - onset] if heard.starts else []
+        ends += [heard.ends[-1] - recording.speech_end_s] if heard.ends else []
+        split += len(heard.ends) > 1
+    out.write(f"\n| turns of {len(short)} short recordings | |\n|---|---|\n")
+    for what, delays in (("speech to `turn.start`", starts), ("end of speech to `turn.end`", ends)):
+        out.write(
+            f"| {what}, median / p90 | {statistics.median(delays):.2f} / {quantile(delays, 0.9):.2f} s |\n"
+        )
+    out.write(f"| cut in two | {split} |\n")
+    for recording in found:
+        if "no_speech" in recording.tags:
+            heard = bench.live(recording.samples)
+            seconds = len(recording.samples) / RATE
+            out.write(f"| false turns in {recording.name} ({seconds:.0f} s) | {len(heard.starts)} |\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="tiny-en")
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    args = parser.parse_args()
+    bench, found, out = Bench(args.model), recordings(args.data), io.StringIO()
+    table_of_words(bench, found, args.conditions, out)
+    table_of_turns(bench, found, out)
+    print(out.getvalue(), end="")
+
+
+if __name__ == "__main__":
+    main()
