@@ -2,9 +2,10 @@
 
 The text is verbatim: what turns (or final transcripts) say, joined as it came. Captions are cues of at
 most two lines of 42 characters and, as spoken, seven seconds; a turn too long for one cue is split
-between words, after a sentence where one ends, and its time is shared out by characters. A cue stays
-until it can be read, unless the same speaker's next one begins. A turn that is still open gives cues
-as well, so captions grow while somebody speaks.
+between words, after a sentence where one ends. When its words were said is known from when they
+were published, less how late this recogniser usually is; between those moments time is shared out by
+characters. A cue stays until it can be read, unless the same speaker's next one begins. A turn that
+is still open gives cues as well, so captions grow while somebody speaks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from rtcstt.feed import Event
@@ -27,9 +31,16 @@ SHORTEST_S = 0.8
 READ_PER_S = 20.0  # characters that can be read in a second
 
 
+Mark = tuple[int, float]  # so many letters (spaces do not count) of a turn's text, and a time
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One stretch of speech. ``text`` is verbatim, its outer spaces included."""
+    """One stretch of speech. ``text`` is verbatim, its outer spaces included.
+
+    ``complete``: all that had been said at a time was so much of the text (an eager end).
+    ``published``: so much of it was known then, and more may have been said.
+    """
 
     track: str
     speaker: str
@@ -38,6 +49,17 @@ class Turn:
     start: float
     end: float
     final: bool
+    complete: tuple[Mark, ...] = ()
+    published: tuple[Mark, ...] = ()
+
+    @property
+    def letters(self) -> int:
+        return _letters(self.text)
+
+    @property
+    def pace_s(self) -> float:
+        """Per letter."""
+        return (self.end - self.start) / max(1, self.letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,12 @@ def turns(events: Iterable[Event]) -> list[Turn]:
         )
         start = event.start if event.start is not None else event.time
         end = event.end if event.end is not None else event.time
+        before = found.get((event.track, event.turn))
+        complete, published = (before.complete, before.published) if before else ((), ())
+        if event.type == "turn.eager_end":
+            complete += ((_letters(text), end),)
+        elif event.type == "turn.update":
+            published += ((_letters(text), end),)
         found[event.track, event.turn] = Turn(
             track=event.track,
             speaker=speakers.get(event.track, f"Speaker {event.track}"),
@@ -75,6 +103,8 @@ def turns(events: Iterable[Event]) -> list[Turn]:
             start=start,
             end=max(start, end),
             final=is_final,
+            complete=complete,
+            published=published,
         )
     return sorted(found.values(), key=lambda turn: turn.start)
 
@@ -165,14 +195,48 @@ def _readable(track: list[Cue]) -> Iterator[Cue]:
 
 
 def _cues_of(turn: Turn) -> Iterator[Cue]:
-    words = _words(turn.text)
-    letters = sum(map(len, words))
-    pace_s = (turn.end - turn.start) / letters if letters else 0.0
-    start = turn.start
-    for group in _groups(words, LONGEST_S / pace_s if pace_s else math.inf):
-        end = start + pace_s * sum(map(len, group))
-        yield Cue(start, end, turn.speaker, tuple(_lines(group)))
-        start = end
+    when = _when_said(turn)
+    said = 0
+    for group in _groups(_words(turn.text), when):
+        first = len(group[0])  # there may be a pause before it
+        start = max(when(said), round(when(said + first) - first * turn.pace_s, 6))
+        said += sum(map(len, group))
+        yield Cue(start, max(start, when(said)), turn.speaker, tuple(_lines(group)))
+
+
+def _when_said(turn: Turn) -> Callable[[int], float]:
+    """At what time so many letters of the turn's text had been said."""
+    sure = _rising([(0, turn.start), *turn.complete, (max(1, turn.letters), turn.end)], turn.end)
+    late = 0.0  # how long after it was said the first text came; there was no pause before
+    if turn.published:
+        count, time = turn.published[0]
+        late = max(0.0, time - turn.start - count * turn.pace_s)
+    marks = dict([*((count, time - late) for count, time in turn.published), *sure])
+    rising = _rising(sorted(marks.items()), turn.end)
+    letters, times = zip(*_with_pauses(rising, turn.pace_s), strict=True)
+    return lambda count: round(float(np.interp(count, letters, times)), 6)
+
+
+def _with_pauses(marks: Sequence[Mark], pace_s: float) -> Iterator[tuple[float, float]]:
+    """More time between two marks than their letters take was a pause, and that came first."""
+    for (count, time), (next_count, next_time) in pairwise(marks):
+        yield count, time
+        yield count + 0.5, max(time, next_time - (next_count - count - 0.5) * pace_s)
+    yield marks[-1]
+
+
+def _rising(marks: Iterable[Mark], end: float) -> list[Mark]:
+    """The marks in order, without those that go back; no time is beyond the end."""
+    rising: list[Mark] = []
+    for count, time in marks:
+        time = min(time, end)
+        if not rising or (count > rising[-1][0] and time >= rising[-1][1]):
+            rising.append((count, time))
+    return rising
+
+
+def _letters(text: str) -> int:
+    return sum(map(len, text.split()))
 
 
 def _words(text: str) -> list[str]:
@@ -181,17 +245,20 @@ def _words(text: str) -> list[str]:
     return [word[begin : begin + LINE] for word in shown.split() for begin in range(0, len(word), LINE)]
 
 
-def _groups(words: Sequence[str], most_letters: float) -> Iterator[list[str]]:
-    """Words for one cue each: as many as its lines hold and its time allows, or to the end of a sentence."""
+def _groups(words: Sequence[str], when: Callable[[int], float]) -> Iterator[list[str]]:
+    """Words for one cue each: as many as its lines hold and its time allows, or to the end of a sentence.
+    ``when`` tells at what time so many letters had been said."""
     group: list[str] = []
+    said = begin = 0
     for word in words:
         letters = sum(map(len, group))
         sentence_ended = letters > LINE and group[-1].endswith((".", "?", "!", "\u2026"))
-        too_many = len(_lines([*group, word])) > LINES or letters + len(word) > most_letters
-        if group and (sentence_ended or too_many):
+        too_long = when(said + len(word)) - when(begin) > LONGEST_S
+        if group and (sentence_ended or too_long or len(_lines([*group, word])) > LINES):
             yield group
-            group = []
+            group, begin = [], said
         group.append(word)
+        said += len(word)
     if group:
         yield group
 

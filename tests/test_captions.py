@@ -141,6 +141,42 @@ def test_a_cue_stays_until_it_can_be_read_but_not_over_the_next() -> None:
     assert other.end > 2, "another speaker's captions do not end it"
 
 
+def test_words_keep_their_times_through_pauses_and_a_late_recogniser() -> None:
+    words = SENTENCE.split()  # seven seconds of speech, three times, with pauses of three and six seconds
+    spoken = [(word, begin + 0.4 * n) for begin in (1.0, 11.2, 24.4) for n, word in enumerate(words)]
+    late = 0.9
+    feed = Feed("c")
+    for count, (_, at) in enumerate(spoken, 1):
+        text, known = " ".join(word for word, _ in spoken[:count]), at + 0.4 + late
+        fields = {"transcript": text}
+        feed.publish("turn.update", time=known, track="0", turn=0, start=1.0, end=known, fields=fields)
+    whole = " ".join(word for word, _ in spoken)
+    end(feed, 0, whole, 1.0, spoken[-1][1] + 0.4)
+    said = 0
+    for cue in captions.cues(captions.turns(feed.history)):
+        begin = spoken[said][1]
+        assert abs(cue.start - begin) <= 0.3
+        said += len(" ".join(cue.lines).split())
+    assert said == len(spoken)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["turn.update", "turn.eager_end", "turn.end"]),
+            st.text(max_size=60),
+            st.floats(0, 9),
+        ),
+        max_size=12,
+    )
+)
+def test_captions_never_go_back_in_time_whatever_the_events(said: list[tuple[str, str, float]]) -> None:
+    feed = Feed("c")
+    for type_, text, at in said:
+        feed.publish(type_, time=at, track="0", turn=0, start=1.0, end=at, fields={"transcript": text})
+    check_layout([(cue.start, cue.end) for cue in captions.cues(captions.turns(feed.history))])
+
+
 @given(st.lists(st.text(max_size=200), max_size=5))
 def test_whatever_is_said_makes_captions_that_can_be_read(texts: list[str]) -> None:
     events = call(*texts)
