@@ -27,6 +27,9 @@ can go:
    256 KiB for each, which costs ten times what receiving it does. Goes when asyncio reserves less.
 8. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
    the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
+9. **Checks of consent are sent twice** (`_ask_twice`). Why: aioice waits 0.5 s for the answer to each,
+   and ends the connection after six without: 30 s into any call with a round trip of more, whatever
+   packets come. Goes when aioice has consent expire by time alone (RFC 7675 section 5.1).
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
     "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
-    "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "send_stun"),
+    "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "request", "send_stun"),
     "asyncio.selector_events._SelectorDatagramTransport": ("max_size",),
 }
 
@@ -241,6 +244,7 @@ class TransportTap:
             if "datagram_received" not in vars(protocol):
                 protocol.datagram_received = self._demultiplexer(connection, protocol)
                 _read_datagrams_only(protocol.transport)
+                _ask_twice(protocol)
 
     def _demultiplexer(self, connection: Any, protocol: Any) -> Callable[[bytes, Any], None]:
         stun = protocol.datagram_received
@@ -428,6 +432,17 @@ def fall_silent(dtls: RTCDtlsTransport) -> None:
 def _read_datagrams_only(transport: Any) -> None:
     if hasattr(transport, "max_size"):  # not that of a TURN relay, nor of another event loop
         transport.max_size = MAX_DATAGRAM
+
+
+def _ask_twice(protocol: Any) -> None:
+    """The second time is when the first has had no answer; one to either will do, for 1.5 s in all."""
+    request = protocol.request
+
+    async def request_patiently(*args: Any, retransmissions: int | None = None, **kwargs: Any) -> Any:
+        again = 1 if retransmissions == 0 else retransmissions  # only those of consent are sent just once
+        return await request(*args, retransmissions=again, **kwargs)
+
+    protocol.request = request_patiently
 
 
 def _stop_decoder_thread(receiver: Any) -> None:

@@ -410,6 +410,25 @@ async def test_a_muted_caller_is_not_lost_and_one_who_sends_nothing_at_all_is(
         assert not wire.peer.hung_up
 
 
+async def test_a_slow_network_is_no_reason_to_hang_up(
+    tone: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers to ICE's checks of consent that take longer than its first patience, 0.5 s in real calls."""
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.05)
+    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.1)
+    async with Wire(caller(tone)) as wire:
+        loop = asyncio.get_running_loop()
+        for protocol in wire.caller._pc.getSenders()[0].transport.transport._connection._protocols:
+
+            def slowly(data: bytes, address: Any, take: Any = protocol.datagram_received) -> None:
+                loop.call_later(0.15 if data[:2] == b"\x00\x01" else 0.0, take, data, address)
+
+            protocol.datagram_received = slowly
+        await asyncio.sleep(2.0)
+        assert wire.peer.state == "connected"
+        await wire.still_hears()
+
+
 async def test_nobody_comes() -> None:
     call = FakeCall()
     lonely = Peer(call, settings=PeerSettings(hosts=LOOPBACK, connect_timeout_s=0.1))  # type: ignore[arg-type]
