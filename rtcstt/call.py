@@ -151,6 +151,11 @@ class Line:
         """The end of what was sent, on the call's audio clock."""
         return self._offset_s() + self._receiver.ledger.sent / SAMPLE_RATE if self._stream else 0.0
 
+    @property
+    def queued_s(self) -> float:
+        """Audio that came and waits for its time to be sent: much, where it comes faster than real time."""
+        return self._receiver.ledger.queued / SAMPLE_RATE
+
     def ledger(self) -> dict[str, Any]:
         return self._receiver.ledger.as_dict()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from rtcstt.call import Call
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
+from rtcstt.server import gateways
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.http import Handler, refusals
@@ -38,6 +40,7 @@ _TYPES = {
     "transcript.txt": "text/plain",
     "transcript.json": "application/json",
 }
+_ABOUT_PCM = ("mode", "label", "language")
 _EXPOSED = "ETag, Link, Location, Retry-After"
 
 
@@ -69,6 +72,8 @@ class Web:
             ("GET", "/", self._static("index.html")),
             ("POST", "/offer", self.offer),
             ("POST", "/whip", self.whip),
+            ("GET", "/pcm", self.pcm),
+            ("GET", "/media-stream", self.media_stream),
             ("GET", "/calls", self.list_calls),
             ("GET", "/calls/{id}", self.show_call),
             ("DELETE", "/calls/{id}", self.delete_call),
@@ -156,6 +161,33 @@ class Web:
         headers = {"Accept-Post": "application/sdp"} if request.path == "/whip" else {}
         return web.Response(status=204, headers=headers)
 
+    async def pcm(self, request: web.Request) -> web.StreamResponse:
+        """`GET /pcm`, a WebSocket: binary PCM in, events out."""
+        gateways.check_websocket(request)
+        grant = self._may_stream(request)
+        form = gateways.Form.parse(request.query)
+        about = _about({name: value for name, value in request.query.items() if name in _ABOUT_PCM}, grant)
+        with self._followed():
+            return await gateways.serve_pcm(request, self.calls.begin(**about), form)
+
+    async def media_stream(self, request: web.Request) -> web.StreamResponse:
+        """`GET /media-stream`, a WebSocket. Its token may come in the start message, since those who send
+        media streams often can put it nowhere else."""
+        gateways.check_websocket(request)
+        self._check_origin(request)
+        self._knock(request)
+
+        def begin(start: Mapping[str, Any]) -> Call:
+            parameters = start.get("customParameters")
+            token = parameters.get("access_token") if isinstance(parameters, dict) else None
+            query = {"access_token": token} if isinstance(token, str) else request.query
+            grant = self._publisher(request, query)
+            about = gateways.about_media_stream(start)
+            return self.calls.begin(label=grant.label or about["label"], metadata=about["metadata"])
+
+        with self._followed():
+            return await gateways.serve_media_stream(request, begin)
+
     # -- calls -------------------------------------------------------------------------------------
 
     async def list_calls(self, request: web.Request) -> web.StreamResponse:
@@ -185,13 +217,8 @@ class Web:
         response.content_type = "text/event-stream"
         self._allow(request, response)
         await response.prepare(request)
-        task = asyncio.current_task()
-        assert task is not None
-        self._following.add(task)
-        try:
+        with self._followed():
             await _stream(call, int(last), response)
-        finally:
-            self._following.discard(task)
         return response
 
     async def text(self, request: web.Request) -> web.StreamResponse:
@@ -227,12 +254,37 @@ class Web:
 
     def _may_publish(self, request: web.Request) -> Grant:
         self._check_origin(request)
-        grant = self._door.admit(request.headers, {})
+        grant = self._publisher(request, {})
+        if request.method == "POST":
+            self._knock(request)
+        return grant
+
+    def _may_stream(self, request: web.Request) -> Grant:
+        """Browsers send no headers of one's own with a WebSocket, so the token may be in the query."""
+        self._check_origin(request)
+        grant = self._publisher(request, request.query)
+        self._knock(request)
+        return grant
+
+    def _publisher(self, request: web.Request, query: Mapping[str, str]) -> Grant:
+        grant = self._door.admit(request.headers, query)
         if not grant.may_publish:
             raise CallerError(403, "forbidden", "Forbidden", "This token is not for placing calls.")
-        if request.method == "POST":
-            self._knocks.check(request.remote or "", asyncio.get_running_loop().time())
         return grant
+
+    def _knock(self, request: web.Request) -> None:
+        self._knocks.check(request.remote or "", asyncio.get_running_loop().time())
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[None]:
+        """While the request lasts, the end of the server waits a little for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._following.add(task)
+        try:
+            yield
+        finally:
+            self._following.discard(task)
 
     def _may_listen(self, request: web.Request) -> Grant:
         grant = self._door.admit(request.headers, request.query)

@@ -33,6 +33,7 @@ class Entry:
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
+    is_gateways: bool = False  # it has no peer, and never will
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     ended: float | None = None
@@ -103,31 +104,41 @@ class Calls:
 
         ``options`` are those of `CallSettings` that the caller chose.
         """
-        self._forget()
         self._check_room()
         Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
-        id = secrets.token_urlsafe(12)
-        settings = replace(self.settings, **(options or {}))
-        call = Call(id, stt=self.stt, label=label, metadata=metadata, settings=settings)
-        entry = Entry(call, asyncio.get_running_loop().time())
-        self._entries[id] = entry  # counts from now on, so that offers at once cannot be too many
+        entry = self._enter(label, metadata, options or {})
         try:
             answer = await self._connect(entry, sdp)
         except BaseException:
-            del self._entries[id]
-            await call.close("refused")
+            del self._entries[entry.call.id]
+            await entry.call.close("refused")
             raise
-        if self._recordings is not None:
-            entry.recording = asyncio.create_task(self._recordings.begin(call).run())
-        self.placed += 1
-        entry.life = asyncio.create_task(self._live(entry))
-        return call, answer
+        self._start(entry)
+        return entry.call, answer
+
+    def begin(
+        self,
+        *,
+        label: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """A new call without a peer. Who began it adds its tracks, gives it audio, and hangs it up."""
+        self._check_room()
+        entry = self._enter(label, metadata, {**(options or {}), "outlives_peers": False})
+        entry.is_gateways = True
+        self._start(entry)
+        return entry.call
 
     async def resume(self, id: str, sdp: str) -> tuple[Call, str]:
         """Another connection for a call whose caller lost his; 409 while the old one still speaks."""
         entry = self._entry(id)
         if entry.call.state != "open":
             raise CallerError(409, "call_ended", "The call has ended", "Place a new call.")
+        if entry.is_gateways:
+            raise CallerError(
+                409, "no_webrtc", "Not a WebRTC call", "This call's audio comes from a gateway."
+            )
         speaks = entry.peer is not None and entry.call.silent_s() < QUIET_S
         if speaks or entry.connecting:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
@@ -155,7 +166,26 @@ class Calls:
             raise no_such_call()
         return entry
 
+    def _enter(
+        self, label: str | None, metadata: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Entry:
+        """A call that counts from now on, so that offers at once cannot be too many."""
+        settings = replace(self.settings, **options)
+        call = Call(
+            secrets.token_urlsafe(12), stt=self.stt, label=label, metadata=metadata, settings=settings
+        )
+        entry = Entry(call, asyncio.get_running_loop().time())
+        self._entries[call.id] = entry
+        return entry
+
+    def _start(self, entry: Entry) -> None:
+        if self._recordings is not None:
+            entry.recording = asyncio.create_task(self._recordings.begin(entry.call).run())
+        self.placed += 1
+        entry.life = asyncio.create_task(self._live(entry))
+
     def _check_room(self) -> None:
+        self._forget()
         if self._stopping:
             self.refused += 1
             raise CallerError(503, "stopping", "The server stops", "Try another one.", retry_after_s=30)

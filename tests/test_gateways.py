@@ -1,0 +1,282 @@
+"""The doors for gateways: PCM over WebSockets, with real sockets; no word is lost, bad input is contained."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+from aiohttp import WSServerHandshakeError
+from test_recordings import wav_in
+from test_server import Client, events_of, refusal, serving
+
+from rtcstt.call import Call
+from rtcstt.pcm import Samples
+from rtcstt.recordings import Recordings
+from rtcstt.server import gateways
+from rtcstt.server.access import Door
+from rtcstt.server.calls import Calls
+from rtcstt.testing import silence, speech
+
+WORDS = "it was the best of times"
+AUDIO = np.concatenate([speech(WORDS), silence(0.8)])
+PCM = "/pcm?encoding=pcm_s16le&sample_rate=16000"
+
+
+async def play(socket: aiohttp.ClientWebSocketResponse, samples: Samples, *, rate: int = 16000) -> None:
+    """Binary messages of 20 ms, in real time."""
+    loop = asyncio.get_running_loop()
+    begin, size = loop.time(), len(samples) // (len(samples) * 50 // rate)
+    for number, start in enumerate(range(0, len(samples), size)):
+        await asyncio.sleep(begin + number * size / rate - loop.time())
+        await socket.send_bytes(samples[start : start + size].tobytes())
+
+
+async def told(socket: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
+    """The events to their end, which is that of the socket."""
+    async with asyncio.timeout(20):
+        return [json.loads(message.data) async for message in socket]
+
+
+def text(events: list[dict[str, Any]], track: str = "0") -> str:
+    ended = [event for event in events if event["type"] == "turn.end" and event["track"] == track]
+    return "".join(event["transcript"] for event in ended)
+
+
+async def ended(calls: Calls) -> Call:
+    (call,) = calls.all()
+    await asyncio.wait_for(calls._entries[call.id].life, 20)  # type: ignore[arg-type]
+    return call
+
+
+async def test_pcm_goes_in_and_events_come_out() -> None:
+    async with serving() as (client, calls):
+        async with client.ws_connect(PCM + "&label=desk") as socket:
+            await socket.send_str('{"uuid": "a-b-c"}')  # as FreeSWITCH does
+            await play(socket, AUDIO)
+            await socket.send_str('{"type": "close"}')
+            events = await told(socket)
+        assert [event["seq"] for event in events] == list(range(len(events)))
+        assert events[0]["label"] == "desk" and events[-1]["type"] == "session.end"
+        assert text(events) == WORDS
+        ledger = events[-1]["ledger"]["0"]
+        assert ledger["received"] == len(AUDIO) / 16
+        call = await ended(calls)
+        assert call.metadata == {"uuid": "a-b-c"}
+        listed = (await (await client.get("/calls")).json())["calls"]
+        assert [one["call"] for one in listed] == [events[0]["call"]]
+
+
+async def test_two_channels_are_two_speakers() -> None:
+    other = speech("a tale of two cities once more")
+    length = max(len(AUDIO), len(other))
+    both = np.stack([np.pad(one, (0, length - len(one))) for one in (AUDIO, other)], axis=1)
+    async with serving() as (client, _), client.ws_connect(PCM + "&channels=2") as socket:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        for start in range(0, length, 320):
+            await asyncio.sleep(begin + start / 16000 - loop.time())
+            await socket.send_bytes(both[start : start + 320].tobytes())
+        await socket.send_str('{"type": "close"}')
+        events = await told(socket)
+    assert text(events, "0") == WORDS and text(events, "1") == "a tale of two cities once more"
+
+
+async def test_who_sends_at_once_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "AHEAD_S", 0.4)
+    monkeypatch.setattr(gateways, "LONGEST_S", 0.2)
+    monkeypatch.setattr(gateways, "WAIT_S", 0.05)
+    async with serving() as (client, calls), client.ws_connect(PCM) as socket:
+        await socket.send_bytes(AUDIO.tobytes())
+        await asyncio.sleep(0.3)
+        (call,) = calls.all()
+        assert call.lines["0"].queued_s < 0.7, "the rest waits in the socket"
+        await socket.send_str('{"type": "close"}')
+        events = await told(socket)
+    assert text(events) == WORDS
+    assert set(events[-1]["ledger"]["0"]["discarded_by_reason"]) <= {"lag"}
+
+
+async def test_a_lost_socket_ends_the_call_and_keeps_its_words() -> None:
+    async with serving(grace_s=30.0) as (client, calls):
+        async with client.ws_connect(PCM) as socket:
+            await play(socket, AUDIO)
+        call = await ended(calls)
+        assert "".join(e.transcript or "" for e in call.feed.history if e.type == "turn.end") == WORDS
+        assert call.feed.history[-1].fields["reason"] == "hung up"
+
+
+async def test_hanging_up_elsewhere_ends_the_socket_after_the_last_event() -> None:
+    async with serving() as (client, calls), client.ws_connect(PCM) as socket:
+        await play(socket, AUDIO)
+        (call,) = calls.all()
+        assert (await client.delete(f"/calls/{call.id}")).status == 200
+        events = await told(socket)
+        assert events[-1]["type"] == "session.end" and text(events) == WORDS
+
+
+async def test_what_makes_no_sense_is_contained() -> None:
+    dice = random.Random(1)
+    async with serving() as (client, calls):
+        async with client.ws_connect(PCM) as socket:
+            for number in range(50):
+                await socket.send_bytes(dice.randbytes(number))  # odd lengths, too
+                await socket.send_str(dice.choice(['{"type": 1}', "nonsense", "[", "[]", "[" * 20000]))
+            await socket.send_bytes(AUDIO[:1600].tobytes())
+            await socket.send_str('{"type": "close"}')
+            events = await told(socket)
+        assert events[-1]["type"] == "session.end"
+        async with client.ws_connect(PCM) as socket:
+            await socket.send_bytes(bytes(gateways.MAX_MESSAGE + 1))
+            async for _ in socket:
+                pass
+            assert socket.close_code == 1009
+        assert calls.find(events[0]["call"]).state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("encoding=opus", 400), ("sample_rate=1", 400), ("sample_rate=x", 400), ("channels=3", 400)],
+)
+async def test_a_form_that_is_not_taken_is_refused(query: str, status: int) -> None:
+    async with serving() as (client, calls):
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect(f"/pcm?{query}")
+        assert refused.value.status == status and calls.all() == []
+
+
+async def test_limits_and_tokens_hold_for_sockets_too() -> None:
+    async with serving(door=Door(("secret",)), max_calls=1) as (client, calls):
+        await refusal(await client.get("/pcm"), 426, "websocket_needed")
+        for url, status in (("/pcm", 401), ("/pcm?access_token=wrong", 401)):
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await client.ws_connect(url)
+            assert refused.value.status == status
+        async with client.ws_connect("/pcm?access_token=secret"):
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await client.ws_connect("/pcm?access_token=secret")
+            assert refused.value.status == 503
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect("/pcm?access_token=secret", origin="https://elsewhere.example")
+        assert refused.value.status == 403
+        assert len(calls.all()) == 1
+
+
+# -- media streams -----------------------------------------------------------------------------------
+
+
+def start(encoding: str = "audio/x-mulaw", rate: int = 8000, **parameters: str) -> dict[str, Any]:
+    return {
+        "event": "start",
+        "sequenceNumber": "1",
+        "streamSid": "MZ1",
+        "start": {
+            "streamSid": "MZ1",
+            "callSid": "CA1",
+            "tracks": ["inbound", "outbound"],
+            "mediaFormat": {"encoding": encoding, "sampleRate": rate, "channels": 1},
+            "customParameters": parameters,
+        },
+    }
+
+
+def media(data: bytes, track: str = "inbound") -> dict[str, Any]:
+    return {"event": "media", "media": {"track": track, "payload": base64.b64encode(data).decode()}}
+
+
+async def stream(socket: aiohttp.ClientWebSocketResponse, frames: dict[str, list[bytes]]) -> None:
+    """Each track's frames of 20 ms in real time, then `stop`."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for number in range(max(map(len, frames.values()))):
+        await asyncio.sleep(begin + 0.02 * number - loop.time())
+        for track, its in frames.items():
+            if number < len(its):
+                await socket.send_json(media(its[number], track))
+    await socket.send_json({"event": "stop"})
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+async def of_call(client: Client, call: Call) -> list[dict[str, Any]]:
+    return [event for _, event in await events_of(client, call.id)]
+
+
+async def test_a_media_stream_with_both_sides_of_a_call() -> None:
+    async with serving() as (client, calls):
+        async with client.ws_connect("/media-stream") as socket:
+            await socket.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+            await socket.send_json(start("audio/x-l16", 16000, label="desk"))
+            other = np.concatenate([speech("how may I help"), silence(0.8)])
+            await stream(
+                socket, {"inbound": cut(AUDIO.tobytes(), 640), "outbound": cut(other.tobytes(), 640)}
+            )
+            assert await told(socket) == [], "the other end knows none of our events"
+        call = await ended(calls)
+        events = await of_call(client, call)
+        assert text(events, "inbound") == WORDS and text(events, "outbound") == "how may I help"
+        assert call.label == "desk" and call.metadata["callSid"] == "CA1"
+
+
+async def test_mu_law_arrives_as_it_was_sent(tmp_path: Path) -> None:
+    samples = (np.sin(np.arange(16000) * 2 * np.pi * 440 / 8000) * 8000).astype(np.int16)
+    codes = np.array([int(np.argmin(np.abs(gateways.g711.MULAW - s.astype(int)))) for s in samples], np.uint8)
+    recordings = Recordings(tmp_path)
+    async with serving(recordings=recordings) as (client, calls):
+        async with client.ws_connect("/media-stream") as socket:
+            await socket.send_json(start())
+            await stream(socket, {"inbound": cut(codes.tobytes(), 160)})
+            await told(socket)
+        call = await ended(calls)
+    recordings.close()
+    assert call.label == "CA1" and call.ledgers()["inbound"]["received"] == 2000.0
+    heard, _ = soundfile.read(wav_in(tmp_path), dtype="int16")
+    middle = heard[4000:20000].astype(float)
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert abs(int(np.argmax(spectrum)) * 16000 / len(middle) - 440) < 2
+    assert abs(np.sqrt(np.mean(middle**2)) - 8000 / np.sqrt(2)) < 200
+
+
+async def test_a_media_streams_token_may_come_with_its_start() -> None:
+    async with serving(door=Door(("secret",))) as (client, calls):
+        for parameters in ({}, {"access_token": "wrong"}):
+            async with client.ws_connect("/media-stream") as socket:
+                await socket.send_json(start(**parameters))
+                assert await told(socket) == [] and socket.close_code == 1008
+        assert calls.all() == []
+        async with client.ws_connect("/media-stream") as socket:
+            await socket.send_json(start(access_token="secret"))
+            await stream(socket, {"inbound": [bytes(160)]})
+            await told(socket)
+        assert "secret" not in json.dumps((await ended(calls)).snapshot())
+
+
+async def test_a_media_stream_of_nonsense_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "START_S", 0.3)
+    nonsense = ["", "[", "[]", '{"event": 1}', '{"event": "start"}', '{"event": "start", "start": []}']
+    async with serving() as (client, calls):
+        async with client.ws_connect("/media-stream") as socket:
+            for one in nonsense:
+                await socket.send_str(one)
+            assert await told(socket) == [] and socket.close_code == 1008
+        assert calls.all() == []
+        async with client.ws_connect("/media-stream") as socket:
+            await socket.send_json(start())
+            for payload in ("?", "YQ", "YQ===", 7, None, [], "é"):
+                await socket.send_json({"event": "media", "media": {"payload": payload}})
+            await socket.send_json({"event": "media", "media": []})
+            await socket.send_json(media(bytes(160)))
+            for _ in range(gateways.MAX_BAD + 1):
+                await socket.send_bytes(b"audio that is not expected here")
+            assert await told(socket) == [] and socket.close_code == 1008
+        call = await ended(calls)
+        assert call.ledgers()["inbound"]["received"] == 20.0
