@@ -24,6 +24,7 @@ from rtcstt.embedded.command import is_loopback
 from rtcstt.errors import ConfigError
 from rtcstt.peer import IceServer, PeerSettings
 from rtcstt.recordings import Recordings
+from rtcstt.server import audiosocket
 from rtcstt.server.access import Door, Knocks, read_lines
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
@@ -56,6 +57,11 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
         )
+    sockets = (
+        audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
+        if settings.audiosocket is not None
+        else None
+    )
     recordings = Recordings(settings.record) if settings.record is not None else None
     embedded = Embedded(settings.model, max_streams=settings.max_streams)
     stt = _stt(settings, embedded, environment)
@@ -75,7 +81,10 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             ice_links=lambda: [_ice_link(server) for server in ice_servers()],
             embedded=embedded if wants_embedded else None,
         )
-        yield face.application(stt_keys=_stt_keys(settings, door))
+        app = face.application(stt_keys=_stt_keys(settings, door))
+        if sockets is not None:
+            app.cleanup_ctx.append(audiosocket.during(calls, sockets))
+        yield app
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await embedded.close()

@@ -55,6 +55,10 @@ class Settings:
     patience_s: float = _option(3.0, "how long the STT may be away before the fallback takes over")
     offers_per_minute: int = _option(120, "offers that one address may make in a minute")
     record: Path | None = _option(None, "folder that gets each call's audio, transcript and ledger")
+    audiosocket: str | None = _option(None, "HOST:PORT for Asterisk's AudioSocket")
+    audiosocket_from: tuple[str, ...] = _option(
+        (), "address or network whose AudioSockets are taken; may be repeated"
+    )
     token_file: Path | None = _option(None, "bearer tokens, one a line; who calls must show one")
     jwt_secret_file: Path | None = _option(None, "secret of signed tokens (HS256) that are taken as well")
     stt_key_file: Path | None = _option(None, "key of the STT, in place of RTCSTT_STT_KEY")

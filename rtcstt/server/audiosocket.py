@@ -1,0 +1,159 @@
+"""Asterisk's AudioSocket: one TCP connection for each call, with its audio in frames.
+
+A frame is one byte for its kind, two for the length of what follows (big-endian), and that. The first one
+says the call's UUID, which becomes its label. The protocol knows no password: who may connect is told
+by address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from rtcstt.call import Call
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.server.calls import Calls
+from rtcstt.server.gateways import MAX_BAD, START_S, Form, Intake
+
+log = logging.getLogger(__name__)
+
+TERMINATE, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
+# Signed linear at these rates; 0x10 is what Asterisk sends, the others came with version 22.
+_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
+RATES = dict(zip(range(0x10, 0x19), _HZ, strict=True))
+TRACK = "0"
+MAX_CONNECTIONS = 1000
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and from where connections are taken; ``sources`` empty: from anywhere."""
+
+    host: str
+    port: int
+    sources: tuple[Network, ...] = ()
+
+    @classmethod
+    def parse(cls, listen: str, sources: Sequence[str]) -> Address:
+        """Raises `ConfigError` when it is none, or when strangers could come in."""
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ConfigError(f"--audiosocket is HOST:PORT, not {listen}")
+        try:
+            networks = tuple(ipaddress.ip_network(source, strict=False) for source in sources)
+            is_loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError as error:
+            raise ConfigError(f"--audiosocket: {error}") from error
+        if not networks and not is_loopback:
+            raise ConfigError(
+                f"--audiosocket {listen} needs --audiosocket-from: AudioSocket has no passwords, so anybody "
+                "could come in"
+            )
+        return cls(host.strip("[]"), int(port), networks)
+
+    def takes(self, source: str) -> bool:
+        address = ipaddress.ip_address(source.split("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return not self.sources or any(address in network for network in self.sources)
+
+
+def during(
+    calls: Calls, address: Address, ready: Callable[[int], None] = lambda port: None
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """For `web.Application.cleanup_ctx`: listens for as long as the application runs. ``ready`` is told the
+    port."""
+
+    async def listen(_: web.Application) -> AsyncIterator[None]:
+        connections: set[asyncio.Task[None]] = set()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            connections.add(task)
+            try:
+                if len(connections) <= MAX_CONNECTIONS and address.takes(
+                    writer.get_extra_info("peername")[0]
+                ):
+                    await _serve(calls, reader, writer)
+            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+                pass  # he has left
+            finally:
+                connections.discard(task)
+                writer.close()
+
+        try:
+            server = await asyncio.start_server(connected, address.host, address.port)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {address.host} port {address.port}: {error.strerror or error}"
+            ) from error
+        port = server.sockets[0].getsockname()[1]
+        log.info("listening for AudioSocket on %s port %d", address.host, port)
+        ready(port)
+        yield
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    return listen
+
+
+async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async with asyncio.timeout(START_S):
+        kind, id = await _frame(reader)
+    if kind != UUID or len(id) != 16:
+        log.info("a connection that is no AudioSocket was closed")
+        return
+    name = str(uuid.UUID(bytes=id))
+    try:
+        call = calls.begin(label=name, metadata={"uuid": name})
+    except CallerError as error:
+        log.warning("an AudioSocket was refused: %s", error.message)
+        writer.write(bytes((TERMINATE, 0, 0)))
+        return
+    watching = asyncio.create_task(_hang_up_with(call, writer))
+    try:
+        await _hear(call, reader)
+    finally:
+        call.hang_up("hung up")
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _hear(call: Call, reader: asyncio.StreamReader) -> None:
+    """Until the other end hangs up, leaves, or sends too much that makes no sense."""
+    intake: tuple[int, Intake] | None = None
+    bad = 0
+    while bad <= MAX_BAD:
+        kind, data = await _frame(reader)
+        if kind in (TERMINATE, ERROR):
+            return
+        if kind not in RATES:
+            bad += kind not in (UUID, DTMF)
+            continue
+        if intake is None or intake[0] != kind:
+            intake = kind, Intake(call, [TRACK], Form("pcm_s16le", RATES[kind]))
+        await intake[1].push(data)
+
+
+async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = await reader.readexactly(3)
+    return head[0], await reader.readexactly(int.from_bytes(head[1:], "big"))
+
+
+async def _hang_up_with(call: Call, writer: asyncio.StreamWriter) -> None:
+    await call.wait_closed()
+    with contextlib.suppress(ConnectionError):
+        writer.write(bytes((TERMINATE, 0, 0)))
+    writer.close()
