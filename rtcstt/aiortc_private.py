@@ -25,7 +25,11 @@ can go:
    `RTCCertificate._create_ssl_context` lists them.
 7. **Sockets read no more than a datagram may hold** (`_read_datagrams_only`). Why: asyncio reserves
    256 KiB for each, which costs ten times what receiving it does. Goes when asyncio reserves less.
-8. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
+8. **One certificate and TLS context for all our connections** (`share_certificate`), a new one each day.
+   Why: aiortc makes one each, which costs 30 kB and the better part of a millisecond. Callers that
+   compare fingerprints can tell that they talk to the same server. Goes when `RTCConfiguration`
+   takes certificates, as the browsers' does.
+9. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
    the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
 9. **Checks of consent are sent twice** (`_ask_twice`). Why: aioice waits 0.5 s for the answer to each,
    and ends the connection after six without: 30 s into any call with a round trip of more, whatever
@@ -35,15 +39,18 @@ can go:
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pylibsrtp
-from aiortc import RTCRtpReceiver, RTCRtpTransceiver
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpTransceiver
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpByePacket
+from OpenSSL import SSL
 
 from rtcstt.errors import RemoteProtocolError
 from rtcstt.rtp import Codec, Packet
@@ -70,6 +77,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
         "_RTCDtlsTransport__local_certificate",
     ),
     "aiortc.rtcdtlstransport.RtpRouter": ("ssrc_table",),
+    "aiortc.RTCPeerConnection": ("_RTCPeerConnection__certificates",),
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
     "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
@@ -449,10 +457,36 @@ def _stop_decoder_thread(receiver: Any) -> None:
     receiver._RTCRtpReceiver__stop_decoder()
 
 
+def share_certificate(pc: RTCPeerConnection) -> None:
+    """To be called before anything else is done with the connection."""
+    connection: Any = pc
+    connection._RTCPeerConnection__certificates = [_certificate(int(time.time() // 86400))]
+
+
+@functools.lru_cache(maxsize=1)
+def _certificate(day: int) -> _SharedCertificate:
+    return _SharedCertificate.generateCertificate()
+
+
+class _SharedCertificate(RTCCertificate):
+    """Its TLS context serves every connection that has it."""
+
+    _context: SSL.Context | None = None
+
+    def _create_ssl_context(self, srtp_profiles: Any) -> SSL.Context:
+        if self._context is None:
+            context = super()._create_ssl_context(srtp_profiles)
+            context.set_cipher_list(_CIPHERS)
+            context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # no call resumes the session of another
+            context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+            self._context = context
+        return self._context
+
+
 def _add_rsa_ciphers(dtls: Any) -> None:
     certificate = dtls._RTCDtlsTransport__local_certificate
-    if "_create_ssl_context" in vars(certificate):
-        return  # shared by the connection's transports
+    if isinstance(certificate, _SharedCertificate) or "_create_ssl_context" in vars(certificate):
+        return  # done for the connection's other transports
     create = certificate._create_ssl_context
 
     def create_ssl_context(*args: Any, **kwargs: Any) -> Any:

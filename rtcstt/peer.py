@@ -36,6 +36,7 @@ from rtcstt.aiortc_private import (
     TransportTap,
     negotiated,
     shape_gathering,
+    share_certificate,
 )
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.pcm import Samples
@@ -465,7 +466,9 @@ async def read_track(track: Any) -> AsyncIterator[tuple[Samples, int]]:
 def new_connection(servers: Sequence[IceServer]) -> RTCPeerConnection:
     """Always with explicit servers: aiortc's default asks a public STUN server."""
     ice = [RTCIceServer(s.url, username=s.username, credential=s.credential) for s in servers]
-    return RTCPeerConnection(RTCConfiguration(iceServers=ice))
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
+    share_certificate(pc)
+    return pc
 
 
 def transports_of(pc: RTCPeerConnection) -> list[Any]:
