@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": ("rtcstt.server.command", "the server: web page, HTTP and WHIP doors, captions"),
     "stt": ("rtcstt.embedded.command", "the embedded speech-to-text server alone"),
     "call": ("rtcstt.cli", "a WebRTC caller for tests: play a file to a server, print the events"),
+    "rtp": ("rtcstt.plain_rtp", "plain RTP from a gateway, on a UDP port, to events"),
     "transcribe": ("rtcstt.transcribe", "recordings to transcripts"),
     "models": ("rtcstt.embedded.models", "list the recogniser's models; fetch the missing ones"),
     "doctor": ("rtcstt.doctor", "say what is wrong: UDP, STUN and TURN, the STT, the recogniser"),
