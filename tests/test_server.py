@@ -497,6 +497,9 @@ async def test_calls_are_recorded_where_asked_for(tmp_path: Path) -> None:
             await asyncio.sleep(0.5)
             await caller.hang_up()
             await asyncio.wait_for(calls._entries[str(caller.call)].life, 10)  # type: ignore[arg-type]
+        recordings.dropped = 160
+        text = await (await client.get("/metrics")).text()
+        assert "rtcstt_recording_failures_total 0.0" in text and "rtcstt_not_recorded_ms_total 10.0" in text
     recordings.close()
     (audio,) = await asyncio.to_thread(list, (tmp_path / "calls").rglob("*.wav"))
     ledger = json.loads((audio.parent / "ledger.json").read_text())["ledger"]["0"]

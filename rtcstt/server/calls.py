@@ -67,7 +67,7 @@ class Calls:
         self.settings = replace(settings, outlives_peers=limits.resume_grace_s > 0)
         self._peers = peers
         self._limits = limits
-        self._recordings = recordings
+        self.recordings = recordings
         self._entries: dict[str, Entry] = {}
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
@@ -179,8 +179,8 @@ class Calls:
         return entry
 
     def _start(self, entry: Entry) -> None:
-        if self._recordings is not None:
-            entry.recording = asyncio.create_task(self._recordings.begin(entry.call).run())
+        if self.recordings is not None:
+            entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
         self.placed += 1
         entry.life = asyncio.create_task(self._live(entry))
 

@@ -61,8 +61,17 @@ class Metrics(Collector):
                 totals.count(call)
         yield CounterMetricFamily("rtcstt_calls", "Calls placed", value=self._calls.placed)
         yield CounterMetricFamily("rtcstt_calls_refused", "Calls refused", value=self._calls.refused)
+        yield from self._recorded()
         yield from totals.metrics()
         yield from self._now([call for call in calls if call.state == "open"])
+
+    def _recorded(self) -> Iterator[Metric]:
+        kept = self._calls.recordings
+        if kept is not None:
+            text = "Writes of recordings that failed"
+            yield CounterMetricFamily("rtcstt_recording_failures", text, value=kept.failures)
+            text = "Audio that is missing in recordings, in ms"
+            yield CounterMetricFamily("rtcstt_not_recorded_ms", text, value=kept.dropped / 16)
 
     def _settle(self, call: Call) -> None:
         """Count an ended call once and for all: it may be forgotten before anybody looks."""
