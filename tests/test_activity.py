@@ -70,3 +70,15 @@ def test_against_known_word_times(shared_data: Path) -> None:
     for (start, end), word in zip(found, entry["segments"], strict=True):
         assert start == pytest.approx(word["start"], abs=0.1)
         assert end == pytest.approx(word["end"], abs=0.1)
+
+
+def test_asking_often_changes_nothing() -> None:
+    """Audio is looked at when somebody asks, at the latest after a second."""
+    audio = np.concatenate([silence(0.5), speech("a b c"), silence(0.7), speech("d e"), silence(0.5)])
+    asked, left_alone = Activity(), Activity()
+    for start in range(0, len(audio), 320):
+        for activity in (asked, left_alone):
+            activity.push(audio[start : start + 320], start)
+        assert asked.position == start + 320
+    assert list(asked.stretches()) == list(left_alone.stretches())
+    assert asked.last_speech(len(audio)) == left_alone.last_speech(len(audio)) > 0

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -696,3 +697,13 @@ def test_packets_are_parsed_as_aiortc_writes_them(
 def test_any_bytes_have_a_header_extension_or_none(data: bytes, wanted: int) -> None:
     found = aiortc_private.header_extension(data, wanted)
     assert found is None or found in data
+
+
+async def test_one_certificate_serves_all_connections_of_a_process() -> None:
+    connections = [peer.new_connection(()) for _ in range(2)]
+    fingerprints = set()
+    for pc in connections:
+        pc.addTransceiver("audio")
+        fingerprints.add(re.search("a=fingerprint:sha-256 .*", await offer_of(pc)))
+        await pc.close()
+    assert len({found[0] for found in fingerprints if found}) == 1
