@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.embedded.endpointer import FRAME_S, TABLE, Endpointer, Turning
+from rtcstt.embedded.endpointer import FRAME_S, PATIENCE, TABLE, UNFINISHED, Endpointer, Turning, completeness
 from rtcstt.wire import TURN_TABLE, TurnSettings, TurnState
 
 START, EAGER, RESUME, END = Turning.START, Turning.EAGER_END, Turning.RESUME, Turning.END
 
 
+SURE, OPEN = 1.0, UNFINISHED
+
+
 def run(
-    endpointer: Endpointer, *parts: tuple[float, float], complete: float | None = 0.98, words: str = "done"
+    endpointer: Endpointer, *parts: tuple[float, float], complete: float = SURE
 ) -> list[tuple[Turning, float]]:
     """Feed (voice activity, seconds) parts; what happened, and when."""
     happened, now = [], 0.0
@@ -22,7 +25,7 @@ def run(
             now += FRAME_S
             happened += [(turning, now) for turning in endpointer.frame(probability)]
             if endpointer.probe_due:
-                endpointer.answer(complete, words)
+                endpointer.answer(complete)
     return happened
 
 
@@ -46,31 +49,52 @@ def test_a_finished_sentence_starts_fast_and_ends_fast() -> None:
 
 
 def test_a_pause_in_mid_sentence_resumes() -> None:
-    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), complete=0.1)
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), complete=OPEN)
     assert kinds(happened) == [START]
-    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 0.5), (0.95, 1.0), complete=0.99)
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 0.35), (0.95, 1.0), complete=SURE)
     assert kinds(happened) == [START, EAGER, RESUME]
 
 
-def test_a_word_that_needs_another_keeps_the_turn_open() -> None:
-    parts = ((0.95, 1.0), (0.02, 1.2), (0.95, 0.5))
-    assert END in kinds(run(Endpointer(TurnSettings()), *parts, complete=0.99, words="It is done."))
-    assert END not in kinds(run(Endpointer(TurnSettings()), *parts, complete=0.99, words="It is the"))
+@pytest.mark.parametrize(("complete", "patience_s"), PATIENCE)
+def test_the_default_patience_is_what_its_table_says(complete: float, patience_s: float) -> None:
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=complete)
+    assert kinds(happened) == [START, EAGER, END]
+    assert happened[-1][1] - 1.0 == pytest.approx(patience_s, abs=0.07)
+
+
+def test_who_may_be_done_is_given_a_pause_of_a_mid_sentence() -> None:
+    for complete in (-2.5, -1.5, -1.0):
+        happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), complete=complete)
+        assert END not in kinds(happened)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_each_witness_counts_for_what_it_says(sound: float, stop: float, more: float) -> None:
+    judged = completeness(sound, stop, "It is done.")
+    assert completeness(max(sound, more), stop, "It is done.") >= judged
+    assert completeness(sound, max(stop, more), "It is done.") >= judged
+    assert completeness(sound, stop, "It is the") < judged
+
+
+def test_one_witness_alone_is_heard() -> None:
+    assert completeness(None, 0.999, "done") > -0.5 > completeness(None, 0.8, "done")
+    assert completeness(0.99, None, "done") > completeness(0.01, None, "done")
 
 
 @pytest.mark.parametrize("timeout_ms", [640, 2000, 5600])
 def test_the_timeout_is_the_last_word(timeout_ms: float) -> None:
     endpointer = Endpointer(TurnSettings(end_timeout_ms=timeout_ms))
-    happened = run(endpointer, (0.95, 1.0), (0.02, 12.0), complete=0.0)
+    happened = run(endpointer, (0.95, 1.0), (0.02, 12.0), complete=OPEN)
     assert kinds(happened) == [START, EAGER, END]
     assert happened[-1][1] - 1.0 == pytest.approx(timeout_ms / 1000, abs=0.1)
 
 
 def test_without_smart_turn_turns_end_later_but_end() -> None:
-    asked = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0))
-    alone = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=None)
-    assert kinds(alone) == [START, EAGER, END]
-    assert asked[-1][1] < alone[-1][1] < 4.0
+    both, alone = completeness(0.98, 0.99, "done"), completeness(None, 0.99, "done")
+    asked = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=both)
+    unasked = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=alone)
+    assert kinds(unasked) == [START, EAGER, END]
+    assert asked[-1][1] < unasked[-1][1] < 4.0
 
 
 @pytest.mark.parametrize("seconds", [0.03, 0.06])
@@ -88,7 +112,7 @@ def test_a_click_starts_nothing(seconds: float) -> None:
 )
 def test_settings_move_what_they_are_named_for(name: str, low: float, high: float, turning: Turning) -> None:
     def when(value: float) -> float:
-        happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), complete=0.7)
+        happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), complete=-2.0)
         return next(at for found, at in happened if found is turning)
 
     if turning is START:
@@ -99,9 +123,9 @@ def test_settings_move_what_they_are_named_for(name: str, low: float, high: floa
 
 def test_settings_change_in_mid_stream() -> None:
     endpointer = Endpointer(TurnSettings())
-    run(endpointer, (0.95, 1.0), (0.02, 1.0), complete=0.0)
+    run(endpointer, (0.95, 1.0), (0.02, 1.0), complete=OPEN)
     endpointer.configure(TurnSettings(end_timeout_ms=1500))
-    happened = run(endpointer, (0.02, 1.0), complete=0.0)
+    happened = run(endpointer, (0.02, 1.0), complete=OPEN)
     assert kinds(happened) == [EAGER, END]
 
 
@@ -117,10 +141,10 @@ SETTINGS = st.builds(
 @given(
     SETTINGS,
     st.lists(st.tuples(st.floats(0, 1), st.floats(0.0, 1.5)), max_size=12),
-    st.none() | st.floats(0, 1),
+    st.floats(-10, 5),
 )
 def test_whatever_is_heard_the_grammar_holds_and_silence_ends_it(
-    settings: TurnSettings, parts: list[tuple[float, float]], complete: float | None
+    settings: TurnSettings, parts: list[tuple[float, float]], complete: float
 ) -> None:
     endpointer = Endpointer(settings)
     happened = kinds(run(endpointer, *parts, (0.0, 12.0), complete=complete))

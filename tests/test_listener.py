@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtcstt.embedded.listener import HARD, Listener
@@ -45,7 +45,8 @@ class Rule:
     The newest word is misheard, as real ones are. Counts its work and the longest audio it was given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, stop: float = 0.995, logprob: float = -0.1, finished: bool = True) -> None:
+        self.stop, self.logprob, self.finished = stop, logprob, finished
         self.tokens = Words()
         self.decodes = 0
         self.longest = 0
@@ -57,14 +58,17 @@ class Rule:
         ids = [10 + int(number) for number in heard]
         if len(audio) and audio[-1] > 0 and len(ids) > len(forced):
             ids[-1] = 9_000  # cut off in mid-word
-        return Hypothesis((*forced, *ids[len(forced) :]), True, -0.1)
+        return Hypothesis((*forced, *ids[len(forced) :]), self.finished, self.logprob, stop=self.stop)
 
 
 class Loud:
     """Voice activity: whether the frame is loud."""
 
+    def __init__(self, certainty: float = 0.95) -> None:
+        self.certainty = certainty
+
     def probability(self, frame: Audio) -> float:
-        return 0.95 if float(frame.max()) > 0 else 0.01
+        return self.certainty if float(frame.max()) > 0 else 0.01
 
 
 class Complete:
@@ -128,8 +132,8 @@ def test_the_space_between_turns_is_in_the_text() -> None:
 
 
 def test_speech_after_an_eager_end_joins_the_same_turn() -> None:
-    ear = listener(complete=0.85)
-    messages = hear(ear, sound(-0.5, 1.0, -0.8, 1.0, -2.0))
+    ear = listener()
+    messages = hear(ear, sound(-0.5, 1.0, -0.38, 1.0, -2.0))
     assert check(messages) == [said(20)]
     assert [m.type for m in messages].count("turn.resume") == 1
 
@@ -156,9 +160,69 @@ def test_nothing_is_decoded_where_nobody_speaks() -> None:
     ear = listener(rule=rule)
     assert hear(ear, sound(-30.0)) == []
     click = np.zeros(SAMPLE_RATE, np.float32)
-    click[1000:1800] = 0.5
+    click[1100:1500] = 0.5
     assert hear(ear, click) == []
     assert rule.decodes == 0
+
+
+@pytest.mark.parametrize(
+    ("certainty", "logprob", "words"),
+    [
+        (0.95, -0.1, 20),  # speech
+        (0.95, -1.2, 20),  # speech in noise
+        (0.95, -1.7, 0),  # nobody knows what
+        (0.75, -0.4, 0),  # music, which the recogniser takes for words
+        (0.75, -0.1, 20),  # a voice from far away
+    ],
+)
+def test_what_is_hardly_voice_or_hardly_words_is_not_written(
+    certainty: float, logprob: float, words: int
+) -> None:
+    ear = Listener(
+        Rule(logprob=logprob),
+        Loud(certainty),
+        None,
+        TurnSettings(start_threshold=0.7),  # type: ignore[arg-type]
+    )
+    messages = hear(ear, sound(-0.5, 2.0, -6.0))
+    assert check(messages) == [said(words)]
+    assert any(isinstance(message, TurnUpdate) for message in messages) is bool(words)
+
+
+def test_a_loop_is_not_published_before_its_end_is_cut_off() -> None:
+    messages = hear(listener(rule=Rule(finished=False)), sound(-0.5, 3.0))
+    assert not any(isinstance(message, TurnUpdate) for message in messages)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_half_a_sentence_is_waited_for_whatever_it_sounds_like(judged: bool) -> None:
+    rule = Rule(stop=0.6)
+    ear = Listener(rule, Loud(), Complete(0.99) if judged else None, TurnSettings())  # type: ignore[arg-type]
+    assert check(hear(ear, sound(-0.5, 1.0, -1.2, 1.0))) == []
+
+
+def test_by_silence_only_the_timeout_ends_a_turn() -> None:
+    settings = TurnSettings(end_timeout_ms=3000)
+    ear = Listener(Rule(), Loud(), None, settings, by_silence=True)  # type: ignore[arg-type]
+    assert check(hear(ear, sound(-0.5, 1.0, -2.8))) == []
+    assert check([TurnStart(), *hear(ear, sound(-0.4))]) == [said(10)]
+
+
+def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
+    heard: list[Audio] = []
+
+    class Judge:
+        def complete(self, audio: Audio) -> float:
+            heard.append(audio)
+            return 0.99
+
+    ear = Listener(Rule(), Loud(), Judge(), TurnSettings())  # type: ignore[arg-type]
+    hear(ear, sound(-2.0, 1.0, -1.5, 2.0, -1.5, 12.0, -1.0))
+    lengths = [len(audio) / SAMPLE_RATE for audio in heard]
+    assert lengths == pytest.approx([1.5, 2.5, 8.0], abs=0.15)
+    for audio in heard:
+        silent = len(audio) - 1 - int(np.flatnonzero(audio)[-1])
+        assert silent / SAMPLE_RATE == pytest.approx(0.1, abs=0.04)
 
 
 def test_flush_ends_the_turn_in_mid_word() -> None:
@@ -171,7 +235,7 @@ def test_flush_ends_the_turn_in_mid_word() -> None:
 
 
 def test_flush_hears_a_word_too_short_to_begin_a_turn() -> None:
-    ear = listener()
+    ear = Listener(Rule(), Loud(0.85), None, TurnSettings())  # type: ignore[arg-type]
     word = np.zeros(SAMPLE_RATE, np.float32)
     word[FRAME * 20 : FRAME * 23] = 7 / 10_000
     assert hear(ear, word) == []
@@ -208,6 +272,7 @@ def test_every_word_comes_once_in_order_however_the_audio_is_cut(
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 20), st.integers(100, 9000))
+@example(13.625, 100)  # it ends just after a segment had to be cut
 def test_clear_speech_is_complete(seconds: float, step: int) -> None:
     ear = listener()
     audio = sound(-0.5, seconds, -3.0)

@@ -44,6 +44,9 @@ class Hypothesis:
     finished: bool
     logprob: float
     """Mean log-probability of the tokens that were not forced."""
+    stop: float = 0.0
+    """How probable the model finds it that the sentence ends after the last word. It writes a full stop
+    behind nearly everything, but behind half a sentence with less conviction."""
 
 
 class Tokens:
@@ -73,6 +76,18 @@ class Tokens:
         text = self._tokens[token]
         return bool(text) and text[0] < 128 and not any(chr(byte).isalnum() for byte in text)
 
+    def is_mark(self, token: int) -> bool:
+        """Punctuation other than quotes and brackets alone."""
+        return self.is_punctuation(token) and any(byte in b".,?!;:-" for byte in self._tokens[token])
+
+    def stops(self) -> list[int]:
+        """The tokens that end a sentence, `END` among them. An ellipsis does not: it trails off."""
+        return [END, *(t for t in range(END + 1, len(self._tokens)) if self._ends_sentence(t))]
+
+    def _ends_sentence(self, token: int) -> bool:
+        text = self._tokens[token].decode("utf-8", "ignore").rstrip("\"')")
+        return self.is_punctuation(token) and text.endswith((".", "?", "!")) and not text.endswith("..")
+
 
 class Moonshine:
     """A recogniser, loaded once. ``folder`` holds encoder, decoder (.ort or .onnx) and tokenizer.bin."""
@@ -94,6 +109,7 @@ class Moonshine:
         if not tokenizer.exists():
             raise EngineError(f"{folder} holds no tokenizer.bin")
         self.tokens = Tokens(tokenizer)
+        self._stops = np.array(self.tokens.stops())
 
     def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
         """The most likely tokens for 16 kHz audio, given that they begin with ``forced``."""
@@ -101,13 +117,15 @@ class Moonshine:
         most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
         ids, logprobs = list(forced), list[float]()
         step = [BEGIN, *forced]
-        finished = False
+        finished, stop = False, 0.0
         while len(ids) < most:
             feed["input_ids"] = np.array([step], np.int64)
             logits, *state = self._decoder.run(None, feed)
-            token, logprob = _choose(logits[0, -1], may_end=bool(ids))
+            token, odds = _choose(logits[0, -1], may_end=bool(ids))
             self._remember(feed, state)
-            logprobs.append(logprob)
+            logprobs.append(float(np.log(odds[token])))
+            if not (ids and self.tokens.is_mark(ids[-1])):
+                stop = float(odds[self._stops].sum())  # after the last word so far
             if token == END:
                 finished = True
                 break
@@ -117,7 +135,7 @@ class Moonshine:
             if repeated is not None:
                 del ids[len(forced) + repeated :]
                 break
-        return Hypothesis(tuple(ids), finished, float(np.mean(logprobs)) if logprobs else 0.0)
+        return Hypothesis(tuple(ids), finished, float(np.mean(logprobs)) if logprobs else 0.0, stop)
 
     def _encoded(self, audio: Audio) -> dict[str, Any]:
         padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
@@ -161,13 +179,14 @@ def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
     return None
 
 
-def _choose(logits: NDArray[np.float32], *, may_end: bool) -> tuple[int, float]:
-    """The best token and its log-probability. Something is said: whether at all was decided before."""
+def _choose(logits: NDArray[np.float32], *, may_end: bool) -> tuple[int, NDArray[np.float32]]:
+    """The best token, and the probability of each. Something is said: whether at all was decided before."""
     if not may_end:
         logits = logits.copy()
         logits[END] = -np.inf
     token = int(logits.argmax())
-    return token, -float(np.log(np.exp(logits - logits[token]).sum()))
+    weights = np.exp(logits - logits[token])
+    return token, weights / weights.sum()
 
 
 def _file(folder: Path, stem: str) -> Path:

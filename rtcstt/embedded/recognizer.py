@@ -96,7 +96,8 @@ class Recognizer:
         settings = MANUAL_TURN
         if max_silence_s is not None:
             settings = settings.merged(TurnSettings(end_timeout_ms=1000 * max_silence_s))
-        return ManualStream(Listener(self.engine, self._vad.stream(), None, settings), self._workers)
+        listener = Listener(self.engine, self._vad.stream(), None, settings, by_silence=True)
+        return ManualStream(listener, self._workers)
 
     async def transcribe(self, samples: Audio | Iterable[Audio], *, words: bool = False) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
