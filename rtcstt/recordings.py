@@ -114,6 +114,7 @@ class Recording:
                 async with asyncio.timeout(BATCH_S):
                     await self._call.wait_closed()
             await self._write_waiting()
+        await self._write_waiting()  # what came while the last was written
         await self._try(self._files.finish, self._call.feed.history, self._about())
         await self._try(self._files.close)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rtcstt.call import Call
 from rtcstt.caller import Caller
 from rtcstt.demo import bundled_recording
 from rtcstt.errors import ConfigError
+from rtcstt.feed import Event
 from rtcstt.pcm import Chunk, Samples
 from rtcstt.recording import opus_packets, read
 from rtcstt.recordings import Recording, Recordings
@@ -184,6 +186,28 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
     types = [event["type"] for event in lines_of(folder / "events.jsonl")]
     assert types == ["session.start", "audio.stalled", "session.end"], "events wait for the disk"
     assert len(caplog.records) == 1 and "No space left" in caplog.text
+
+
+async def test_what_comes_while_the_call_ends_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+    add_events = module._Files.add_events
+
+    def slow(files: module._Files, events: Sequence[Event]) -> None:
+        busy.set()
+        go_on.wait(30)
+        add_events(files, events)
+
+    monkeypatch.setattr(module._Files, "add_events", slow)
+    async with recorded(tmp_path) as (call, recording, _):
+        chunks = cut(AUDIO)
+        recording.write("0", chunks[0], 0.0)
+        await until(busy.is_set)
+        recording.write("0", chunks[1], 0.0)
+        await call.close()
+        go_on.set()
+    assert np.array_equal(samples_of(wav_in(tmp_path)), AUDIO[:3200])
 
 
 async def test_a_slow_disk_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
