@@ -188,9 +188,7 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
     assert len(caplog.records) == 1 and "No space left" in caplog.text
 
 
-async def test_what_comes_while_the_call_ends_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_comes_while_a_call_ends_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, go_on = threading.Event(), threading.Event()
     add_events = module._Files.add_events
 
