@@ -125,6 +125,14 @@ def test_a_turn_has_its_words_once() -> None:
     assert len([m for m in messages if isinstance(m, TurnUpdate)]) >= 3
 
 
+def test_flushing_adds_nothing_to_the_clock() -> None:
+    ear, audio = listener(), sound(-0.5, 1.0)
+    for _ in range(20):
+        texts = check([*hear(ear, audio), *ear.flush()])
+        assert len(texts) == 1
+    assert ear.position == 20 * len(audio), "times after many presses are still right"
+
+
 def test_the_space_between_turns_is_in_the_text() -> None:
     texts = check(hear(listener(), sound(-0.5, 1.0, -2.0, 1.0, -2.0, 1.0, -2.0)))
     assert texts == [said(10), " " + said(10, 11), " " + said(10, 21)]
@@ -256,6 +264,8 @@ PARTS = st.lists(st.one_of(st.floats(0.05, 4.0), st.floats(-2.5, -0.05)), min_si
 
 @settings(deadline=None, max_examples=60)
 @given(PARTS, st.floats(0, 1), st.integers(100, 9000), st.booleans())
+@example([-1.0, 14.0], 0.0, 100, False)  # cut without a pause, close to a word
+@example([-1.626, 14.0], 0.0, 100, False)
 def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     parts: list[float], complete: float, step: int, updates: bool
 ) -> None:

@@ -170,8 +170,7 @@ class Listener:
     def flush(self) -> list[TurnMessage]:
         """End the open turn now, with all its text. Speech too short to begin a turn is taken for one."""
         messages: list[TurnMessage] = []
-        if len(self._rest):
-            messages += self.hear(np.zeros(FRAME - len(self._rest), np.float32), updates=False)
+        self._take_rest()
         if not self.in_turn:
             if self._segment.voiced < MIN_PRESSED:
                 return messages
@@ -182,6 +181,14 @@ class Listener:
         self._endpointer = self._endpointer.restarted()
         self._begin_idle()
         return messages
+
+    def _take_rest(self) -> None:
+        """What is no whole frame: too short to be judged, but part of what is decoded, and of the clock."""
+        self._audio.append(self._rest)
+        if len(self._rest) and self.speaking:
+            self._segment.last_speech = self._length()
+            self._segment.paused = None
+        self._rest = np.zeros(0, np.float32)
 
     def _frame(self, frame: Audio, updates: bool) -> list[TurnMessage]:
         probability = self._voice.probability(frame)
@@ -376,13 +383,14 @@ class Listener:
         return self._audio.end - self._audio.start
 
     def _quietest(self) -> int:
-        """The middle of the quietest 60 ms of late, as a length of the segment."""
+        """The middle of the quietest 60 ms of late, as a length of the segment. The middle counts most: there
+        it is cut, and between words of fluent speech it is quiet for hardly 20 ms."""
         length = self._length()
         late = self._audio.first(length)[-CUT_WITHIN:]
-        step = SAMPLE_RATE // 50
+        step, window = SAMPLE_RATE // 200, np.bartlett(13)[1:-1]
         blocks = late[: len(late) // step * step].reshape(-1, step)
-        loudness = np.convolve((blocks**2).mean(axis=1), np.ones(3), "valid")
-        return int(length - len(late) + (int(loudness.argmin()) + 1.5) * step)
+        loudness = np.convolve((blocks**2).mean(axis=1), window, "valid")
+        return int(length - len(late) + (int(loudness.argmin()) + len(window) / 2) * step)
 
 
 class _Tail:
