@@ -1,11 +1,10 @@
-"""Words and turns of the embedded recogniser on the reference recordings beside the checkout.
+"""Words of the embedded recogniser on the reference recordings beside the checkout.
 
     python -m benchmarks.words [--model tiny-en] [--conditions clean opus 8khz noise] [--data ../shared/data]
 
 Word error rate with Whisper's English normaliser, live (what `turn.end` says) and offline (whole files),
-under several conditions; then how turns behave: how soon they start and end, and what starts one
-although nobody speaks. Live means: audio in tenths of a second, as fast as the machine does it, with all
-times in audio time. Prints Markdown.
+under several conditions. Live means: audio in tenths of a second, as fast as the machine does it, with
+all times in audio time. Prints Markdown. How turns behave: `python -m benchmarks.turns`.
 
 Needs: pip install --group bench
 """
@@ -17,7 +16,6 @@ import fractions
 import io
 import json
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,12 +29,12 @@ import soxr
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from rtcstt.embedded import models
-from rtcstt.embedded.batch import BatchListener
+from rtcstt.embedded.batch import BatchListener, Word
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.moonshine import Audio, Moonshine
 from rtcstt.embedded.smart_turn import SmartTurn
 from rtcstt.embedded.vad import Vad
-from rtcstt.wire import TurnEnd, TurnSettings, TurnStart
+from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnStart
 
 RATE = 16000
 LEAD_S, TRAIL_S = 0.5, 4.0
@@ -140,13 +138,13 @@ CONDITIONS: dict[str, Callable[[Audio], Audio]] = {
 class Bench:
     def __init__(self, model: str) -> None:
         self._engine = Moonshine(models.recogniser_folder(model))
-        self._vad = Vad(models.require("silero-vad"))
+        self.vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
-    def live(self, samples: Audio) -> Heard:
+    def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Heard:
         heard = Heard()
-        listener = Listener(self._engine, self._vad.stream(), self._judge, TurnSettings())
+        listener = Listener(self._engine, self.vad.stream(), self._judge, settings)
         padded = np.concatenate((np.zeros(int(LEAD_S * RATE)), samples, np.zeros(int(TRAIL_S * RATE))))
         padded = padded.astype(np.float32)
         begin = time.process_time()
@@ -165,10 +163,13 @@ class Bench:
                 heard.text += message.transcript
 
     def offline(self, samples: Audio) -> Heard:
-        listener = BatchListener(self._engine, self._vad.stream())
         begin = time.process_time()
-        words = [*listener.hear(samples), *listener.finish()]
+        words = self.words(samples)
         return Heard(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
+
+    def words(self, samples: Audio) -> list[Word]:
+        listener = BatchListener(self._engine, self.vad.stream())
+        return [*listener.hear(samples), *listener.finish()]
 
 
 def normal(text: str) -> str:
@@ -213,29 +214,6 @@ def table_of_words(bench: Bench, found: list[Recording], conditions: list[str], 
             out.write(f"| {cpu / seconds:.3f} | {cpu_offline / seconds:.3f} |\n")
 
 
-def table_of_turns(bench: Bench, found: list[Recording], out: io.StringIO) -> None:
-    starts, ends, split = [], [], 0
-    short = [recording for recording in found if recording.text and "short" in recording.tags]
-    for recording in short:
-        heard = bench.live(recording.samples)
-        level = np.abs(recording.samples)
-        onset = float(np.flatnonzero(level > level.max() / 10)[0]) / RATE
-        starts += [heard.starts[0] - onset] if heard.starts else []
-        ends += [heard.ends[-1] - recording.speech_end_s] if heard.ends else []
-        split += len(heard.ends) > 1
-    out.write(f"\n| turns of {len(short)} short recordings | |\n|---|---|\n")
-    for what, delays in (("speech to `turn.start`", starts), ("end of speech to `turn.end`", ends)):
-        out.write(
-            f"| {what}, median / p90 | {statistics.median(delays):.2f} / {quantile(delays, 0.9):.2f} s |\n"
-        )
-    out.write(f"| cut in two | {split} |\n")
-    for recording in found:
-        if "no_speech" in recording.tags:
-            heard = bench.live(recording.samples)
-            seconds = len(recording.samples) / RATE
-            out.write(f"| false turns in {recording.name} ({seconds:.0f} s) | {len(heard.starts)} |\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -246,7 +224,6 @@ def main() -> None:
     args = parser.parse_args()
     bench, found, out = Bench(args.model), recordings(args.data), io.StringIO()
     table_of_words(bench, found, args.conditions, out)
-    table_of_turns(bench, found, out)
     print(out.getvalue(), end="")
 
 
