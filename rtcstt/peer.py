@@ -322,7 +322,13 @@ class Peer:
         return offer.answer(self._pc.localDescription.sdp, opus=preference)
 
     def add_candidates(self, fragment: str) -> None:
-        """Candidates that come after the offer (RFC 8840); unusable ones are left out."""
+        """Candidates that come after the offer (RFC 8840); unusable ones are left out.
+
+        Raises `CallerError` 400 for a broken fragment, 422 for an ICE restart, which aiortc knows nothing of.
+        """
+        offer = self._attached.ears.offered
+        if offer is not None and sdp.restarts_ice(fragment, offer):
+            raise CallerError(422, "no_ice_restart", "No ICE restart", "Place a new call instead.")
         for mid, candidate in sdp.candidates(fragment):
             self._trickle(mid, candidate)
 

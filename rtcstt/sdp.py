@@ -106,7 +106,7 @@ class Description:
     @classmethod
     def parse(cls, text: str) -> Description:
         """Raises `CallerError` 400 when ``text`` is no session description (RFC 8866)."""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = _lines(text)
         if not lines or lines[0] != "v=0" or any(line[1:2] != "=" for line in lines):
             raise bad_offer("That is not a session description.")
         starts = [index for index, line in enumerate(lines) if line.startswith("m=")] + [len(lines)]
@@ -196,9 +196,12 @@ def attributes(lines: Iterable[str], name: str) -> list[str]:
 
 
 def candidates(fragment: str) -> list[tuple[str, str]]:
-    """The (mid, candidate) pairs of a trickle-ice-sdpfrag (RFC 8840 section 9), bounded; junk left out."""
+    """The (mid, candidate) pairs of a trickle-ice-sdpfrag (RFC 8840 section 9), bounded; those that are of
+    no use are left out. `CallerError` 400 when it is no such fragment."""
     found, mid = [], ""
-    for line in map(str.strip, fragment.splitlines()):
+    for line in _lines(fragment):
+        if line[1:2] != "=":
+            raise bad_offer("That is not a fragment of a session description.", code="bad_fragment")
         value = line.partition(":")[2]
         if _name(line) == "mid":
             mid = value
@@ -207,9 +210,22 @@ def candidates(fragment: str) -> list[tuple[str, str]]:
     return found[:MAX_CANDIDATES]
 
 
+def restarts_ice(fragment: str, offer: Description) -> bool:
+    """Whether a fragment has other credentials than the offer had (RFC 9725 section 4.3.3)."""
+    offered = [*offer.session, *(line for section in offer.sections for line in section.lines)]
+    return any(
+        set(attributes(_lines(fragment), name)) - set(attributes(offered, name))
+        for name in ("ice-ufrag", "ice-pwd")
+    )
+
+
 def opus_preference(*, stereo: bool = False, dtx: bool = False) -> str:
     settings: Mapping[str, bool] = {"usedtx": dtx, "stereo": stereo}
     return ";".join(["minptime=10", "useinbandfec=1", *(f"{name}=1" for name, on in settings.items() if on)])
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _name(line: str) -> str:

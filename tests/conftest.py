@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,12 @@ def shared_data() -> Path:
     if not (folder / "manifest.json").exists():
         pytest.skip("the reference recordings (../shared/data) are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path."""
+    for name in (os.environ.get("RTCSTT_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium here (Debian: apt-get install chromium)")

@@ -42,9 +42,9 @@ class Server:
             assert json.load(response)["state"] == "closed"
             return float(duration_s)
 
-    def events(self, call: str) -> list[dict[str, Any]]:
+    def events(self, call: str, token: str = "") -> list[dict[str, Any]]:
         """The events of a call that has ended."""
-        lines = self.get(f"/calls/{call}/events").splitlines()
+        lines = self.get(f"/calls/{call}/events?access_token={token}").splitlines()
         return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
     def resources(self) -> dict[str, int]:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 import io
-import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -81,14 +80,6 @@ CALL = """async ({ wav, how, mute, unmute }) => {
   pc.close();
   return events;
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium here (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")

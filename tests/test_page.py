@@ -7,9 +7,7 @@ it. A test is skipped, with the reason, where there is no browser.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -47,14 +45,6 @@ MUTE_FROM_S, MUTE_TO_S, CUT_S = 13.0, 17.1, 24.3
 normal = jiwer.Compose(
     [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
 )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    for name in (os.environ.get("RTCSTT_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium here (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
 from rtcstt.rtp import Codec
-from rtcstt.sdp import Description, Offer, candidates, opus_preference
+from rtcstt.sdp import Description, Offer, candidates, opus_preference, restarts_ice
 
 TRANSPORT = """a=ice-ufrag:abcd
 a=ice-pwd:0123456789012345678901
@@ -199,3 +199,23 @@ a=candidate:1 1 UDP 2122 example.com 61764 typ host
 a=end-of-candidates
 """
     assert candidates(fragment) == [("0", "1 1 UDP 2122 192.0.2.1 61764 typ host")]
+    with pytest.raises(CallerError) as refusal:
+        candidates("hello")
+    assert refusal.value.status == 400
+    assert candidates("") == []
+
+
+@pytest.mark.parametrize(
+    ("fragment", "restarts"),
+    [
+        ("", False),
+        ("a=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\n", False),
+        ("a=ice-ufrag:abcd\na=ice-pwd:9999999999999999999999\n", True),
+        (
+            "m=audio 9 UDP/TLS/RTP/SAVPF 0\na=mid:0\na=ice-ufrag:efgh\na=ice-pwd:0123456789012345678901\n",
+            True,
+        ),
+    ],
+)
+def test_other_credentials_are_a_restart(fragment: str, restarts: bool) -> None:
+    assert restarts_ice(fragment, Description.parse(SESSION + AUDIO)) is restarts

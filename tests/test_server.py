@@ -409,59 +409,6 @@ async def test_only_listed_origins_may_read_the_answers() -> None:
         assert refused.headers["Access-Control-Allow-Origin"] == "https://my.page"
 
 
-async def test_whip_from_post_to_delete() -> None:
-    async with serving(ice_links=lambda: ['<stun:stun.example.net>; rel="ice-server"']) as (client, calls):
-        preflight = await client.options("/whip")
-        assert preflight.status == 204 and preflight.headers["Accept-Post"] == "application/sdp"
-        await refusal(await client.post("/whip", data=b"v=0", headers={"Content-Type": "text/plain"}), 415)
-        sdp = {"Content-Type": "application/sdp"}
-        await refusal(await client.post("/whip", data=b"v=0", headers=sdp), 400)
-        await refusal(await client.post("/whip", data=b"v=0", headers={**sdp, "Accept": "text/html"}), 406)
-        async with calling(client, "/whip", channel=False) as caller:
-            location = f"/whip/{caller.call}"
-            patch = {"Content-Type": "application/trickle-ice-sdpfrag"}
-            etag = f'"{caller.call}"'
-            candidate = b"a=mid:0\r\na=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=end-of-candidates\r\n"
-            assert (
-                await client.patch(location, data=candidate, headers={**patch, "If-Match": etag})
-            ).status == 204
-            await refusal(
-                await client.patch(location, data=candidate, headers={**patch, "If-Match": '"x"'}), 412
-            )
-            restart = b"a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
-            await refusal(await client.patch(location, data=restart, headers={**patch, "If-Match": "*"}), 422)
-            await refusal(await client.patch(location, data=b"", headers={"Content-Type": "text/plain"}), 415)
-            await asyncio.sleep(0.3)
-            assert (await client.delete(location)).status == 200
-            events = await events_of(client, str(caller.call))
-            assert events[-1][1]["type"] == "session.end"
-            assert events[-1][1]["ledger"]["0"]["received"] > 0
-            assert calls.find(str(caller.call)).state == "closed"
-            await refusal(await client.patch(location, data=candidate, headers=patch), 404)
-
-
-async def test_whip_answers_with_what_the_rfc_asks_for() -> None:
-    async with serving(ice_links=lambda: ['<stun:stun.example.net>; rel="ice-server"']) as (client, _):
-        seen: dict[str, Any] = {}
-        caller = Caller(opus_packets(TONE[:48000]), loopback=True)
-
-        class Spy:
-            async def answer(self, text: str) -> str:
-                headers = {"Content-Type": "application/sdp"}
-                async with client.post("/whip", data=text, headers=headers) as response:
-                    seen.update(headers=response.headers.copy(), status=response.status)
-                    return await response.text()
-
-        try:
-            await caller.dial(Spy())
-        finally:
-            await caller.close()
-        headers = seen["headers"]
-        assert seen["status"] == 201 and headers["Location"].startswith("/whip/")
-        assert headers["ETag"].strip('"') and headers["Content-Type"].startswith("application/sdp")
-        assert any('rel="ice-server"' in link for link in headers.getall("Link"))
-
-
 async def test_stopping_drains_every_call() -> None:
     async with serving() as (client, calls), calling(client) as first, calling(client) as second:
         await asyncio.sleep(0.3)

@@ -19,7 +19,8 @@ from rtcstt.call import Call
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
-from rtcstt.server import gateways
+from rtcstt.peer import IceServer
+from rtcstt.server import gateways, whip
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.http import Handler, refusals
@@ -45,7 +46,7 @@ _EXPOSED = "ETag, Link, Location, Retry-After"
 
 
 class Web:
-    """The handlers of one server. ``ice_links`` go to WHIP clients (RFC 9725 section 4.6)."""
+    """The handlers of one server. ``ice_servers`` are for callers; each asking may bring new logins."""
 
     def __init__(
         self,
@@ -54,14 +55,14 @@ class Web:
         door: Door,
         knocks: Knocks,
         origins: tuple[str, ...] = (),
-        ice_links: Callable[[], Sequence[str]] = tuple,
+        ice_servers: Callable[[], Sequence[IceServer]] = tuple,
         embedded: Embedded | None = None,
     ) -> None:
         self.calls = calls
         self._door = door
         self._knocks = knocks
         self._origins = origins
-        self._ice_links = ice_links
+        self._ice_servers = ice_servers
         self._embedded = embedded
         self._metrics = Metrics(calls)
         self._following: set[asyncio.Task[Any]] = set()
@@ -71,13 +72,15 @@ class Web:
         routes: list[tuple[str, str, Handler]] = [
             ("GET", "/", self._static("index.html")),
             ("POST", "/offer", self.offer),
+            ("GET", "/ice-servers", self.ice_servers),
             ("POST", "/whip", self.whip),
+            ("GET", "/whip", self.nothing),
+            ("GET", "/whip/{id}", self.nothing),
             ("GET", "/pcm", self.pcm),
             ("GET", "/media-stream", self.media_stream),
             ("GET", "/calls", self.list_calls),
             ("GET", "/calls/{id}", self.show_call),
             ("DELETE", "/calls/{id}", self.delete_call),
-            ("PATCH", "/calls/{id}", self.patch_call),
             ("DELETE", "/whip/{id}", self.delete_call),
             ("PATCH", "/whip/{id}", self.patch_call),
             ("GET", "/calls/{id}/events", self.events),
@@ -88,8 +91,9 @@ class Web:
         ]
         for method, path, handler in routes:
             app.router.add_route(method, path, handler)
-        for path in ("/offer", "/whip", "/whip/{id}", "/calls", "/calls/{id}", "/calls/{id}/{name}"):
+        for path in ("/offer", "/ice-servers", "/whip/{id}", "/calls", "/calls/{id}", "/calls/{id}/{name}"):
             app.router.add_route("OPTIONS", path, self.options)
+        app.router.add_route("OPTIONS", "/whip", self.whip_options)
         for file in sorted(STATIC.iterdir()):
             if file.is_file() and file.name != "index.html":
                 app.router.add_get(f"/{file.name}", self._static(file.name))
@@ -118,22 +122,16 @@ class Web:
     async def whip(self, request: web.Request) -> web.StreamResponse:
         """`POST /whip` (RFC 9725): SDP in, SDP out, and a resource to end the session at."""
         grant = self._may_publish(request)
-        if request.content_type != "application/sdp":
-            raise CallerError(
-                415, "unsupported_media_type", "Unsupported media type", "Send application/sdp."
-            )
-        if not _accepts(request, "application/sdp"):
-            raise CallerError(406, "not_acceptable", "Not acceptable", "The answer is application/sdp.")
+        whip.check_offer(request.content_type, request.headers.get("Accept", "*/*"))
         sdp = (await _limited(request)).decode("utf-8", "replace")
         about = _about(dict(request.query), grant)
         call, answer = await self.calls.place(sdp, **about)
-        response = web.Response(status=201, text=answer, content_type="application/sdp")
+        response = web.Response(status=201, text=answer, content_type=whip.OFFER)
         response.headers["Location"] = f"/whip/{call.id}"
-        response.headers["ETag"] = f'"{call.id}"'
-        response.headers["Accept-Patch"] = "application/trickle-ice-sdpfrag"
-        links = [*self._ice_links(), f'</calls/{call.id}/events>; rel="urn:rtcstt:events"']
-        for link in links:
-            response.headers.add("Link", link)
+        response.headers["ETag"] = _etag(call)
+        response.headers["Accept-Patch"] = whip.FRAGMENT
+        self._link_ice_servers(response)
+        response.headers.add("Link", f'</calls/{call.id}/events>; rel="urn:rtcstt:events"')
         return response
 
     async def patch_call(self, request: web.Request) -> web.StreamResponse:
@@ -141,25 +139,38 @@ class Web:
         call = self._call(request, self._may_publish(request))
         if call.state == "closed":
             raise CallerError(404, "call_ended", "The call has ended", "There is nothing left to connect.")
-        if request.content_type != "application/trickle-ice-sdpfrag":
-            message = "Send application/trickle-ice-sdpfrag."
-            raise CallerError(415, "unsupported_media_type", "Unsupported media type", message)
-        wanted = request.headers.get("If-Match")
-        if wanted not in (None, "*", f'"{call.id}"'):
-            raise CallerError(
-                412, "precondition_failed", "Precondition failed", "That is another ICE session."
-            )
+        whip.check_fragment(request.content_type)
+        whip.check_match(request.headers.get("If-Match"), _etag(call))
         fragment = (await _limited(request)).decode("utf-8", "replace")
-        if wanted == "*" and "a=ice-ufrag:" in fragment:
-            raise CallerError(422, "no_ice_restart", "No ICE restart", "Place a new call instead.")
         peer = self.calls.peer(call.id)
         if peer is not None:
             peer.add_candidates(fragment)
         return web.Response(status=204)
 
     async def options(self, request: web.Request) -> web.StreamResponse:
-        headers = {"Accept-Post": "application/sdp"} if request.path == "/whip" else {}
-        return web.Response(status=204, headers=headers)
+        return web.Response()
+
+    async def whip_options(self, request: web.Request) -> web.StreamResponse:
+        """What may be posted; and the ICE servers for clients that must know them before they offer. Never on
+        a browser's preflight, which shows no token (RFC 9725 section 4.6)."""
+        response = web.Response(headers={"Accept-Post": whip.OFFER})
+        if "Access-Control-Request-Method" not in request.headers:
+            with contextlib.suppress(CallerError):
+                self._may_publish(request)
+                self._link_ice_servers(response)
+        return response
+
+    async def ice_servers(self, request: web.Request) -> web.StreamResponse:
+        """`GET /ice-servers`: the configuration of a browser's RTCPeerConnection."""
+        self._may_publish(request)
+        servers = [whip.ice_configuration(server) for server in self._ice_servers()]
+        return web.json_response({"iceServers": servers}, headers={"Cache-Control": "no-store"})
+
+    async def nothing(self, request: web.Request) -> web.StreamResponse:
+        """`GET` on WHIP's endpoint and sessions, which have no representation (RFC 9725 section 4.1)."""
+        if "id" in request.match_info:
+            self._call(request, self._may_publish(request))
+        return web.Response(status=204)
 
     async def pcm(self, request: web.Request) -> web.StreamResponse:
         """`GET /pcm`, a WebSocket: binary PCM in, events out."""
@@ -251,6 +262,10 @@ class Web:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": Metrics.CONTENT_TYPE})
 
     # -- what they share ---------------------------------------------------------------------------
+
+    def _link_ice_servers(self, response: web.Response) -> None:
+        for server in self._ice_servers():
+            response.headers.add("Link", whip.ice_link(server))
 
     def _may_publish(self, request: web.Request) -> Grant:
         self._check_origin(request)
@@ -347,6 +362,11 @@ class Web:
             await asyncio.wait(self._following, timeout=2.0)
 
 
+def _etag(call: Call) -> str:
+    """Of its ICE session, which is never restarted."""
+    return f'"{call.id}"'
+
+
 def _details(call: Call) -> dict[str, Any]:
     """A call as `GET /calls/ID` shows it: numbers, and what was said."""
     return {**call.snapshot(), "turns": captions.transcript(call.feed.history)["turns"]}
@@ -380,12 +400,6 @@ async def _stream(call: Call, after: int, response: web.StreamResponse) -> None:
 async def _write(response: web.StreamResponse, data: bytes) -> None:
     async with asyncio.timeout(UNREAD_S):
         await response.write(data)
-
-
-def _accepts(request: web.Request, kind: str) -> bool:
-    """Whether the Accept header, where there is one, allows for it (RFC 9110 section 12.5.1)."""
-    wanted = [one.split(";")[0].strip().lower() for one in request.headers.get("Accept", "*/*").split(",")]
-    return bool({kind, kind.split("/")[0] + "/*", "*/*"} & set(wanted))
 
 
 async def _limited(request: web.Request) -> bytes:

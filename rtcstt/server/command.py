@@ -78,7 +78,7 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             door=door,
             knocks=Knocks(settings.offers_per_minute),
             origins=settings.allow_origin,
-            ice_links=lambda: [_ice_link(server) for server in ice_servers()],
+            ice_servers=ice_servers,
             embedded=embedded if wants_embedded else None,
         )
         app = face.application(stt_keys=_stt_keys(settings, door))
@@ -164,16 +164,6 @@ def _stt_keys(settings: Settings, door: Door) -> Keys:
     if settings.api_key_file is not None:
         return Keys.read(settings.api_key_file)
     return Keys(door.tokens)
-
-
-def _ice_link(server: IceServer) -> str:
-    """RFC 9725 section 4.6."""
-    link = f'<{server.url}>; rel="ice-server"'
-    if server.username is not None:
-        link += (
-            f'; username="{server.username}"; credential="{server.credential}"; credential-type="password"'
-        )
-    return link
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

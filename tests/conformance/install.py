@@ -1,4 +1,4 @@
-"""Installs the clients that the embedded server is tested with, each by itself in .conformance/NAME.
+"""Installs the clients that the servers are tested with, each by itself in .conformance/NAME.
 
 `make test-conformance` runs it. Their dependencies collide with each other's and with ours, and some are
 large; what cannot be installed is left out, and its tests skip. What is there already stays.
@@ -19,7 +19,11 @@ PYTHON = {
     "livekit": ["livekit-plugins-cartesia==1.8.9"],
     "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
 }
-NODE = ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"]
+NODE = {
+    "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"],
+    "whip": ["whip-whep@1.2.0", "@eyevinn/whip-web-client@1.1.7", "esbuild@0.25"],
+    "typescript": ["typescript@5.9"],
+}
 
 
 def python(name: str) -> Path:
@@ -37,14 +41,14 @@ def install_python(name: str, requirements: list[str]) -> None:
     done.write_text(" ".join(requirements))
 
 
-def install_node() -> None:
-    done = FOLDER / "node" / "installed"
-    if _is_done(done, NODE) or shutil.which("npm") is None:
+def install_node(name: str, packages: list[str]) -> None:
+    done = FOLDER / name / "installed"
+    if _is_done(done, packages) or shutil.which("npm") is None:
         return
     done.parent.mkdir(parents=True, exist_ok=True)
     quiet = ["--no-audit", "--no-fund", "--silent", "--prefix", str(done.parent)]
-    subprocess.run(["npm", "install", *quiet, *NODE], check=True)
-    done.write_text(" ".join(NODE))
+    subprocess.run(["npm", "install", *quiet, *packages], check=True, timeout=120)
+    done.write_text(" ".join(packages))
 
 
 def _is_done(stamp: Path, requirements: list[str]) -> bool:
@@ -53,10 +57,10 @@ def _is_done(stamp: Path, requirements: list[str]) -> bool:
 
 def main(names: list[str]) -> int:
     failed = []
-    for name in names or [*PYTHON, "node"]:
+    for name in names or [*PYTHON, *NODE]:
         try:
-            install_node() if name == "node" else install_python(name, PYTHON[name])
-        except (subprocess.CalledProcessError, OSError) as error:
+            install_node(name, NODE[name]) if name in NODE else install_python(name, PYTHON[name])
+        except (subprocess.SubprocessError, OSError) as error:
             failed.append(name)
             sys.stderr.write(f"{name} could not be installed: {error}\n")
     return 1 if failed else 0
