@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from test_server import TONE, Client, calling, events_of, refusal, serving, token
+from test_server import SECRET, TONE, Client, calling, events_of, refusal, serving, token
 
 from rtcstt.caller import Caller
 from rtcstt.peer import IceServer
@@ -167,9 +167,9 @@ async def test_pages_elsewhere_may_read_what_whip_needs() -> None:
 
 async def test_ice_servers_are_for_those_who_may_publish() -> None:
     """Section 4.6: on OPTIONS as well, but never on the preflight of a browser."""
-    secret = "a secret of at least thirty-two characters"
-    guarded = {"door": Door(("static-token",), secret), "ice_servers": lambda: (STUN, TURN)}
-    async with serving(**guarded) as (client, _):
+    servers = (STUN, TURN, IceServer("turn:no.login.example.net"))
+    door = Door(("static-token",), SECRET)
+    async with serving(door=door, ice_servers=lambda: servers) as (client, _):
         good = {"Authorization": "Bearer static-token"}
         listener = token(**{"may-publish": False})
         answer = await client.options("/whip", headers=good)

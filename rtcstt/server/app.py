@@ -163,7 +163,7 @@ class Web:
     async def ice_servers(self, request: web.Request) -> web.StreamResponse:
         """`GET /ice-servers`: the configuration of a browser's RTCPeerConnection."""
         self._may_publish(request)
-        servers = [whip.ice_configuration(server) for server in self._ice_servers()]
+        servers = [whip.ice_configuration(server) for server in self._callers_ice_servers()]
         return web.json_response({"iceServers": servers}, headers={"Cache-Control": "no-store"})
 
     async def nothing(self, request: web.Request) -> web.StreamResponse:
@@ -263,8 +263,12 @@ class Web:
 
     # -- what they share ---------------------------------------------------------------------------
 
+    def _callers_ice_servers(self) -> list[IceServer]:
+        """Browsers refuse the whole list when a TURN server in it has no login."""
+        return [one for one in self._ice_servers() if one.username or not one.url.startswith("turn")]
+
     def _link_ice_servers(self, response: web.Response) -> None:
-        for server in self._ice_servers():
+        for server in self._callers_ice_servers():
             response.headers.add("Link", whip.ice_link(server))
 
     def _may_publish(self, request: web.Request) -> Grant:

@@ -124,6 +124,7 @@ export interface ConnectOptions {
   token?: string;
   label?: string;
   metadata?: Record<string, unknown>;
+  /** By default those that the server is given, with their logins. */
   iceServers?: RTCIceServer[];
 }
 

@@ -145,7 +145,8 @@ class Call extends EventTarget {
   }
 
   async #connect() {
-    const pc = new RTCPeerConnection({ iceServers: this.#options.iceServers ?? [] });
+    const ask = async () => (await (await this.#request("ice-servers", { method: "GET" })).json()).iceServers;
+    const pc = new RTCPeerConnection({ iceServers: this.#options.iceServers ?? (await ask()) });
     try {
       this.#tracks.forEach((track) => pc.addTransceiver(track, { direction: "sendonly" }));
       const channel = pc.createDataChannel("events");
