@@ -20,7 +20,7 @@ from rtcstt.embedded import Embedded
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
 from rtcstt.peer import IceServer
-from rtcstt.server import gateways, whip
+from rtcstt.server import addresses, gateways, whip
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.http import Handler, refusals
@@ -46,7 +46,8 @@ _EXPOSED = "ETag, Link, Location, Retry-After"
 
 
 class Web:
-    """The handlers of one server. ``ice_servers`` are for callers; each asking may bring new logins."""
+    """The handlers of one server. ``ice_servers`` are for callers; each asking may bring new logins.
+    ``trusted``: the proxies that are believed about who asks."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Web:
         origins: tuple[str, ...] = (),
         ice_servers: Callable[[], Sequence[IceServer]] = tuple,
         embedded: Embedded | None = None,
+        trusted: addresses.Networks | None = None,
     ) -> None:
         self.calls = calls
         self._door = door
@@ -64,6 +66,7 @@ class Web:
         self._origins = origins
         self._ice_servers = ice_servers
         self._embedded = embedded
+        self._trusted = trusted or addresses.Networks()
         self._metrics = Metrics(calls)
         self._following: set[asyncio.Task[Any]] = set()
 
@@ -117,6 +120,7 @@ class Web:
             call, answer = await self.calls.resume(resumed, body["sdp"])
         else:
             call, answer = await self.calls.place(body["sdp"], **_about(body, grant))
+            self._note(request, call)
         return web.json_response({"sdp": answer, "type": "answer", "call": call.id})
 
     async def whip(self, request: web.Request) -> web.StreamResponse:
@@ -126,6 +130,7 @@ class Web:
         sdp = (await _limited(request)).decode("utf-8", "replace")
         about = _about(dict(request.query), grant)
         call, answer = await self.calls.place(sdp, **about)
+        self._note(request, call)
         response = web.Response(status=201, text=answer, content_type=whip.OFFER)
         response.headers["Location"] = f"/whip/{call.id}"
         response.headers["ETag"] = _etag(call)
@@ -179,7 +184,8 @@ class Web:
         form = gateways.Form.parse(request.query)
         about = _about({name: value for name, value in request.query.items() if name in _ABOUT_PCM}, grant)
         with self._followed():
-            return await gateways.serve_pcm(request, self.calls.begin(**about), form)
+            call = self._note(request, self.calls.begin(**about))
+            return await gateways.serve_pcm(request, call, form)
 
     async def media_stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /media-stream`, a WebSocket. Its token may come in the start message, since those who send
@@ -194,7 +200,8 @@ class Web:
             query = {"access_token": token} if isinstance(token, str) else request.query
             grant = self._publisher(request, query)
             about = gateways.about_media_stream(start)
-            return self.calls.begin(label=grant.label or about["label"], metadata=about["metadata"])
+            call = self.calls.begin(label=grant.label or about["label"], metadata=about["metadata"])
+            return self._note(request, call)
 
         with self._followed():
             return await gateways.serve_media_stream(request, begin)
@@ -292,7 +299,17 @@ class Web:
         return grant
 
     def _knock(self, request: web.Request) -> None:
-        self._knocks.check(request.remote or "", asyncio.get_running_loop().time())
+        self._knocks.check(self._caller(request), asyncio.get_running_loop().time())
+
+    def _caller(self, request: web.Request) -> str:
+        forwarded_for, forwarded = (
+            request.headers.getall(name, []) for name in ("X-Forwarded-For", "Forwarded")
+        )
+        return addresses.caller(request.remote or "", forwarded_for, forwarded, self._trusted)
+
+    def _note(self, request: web.Request, call: Call) -> Call:
+        log.info("call %s: from %s", call.id, self._caller(request))
+        return call
 
     @contextlib.contextmanager
     def _followed(self) -> Iterator[None]:

@@ -13,12 +13,14 @@ import ipaddress
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.server import addresses
+from rtcstt.server.addresses import Networks
 from rtcstt.server.calls import Calls
 from rtcstt.server.gateways import MAX_BAD, START_S, Form, Intake
 
@@ -31,8 +33,6 @@ RATES = dict(zip(range(0x10, 0x19), _HZ, strict=True))
 TRACK = "0"
 MAX_CONNECTIONS = 1000
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -40,7 +40,7 @@ class Address:
 
     host: str
     port: int
-    sources: tuple[Network, ...] = ()
+    sources: Networks = field(default_factory=Networks)
 
     @classmethod
     def parse(cls, listen: str, sources: Sequence[str]) -> Address:
@@ -49,7 +49,7 @@ class Address:
         if not host or not port.isdecimal() or int(port) > 65535:
             raise ConfigError(f"--audiosocket is HOST:PORT, not {listen}")
         try:
-            networks = tuple(ipaddress.ip_network(source, strict=False) for source in sources)
+            networks = Networks(sources)
             is_loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
         except ValueError as error:
             raise ConfigError(f"--audiosocket: {error}") from error
@@ -61,10 +61,7 @@ class Address:
         return cls(host.strip("[]"), int(port), networks)
 
     def takes(self, source: str) -> bool:
-        address = ipaddress.ip_address(source.split("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return not self.sources or any(address in network for network in self.sources)
+        return not self.sources or addresses.parse(source) in self.sources
 
 
 def during(

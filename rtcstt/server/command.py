@@ -26,6 +26,7 @@ from rtcstt.peer import IceServer, PeerSettings
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
 from rtcstt.server.access import Door, Knocks, read_lines
+from rtcstt.server.addresses import Networks
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.http import run_until_stopped
@@ -57,6 +58,10 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
         )
+    try:
+        trusted = Networks(settings.trusted_proxy)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxy: {error}") from error
     sockets = (
         audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
         if settings.audiosocket is not None
@@ -80,6 +85,7 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             origins=settings.allow_origin,
             ice_servers=ice_servers,
             embedded=embedded if wants_embedded else None,
+            trusted=trusted,
         )
         app = face.application(stt_keys=_stt_keys(settings, door))
         if sockets is not None:

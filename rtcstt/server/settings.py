@@ -66,6 +66,9 @@ class Settings:
     allow_origin: tuple[str, ...] = _option(
         (), "origin of pages that may call from elsewhere; may be repeated"
     )
+    trusted_proxy: tuple[str, ...] = _option(
+        (), "address or network of a proxy that says who asks (X-Forwarded-For); may be repeated"
+    )
     tls_cert: Path | None = _option(None, "certificate chain (PEM)")
     tls_key: Path | None = _option(None, "its private key (PEM)")
 
