@@ -6,9 +6,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# Real counterparts that the tests call: a browser, and GStreamer's webrtcbin with Debian's own Python for it.
+# Real counterparts that the tests call: a browser, GStreamer's webrtcbin with Debian's own Python for it, and what
+# SIP calls go through. Debian starts the services among them; the tests start their own, on other ports.
 DEBIAN_PACKAGES := chromium python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
-	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	coturn janus kamailio baresip-core
 PYTEST_ARGS ?=
 
 .PHONY: help models demo serve test lint format test-conformance bench debian-packages constraints clean

@@ -1,0 +1,99 @@
+"""SIP calls through Debian's Janus, Kamailio and baresip, as docs/sip.md explains.
+
+Everything runs on this machine, from the configurations of deploy/sip and with the example that the page has.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import webvtt
+from interop import telephony
+from processes import Server, check_events, ended, running, until
+
+from rtcstt.demo import bundled_recording, word_errors
+
+WISDOM = (
+    "It was the best of times, it was the worst of times, "
+    "it was the age of wisdom, it was the age of foolishness,"
+)
+BELIEF = (
+    "it was the epoch of belief, it was the epoch of incredulity, "
+    "it was the season of Light, it was the season of Darkness,"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A SIP account whose calls rtcstt hears; two at a time."""
+
+    account: str
+    server: Server
+    bridge: Path
+    folder: Path
+
+    def calls(self, caller: str) -> list[str]:
+        calls = self.server.get("/calls")["calls"]
+        return [call["call"] for call in calls if call["label"] == f"sip:{caller}@127.0.0.1"]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    telephony.need("janus", "kamailio", "baresip")
+    folder = tmp_path_factory.mktemp("sip")
+    with (
+        running("serve", folder, "--max-calls", "2") as server,
+        telephony.kamailio(folder) as port,
+        telephony.janus(folder) as janus,
+    ):
+        account, proxy = f"sip:captions@127.0.0.1:{port}", f"sip:127.0.0.1:{port}"
+        options = ("--proxy", proxy, "--janus", janus, "--rtcstt", server.url)
+        with telephony.bridge(folder, account, *options) as bridge:
+            yield Gateway(account, server, bridge, folder)
+
+
+def recording(start_s: float, end_s: float) -> np.ndarray:
+    samples, rate = soundfile.read(bundled_recording(), dtype="float32")
+    return samples[int(start_s * rate) : int(end_s * rate)]
+
+
+async def captions(gateway: Gateway, call: str) -> str:
+    """What a call that is over says as WebVTT."""
+    events = await ended(gateway.server, call, timeout_s=20)
+    check_events(events)
+    (ledger,) = events[-1]["ledger"].values()
+    assert ledger["concealed"] == ledger["recovered"] == 0, "a packet was lost"
+    cues = webvtt.from_buffer(io.StringIO(gateway.server.get(f"/calls/{call}/captions.vtt")))
+    return " ".join(cue.text for cue in cues)
+
+
+async def test_two_telephones_at_once_and_none_beyond(gateway: Gateway) -> None:
+    folder, account = gateway.folder, gateway.account
+    with (
+        telephony.baresip(folder, "alice", "PCMU/8000/1", recording(0.0, 8.7), account),
+        telephony.baresip(folder, "bob", "PCMA/8000/1", recording(8.2, 17.5), account),
+        telephony.baresip(folder, "carol", "PCMU/8000/1", recording(0.0, 1.0), account, outcome="486"),
+    ):
+        (alice,), (bob,) = gateway.calls("alice"), gateway.calls("bob")
+        # baresip hangs up at the end of its recording, and rtcstt does not wait for the caller to come back.
+        said = await captions(gateway, alice), await captions(gateway, bob)
+    assert word_errors(WISDOM, said[0]).rate <= 0.1, said
+    assert word_errors(BELIEF, said[1]).rate <= 0.1, said
+    assert "declined sip:carol@127.0.0.1" in gateway.bridge.read_text() and not gateway.calls("carol")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("dave", "G722/16000/1"), ("erin", "opus/48000/2")])
+async def test_ending_the_call_hangs_up_the_telephone(gateway: Gateway, name: str, codec: str) -> None:
+    with telephony.baresip(gateway.folder, name, codec, recording(0.9, 40.0), gateway.account) as log:
+        (call,) = gateway.calls(name)
+        await until(lambda: "worst" in gateway.server.get(f"/calls/{call}/transcript.txt"))
+        gateway.server.hang_up(call)
+        await until(lambda: "terminated" in log.read_text())
+        assert "best of times" in (await captions(gateway, call)).replace("\n", " ")
+    await until(lambda: f"{call} ended" in gateway.bridge.read_text())
