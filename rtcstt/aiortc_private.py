@@ -31,7 +31,10 @@ can go:
    takes certificates, as the browsers' does.
 9. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
    the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
-9. **Checks of consent are sent twice** (`_ask_twice`). Why: aioice waits 0.5 s for the answer to each,
+10. **Host candidates keep to a range of ports** (`_gather_on_ports`), where one is asked for. Why: aioice
+   lets the system choose, and firewalls want to know. Cost: the sockets are opened here, as aioice would
+   open them. Goes when aioice takes a range as a setting.
+11. **Checks of consent are sent twice** (`_ask_twice`). Why: aioice waits 0.5 s for the answer to each,
    and ends the connection after six without: 30 s into any call with a round trip of more, whatever
    packets come. Goes when aioice has consent expire by time alone (RFC 7675 section 5.1).
 """
@@ -39,13 +42,20 @@ can go:
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
+import random
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pylibsrtp
+from aioice import Candidate
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.turn import UDP_SOCKET_BUFFER_SIZE
 from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpTransceiver
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpreceiver import StreamStatistics
@@ -80,7 +90,15 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "aiortc.RTCPeerConnection": ("_RTCPeerConnection__certificates",),
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
-    "aioice.Connection": ("get_component_candidates", "_protocols", "_queue", "_closing", "data_received"),
+    "aioice.Connection": (
+        "get_component_candidates",
+        "_protocols",
+        "_queue",
+        "_closing",
+        "data_received",
+        "stun_server",
+    ),
+    "aioice.ice.server_reflexive_candidate": ("protocol.request", "local_candidate"),
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "request", "send_stun"),
     "asyncio.selector_events._SelectorDatagramTransport": ("max_size",),
 }
@@ -394,10 +412,15 @@ def header_extension(data: bytes, wanted: int) -> bytes | None:
 
 
 def shape_gathering(
-    dtls: RTCDtlsTransport, *, timeout_s: float, hosts: Sequence[str], loopback: bool
+    dtls: RTCDtlsTransport,
+    *,
+    timeout_s: float,
+    hosts: Sequence[str],
+    loopback: bool,
+    ports: range | None = None,
 ) -> None:
     """Cap candidate gathering, and choose the addresses: ``hosts`` alone where given, else all that
-    the machine has, and loopback where asked for or where there is no other."""
+    the machine has, and loopback where asked for or where there is no other. And the ``ports``."""
     connection: Any = dtls.transport._connection
     gather = connection.get_component_candidates
 
@@ -405,9 +428,74 @@ def shape_gathering(
         chosen = list(hosts or addresses)
         if not chosen or (loopback and "127.0.0.1" not in chosen):
             chosen.append("127.0.0.1")
+        if ports is not None:
+            return await _gather_on_ports(connection, gather, component, chosen, timeout_s, ports)
         return await gather(component=component, addresses=chosen, timeout=timeout_s)
 
     connection.get_component_candidates = gather_shaped
+
+
+async def _gather_on_ports(
+    connection: Any, gather: Any, component: int, addresses: Sequence[str], limit_s: float, ports: range
+) -> list[Candidate]:
+    protocols = []
+    for address in addresses:
+        protocol = await _bound(connection, component, address, ports)
+        if protocol is not None:
+            protocols.append(protocol)
+            connection._protocols.append(protocol)
+    relayed, reflexive = await asyncio.gather(
+        gather(component=component, addresses=[], timeout=limit_s),
+        _reflexive_of(protocols, connection.stun_server, limit_s),
+    )
+    return [*(protocol.local_candidate for protocol in protocols), *reflexive, *relayed]
+
+
+async def _bound(connection: Any, component: int, address: str, ports: range) -> Any:
+    """A socket of the connection on one of the ports, None when none of them is free at this address."""
+    loop, first = asyncio.get_running_loop(), random.randrange(len(ports))
+    for port in (*ports[first:], *ports[:first]):
+        try:
+            transport, protocol = await loop.create_datagram_endpoint(
+                lambda: StunProtocol(connection), local_addr=(address, port)
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            return None  # no address of this machine any more
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_SOCKET_BUFFER_SIZE
+        )
+        host = transport.get_extra_info("sockname")[0]
+        protocol.local_candidate = Candidate(
+            foundation=candidate_foundation("host", "udp", host),
+            component=component,
+            transport="udp",
+            priority=candidate_priority(component, "host"),
+            host=host,
+            port=port,
+            type="host",
+        )
+        return protocol
+    log.warning("no UDP port from %d to %d is free at %s", ports[0], ports[-1], address)
+    return None
+
+
+async def _reflexive_of(protocols: list[Any], stun_server: Any, timeout_s: float) -> list[Candidate]:
+    """What a STUN server sees of the sockets, as far as it answers in time."""
+    asking = [
+        asyncio.create_task(server_reflexive_candidate(protocol, stun_server))
+        for protocol in protocols
+        if stun_server and ":" not in protocol.local_candidate.host  # as aioice: IPv4 only
+    ]
+    try:
+        if asking:
+            await asyncio.wait(asking, timeout=timeout_s)
+    finally:
+        for task in asking:
+            task.cancel()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    return [answer[0] for answer in answers if not isinstance(answer, BaseException)]
 
 
 def bend_sending(dtls: RTCDtlsTransport, network: Callable[[bytes, Callable[[bytes], Any]], Any]) -> None:

@@ -80,15 +80,19 @@ class PeerSettings:
     """How peers connect.
 
     ``hosts``: the local addresses to offer as candidates; empty means all that the machine has.
-    ``loopback``: offer 127.0.0.1 as well. ``max_tracks``: audio sections of one offer that are
-    taken. ``stereo``, ``dtx``: what the answer asks of an Opus sender. ``lost_after_s``: a caller of
-    whom nothing at all came for so long is lost. One that lives, however muted, answers the checks of
-    ICE every 5 s; browsers give up after 15 s themselves, and ICE's own consent takes 30 s to expire.
+    ``loopback``: offer 127.0.0.1 as well. ``public_ip``: the address that a NAT before this machine maps
+    to it, port by port. ``ports``: the UDP ports to use; a connection takes one at each local address.
+    ``max_tracks``: audio sections of one offer that are taken. ``stereo``, ``dtx``: what the answer asks
+    of an Opus sender. ``lost_after_s``: a caller of whom nothing at all came for so long is lost. One that
+    lives, however muted, answers the checks of ICE every 5 s; browsers give up after 15 s themselves, and
+    ICE's own consent takes 30 s to expire.
     """
 
     ice_servers: tuple[IceServer, ...] = ()
     hosts: tuple[str, ...] = ()
     loopback: bool = False
+    public_ip: str | None = None
+    ports: range | None = None
     gather_timeout_s: float = 1.0
     connect_timeout_s: float = 30.0
     lost_after_s: float = 15.0
@@ -319,7 +323,9 @@ class Peer:
         for mid, candidate in offer.trickled:
             self._trickle(mid, candidate)
         preference = sdp.opus_preference(stereo=self._settings.stereo, dtx=self._settings.dtx)
-        return offer.answer(self._pc.localDescription.sdp, opus=preference)
+        answer = offer.answer(self._pc.localDescription.sdp, opus=preference)
+        public_ip = self._settings.public_ip
+        return answer if public_ip is None else sdp.with_public_address(answer, public_ip)
 
     def add_candidates(self, fragment: str) -> None:
         """Candidates that come after the offer (RFC 8840); unusable ones are left out.
@@ -359,6 +365,7 @@ class Peer:
                 timeout_s=settings.gather_timeout_s,
                 hosts=settings.hosts,
                 loopback=settings.loopback,
+                ports=settings.ports,
             )
         await pc.setLocalDescription(answer)
         if "a=candidate:" not in pc.localDescription.sdp:

@@ -219,6 +219,16 @@ def restarts_ice(fragment: str, offer: Description) -> bool:
     )
 
 
+def with_public_address(answer: str, public: str) -> str:
+    """The answer of a server behind a NAT that maps ``public`` to its own address, port by port.
+
+    Each local address gets a server-reflexive candidate besides (RFC 8445 section 5.1.1.2), and stays: for
+    callers on the same network it is the shorter way.
+    """
+    whole = Description.parse(answer)
+    return str(replace(whole, sections=tuple(_with_public(section, public) for section in whole.sections)))
+
+
 def opus_preference(*, stereo: bool = False, dtx: bool = False) -> str:
     settings: Mapping[str, bool] = {"usedtx": dtx, "stereo": stereo}
     return ";".join(["minptime=10", "useinbandfec=1", *(f"{name}=1" for name, on in settings.items() if on)])
@@ -335,6 +345,29 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_public(section: Section, public: str) -> Section:
+    known = {tuple(candidate.split()[4:6]) for candidate in section.values("candidate")}
+    lines = []
+    for line in section.lines:
+        lines.append(line)
+        fields = line.split()
+        if _name(line) != "candidate" or fields[7] != "host" or (public, fields[5]) in known:
+            continue
+        host = ipaddress.ip_address(fields[4])
+        if host.version == ipaddress.ip_address(public).version and not host.is_loopback:
+            lines.append(_reflexive(fields, public))
+    return Section(tuple(lines))
+
+
+def _reflexive(host: list[str], public: str) -> str:
+    """A host candidate's line, in fields, as its public side. Another kind has another foundation, which is
+    at most 32 characters long, and a lower priority by the type's preference (RFC 8445 section 5.1.2.2)."""
+    foundation, component, transport, priority, address, port = host[:6]
+    priority = str(int(priority) - ((126 - 100) << 24))
+    fields = [foundation[:-1] + "p", component, transport, priority, public, port]
+    return " ".join([*fields, "typ", "srflx", "raddr", address, "rport", port])
 
 
 def _refused(offered: Section) -> Section:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
 from rtcstt.rtp import Codec
-from rtcstt.sdp import Description, Offer, candidates, opus_preference, restarts_ice
+from rtcstt.sdp import Description, Offer, candidates, opus_preference, restarts_ice, with_public_address
 
 TRANSPORT = """a=ice-ufrag:abcd
 a=ice-pwd:0123456789012345678901
@@ -219,3 +219,30 @@ a=end-of-candidates
 )
 def test_other_credentials_are_a_restart(fragment: str, restarts: bool) -> None:
     assert restarts_ice(fragment, Description.parse(SESSION + AUDIO)) is restarts
+
+
+HOSTS = """v=0
+m=audio 5000 UDP/TLS/RTP/SAVPF 111
+a=mid:0
+a=candidate:f00d 1 udp 2130706431 10.0.0.5 5000 typ host
+a=candidate:beef 1 udp 2130706431 2001:db8::5 5001 typ host
+a=candidate:d00d 1 udp 2130706431 127.0.0.1 5002 typ host
+a=candidate:cafe 1 udp 1694498815 198.51.100.9 5000 typ srflx raddr 10.0.0.5 rport 5000
+a=end-of-candidates
+"""
+
+
+def test_a_public_address_is_told_beside_the_private_one() -> None:
+    section = Description.parse(with_public_address(HOSTS, "203.0.113.7")).sections[0]
+    assert section.lines[:4] == (
+        *Description.parse(HOSTS).sections[0].lines[:3],
+        "a=candidate:f00p 1 udp 1694498815 203.0.113.7 5000 typ srflx raddr 10.0.0.5 rport 5000",
+    )
+    assert len(section.values("candidate")) == 5, "loopback and the other kind of address are left alone"
+    assert "203.0.113.7" not in with_public_address(HOSTS, "2001:db8::7")
+    assert "2001:db8::7 5001 typ srflx raddr 2001:db8::5" in with_public_address(HOSTS, "2001:db8::7")
+
+
+@pytest.mark.parametrize("known", ["198.51.100.9", "10.0.0.5"])
+def test_a_public_address_that_is_there_is_not_told_twice(known: str) -> None:
+    assert with_public_address(HOSTS, known) == str(Description.parse(HOSTS))

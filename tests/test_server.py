@@ -45,12 +45,13 @@ async def serving(
     grace_s: float = 0.0,
     limits: Limits | None = None,
     recordings: Recordings | None = None,
+    peers: PeerSettings | None = None,
     **web_options: Any,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
         settings=CallSettings(),
-        peers=lambda: PeerSettings(loopback=True),
+        peers=lambda: peers or PeerSettings(loopback=True),
         limits=limits or Limits(max_calls=max_calls, resume_grace_s=grace_s),
         recordings=recordings,
     )

@@ -61,6 +61,8 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
         "turn_eager_end_threshold": "0.5",
         "turn_end_threshold": "0.1",
         "turn_end_timeout_ms": "900",
+        "public_ip": "192.0.2.1",
+        "udp_ports": "50000-50999",
     }.get(option.name, "7")
     paired = {"RTCSTT_TLS_CERT": "c", "RTCSTT_TLS_KEY": "k"} if option.name.startswith("tls") else {}
     found = parse(environment={**paired, f"RTCSTT_{option.name.upper()}": text})

@@ -106,7 +106,13 @@ def _calls(
     recordings: Recordings | None,
 ) -> Calls:
     def peers() -> PeerSettings:
-        return PeerSettings(ice_servers=ice_servers(), loopback=is_loopback(settings.host), dtx=settings.dtx)
+        return PeerSettings(
+            ice_servers=ice_servers(),
+            loopback=is_loopback(settings.host),
+            public_ip=settings.public_ip,
+            ports=settings.ports,
+            dtx=settings.dtx,
+        )
 
     peers()  # settings that cannot be are told now
     return Calls(

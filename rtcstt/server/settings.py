@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ class Settings:
         (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated"
     )
     turn_secret_file: Path | None = _option(None, "secret shared with TURN servers, for time-limited logins")
+    public_ip: str | None = _option(None, "this machine's address outside a NAT that keeps the ports (1:1)")
+    udp_ports: str | None = _option(None, "FIRST-LAST: UDP ports for the audio; default: any")
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
     max_calls: int = _option(100, "calls at once; more are refused with 503")
     max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
@@ -83,10 +86,24 @@ class Settings:
             _check(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("resume_grace_s", "keep_ended_s"):
             _check(getattr(self, name) >= 0, f"{name} must not be below 0")
+        if self.ports is not None:
+            message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
+            _check(len(self.ports) >= self.max_calls, message)
+        if self.public_ip is not None:
+            _check_address("public_ip", self.public_ip)
         try:
             self.turn.validated()
         except CallerError as error:
             raise ConfigError(error.message) from error
+
+    @property
+    def ports(self) -> range | None:
+        if self.udp_ports is None:
+            return None
+        first, _, last = self.udp_ports.partition("-")
+        good = first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65535
+        _check(good, "udp_ports must be FIRST-LAST, from 1024 to 65535")
+        return range(int(first), int(last) + 1)
 
     @property
     def turn(self) -> TurnSettings:
@@ -101,6 +118,13 @@ class Settings:
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise ConfigError(message)
+
+
+def _check_address(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 _HINTS = get_type_hints(Settings)

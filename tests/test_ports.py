@@ -1,0 +1,125 @@
+"""Where a server can be reached: a range of UDP ports, and its address outside a NAT."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from test_coturn import SECRET, coturn
+from test_server import TONE, calling, serving
+
+from rtcstt.caller import Caller
+from rtcstt.errors import ConfigError
+from rtcstt.peer import IceServer, PeerSettings
+from rtcstt.recording import opus_packets
+from rtcstt.sdp import Description
+from rtcstt.server.command import turn_login
+from rtcstt.server.settings import Settings
+
+HOSTS = ("127.0.0.1",)
+
+
+def free_range(count: int) -> range:
+    """Ports that nobody has; nobody but chance takes them meanwhile."""
+    for first in range(40000, 60000, count):
+        found = range(first, first + count)
+        try:
+            for port in found:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                    one.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return found
+    raise AssertionError("no ports are free")
+
+
+def candidates(answer: str) -> dict[str, set[int]]:
+    """The ports of an answer, by the candidates' type."""
+    found: dict[str, set[int]] = {}
+    for candidate in Description.parse(answer).sections[0].values("candidate"):
+        fields = candidate.split()
+        found.setdefault(fields[7], set()).add(int(fields[5]))
+    return found
+
+
+async def answered(settings: PeerSettings) -> str:
+    """What a server with these settings answers; the call has been heard."""
+    async with serving(peers=settings) as (client, calls):
+        caller, answers = Caller(opus_packets(TONE[:24000]), loopback=True), []
+
+        class Door:
+            async def answer(self, text: str) -> str:
+                async with client.post("/offer", json={"type": "offer", "sdp": text}) as response:
+                    assert response.status == 200, await response.text()
+                    answers.append((await response.json())["sdp"])
+                    return str(answers[0])
+
+        try:
+            await caller.dial(Door())
+            await caller.played()
+            await caller.hang_up()
+        finally:
+            await caller.close()
+        (call,) = calls.all()
+        assert call.ledgers()["0"]["received"] > 300
+        return str(answers[0])
+
+
+async def test_calls_keep_to_their_ports_and_give_them_back() -> None:
+    ports = free_range(2)
+    settings = PeerSettings(hosts=HOSTS, ports=ports)
+    async with serving(peers=settings) as (client, calls):
+        async with calling(client) as first, calling(client) as second:
+            with pytest.raises(OSError, match="in use"):
+                for port in ports:
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                        one.bind(("127.0.0.1", port))
+            third = Caller(opus_packets(TONE[:48000]), loopback=True)
+            try:
+                with pytest.raises(Exception, match="no address"):
+                    await third.dial(str(client.make_url("/offer")))
+            finally:
+                await third.close()
+            for caller in (first, second):
+                await caller.hang_up()
+        await asyncio.gather(*(entry.life for entry in calls._entries.values() if entry.life))
+        async with calling(client) as again:
+            await again.hang_up()
+
+
+async def test_ports_and_ice_servers_go_together(tmp_path: Path) -> None:
+    ports = free_range(4)
+    with coturn(tmp_path, "--use-auth-secret", f"--static-auth-secret={SECRET}") as port:
+        turn = turn_login(IceServer(f"turn:127.0.0.1:{port}"), SECRET, time.time() + 60)
+        servers = (IceServer(f"stun:127.0.0.1:{port}"), turn)
+        found = candidates(await answered(PeerSettings(hosts=HOSTS, ports=ports, ice_servers=servers)))
+    assert set(found) == {"host", "srflx", "relay"}
+    assert found["host"] | found["srflx"] <= set(ports)
+
+
+async def test_a_dead_stun_server_delays_no_answer_by_ports() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        stun = IceServer(f"stun:127.0.0.1:{deaf.getsockname()[1]}")
+        settings = PeerSettings(hosts=HOSTS, ports=free_range(2), ice_servers=(stun,), gather_timeout_s=0.2)
+        async with asyncio.timeout(4):  # aioice itself asks for more than 5 s
+            assert set(candidates(await answered(settings))) == {"host"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"udp_ports": "50000"}, "FIRST-LAST"),
+        ({"udp_ports": "50100-50000"}, "FIRST-LAST"),
+        ({"udp_ports": "80-1000"}, "1024"),
+        ({"udp_ports": "50000-50009"}, "too few for max_calls"),
+        ({"public_ip": "my.host"}, "public_ip"),
+    ],
+)
+def test_wrong_ports_and_addresses_are_refused_by_name(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Settings(**options)  # type: ignore[arg-type]
+    assert Settings(udp_ports="50000-50099").ports == range(50000, 50100)
