@@ -17,6 +17,8 @@
   off waits for the time-out.
 - An utterance whose last word is one that needs another ("and", "the", "my") is hardly ever complete,
   however it sounds.
+- Who speaks again within 0.7 s of a turn's end was not done: reading aloud, say, where every clause sounds
+  like a sentence. The next turn waits out his pauses.
 - After ``end_timeout_ms`` of silence L is 0, whatever else.
 
 **The states** are those of the protocol. A row says: in this state, when L rises to (or falls to) this
@@ -49,7 +51,8 @@ DANGLES = -2.0
 UNSPOKEN = 0.95  # for the probability of a full stop where the recogniser was not asked
 UNFINISHED, UNASKED = -4.0, -2.0  # completeness where nothing is asked, and until there is an answer
 # How complete, and after how many seconds the turn then ends by default; in proportion between these.
-PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.3), (-0.9, 1.3), (-0.55, 0.55), (0.1, 0.4))
+PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45))
+SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who begins again so soon after a turn's end is given more in the next
 
 DANGLING = frozenset(
     "a an the and or but so because if of to with for from in on at by my your his her its our their this "
@@ -117,6 +120,8 @@ class Endpointer:
         self._peak = 0.0  # the likelihood from which it decays
         self._completeness = UNASKED
         self._probed = False
+        self._since_end_s = math.inf
+        self._went_on = False  # soon after the last turn's end
         self.configure(settings)
 
     @property
@@ -150,8 +155,9 @@ class Endpointer:
             self.state = row.next
             if row.turning is Turning.START:
                 self._peak = max(self.likelihood, PEAK)
+                self._went_on = self._since_end_s < SOON_S
             elif row.turning is Turning.END:
-                self.likelihood = 0.0
+                self.likelihood = self._since_end_s = 0.0
         return happened
 
     def _move(self, probability: float) -> None:
@@ -161,11 +167,13 @@ class Endpointer:
             self.likelihood += step * (probability - self.likelihood)
             self.silence_s = 0.0
             self._completeness, self._probed = UNASKED, False
+            self._since_end_s += FRAME_S
             if self.state is TurnState.SPEAKING:
                 self._peak = max(self.likelihood, PEAK)
             return
         self.silence_s += FRAME_S
-        waited = self.silence_s / _patience_s(self._completeness)
+        least = MORE_PATIENCE_S if self._went_on else 0.0
+        waited = self.silence_s / max(_patience_s(self._completeness), least)
         self.likelihood = min(self.likelihood, self._peak * (END / PEAK) ** waited**2)
         if self.silence_s >= self._settings["end_timeout_ms"] / 1000:
             self.likelihood = 0.0
