@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.embedded.endpointer import FRAME_S, PATIENCE, TABLE, UNFINISHED, Endpointer, Turning, completeness
-from rtcstt.wire import TURN_TABLE, TurnSettings, TurnState
+from rtcstt.wire import DEFAULT_TURN, TURN_TABLE, TurnSettings, TurnState
 
 START, EAGER, RESUME, END = Turning.START, Turning.EAGER_END, Turning.RESUME, Turning.END
 
@@ -162,3 +164,20 @@ def test_whatever_is_heard_the_grammar_holds_and_silence_ends_it(
         state = TURN_TABLE[state, turning.value]
     assert state is endpointer.state is TurnState.IDLE
     assert 0 <= endpointer.likelihood <= 1
+
+
+def diagram() -> str:
+    lines = ["stateDiagram-v2", f"    [*] --> {TurnState.IDLE.value}"]
+    for state, rows in TABLE.items():
+        for row in rows:
+            side = "above" if row.rises else "below"
+            label = f"{row.turning.value}, at {row.setting} or {side}"
+            lines.append(f"    {state.value} --> {row.next.value} : {label}")
+    return "\n".join(lines)
+
+
+def test_the_documentation_shows_this_table() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "turns.md").read_text()
+    assert f"```mermaid\n{diagram()}\n```" in page, diagram()
+    for name, value in DEFAULT_TURN.as_dict().items():
+        assert f"| `{name}` | {value:g} |" in page, f"{name} is {value:g}"
