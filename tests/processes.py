@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(command: str, folder: Path, *options: str) -> Iterator[Server]:
-    """``command`` is serve or stt; it listens on a free port unless ``options`` name one."""
+def running(command: str, folder: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Server]:
+    """``command`` is serve or stt; it listens on a free port unless ``options`` name one. ``before``: a
+    command to run it by."""
     options = options if "--port" in options else ("--port", "0", *options)
     log = folder / f"{command}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([RTCSTT, command, *options], stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*before, RTCSTT, command, *options], stdout=output, stderr=subprocess.STDOUT
+        )
     try:
         deadline = time.monotonic() + START_S
         while (found := re.search(r"listening on (http\S+)", log.read_text())) is None:

@@ -1,0 +1,63 @@
+"""Networks of one's own for tests that need a NAT or a way out; for root on Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+
+def do(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, text=True)
+
+
+def enter(name: str) -> tuple[str, ...]:
+    """What to write before a command to run it there."""
+    return ("ip", "netns", "exec", name)
+
+
+@contextlib.contextmanager
+def namespaces(*names: str) -> Iterator[list[str]]:
+    """Network namespaces with nothing but loopback; the test is skipped where there can be none."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and Debian's iproute2")
+    made: list[str] = []
+    try:
+        for name in names:
+            full = f"rtcstt-{os.getpid()}-{name}"
+            try:
+                do("ip", "netns", "add", full)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"network namespaces cannot be made here: {error.stderr}")
+            made.append(full)
+            do("ip", "-n", full, "link", "set", "lo", "up")
+        yield made
+    finally:
+        for name in made:
+            do("ip", "netns", "del", name)
+
+
+def join(one: str, address: str, other: str, others_address: str, *, name: str) -> None:
+    """A cable between two namespaces; its ends are NAME0 and NAME1."""
+    do(
+        "ip",
+        "link",
+        "add",
+        f"{name}0",
+        "netns",
+        one,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        f"{name}1",
+        "netns",
+        other,
+    )
+    for namespace, end, its in ((one, f"{name}0", address), (other, f"{name}1", others_address)):
+        do("ip", "-n", namespace, "addr", "add", its, "dev", end)
+        do("ip", "-n", namespace, "link", "set", end, "up")
