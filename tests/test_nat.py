@@ -54,7 +54,7 @@ def test_callers_reach_a_server_that_tells_its_public_address(
     (tmp_path / "token").write_text("token\n")
     soundfile.write(tmp_path / "call.wav", np.zeros(48000 * 2, np.int16), 48000)
     options = ["--host", INSIDE, "--port", "8080", "--token-file", str(tmp_path / "token")]
-    options += ["--udp-ports", PORTS, "--stt", "ws://127.0.0.1:9"]
+    options += ["--udp-ports", PORTS, "--stt", "ws://127.0.0.1:9", "--drain-timeout-s", "0.5"]
     options += ["--public-ip", OUTSIDE] if public else []
     call = [*netns.enter(caller), RTCSTT, "call", tmp_path / "call.wav", "--stay", "0"]
     call += ["--to", f"http://{OUTSIDE}:8080/offer", "--token-file", tmp_path / "token"]
