@@ -5,6 +5,7 @@ Everything runs on this machine, from the configurations of deploy/sip and with 
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 import webvtt
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.contrib.media import MediaPlayer
 from interop import telephony
 from processes import Server, check_events, ended, running, until
 
-from rtcstt.demo import bundled_recording, word_errors
+from rtcstt.demo import bundled_recording, transcript, word_errors
 
 WISDOM = (
     "It was the best of times, it was the worst of times, "
@@ -46,14 +49,17 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    telephony.need("janus", "kamailio", "baresip")
+def janus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    telephony.need("janus")
+    with telephony.janus(tmp_path_factory.mktemp("janus")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def gateway(janus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    telephony.need("kamailio", "baresip")
     folder = tmp_path_factory.mktemp("sip")
-    with (
-        running("serve", folder, "--max-calls", "2") as server,
-        telephony.kamailio(folder) as port,
-        telephony.janus(folder) as janus,
-    ):
+    with running("serve", folder, "--max-calls", "2") as server, telephony.kamailio(folder) as port:
         account, proxy = f"sip:captions@127.0.0.1:{port}", f"sip:127.0.0.1:{port}"
         options = ("--proxy", proxy, "--janus", janus, "--rtcstt", server.url)
         with telephony.bridge(folder, account, *options) as bridge:
@@ -100,3 +106,27 @@ async def test_ending_the_call_hangs_up_the_telephone(gateway: Gateway, name: st
         await until(lambda: "terminated" in log.read_text())
         assert "best of times" in (await captions(gateway, call)).replace("\n", " ")
     await until(lambda: f"{call} ended" in gateway.bridge.read_text())
+
+
+async def test_janus_forwards_a_room_as_plain_rtp(janus: str, tmp_path: Path) -> None:
+    voice = tmp_path / "voice.wav"
+    soundfile.write(voice, recording(0.9, 4.9), 48000)
+    pc = RTCPeerConnection(RTCConfiguration([]))
+    async with (
+        telephony.attached(janus, "janus.plugin.videoroom") as ask,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        stack.push_async_callback(pc.close)
+        log, port = stack.enter_context(telephony.rtp_door(tmp_path, "--codec", "opus", "--idle-s", "1.5"))
+        await ask("create", room=1, audiocodec="opus")
+        publisher = (await ask("join", ptype="publisher", room=1))["id"]
+        pc.addTrack(MediaPlayer(str(voice)).audio)
+        await pc.setLocalDescription(await pc.createOffer())
+        answer = (await ask("publish", offer=pc.localDescription.sdp))["answer"]
+        stream = {"mid": "0", "port": port, "pt": 96}
+        await ask("rtp_forward", room=1, publisher_id=publisher, host="127.0.0.1", streams=[stream])
+        await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        await until(lambda: "session.end" in log.read_text(), timeout_s=30)
+    events = telephony.written_events(log)
+    check_events(events)
+    assert word_errors("It was the best of times, it was the worst of times,", transcript(events)).rate <= 0.1

@@ -6,20 +6,25 @@ The configurations of Janus and Kamailio are those of deploy/sip; only the ports
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from processes import RTCSTT
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "deploy" / "sip"
@@ -122,6 +127,30 @@ def janus(folder: Path) -> Iterator[str]:
         yield f"ws://127.0.0.1:{port}"
 
 
+@contextlib.asynccontextmanager
+async def attached(url: str, plugin: str) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
+    """A handle of a Janus plugin: what is asked of it, and its answer."""
+    ids: dict[str, int] = {}
+
+    async def tell(kind: str, **fields: Any) -> dict[str, Any]:
+        await ws.send_json({"janus": kind, "transaction": "-", **ids, **fields})
+        while (message := await ws.receive_json(timeout=5))["janus"] not in ("success", "event"):
+            assert message["janus"] != "error", message
+        return dict(message)
+
+    async def ask(request: str, *, offer: str | None = None, **fields: Any) -> dict[str, Any]:
+        jsep = {"jsep": {"type": "offer", "sdp": offer}} if offer else {}
+        answer = await tell("message", body={"request": request, **fields}, **jsep)
+        data = dict(answer["plugindata"]["data"])
+        assert "error" not in data, data
+        return {**data, "answer": answer.get("jsep", {}).get("sdp")}
+
+    async with aiohttp.ClientSession() as http, http.ws_connect(url, protocols=("janus-protocol",)) as ws:
+        ids["session_id"] = (await tell("create"))["data"]["id"]
+        ids["handle_id"] = (await tell("attach", plugin=plugin))["data"]["id"]
+        yield ask
+
+
 @contextlib.contextmanager
 def bridge(folder: Path, account: str, *options: str) -> Iterator[Path]:
     """The example between Janus and rtcstt, registered."""
@@ -154,3 +183,15 @@ def baresip(
     command = ("baresip", "-4", "-f", home, "-n", "127.0.0.1", "-e", f"/dial {callee}")
     with program(home, *command, ready=lambda log: outcome in log) as log:
         yield log
+
+
+@contextlib.contextmanager
+def rtp_door(folder: Path, *options: str) -> Iterator[tuple[Path, int]]:
+    """`rtcstt rtp` with the embedded recogniser: what it writes, and its port."""
+    command = (RTCSTT, "rtp", "--listen", "127.0.0.1:0", *options)
+    with program(folder, *command, ready=lambda log: "port " in log) as log:
+        yield log, int(re.findall(r"port (\d+)", log.read_text())[0])
+
+
+def written_events(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
