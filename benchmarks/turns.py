@@ -72,11 +72,17 @@ def _bare(words: list[str]) -> str:
     return " ".join("".join(c for c in word.lower() if c.isalnum()) or "-" for word in words)
 
 
-def hesitating(samples: Audio, share: float, pause_s: float) -> tuple[Audio, Pause]:
-    """With a pause of its own quiet put in where it is quietest, about this share into it."""
+def hesitating(
+    samples: Audio, share: float, pause_s: float, paused: list[Pause]
+) -> tuple[Audio, Pause] | None:
+    """With a pause of its own quiet put in where it is quietest, about this share into it, but not where
+    there is a pause."""
     window = RATE // 25
     around = range(int((share - 0.1) * len(samples)), int((share + 0.1) * len(samples)) - window, RATE // 200)
-    begin = min(around, key=lambda at: float((samples[at : at + window] ** 2).sum()))
+    spots = [at for at in around if not any(a - window <= at <= b for a, b in paused)]
+    if not spots:
+        return None
+    begin = min(spots, key=lambda at: float((samples[at : at + window] ** 2).sum()))
     quiet = samples[begin : begin + window]
     pause = np.resize(np.concatenate((quiet, quiet[::-1])), int(pause_s * RATE))
     middle = begin + window // 2
@@ -134,8 +140,11 @@ class Table:
         for pause_s in HESITATIONS_S:
             ended: list[bool] = []
             for recording, share in itertools.product(found, (0.35, 0.65)):
-                samples, pause = hesitating(recording.samples, share, pause_s)
-                ended += ended_in(self._bench, samples, [pause], self._settings)
+                paused = pauses(self._bench, recording)
+                made = hesitating(recording.samples, share, pause_s, paused)
+                if made is None:
+                    continue
+                ended += ended_in(self._bench, made[0], [made[1]], self._settings)
                 if self._each and ended[-1]:
                     print(f"| {recording.name} | {share} {pause_s} |")
             self._share(f"hesitations of {pause_s} s put into sentences that end a turn", ended)

@@ -70,10 +70,10 @@ def test_who_may_be_done_is_given_a_pause_of_a_mid_sentence() -> None:
         assert END not in kinds(happened)
 
 
-def test_who_went_on_at_once_is_given_longer() -> None:
+def test_who_went_on_at_once_and_again_is_given_longer() -> None:
     clause = ((0.95, 1.0), (0.02, 0.7))
     endpointer = Endpointer(TurnSettings())
-    assert kinds(run(endpointer, *clause)) == [START, EAGER, END]
+    assert kinds(run(endpointer, *clause, *clause)) == 2 * [START, EAGER, END]
     assert kinds(run(endpointer, *clause, *clause, *clause)) == [START]
     assert kinds(run(endpointer, (0.02, 3.0))) == [EAGER, END]
     assert kinds(run(endpointer, *clause)) == [START, EAGER, END], "the next is taken as it sounds"

@@ -17,8 +17,8 @@
   off waits for the time-out.
 - An utterance whose last word is one that needs another ("and", "the", "my") is hardly ever complete,
   however it sounds.
-- Who speaks again within 0.7 s of a turn's end was not done: reading aloud, say, where every clause sounds
-  like a sentence. The next turn waits out his pauses.
+- Who twice in a row speaks again within 0.7 s of a turn's end was not done: he reads aloud, say, where every
+  clause sounds like a sentence. The next turn waits out his pauses.
 - After ``end_timeout_ms`` of silence L is 0, whatever else.
 
 **The states** are those of the protocol. A row says: in this state, when L rises to (or falls to) this
@@ -52,7 +52,7 @@ UNSPOKEN = 0.95  # for the probability of a full stop where the recogniser was n
 UNFINISHED, UNASKED = -4.0, -2.0  # completeness where nothing is asked, and until there is an answer
 # How complete, and after how many seconds the turn then ends by default; in proportion between these.
 PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45))
-SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who begins again so soon after a turn's end is given more in the next
+SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who twice begins again so soon after a turn's end is given more
 
 DANGLING = frozenset(
     "a an the and or but so because if of to with for from in on at by my your his her its our their this "
@@ -121,7 +121,7 @@ class Endpointer:
         self._completeness = UNASKED
         self._probed = False
         self._since_end_s = math.inf
-        self._went_on = False  # soon after the last turn's end
+        self._went_on = 0  # so many times in a row, soon after a turn's end
         self.configure(settings)
 
     @property
@@ -155,7 +155,7 @@ class Endpointer:
             self.state = row.next
             if row.turning is Turning.START:
                 self._peak = max(self.likelihood, PEAK)
-                self._went_on = self._since_end_s < SOON_S
+                self._went_on = self._went_on + 1 if self._since_end_s < SOON_S else 0
             elif row.turning is Turning.END:
                 self.likelihood = self._since_end_s = 0.0
         return happened
@@ -172,7 +172,7 @@ class Endpointer:
                 self._peak = max(self.likelihood, PEAK)
             return
         self.silence_s += FRAME_S
-        least = MORE_PATIENCE_S if self._went_on else 0.0
+        least = MORE_PATIENCE_S if self._went_on > 1 else 0.0
         waited = self.silence_s / max(_patience_s(self._completeness), least)
         self.likelihood = min(self.likelihood, self._peak * (END / PEAK) ** waited**2)
         if self.silence_s >= self._settings["end_timeout_ms"] / 1000:
