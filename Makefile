@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # SIP calls go through. Debian starts the services among them; the tests start their own, on other ports.
 DEBIAN_PACKAGES := chromium python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-	coturn janus kamailio baresip-core
+	coturn iptables janus kamailio baresip-core
 PYTEST_ARGS ?=
 
 .PHONY: help models demo serve test lint format test-conformance bench debian-packages constraints clean
@@ -42,6 +42,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+test-conformance: DEBIAN_PACKAGES += firefox-esr
 test-conformance: debian-packages $(VENV)/installed-dev models
 	-$(BIN)/python tests/conformance/install.py
 	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)

@@ -22,6 +22,7 @@ PYTHON = {
 NODE = {
     "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"],
     "whip": ["whip-whep@1.2.0", "@eyevinn/whip-web-client@1.1.7", "esbuild@0.25"],
+    "firefox": ["puppeteer-core@24.43.1"],
     "typescript": ["typescript@5.9"],
 }
 
