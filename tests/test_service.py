@@ -90,13 +90,14 @@ def talk(
     *,
     recognizer: FakeRecognizer | None = None,
     limits: Limits | None = None,
+    version: str = "",
 ) -> tuple[Client, FakeRecognizer]:
     """One session from its opening to its end; nothing may be left of it."""
     recognizer = recognizer or FakeRecognizer()
 
     async def main() -> Client:
         service = Service(recognizer, limits=limits)  # type: ignore[arg-type]
-        client = Client(await service.open(handshake))
+        client = Client(await service.open(handshake, version=version))
         await dialogue(client, recognizer)
         await client.end()
         assert service.streams == 0
@@ -232,11 +233,22 @@ def test_what_comes_after_close_is_not_heard() -> None:
     assert len(recognizer.streams[0].audio) == 16000
 
 
+WHISPER = wire.Handshake(endpoint="manual", model="ink-whisper-2025-06-04")
+
+
 @pytest.mark.parametrize(
-    ("handshake", "after_s"),
-    [(TURNS, 180), (MANUAL, 180), (wire.Handshake(endpoint="manual", model="ink-whisper-2025-06-04"), 20)],
+    ("handshake", "version", "after_s"),
+    [
+        (TURNS, "", 180),
+        (MANUAL, "2025-04-16", 180),
+        (WHISPER, "", 20),
+        (WHISPER, "2025-04-16", 20),
+        (WHISPER, "2026-03-01", 180),  # Pipecat, whose sign of life comes after 120 s
+    ],
 )
-def test_a_silent_client_gets_its_words_and_the_door(handshake: wire.Handshake, after_s: float) -> None:
+def test_a_silent_client_gets_its_words_and_the_door(
+    handshake: wire.Handshake, version: str, after_s: float
+) -> None:
     async def dialogue(client: Client, recognizer: FakeRecognizer) -> None:
         clock = asyncio.get_running_loop()
         await asyncio.sleep(after_s - 1)
@@ -246,7 +258,7 @@ def test_a_silent_client_gets_its_words_and_the_door(handshake: wire.Handshake, 
         assert clock.time() - begin == pytest.approx(after_s, abs=0.1)
         assert (lost.close_code, lost.reason) == (1000, "idle")
 
-    client, _ = talk(dialogue, handshake)
+    client, _ = talk(dialogue, handshake, version=version)
     assert client.text() == "word"
     assert "done" not in client.types, "nobody asked for it"
 
@@ -424,8 +436,8 @@ def test_winding_up_says_what_is_due() -> None:
     assert client.lost and (client.lost.close_code, client.lost.reason) == (1001, "server stops")
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_words_and_errors_take_the_form_of_the_clients_version(older: bool) -> None:
+@pytest.mark.parametrize(("version", "older"), [("", False), ("2025-11-04", False), ("2025-04-16", True)])
+def test_words_and_errors_take_the_form_of_the_clients_version(version: str, older: bool) -> None:
     columns = {"words": ["a", "b"], "start": [0.0, 0.5], "end": [0.4, 1.0]}
 
     class Timed(FakeRecognizer):
@@ -434,7 +446,7 @@ def test_words_and_errors_take_the_form_of_the_clients_version(older: bool) -> N
             return super()._add(stream)
 
     async def main() -> list[dict[str, Any]]:
-        session = await Service(Timed()).open(MANUAL, older=older)  # type: ignore[arg-type]
+        session = await Service(Timed()).open(MANUAL, version=version)  # type: ignore[arg-type]
         client = Client(session)
         await asyncio.sleep(1)
         await client.send("nonsense")

@@ -65,7 +65,10 @@ class Server:
 
     async def empty(self) -> None:
         """When no session is left; a client's goodbye takes a moment to get here."""
-        while self.service.streams:  # noqa: ASYNC110
+        await self.only(0)
+
+    async def only(self, streams: int) -> None:
+        while self.service.streams != streams:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -262,14 +265,40 @@ async def test_a_message_of_16_mb_closes_that_socket_alone(compress: int) -> Non
         assert other.close_code == 1000
 
 
-async def test_a_bomb_of_zeros_is_not_unpacked() -> None:
-    async with serving() as server:
-        for size in (64 << 20, 16 << 20):
-            async with server.socket(compress=15) as socket:
-                await socket.send_bytes(bytes(size))
-                await read_all(socket)
-                assert socket.close_code == 1009
-        assert server.service.streams == 0
+@pytest.mark.parametrize("compress", [0, 15])
+@pytest.mark.parametrize("path", [TURNS, MANUAL])
+async def test_what_is_too_long_to_be_received_is_told_so(
+    path: str, compress: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a bomb of zeros, which is not unpacked. The client sends all of it, and then looks."""
+    monkeypatch.setattr(doors, "LINGER_S", 0.5)
+    async with serving() as server, server.socket(path) as other:
+        async with server.socket(path, compress=compress) as socket:
+            await socket.send_bytes(bytes(64 << 20))
+            error = (await read_all(socket))[-1]
+            assert (error["type"], error["status_code"]) == ("error", 413)
+            assert socket.close_code == 1009
+        await server.only(1)
+        await other.send_bytes(SOUND)
+        await other.send_str("close" if path == MANUAL else '{"type": "close"}')
+        assert len(await read_all(other)) > 1 and other.close_code == 1000
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x82" + bytes(4) + b"\xff\xfe", 1007),  # text that is not UTF-8
+        (b"\x83\x80" + bytes(4), 1002),  # a kind of frame that does not exist
+    ],
+)
+async def test_what_is_no_websocket_message_is_told_so(
+    frame: bytes, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "LINGER_S", 0.1)
+    async with serving() as server, server.socket(MANUAL) as socket:
+        socket._response.connection.transport.write(frame)
+        error = (await read_all(socket))[-1]
+        assert (error["type"], error["status_code"], socket.close_code) == ("error", 400, code)
 
 
 async def test_odd_bytes_are_samples_torn_apart() -> None:

@@ -29,19 +29,20 @@ from rtcstt.embedded.service import (
     check_language,
     check_model,
     concurrency_limited,
+    too_big,
 )
 from rtcstt.embedded.upload import MAX_UPLOAD as MAX_UPLOAD  # for an application's client_max_size
 from rtcstt.errors import CallerError, ConnectionLost
 
 log = logging.getLogger(__name__)
 
-# Beyond this aiohttp cuts the connection; what is shorter but too long gets a refusal that says so.
+# Beyond this a message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
 HEARTBEAT_S = 30.0
 DRAIN_S = 5.0  # for the open streams, when the server stops
-COLUMNS_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
+LINGER_S = 2.0  # for the rest of a message that is too long
 _VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -128,21 +129,20 @@ class Doors:
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"server stops")
 
     def _admit(self, request: web.Request) -> str:
-        """Check the key and the version that the client speaks: a header, or the query, which wins."""
+        """Check the key; return the version that a header or the query names, or nothing; the query wins."""
         self._keys.check(request.headers, request.query)
         version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
-        version = version or wire.VERSION
-        if not _VERSION.fullmatch(version):
+        if version and not _VERSION.fullmatch(version):
             raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
-        return version
+        return version or ""
 
     async def _socket(self, request: web.Request, endpoint: wire.Endpoint) -> web.StreamResponse:
-        older = self._admit(request) < COLUMNS_SINCE
+        version = self._admit(request)
         handshake = wire.Handshake.parse(endpoint, request.query.items())
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
-        session = await (await self._services()).open(handshake, older=older)
-        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
+        session = await (await self._services()).open(handshake, version=version)
+        socket = _Socket(session)
         socket.headers["X-Request-Id"] = session.request_id
         task = asyncio.current_task()
         assert task is not None
@@ -175,13 +175,43 @@ class Doors:
             self._batches -= 1
 
 
-async def _converse(socket: web.WebSocketResponse, session: Session) -> None:
+class _Socket(web.WebSocketResponse):
+    """What aiohttp will not receive gets an error event before the close, as any other bad message does.
+
+    On its own aiohttp sends a close frame at best, and drops the connection while the message is still
+    coming: the client meets a reset (1006), which looks like a fault of the network, and tries again.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
+        self._session = session
+        self.unreadable = False
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        problem = _UNREADABLE.get(code)
+        if problem is not None and not self._session.is_over:
+            self.unreadable = True
+            await self._session.refuse(problem, code)  # so `_converse` sends the event, and closes
+            return False
+        return await super().close(code=code, message=message, drain=drain)
+
+
+_UNREADABLE: dict[int, CallerError] = {
+    WSCloseCode.MESSAGE_TOO_BIG: too_big("Send audio in chunks of 50 to 200 ms."),
+    WSCloseCode.INVALID_TEXT: wire.bad_request("The text is not UTF-8.", "invalid_message"),
+    WSCloseCode.PROTOCOL_ERROR: wire.bad_request("This is not the WebSocket protocol.", "invalid_message"),
+}
+
+
+async def _converse(socket: _Socket, session: Session) -> None:
     """Both ways at once; the session says when it is over."""
     hearing = asyncio.create_task(_hear(socket, session))
     try:
         while True:
             await socket.send_str(await session.recv())
     except ConnectionLost as lost:
+        if socket.unreadable:
+            await asyncio.sleep(LINGER_S)
         await socket.close(code=lost.close_code, message=lost.reason.encode()[:120])
     except ConnectionError:  # the client has left
         pass
@@ -190,11 +220,13 @@ async def _converse(socket: web.WebSocketResponse, session: Session) -> None:
         await asyncio.gather(hearing, return_exceptions=True)
 
 
-async def _hear(socket: web.WebSocketResponse, session: Session) -> None:
+async def _hear(socket: _Socket, session: Session) -> None:
     try:
         async for message in socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await session.send(message.data)
+            elif socket.unreadable:
+                break
     except ConnectionLost:
         pass  # the session is over; what is left of it is still being sent
     except Exception:

@@ -39,6 +39,7 @@ MAX_UNREAD = 32  # messages that a client left unread
 MAX_FLUSHES = 100  # `finalize` commands not answered yet
 STREAMS_PER_CPU = 16  # that talk little; more are refused with 429
 FLOOD_RATE = 2.0  # times real time
+NEWER_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
 
 _OWN = ("tiny-en", "base-en")
 
@@ -48,7 +49,7 @@ class Limits:
     """What one session may do."""
 
     idle_s: float = 180.0
-    older_idle_s: float = 20.0  # for ink-whisper on the manual endpoint
+    older_idle_s: float = 20.0  # see `_patience`
     lead_s: float = 20.0
     flood_s: float = 60.0
 
@@ -74,17 +75,18 @@ class Service:
     def stats(self) -> dict[str, int]:
         return {"open": self.streams, "opened": self.opened, "refused": self.refused}
 
-    async def open(self, handshake: wire.Handshake, *, older: bool = False) -> Session:
+    async def open(self, handshake: wire.Handshake, *, version: str = "") -> Session:
         """A new session; `CallerError` 400 for an unknown model or language, 429 when there are too many.
 
-        ``older``: words and errors take the form that they had in versions of the API before 2025-11-04.
+        ``version`` of the API, a date, as far as the client names one: before `NEWER_SINCE` words and errors
+        take their older form.
         """
         check_model(handshake.model, endpoint=handshake.endpoint)
         check_language(handshake.language)
         if len(self._sessions) >= self.max_streams:
             self.refused += 1
             raise concurrency_limited(f"{self.max_streams} streams are open already.")
-        session = Session(self, handshake, older=older)
+        session = Session(self, handshake, version=version)
         self._sessions.add(session)
         self.opened += 1
         return session
@@ -105,10 +107,10 @@ class Session:
     `recv` may be cancelled without loss; `send` not.
     """
 
-    def __init__(self, service: Service, handshake: wire.Handshake, *, older: bool = False) -> None:
+    def __init__(self, service: Service, handshake: wire.Handshake, *, version: str = "") -> None:
         self.request_id = str(uuid.uuid4())
         self._service = service
-        self._older = older
+        self._older = "" < version < NEWER_SINCE
         turns = handshake.endpoint == "turns"
         self._protocol = wire.TurnsServer() if turns else wire.ManualServer()
         self._ear = _Ear(handshake)
@@ -121,9 +123,7 @@ class Session:
         self._heard_at = asyncio.get_running_loop().time()
         if turns:
             self._put(wire.Connected())
-        whisper = not turns and handshake.model.startswith("ink-whisper")
-        idle_s = service.limits.older_idle_s if whisper else service.limits.idle_s
-        self._pump = asyncio.create_task(self._run(idle_s))
+        self._pump = asyncio.create_task(self._run(_patience(handshake, version, service.limits)))
         self._pump.add_done_callback(self._ended)
 
     async def send(self, data: str | bytes) -> None:
@@ -139,10 +139,10 @@ class Session:
                 await self._obey(data)
             self._heard_at = clock.time()  # having to wait is not being idle
         except CallerError as error:
-            await self._fail(error, TOO_BIG if error.status == 413 else POLICY)
+            await self.refuse(error, TOO_BIG if error.status == 413 else POLICY)
         except ProtocolError as error:
             problem = CallerError(400, "invalid_message", "Invalid message", f"{error}.")
-            await self._fail(problem, POLICY)
+            await self.refuse(problem, POLICY)
 
     async def recv(self) -> str:
         """The next message for the client; `ConnectionLost` after the last."""
@@ -160,6 +160,17 @@ class Session:
             self._closing = True
             self._code, self._reason = code, reason
             await self._finish()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is heard; what was said before may still be unread."""
+        return self._pump.done()
+
+    async def refuse(self, error: CallerError, code: int) -> None:
+        """End the session at once by an error event and this close code, unless it is over."""
+        if not self.is_over:
+            self._say_why(error, code)
+            await self._stop()
 
     async def close(self, code: int = NORMAL) -> None:
         """End the session at once, without a drain. Idempotent."""
@@ -258,11 +269,6 @@ class Session:
             await asyncio.sleep(left)
         await self.wind_up(NORMAL, "idle")
 
-    async def _fail(self, error: CallerError, code: int) -> None:
-        if not self._pump.done():
-            self._say_why(error, code)
-            await self._stop()
-
     def _say_why(self, error: CallerError, code: int) -> None:
         self._put(wire.Error(error.title, error.message, error.status, error_code=error.code))
         self._code, self._reason = code, error.code
@@ -325,6 +331,17 @@ class Pace:
         wait = max(self._ahead_s - self._lead_s, 0.0) / FLOOD_RATE
         self.waited_s += wait
         return wait
+
+
+def _patience(handshake: wire.Handshake, version: str, limits: Limits) -> float:
+    """How long (s) a client may send no message. Audio and text alike are a sign of life; pings are not.
+
+    The page of ink-whisper says 20 s, newer pages about 3 minutes, for every model. Clients rely on both:
+    Pipecat opens ink-whisper with a newer version and sends its sign of life after two minutes or more. So
+    the 20 s hold for ink-whisper unless the client names a newer version than that page's.
+    """
+    whisper = handshake.endpoint == "manual" and _is(handshake.model, "ink-whisper")
+    return limits.older_idle_s if whisper and version < NEWER_SINCE else limits.idle_s
 
 
 def _in_older_form(message: wire.ServerMessage) -> wire.ServerMessage:
