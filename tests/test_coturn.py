@@ -58,7 +58,7 @@ def coturn(folder: Path, *login: str) -> Iterator[int]:
     port, log = free_port(), folder / "turn.log"
     options = [
         *("-n", "--listening-ip=127.0.0.1", f"--listening-port={port}", "--relay-ip=127.0.0.1"),
-        *("--min-port=49160", "--max-port=49260", "--realm=test", "--no-tls", "--no-dtls"),
+        *("--min-port=49160", "--max-port=49260", "--realm=test", "--no-tcp", "--no-tls", "--no-dtls"),
         *("--allow-loopback-peers", "--cli-password=x", "--no-cli", "--log-file=stdout", "--simple-log"),
         *(f"--pidfile={folder / 'turn.pid'}", f"--userdb={folder / 'turn.db'}", *login),
     ]
