@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_server import refusal, serving
 
 from rtcstt.errors import ConfigError
@@ -59,6 +61,11 @@ def test_only_trusted_proxies_say_who_asked(
     peer: str, forwarded_for: list[str], forwarded: list[str], found: str
 ) -> None:
     assert caller(peer, forwarded_for, forwarded, PROXIES) == found
+
+
+@given(st.lists(st.text()), st.lists(st.text()))
+def test_whatever_a_header_says_there_is_an_address(forwarded_for: list[str], forwarded: list[str]) -> None:
+    assert parse(caller("127.0.0.1", forwarded_for, forwarded, PROXIES)) is not None
 
 
 async def test_each_caller_behind_a_trusted_proxy_knocks_for_himself() -> None:

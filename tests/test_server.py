@@ -188,7 +188,17 @@ async def test_what_is_not_there_is_refused_as_json(method: str, path: str, stat
 @given(
     method=st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]),
     path=st.sampled_from(
-        ["/", "/offer", "/whip", "/calls", "/calls/x", "/whip/x", "/metrics", "/calls/x/events"]
+        [
+            "/",
+            "/offer",
+            "/whip",
+            "/ice-servers",
+            "/calls",
+            "/calls/x",
+            "/whip/x",
+            "/metrics",
+            "/calls/x/events",
+        ]
     ),
     headers=st.dictionaries(
         st.sampled_from(["Content-Type", "If-Match", "Last-Event-ID", "Origin", "Authorization", "Accept"]),

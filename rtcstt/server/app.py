@@ -120,7 +120,7 @@ class Web:
             call, answer = await self.calls.resume(resumed, body["sdp"])
         else:
             call, answer = await self.calls.place(body["sdp"], **_about(body, grant))
-            self._note(request, call)
+        self._note(request, call)
         return web.json_response({"sdp": answer, "type": "answer", "call": call.id})
 
     async def whip(self, request: web.Request) -> web.StreamResponse:
