@@ -48,7 +48,8 @@ def install_node(name: str, packages: list[str]) -> None:
         return
     done.parent.mkdir(parents=True, exist_ok=True)
     quiet = ["--no-audit", "--no-fund", "--silent", "--prefix", str(done.parent)]
-    subprocess.run(["npm", "install", *quiet, *packages], check=True, timeout=120)
+    brief = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]  # offline it would try for over a minute
+    subprocess.run(["npm", "install", *quiet, *brief, *packages], check=True, timeout=120)
     done.write_text(" ".join(packages))
 
 
