@@ -41,6 +41,7 @@ from rtcstt.wire import (
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+S = TypeVar("S", bound="_Stream")
 
 THREADS = 2
 MAX_PENDING = 2 * SAMPLE_RATE  # samples that wait in a stream before its feeder has to
@@ -62,6 +63,8 @@ class Recognizer:
         self.smart_turn = smart_turn
         self._vad = vad
         self._workers = Workers(threads)
+        self._streams: set[_Stream] = set()
+        self._closed = False
 
     @classmethod
     def load(cls, model: str = models.DEFAULT, *, threads: int | None = None) -> Recognizer:
@@ -89,7 +92,7 @@ class Recognizer:
 
     def turns(self, settings: TurnSettings | None = None) -> TurnStream:
         listener = Listener(self.engine, self._vad.stream(), self.smart_turn, settings or TurnSettings())
-        return TurnStream(listener, self._workers)
+        return self._own(TurnStream(listener, self._workers))
 
     def manual(self, *, max_silence_s: float | None = None) -> ManualStream:
         """A stream whose texts end by `finalize`, or after a silence (default 1.5 s)."""
@@ -97,7 +100,7 @@ class Recognizer:
         if max_silence_s is not None:
             settings = settings.merged(TurnSettings(end_timeout_ms=1000 * max_silence_s))
         listener = Listener(self.engine, self._vad.stream(), None, settings, by_silence=True)
-        return ManualStream(listener, self._workers)
+        return self._own(ManualStream(listener, self._workers))
 
     async def transcribe(self, samples: Audio | Iterable[Audio], *, words: bool = False) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
@@ -113,8 +116,19 @@ class Recognizer:
         return Batch(text, listener.heard / SAMPLE_RATE, tuple(found) if words else ())
 
     async def close(self) -> None:
-        """Wait for the workers to end. Idempotent."""
+        """End the streams that are left, and wait for the workers to end. Idempotent."""
+        self._closed = True
+        await asyncio.gather(*(stream.cancel() for stream in list(self._streams)))
         await asyncio.to_thread(self._workers.close)
+
+    def _own(self, stream: S) -> S:
+        """Whoever forgets a stream leaves its task to us; nobody else would hold it (asyncio does not)."""
+        if self._closed:
+            stream.task.cancel()
+            raise EngineError("the recogniser is closed")
+        self._streams.add(stream)
+        stream.task.add_done_callback(lambda task: self._streams.discard(stream))
+        return stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,7 @@ class _Stream:
         self._over = False
         self._failure: Exception | None = None
         self._changed = asyncio.Condition()
-        self._task = asyncio.create_task(self._listen())
+        self.task = asyncio.create_task(self._listen())
 
     async def feed(self, samples: Audio) -> None:
         """16 kHz mono float32. Waits while more than two seconds wait to be heard."""
@@ -162,8 +176,8 @@ class _Stream:
 
     async def cancel(self) -> None:
         """End at once. Idempotent."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
         self._over = True
 
     async def __aiter__(self) -> AsyncIterator[ServerMessage]:

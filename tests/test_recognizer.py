@@ -1,0 +1,245 @@
+"""Streams and their workers: order, priorities, bounds, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from test_listener import Loud, Rule, said, sound
+
+from rtcstt import wire
+from rtcstt.demo import bundled_recording
+from rtcstt.embedded.moonshine import Audio
+from rtcstt.embedded.recognizer import BATCH, FINAL, LISTENING, MAX_PENDING, Recognizer, Workers
+from rtcstt.errors import EngineError
+from rtcstt.pcm import SAMPLE_RATE
+
+WITHIN_S = 20.0
+
+
+class Engine(Rule):
+    """The rule, as much of an engine as a recogniser asks for. ``broken``: decoding fails."""
+
+    name, live, languages = "rule", True, ("en",)
+    broken = False
+
+    def stream(self, language: str | None = None) -> Engine:
+        return self
+
+    def decode(self, audio: Audio, forced: Any = ()) -> Any:
+        if self.broken:
+            raise RuntimeError("out of order")
+        return super().decode(audio, forced)
+
+
+class Ear(Loud):
+    def stream(self) -> Loud:
+        return Loud()
+
+
+def made(engine: Engine | None = None, *, threads: int = 2) -> Recognizer:
+    return Recognizer(engine or Engine(), Ear(), None, threads=threads)  # type: ignore[arg-type]
+
+
+async def talk(stream: Any, audio: Audio) -> list[Any]:
+    """All that comes of it."""
+
+    async def say() -> None:
+        for begin in range(0, len(audio), 1600):
+            await stream.feed(audio[begin : begin + 1600])
+        await stream.finish()
+
+    async with asyncio.timeout(WITHIN_S):
+        saying = asyncio.create_task(say())
+        messages = [message async for message in stream]
+        await saying
+    return messages
+
+
+async def test_two_streams_at_once_have_each_their_own_words() -> None:
+    recognizer = made()
+    audio = sound(1.5, -1.0)
+    others = sound(1.5, -1.0, first=101)
+    first, second = await asyncio.gather(talk(recognizer.turns(), audio), talk(recognizer.turns(), others))
+    for messages, begin in ((first, 1), (second, 101)):
+        ends = [m.transcript for m in messages if isinstance(m, wire.TurnEnd)]
+        assert "".join(ends) == said(15, begin)
+    await recognizer.close()
+
+
+async def test_finalize_is_answered_after_all_before_it() -> None:
+    recognizer = made()
+    stream = recognizer.manual()
+    await stream.feed(sound(1.0))
+    await stream.finalize()
+    messages = await talk(stream, sound(1.0, first=11))
+    kinds = [type(m).__name__ for m in messages if not (isinstance(m, wire.Transcript) and not m.is_final)]
+    assert kinds == ["Transcript", "FlushDone", "Transcript", "Done"]
+    finals = [m.text for m in messages if isinstance(m, wire.Transcript) and m.is_final]
+    assert "".join(finals).split() == said(20).split()
+    await recognizer.close()
+
+
+async def test_a_stream_that_fails_says_so_and_others_go_on() -> None:
+    engine = Engine()
+    broken, whole = made(engine), made()
+    engine.broken = True
+    with pytest.raises(EngineError, match="recogniser failed"):
+        await talk(broken.turns(), sound(1.5, -1.0))
+    assert await talk(whole.turns(), sound(1.5, -1.0))
+    engine.broken = False
+    assert await talk(broken.turns(), sound(1.5, -1.0)), "the workers survive"
+    await asyncio.gather(broken.close(), whole.close())
+
+
+async def test_feeding_waits_for_the_recogniser_and_no_longer_than_it_lives() -> None:
+    recognizer, held = made(threads=1), threading.Event()
+    blocking = asyncio.create_task(recognizer._workers.run(FINAL, lambda: held.wait(WITHIN_S)))
+    stream = recognizer.turns()
+    fed = 0
+
+    async def feed() -> None:
+        nonlocal fed
+        while True:
+            await stream.feed(np.zeros(1600, np.float32))
+            fed += 1600
+
+    feeding = asyncio.create_task(feed())
+    done, _ = await asyncio.wait({feeding}, timeout=0.3)
+    assert not done and fed <= MAX_PENDING + 1600 + SAMPLE_RATE
+    feeding.cancel()
+    held.set()
+    await blocking
+    await stream.cancel()
+    async with asyncio.timeout(WITHIN_S):
+        await stream.feed(np.zeros(100 * MAX_PENDING, np.float32))  # nobody waits for a stream that is over
+        assert [message async for message in stream] == []
+    await recognizer.close()
+
+
+async def test_finals_come_before_listening_and_that_before_recordings() -> None:
+    workers, held, order = Workers(1), threading.Event(), list[int]()
+    blocking = asyncio.create_task(workers.run(FINAL, lambda: held.wait(WITHIN_S)))
+    await asyncio.sleep(0)
+    waiting = [
+        asyncio.create_task(workers.run(priority, lambda priority=priority: order.append(priority)))
+        for priority in (BATCH, LISTENING, FINAL, LISTENING)
+    ]
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(blocking, *waiting)
+    assert order == [FINAL, LISTENING, LISTENING, BATCH]
+    await asyncio.to_thread(workers.close)
+
+
+async def test_closing_ends_the_streams_that_nobody_ended() -> None:
+    """One that was forgotten, one that is waited for, one that works, one that has not begun."""
+    recognizer = made()
+    recognizer.turns()
+    reader = asyncio.create_task(anext(aiter(recognizer.turns()), None))
+    busy = recognizer.manual()
+    await busy.feed(sound(1.9))
+    await asyncio.sleep(0)
+    gc.collect()
+    recognizer.manual()
+    async with asyncio.timeout(WITHIN_S):
+        await recognizer.close()
+        await recognizer.close()
+        assert await reader is None
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not [t for t in threading.enumerate() if t.name == "rtcstt-recogniser"]
+    with pytest.raises(EngineError, match="closed"):
+        recognizer.turns()
+
+
+def test_a_stream_that_is_forgotten_is_not_destroyed(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio holds no task that waits for what nobody else holds; it would complain of its end."""
+
+    async def main() -> None:
+        recognizer = made()
+        recognizer.turns()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        await recognizer.close()
+
+    asyncio.run(main())
+    gc.collect()
+    assert "destroyed" not in caplog.text
+
+
+async def test_work_after_closing_is_refused() -> None:
+    recognizer = made()
+    await recognizer.close()
+    with pytest.raises(EngineError, match="closed"):
+        await recognizer.transcribe(sound(1.0))
+
+
+async def test_a_recording_that_cannot_be_read_on_raises_what_reading_raised() -> None:
+    def blocks() -> Iterator[Audio]:
+        yield sound(1.0)
+        raise wire.bad_request("broken here")
+
+    recognizer = made()
+    with pytest.raises(Exception, match="broken here"):
+        await recognizer.transcribe(blocks())
+    assert (await recognizer.transcribe(sound(1.0, -1.0))).text == said(10)
+    await recognizer.close()
+
+
+# -- the real thing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Recognizer]:
+    try:
+        loaded = Recognizer.load()
+    except EngineError as error:
+        pytest.skip(str(error))
+    yield loaded
+    asyncio.run(loaded.close())
+
+
+@pytest.fixture(scope="module")
+def voice() -> Audio:
+    samples, rate = soundfile.read(bundled_recording(), dtype="float32", frames=48000 * 8)
+    return np.asarray(soxr.resample(samples * 3, rate, SAMPLE_RATE), np.float32)
+
+
+async def test_a_recording_has_words_with_times_in_order(real: Recognizer, voice: Audio) -> None:
+    found = await real.transcribe(voice, words=True)
+    assert "best of times" in found.text.lower()
+    assert found.duration == pytest.approx(len(voice) / SAMPLE_RATE)
+    assert " ".join(word.word for word in found.words) == found.text
+    times = [time for word in found.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] <= found.duration
+
+
+@pytest.mark.parametrize("factor", [3, 1 / 3])
+async def test_a_wrong_sample_rate_makes_nonsense_and_no_failure(
+    real: Recognizer, voice: Audio, factor: float
+) -> None:
+    """What is 48 kHz, taken for 16, and the other way round."""
+    wrong = np.asarray(soxr.resample(voice, SAMPLE_RATE, SAMPLE_RATE * factor), np.float32)
+    client = wire.TurnOrder()
+    for message in await talk(real.turns(), wrong[: 8 * SAMPLE_RATE]):
+        client.advance(message, EngineError)
+    assert client.state is wire.TurnState.IDLE
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+async def test_samples_that_are_no_sound_harm_only_themselves(
+    real: Recognizer, voice: Audio, value: float
+) -> None:
+    """Float encodings can say anything."""
+    wrong = voice[: 3 * SAMPLE_RATE].copy()
+    wrong[SAMPLE_RATE : 2 * SAMPLE_RATE] = value
+    await talk(real.turns(), wrong)
+    found = await real.transcribe(voice[: 5 * SAMPLE_RATE])
+    assert "best of times" in found.text.lower()
