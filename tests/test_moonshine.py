@@ -1,0 +1,121 @@
+"""The recogniser's model, with the speech that ships with it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcstt.demo import bundled_recording
+from rtcstt.embedded import models
+from rtcstt.embedded.moonshine import TOKENS_PER_S, Audio, Moonshine, loop_start
+from rtcstt.errors import EngineError
+from rtcstt.pcm import SAMPLE_RATE
+
+
+@pytest.fixture(scope="module", params=["tiny-en", "base-en"])
+def engine(request: pytest.FixtureRequest) -> Moonshine:
+    try:
+        return Moonshine(models.require(request.param))
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def voice() -> Audio:
+    samples, rate = soundfile.read(bundled_recording(), dtype="float32", frames=48000 * 8)
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)
+
+
+def plain(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalpha() or c == " ")
+
+
+def test_it_knows_the_words(engine: Moonshine, voice: Audio) -> None:
+    found = engine.decode(voice)
+    text = engine.tokens.text(found.ids)
+    assert plain(text).startswith("it was the best of times it was the worst of times")
+    assert found.finished and -0.5 < found.logprob <= 0
+
+
+def test_what_was_published_stays(engine: Moonshine, voice: Audio) -> None:
+    whole = engine.decode(voice).ids
+    assert engine.decode(voice, whole[:6]).ids[:6] == whole[:6]
+    other = engine.decode(voice[: 4 * SAMPLE_RATE]).ids[:5]
+    assert engine.decode(voice, other).ids[: len(other)] == other
+
+
+def test_many_threads_may_ask_at_once(engine: Moonshine, voice: Audio) -> None:
+    parts = [voice[: seconds * SAMPLE_RATE] for seconds in (2, 3, 4, 2, 3, 4)]
+    alone = [engine.decode(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(engine.decode, parts))
+    assert [found.ids for found in together] == [found.ids for found in alone]
+
+
+@pytest.mark.parametrize("length", [0, 1, 159, 1600])
+def test_hardly_any_audio_is_no_failure(engine: Moonshine, length: int) -> None:
+    found = engine.decode(np.zeros(length, np.float32))
+    assert len(found.ids) <= (length / SAMPLE_RATE + 0.5) * TOKENS_PER_S + 1
+
+
+@pytest.mark.parametrize("kind", ["noise", "loud", "nan"])
+def test_what_is_no_speech_ends(engine: Moonshine, kind: str) -> None:
+    """Never more tokens than anybody could say in that time."""
+    audio = np.random.default_rng(1).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float32)
+    audio = {"noise": audio, "loud": audio * 1e6, "nan": audio * np.float32("nan")}[kind]
+    with np.errstate(all="ignore"):
+        found = engine.decode(audio)
+    assert len(found.ids) <= 3.5 * TOKENS_PER_S + 1
+
+
+def test_every_token_has_text_and_some_begin_words(engine: Moonshine) -> None:
+    tokens = engine.tokens
+    assert tokens.text([]) == ""
+    starts = [token for token in range(3, 5000) if tokens.starts_word(token)]
+    assert len(starts) > 1000
+    assert all(tokens.is_punctuation(token) for token in tokens.stops()[1:])
+
+
+@pytest.mark.parametrize("missing", ["encoder_model", "decoder_model_merged", "tokenizer"])
+def test_a_folder_without_one_of_its_files_is_named(tmp_path: Path, missing: str) -> None:
+    try:
+        source = models.require("tiny-en")
+    except EngineError as error:
+        pytest.skip(str(error))
+    for file in models.MODELS["tiny-en"].files:
+        if not file.name.startswith(missing):
+            (tmp_path / file.name).symlink_to(source / file.name)
+    with pytest.raises(EngineError, match=missing):
+        Moonshine(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", bytes(4096)])
+def test_a_file_that_is_no_model_is_an_engine_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "encoder_model.onnx").write_bytes(content)
+    with pytest.raises(EngineError, match="encoder_model.onnx cannot be loaded"):
+        Moonshine(tmp_path)
+
+
+@given(
+    st.lists(st.integers(3, 9), max_size=12), st.lists(st.integers(3, 9), min_size=1, max_size=5), st.data()
+)
+@settings(deadline=None, derandomize=True)
+def test_a_loop_is_cut_to_one_copy(before: list[int], loop: list[int], data: st.DataObject) -> None:
+    copies = data.draw(st.integers(max(4, -(-16 // len(loop))), 30))
+    ids = [*(100 + token for token in before), *loop * copies]
+    cut = loop_start(ids)
+    assert cut is not None and len(before) < cut < len(ids)
+    size = len(ids) - cut  # what is cut off repeats what stays
+    assert all(ids[index] in loop for index in range(len(ids) - size - 1, len(ids)))
+
+
+@pytest.mark.parametrize("ids", [[], [5], [5, 5, 5], [7, 8] * 3, [48, 45, 48, 45, 48], list(range(3, 60))])
+def test_what_somebody_may_well_say_is_no_loop(ids: list[int]) -> None:
+    assert loop_start(ids) is None
