@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.embedded import Embedded
+from rtcstt.embedded import Embedded, capacity
 from rtcstt.embedded.service import (
     FLOOD_RATE,
     MAX_AUDIO_S,
@@ -510,6 +511,7 @@ class Loaded(FakeRecognizer):
 
     loads: ClassVar[list[str]] = []
     closed: ClassVar[list[Loaded]] = []
+    measured: ClassVar[list[Loaded]] = []
 
     @classmethod
     def load(cls, model: str) -> Loaded:
@@ -518,6 +520,10 @@ class Loaded(FakeRecognizer):
 
     def describe(self) -> list[str]:
         return ["a fake"]
+
+    def cost_s(self) -> float:
+        self.measured.append(self)
+        return 0.1
 
     async def close(self) -> None:
         await super().close()
@@ -529,6 +535,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> type[Loaded]:
     monkeypatch.setattr("rtcstt.embedded.recognizer.Recognizer", Loaded)
     monkeypatch.setattr(Loaded, "loads", [])
     monkeypatch.setattr(Loaded, "closed", [])
+    monkeypatch.setattr(Loaded, "measured", [])
     return Loaded
 
 
@@ -536,7 +543,7 @@ async def test_one_model_serves_all_who_use_it(loaded: type[Loaded]) -> None:
     first, second, other = Embedded("one"), Embedded("one"), Embedded("two")
     sessions = await asyncio.gather(*(stt.connect(TURNS) for stt in (first, first, second, other)))
     assert sorted(loaded.loads) == ["one", "two"]
-    assert await first.describe() == ["a fake"]
+    assert (await first.describe())[0] == "a fake"
     await first.close()
     await first.close()
     assert not loaded.closed and not first.is_ready
@@ -562,6 +569,17 @@ async def test_a_limit_is_each_ones_own(loaded: type[Loaded]) -> None:
     await wide.connect(MANUAL)
     await narrow.close()
     await wide.close()
+
+
+async def test_without_a_limit_the_machine_is_measured_once(loaded: type[Loaded]) -> None:
+    first, second, own = Embedded(), Embedded(), Embedded(max_streams=3)
+    limits = [(await stt.preload()).max_streams for stt in (first, second, own)]
+    held = capacity.streams(os.cpu_count() or 1, 0.1)
+    assert limits == [held, held, 3]
+    assert len(loaded.measured) == 1
+    assert (await first.describe())[-1] == f"streams at once: {held}"
+    for stt in (first, second, own):
+        await stt.close()
 
 
 async def test_what_cannot_be_loaded_can_be_tried_again(

@@ -31,6 +31,7 @@ CORES = {
     "sdp",
     "transcription",
     "wire",
+    "embedded.capacity",
     "embedded.endpointer",
 }
 NOT_IN_CORES = {

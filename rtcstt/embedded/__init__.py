@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtcstt import wire
+from rtcstt.embedded import capacity
 from rtcstt.errors import CallerError, UpstreamError
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ class Embedded:
 
     A model is loaded once, whatever the number of these objects: at the first connection (half a second,
     in a thread) or by `preload`. ``model`` is a name or a folder; see ``rtcstt models``. ``max_streams``
-    is this object's own limit. `close` it when no call uses it any more; with the last one goes the model.
+    is this object's own limit; None: what this machine is measured to hold. `close` it when no call uses
+    it any more; with the last one goes the model.
     """
 
     def __init__(self, model: str = DEFAULT_MODEL, *, max_streams: int | None = None) -> None:
@@ -46,6 +49,8 @@ class Embedded:
         async with self._loading:
             if self._service is None:
                 recognizer = await asyncio.to_thread(_acquire, self.model, id(self))
+                if self._max_streams is None:
+                    self._max_streams = await asyncio.to_thread(_measured, self.model)
                 from rtcstt.embedded.service import Service
 
                 self._service = Service(recognizer, max_streams=self._max_streams)
@@ -62,7 +67,8 @@ class Embedded:
             ) from error
 
     async def describe(self) -> list[str]:
-        return (await self.preload()).recognizer.describe()
+        service = await self.preload()
+        return [*service.recognizer.describe(), f"streams at once: {service.max_streams}"]
 
     async def close(self) -> None:
         """End the sessions that are left, and the worker threads unless others use them. Idempotent."""
@@ -79,6 +85,7 @@ class Embedded:
 class _Loaded:
     recognizer: Recognizer
     users: set[int] = field(default_factory=set)
+    streams: int | None = None
 
 
 _loaded: dict[str, _Loaded] = {}
@@ -94,6 +101,15 @@ def _acquire(model: str, user: int) -> Recognizer:
             _loaded[model] = _Loaded(Recognizer.load(model))
         _loaded[model].users.add(user)
         return _loaded[model].recognizer
+
+
+def _measured(model: str) -> int:
+    """How many streams of a loaded model this machine holds; measured once. Blocks; for a thread."""
+    loaded = _loaded[model]
+    with _lock:
+        if loaded.streams is None:
+            loaded.streams = capacity.streams(os.cpu_count() or 1, loaded.recognizer.cost_s())
+        return loaded.streams
 
 
 def _release(model: str, user: int) -> Recognizer | None:

@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default=DEFAULT_MODEL, help="tiny-en, base-en, or the folder of a recogniser"
     )
     parser.add_argument(
-        "--max-streams", type=int, metavar="N", help="streams at once; more are refused with 429"
+        "--max-streams",
+        type=int,
+        metavar="N",
+        help="streams at once; more are refused with 429 (default: measured)",
     )
     parser.add_argument(
         "--key-file", type=Path, metavar="FILE", help="API keys, one a line; needed off loopback"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import uuid
 from collections import deque
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ MAX_AUDIO_S = 30.0  # of one message
 MAX_TEXT = 64 * 1024
 MAX_UNREAD = 32  # messages that a client left unread
 MAX_FLUSHES = 100  # `finalize` commands not answered yet
-STREAMS_PER_CPU = 16  # that talk little; more are refused with 429
 FLOOD_RATE = 2.0  # times real time
 NEWER_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
 
@@ -55,13 +53,13 @@ class Limits:
 
 
 class Service:
-    """All sessions of one recogniser. ``max_streams`` None: by the number of processors."""
+    """All sessions of one recogniser. Streams beyond ``max_streams`` are refused; None: none is."""
 
     def __init__(
         self, recognizer: Recognizer, *, max_streams: int | None = None, limits: Limits | None = None
     ) -> None:
         self.recognizer = recognizer
-        self.max_streams = max_streams or STREAMS_PER_CPU * (os.cpu_count() or 1)
+        self.max_streams = max_streams
         self.limits = limits or Limits()
         self.opened = 0
         self.refused = 0
@@ -83,7 +81,7 @@ class Service:
         """
         check_model(handshake.model, endpoint=handshake.endpoint)
         check_language(handshake.language)
-        if len(self._sessions) >= self.max_streams:
+        if self.max_streams is not None and len(self._sessions) >= self.max_streams:
             self.refused += 1
             raise concurrency_limited(f"{self.max_streams} streams are open already.")
         session = Session(self, handshake, version=version)

@@ -1,0 +1,165 @@
+"""Whether the recogniser's memory stays flat under speech, silence, noise and music.
+
+    python -m benchmarks.soak [--minutes 60] [--data ../shared/data]
+
+Eight clients talk to `rtcstt stt` in real time: five on the turns endpoint, two on the manual one, and
+one that hangs up and calls again every half minute. Every minute a line: resident memory, threads and open
+files of the server. Fails when the memory of the last third is above that of the first, or threads or files
+have become more. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+from benchmarks.live import DATA, RATE, Process, line, server, silence, speech
+from benchmarks.server_load import cpu_s, resident_mb
+from rtcstt.pcm import Samples
+from rtcstt.recording import read
+
+CLIENTS = ["turns"] * 5 + ["manual"] * 2 + ["caller"]
+CALL_S = 30.0
+SAMPLE_S = 10.0
+GROWTH_MB = 8.0  # what a long turn in a late hour may need beyond what was needed before
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    memory_mb: float
+    threads: int
+    files: int
+
+
+def verdict(samples: Sequence[Sample]) -> str | None:
+    """What has grown from the first third to the last; None when nothing has."""
+    third = len(samples) // 3
+    first, last = samples[:third], samples[-third:]
+    if not third:
+        return "too short to tell"
+
+    def typical(of: Sequence[Sample], name: str) -> float:
+        return statistics.median(getattr(sample, name) for sample in of)
+
+    for name, allowed in (("memory_mb", GROWTH_MB), ("threads", 0), ("files", 4)):
+        grown = typical(last, name) - typical(first, name)
+        if grown > allowed:
+            return f"{name} grew by {grown:.1f}"
+    return None
+
+
+def material(folder: Path, chance: random.Random) -> Iterator[Samples]:
+    """Without end: something that is said, then silence; now and then noise or music."""
+    voices, noises = speech(folder), [hiss(chance)]
+    for name in ("noise_keyboard_typing.ogg", "music_vibe_ace.ogg", "noise_picovoice_empty.wav"):
+        if (folder / name).exists():
+            noises.append(read(folder / name, RATE)[: 10 * RATE])
+    while True:
+        yield chance.choice(voices)
+        yield silence(chance.uniform(0.3, 12))
+        if chance.random() < 0.3:
+            yield chance.choice(noises)
+
+
+def hiss(chance: random.Random) -> Samples:
+    return np.random.default_rng(chance.randrange(9)).normal(0, 500, 5 * RATE).astype(np.int16)
+
+
+class Soak:
+    def __init__(self, process: Process, folder: Path, seconds: float) -> None:
+        self._process = process
+        self._folder = folder
+        self._seconds = seconds
+        self.samples: list[Sample] = []
+        self.finals = 0
+        self.sent_s = 0.0
+
+    async def run(self) -> None:
+        async with aiohttp.ClientSession() as http:
+            clients = [
+                asyncio.create_task(self._client(http, kind, number)) for number, kind in enumerate(CLIENTS)
+            ]
+            watch = asyncio.create_task(self._watch())
+            done, _ = await asyncio.wait([watch, *clients], return_when=asyncio.FIRST_COMPLETED)
+            for task in (watch, *clients):
+                task.cancel()
+            await asyncio.gather(watch, *clients, return_exceptions=True)
+            if watch not in done:
+                raise SystemExit(f"a client ended early: {done}")
+
+    async def _client(self, http: aiohttp.ClientSession, kind: str, seed: int) -> None:
+        sounds = material(self._folder, random.Random(seed))
+        url = self._process.url("manual" if kind == "manual" else "turns")
+        while True:
+            async with line(http, url) as one:
+                began = asyncio.get_running_loop().time()
+                for sound in sounds:
+                    before = one.sent
+                    await one.talk([sound], began)
+                    self.sent_s += (one.sent - before) / RATE
+                    if kind == "manual":
+                        await one.socket.send_str("finalize")
+                    said = [message for _, message in one.came]
+                    one.came.clear()
+                    self.finals += sum(m["type"] == "turn.end" or bool(m.get("is_final")) for m in said)
+                    if any(m["type"] == "error" for m in said) or one.socket.closed:
+                        raise SystemExit(f"a {kind} client was refused: {said[-1:]}")
+                    if kind == "caller" and one.sent > CALL_S * RATE:
+                        break
+
+    async def _watch(self) -> None:
+        print("| minute | memory | threads | open files | finals | CPU s per s of audio |", flush=True)
+        print("|---|---|---|---|---|---|")
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        for count in itertools.count(1):
+            if (left := began + count * SAMPLE_S - clock.time()) > 0:
+                await asyncio.sleep(left)
+            self.samples.append(sample(self._process.pid))
+            if count % round(60 / SAMPLE_S) == 0:
+                self._report(round(count * SAMPLE_S / 60))
+            if count * SAMPLE_S >= self._seconds:
+                return
+
+    def _report(self, minute: int) -> None:
+        last = self.samples[-1]
+        cost = cpu_s(self._process.pid) / max(1.0, self.sent_s)
+        print(
+            f"| {minute} | {last.memory_mb:.1f} MB | {last.threads} | {last.files} "
+            f"| {self.finals} | {cost:.3f} |",
+            flush=True,
+        )
+
+
+def sample(pid: int) -> Sample:
+    threads = len(os.listdir(f"/proc/{pid}/task"))
+    return Sample(resident_mb(pid), threads, len(os.listdir(f"/proc/{pid}/fd")))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args(arguments)
+    with server() as process:
+        soak = Soak(process, options.data, 60 * options.minutes)
+        asyncio.run(soak.run())
+    grown = verdict(soak.samples)
+    print(f"\n{grown or 'flat'}")
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,23 @@
+"""How many streams a machine holds, from what decoding a second of audio costs it; a core.
+
+Measured is noise, which the encoder works on like on anything and the decoder has nothing to say about.
+Speech that is listened to is decoded again every half second from its segment's beginning, and written down
+as well: `LISTENING` times as much. Streams beyond what the processors can do are not lost at once, since
+their updates get rarer first; hence `USABLE` may be most of the processors.
+"""
+
+from __future__ import annotations
+
+LISTENING = 14.0  # measured: 0.17 CPU s per s of speech against 0.012 (tiny-en), 0.36 against 0.026 (base-en)
+TALKING = 0.4  # of a stream's time: in a conversation people take turns
+USABLE = 0.8  # of the processors; the rest is for sockets, WebRTC, and bad moments
+FEWEST, MOST = 4, 64  # of a machine, and of each of its processors
+
+
+def streams(processors: int, cost_s: float) -> int:
+    """How many conversations ``processors`` hold when a second of noise costs ``cost_s`` to decode."""
+    most = MOST * processors
+    if cost_s <= 0:
+        return most
+    held = USABLE * processors / (LISTENING * cost_s * TALKING)
+    return int(max(FEWEST, min(held, most)))

@@ -1,0 +1,134 @@
+"""How many streams a machine holds, and what keeps them prompt when it is full."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtcstt.embedded import capacity
+from rtcstt.embedded.recognizer import FINAL, LATE_S, LISTENING, TRIM_EVERY_S, Recognizer, Workers
+
+soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this package")
+
+
+@pytest.mark.parametrize(
+    ("processors", "cost_s", "held"),
+    [(2, 0.012, 23), (2, 0.026, 10), (4, 0.012, 47), (1, 10.0, 4), (2, 1e-9, 128), (2, 0.0, 128)],
+)
+def test_what_is_held_follows_from_the_cost(processors: int, cost_s: float, held: int) -> None:
+    assert capacity.streams(processors, cost_s) == held
+
+
+@given(st.integers(1, 64), st.floats(0.001, 10), st.floats(0.001, 10))
+def test_a_slower_machine_never_holds_more(processors: int, one: float, other: float) -> None:
+    fast, slow = sorted((one, other))
+    assert capacity.streams(processors, fast) >= capacity.streams(processors, slow)
+    assert capacity.streams(processors + 1, fast) >= capacity.streams(processors, fast)
+
+
+class Engine:
+    """Takes no time; ``heard`` is how much audio it got."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def stream(self, language: str | None = None) -> Engine:
+        return self
+
+    def decode(self, audio: np.ndarray) -> None:
+        self.heard.append(len(audio))
+
+
+def test_the_cost_is_that_of_the_better_try() -> None:
+    engine = Engine()
+    times = iter([0.0, 0.8, 1.0, 1.1])
+    recognizer = Recognizer(engine, None, None)  # type: ignore[arg-type]
+    assert recognizer.cost_s(lambda: next(times)) == pytest.approx(0.1 / 4)
+    assert engine.heard == [64000, 64000]
+
+
+def test_ends_of_turns_come_before_whoever_speaks_and_then_it_is_first_come_first_served() -> None:
+    order: list[str] = []
+
+    async def main() -> None:
+        workers = Workers(1)
+        begun, go_on = threading.Event(), threading.Event()
+
+        def block() -> None:
+            begun.set()
+            assert go_on.wait(10)
+
+        first = asyncio.create_task(workers.run(LISTENING, block))
+        await asyncio.to_thread(begun.wait, 10)
+        asked = [
+            asyncio.create_task(workers.run(priority, lambda name=name: order.append(name)))  # type: ignore[misc]
+            for priority, name in [(LISTENING, "a"), (LISTENING, "b"), (FINAL, "c"), (FINAL, "d")]
+        ]
+        while workers.waiting < len(asked):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, *asked)
+        await asyncio.to_thread(workers.close)
+
+    asyncio.run(main())
+    assert order == ["c", "d", "a", "b"]
+
+
+def test_audio_that_had_to_wait_gets_no_update() -> None:
+    allowed: list[bool] = []
+
+    class Ear:
+        speaking = True
+
+        def hear(self, samples: np.ndarray, *, updates: bool) -> list[object]:
+            allowed.append(updates)
+            return []
+
+    async def main() -> None:
+        from rtcstt.embedded.recognizer import TurnStream
+
+        workers = Workers(1)
+        stream = TurnStream(Ear(), workers)  # type: ignore[arg-type]
+        now = time.monotonic()
+        stream._hear(np.zeros(1600, np.float32), now)
+        stream._hear(np.zeros(1600, np.float32), now - LATE_S - 0.01)
+        await stream.cancel()
+        await asyncio.to_thread(workers.close)
+
+    asyncio.run(main())
+    assert allowed == [True, False]
+
+
+def test_memory_is_given_back_now_and_then() -> None:
+    workers = Workers(1)
+    calls: list[int] = []
+    workers._give_back = calls.append
+    began = workers._trimmed_at
+    for passed in (0.0, TRIM_EVERY_S - 1, TRIM_EVERY_S + 1, TRIM_EVERY_S + 2, 2 * TRIM_EVERY_S + 3):
+        workers._trim(began + passed)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "threads", "verdict"),
+    [
+        ([200, 210, 205], [6, 6, 6], None),
+        ([200, 220, 240], [6, 6, 6], "memory_mb grew by 40.0"),
+        ([200, 200, 200], [6, 6, 7], "threads grew by 1.0"),
+        ([300, 250, 200], [8, 7, 6], None),
+    ],
+)
+def test_the_soak_tells_what_grew(memory: list[float], threads: list[int], verdict: str | None) -> None:
+    samples = [
+        soak.Sample(megabytes, count, 18)
+        for megabytes, count in zip(memory, threads, strict=True)
+        for _ in range(4)
+    ]
+    assert soak.verdict(samples) == verdict
+    assert soak.verdict(samples[:2]) == "too short to tell"
