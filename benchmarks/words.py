@@ -1,6 +1,6 @@
 """Words of the embedded recogniser on the reference recordings beside the checkout.
 
-    python -m benchmarks.words [--model tiny-en] [--conditions clean opus 8khz noise] [--data ../shared/data]
+    python -m benchmarks.words [--model tiny-en] [--offline] [--conditions clean opus 8khz noise]
 
 Word error rate with Whisper's English normaliser, live (what `turn.end` says) and offline (whole files),
 under several conditions. Live means: audio in tenths of a second, as fast as the machine does it, with
@@ -31,7 +31,8 @@ from whisper_normalizer.english import EnglishTextNormalizer
 from rtcstt.embedded import models
 from rtcstt.embedded.batch import BatchListener, Word
 from rtcstt.embedded.listener import Listener
-from rtcstt.embedded.moonshine import Audio, Moonshine
+from rtcstt.embedded.moonshine import Audio
+from rtcstt.embedded.recognizer import load_engine
 from rtcstt.embedded.smart_turn import SmartTurn
 from rtcstt.embedded.vad import Vad
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnStart
@@ -137,14 +138,16 @@ CONDITIONS: dict[str, Callable[[Audio], Audio]] = {
 
 class Bench:
     def __init__(self, model: str) -> None:
-        self._engine = Moonshine(models.recogniser_folder(model))
+        self._engine = load_engine(model)
         self.vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
     def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Heard:
         heard = Heard()
-        listener = Listener(self._engine, self.vad.stream(), self._judge, settings)
+        listener = Listener(
+            self._engine.stream("en"), self.vad.stream(), self._judge, settings, live=self._engine.live
+        )
         padded = np.concatenate((np.zeros(int(LEAD_S * RATE)), samples, np.zeros(int(TRAIL_S * RATE))))
         padded = padded.astype(np.float32)
         begin = time.process_time()
@@ -168,7 +171,7 @@ class Bench:
         return Heard(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
 
     def words(self, samples: Audio) -> list[Word]:
-        listener = BatchListener(self._engine, self.vad.stream())
+        listener = BatchListener(self._engine.stream("en"), self.vad.stream())
         return [*listener.hear(samples), *listener.finish()]
 
 
@@ -195,35 +198,38 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def table_of_words(bench: Bench, found: list[Recording], conditions: list[str], out: io.StringIO) -> None:
+def table_of_words(
+    bench: Bench, found: list[Recording], conditions: list[str], out: io.StringIO, *, live: bool = True
+) -> None:
     out.write("| recordings | condition | words | live | offline | CPU s per s live | offline |\n")
     out.write("|---|---|---|---|---|---|---|\n")
     for group, members in groups(found):
         for condition in conditions:
-            live, offline, cpu, cpu_offline, seconds = [], [], 0.0, 0.0, 0.0
+            said, offline, cpu, cpu_offline, seconds = [], [], 0.0, 0.0, 0.0
             for recording in members:
                 samples = CONDITIONS[condition](recording.samples)
-                heard, whole = bench.live(samples), bench.offline(samples)
-                live.append((recording.text, heard.text))
+                heard, whole = bench.live(samples) if live else Heard(), bench.offline(samples)
+                said.append((recording.text, heard.text))
                 offline.append((recording.text, whole.text))
                 cpu, cpu_offline = cpu + heard.cpu_s, cpu_offline + whole.cpu_s
                 seconds += len(samples) / RATE
-            words = sum(len(normal(text).split()) for text, _ in live)
+            words = sum(len(normal(text).split()) for text, _ in said)
             out.write(f"| {group} ({len(members)}) | {condition} | {words} ")
-            out.write(f"| {rate(live):.1f} % | {rate(offline):.1f} % ")
-            out.write(f"| {cpu / seconds:.3f} | {cpu_offline / seconds:.3f} |\n")
+            out.write(f"| {f'{rate(said):.1f} %' if live else '-'} | {rate(offline):.1f} % ")
+            out.write(f"| {f'{cpu / seconds:.3f}' if live else '-'} | {cpu_offline / seconds:.3f} |\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="tiny-en")
+    parser.add_argument("--model", default="tiny-en", help="as for rtcstt: base-en, whisper-base, a folder")
+    parser.add_argument("--offline", action="store_true", help="whole files only")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     args = parser.parse_args()
     bench, found, out = Bench(args.model), recordings(args.data), io.StringIO()
-    table_of_words(bench, found, args.conditions, out)
+    table_of_words(bench, found, args.conditions, out, live=not args.offline)
     print(out.getvalue(), end="")
 
 

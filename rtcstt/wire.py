@@ -585,7 +585,7 @@ class Handshake:
             sample_rate=_sample_rate(values["sample_rate"]),
             keyterms=_keyterms(tuple(value for name, value in pairs if name == "keyterm")),
             turn=TurnSettings() if manual else _turn(values),
-            language=values.get("language") if manual else None,
+            language=values.get("language"),  # on the turns endpoint an addition of our server's
             min_volume=_number(values, "min_volume", 0.0, 1.0) if manual else None,
             max_silence_duration_secs=(
                 _number(values, "max_silence_duration_secs", 0.0, 60.0) if manual else None

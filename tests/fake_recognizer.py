@@ -23,13 +23,17 @@ class FakeRecognizer:
         self.fails_after_s = fails_after_s
         self.streams: list[FakeStream] = []
 
-    def turns(self, settings: wire.TurnSettings | None = None) -> FakeStream:
+    languages = ("en",)
+
+    def turns(self, settings: wire.TurnSettings | None = None, *, language: str | None = None) -> FakeStream:
         return self._add(FakeStream(self, settings or wire.TurnSettings(), manual=False))
 
-    def manual(self, *, max_silence_s: float | None = None) -> FakeStream:
+    def manual(self, *, max_silence_s: float | None = None, language: str | None = None) -> FakeStream:
         return self._add(FakeStream(self, max_silence_s, manual=True))
 
-    async def transcribe(self, samples: Iterable[np.ndarray], *, words: bool = False) -> Batch:
+    async def transcribe(
+        self, samples: Iterable[np.ndarray], *, words: bool = False, language: str | None = None
+    ) -> Batch:
         length = sum(map(len, samples))
         return Batch("", length / RATE, ())
 

@@ -626,10 +626,10 @@ async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) 
     begun, release = asyncio.Event(), asyncio.Event()
 
     class Slow(FakeRecognizer):
-        async def transcribe(self, samples: Any, *, words: bool = False) -> Batch:
+        async def transcribe(self, samples: Any, **options: Any) -> Batch:
             begun.set()
             await release.wait()
-            return await super().transcribe(samples, words=words)
+            return await super().transcribe(samples, **options)
 
     async with serving(recognizer=Slow()) as server:
         first = asyncio.create_task(server.post("/stt", data=form(wav(), model="ink-whisper")))

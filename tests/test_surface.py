@@ -52,6 +52,7 @@ BORDERS = {
     "aioice": {"aiortc_private"},
     "pylibsrtp": {"aiortc_private"},
     "moonshine_voice": set(),
+    "faster_whisper": {"embedded.whisper"},
 }
 
 

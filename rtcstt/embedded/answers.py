@@ -21,7 +21,7 @@ def transcript(batch: Batch, request_id: str, *, words: bool) -> dict[str, Any]:
         "type": "transcript",
         "text": batch.text,
         "duration": round(batch.duration, 3),
-        "language": "en",
+        "language": batch.language,
         "request_id": request_id,
     }
     return answer | ({"words": _words(batch.words)} if words else {})
@@ -48,7 +48,7 @@ def openai(batch: Batch, response_format: str, granularities: Sequence[str]) -> 
 def _verbose(batch: Batch, granularities: Sequence[str]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "task": "transcribe",
-        "language": "english",
+        "language": {"en": "english"}.get(batch.language, batch.language),
         "duration": round(batch.duration, 3),
         "text": batch.text,
     }

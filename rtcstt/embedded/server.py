@@ -168,9 +168,9 @@ class Doors:
                 model = fields.get("model", ["ink-whisper"])[0]
                 if model not in _OPENAI_MODELS:
                     check_model(model, endpoint=None)
-                check_language(fields.get("language", [None])[0])
+                language = check_language(fields.get("language", [None])[0], service.recognizer.languages)
                 blocks = upload.blocks(file, request.query)
-                yield fields, await service.recognizer.transcribe(blocks, words=True)
+                yield fields, await service.recognizer.transcribe(blocks, words=True, language=language)
         finally:
             self._batches -= 1
 
