@@ -25,11 +25,12 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from rtcstt.embedded import models
-from rtcstt.embedded.batch import Batch, BatchListener, Word, spread
+from rtcstt.embedded.batch import Batch, BatchListener, Word, timed_words
 from rtcstt.embedded.listener import Listener, Piece
 from rtcstt.embedded.moonshine import Audio, Moonshine
 from rtcstt.embedded.smart_turn import SmartTurn
 from rtcstt.embedded.vad import Vad
+from rtcstt.embedded.whisper import Whisper, locate
 from rtcstt.errors import EngineError
 from rtcstt.pcm import SAMPLE_RATE
 from rtcstt.wire import (
@@ -64,7 +65,7 @@ class Recognizer:
     """Made by `load`; serves any number of streams; `close` it when the last has finished."""
 
     def __init__(
-        self, engine: Moonshine, vad: Vad, smart_turn: SmartTurn | None, *, threads: int = THREADS
+        self, engine: Moonshine | Whisper, vad: Vad, smart_turn: SmartTurn | None, *, threads: int = THREADS
     ) -> None:
         self.engine = engine
         self.smart_turn = smart_turn
@@ -77,7 +78,7 @@ class Recognizer:
     def load(cls, model: str = models.DEFAULT, *, threads: int | None = None) -> Recognizer:
         """Load a model by name or folder; takes about half a second. Raises `EngineError` with the command
         that mends what is missing. Only smart-turn may be missing: then turns end later."""
-        engine = Moonshine(models.recogniser_folder(model))
+        engine = load_engine(model, threads=threads or THREADS)
         vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
         return cls(engine, vad, SmartTurn(judge) if judge else None, threads=threads or THREADS)
@@ -85,7 +86,7 @@ class Recognizer:
     def describe(self) -> list[str]:
         """What runs here, for people; a line each."""
         lines = [
-            f"recogniser: Moonshine {self.engine.name} on onnxruntime, English",
+            f"recogniser: {self.engine.describe()}",
             "voice activity: Silero",
         ]
         if self.smart_turn is not None:
@@ -97,22 +98,40 @@ class Recognizer:
         """Pieces of work that no thread has begun."""
         return self._workers.waiting
 
-    def turns(self, settings: TurnSettings | None = None) -> TurnStream:
-        listener = Listener(self.engine, self._vad.stream(), self.smart_turn, settings or TurnSettings())
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639 codes of those that are understood."""
+        return self.engine.languages
+
+    def turns(self, settings: TurnSettings | None = None, *, language: str | None = None) -> TurnStream:
+        """``language`` None: found out by listening, where there is a choice."""
+        engine = self.engine.stream(language)
+        listener = Listener(
+            engine,
+            self._vad.stream(),
+            self.smart_turn,
+            settings or TurnSettings(),
+            live=self.engine.live,
+        )
         return self._own(TurnStream(listener, self._workers))
 
-    def manual(self, *, max_silence_s: float | None = None) -> ManualStream:
+    def manual(self, *, max_silence_s: float | None = None, language: str | None = None) -> ManualStream:
         """A stream whose texts end by `finalize`, or after a silence (default 1.5 s)."""
         settings = MANUAL_TURN
         if max_silence_s is not None:
             settings = settings.merged(TurnSettings(end_timeout_ms=1000 * max_silence_s))
-        listener = Listener(self.engine, self._vad.stream(), None, settings, by_silence=True)
-        return self._own(ManualStream(listener, self._workers))
+        engine = self.engine.stream(language or "en")  # as the API has it
+        listener = Listener(
+            engine, self._vad.stream(), None, settings, by_silence=True, live=self.engine.live
+        )
+        return self._own(ManualStream(listener, self._workers, language or "en"))
 
-    async def transcribe(self, samples: Audio | Iterable[Audio], *, words: bool = False) -> Batch:
+    async def transcribe(
+        self, samples: Audio | Iterable[Audio], *, words: bool = False, language: str | None = None
+    ) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
-        listener = BatchListener(self.engine, self._vad.stream())
+        listener = BatchListener(self.engine.stream(language), self._vad.stream())
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
             for start in range(0, len(block), 4 * BLOCK):
@@ -120,7 +139,7 @@ class Recognizer:
                 found += await self._workers.run(BATCH, lambda part=part: list(listener.hear(part)))  # type: ignore[misc]
         found += await self._workers.run(BATCH, lambda: list(listener.finish()))
         text = " ".join(word.word for word in found)
-        return Batch(text, listener.heard / SAMPLE_RATE, tuple(found) if words else ())
+        return Batch(text, listener.heard / SAMPLE_RATE, tuple(found) if words else (), listener.language)
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:
         """What decoding a second of noise costs, in seconds of a processor. Blocks for a fifth of a second.
@@ -129,7 +148,7 @@ class Recognizer:
         costs = []
         for _ in range(2):
             began = clock()
-            self.engine.decode(noise)
+            self.engine.stream("en").decode(noise)
             costs.append((clock() - began) * SAMPLE_RATE / MEASURED)
         return min(costs)
 
@@ -147,6 +166,14 @@ class Recognizer:
         self._streams.add(stream)
         stream.task.add_done_callback(lambda task: self._streams.discard(stream))
         return stream
+
+
+def load_engine(model: str, *, threads: int = THREADS) -> Moonshine | Whisper:
+    """A recogniser by name or folder, for so many threads at once; `EngineError` says what mends."""
+    folder = locate(model)
+    if folder is not None:
+        return Whisper(folder, workers=threads)
+    return Moonshine(models.recogniser_folder(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +321,8 @@ class TurnStream(_Stream):
 class ManualStream(_Stream):
     """Transcripts, as the manual endpoint sends them; without ``request_id``."""
 
-    def __init__(self, listener: Listener, workers: Workers) -> None:
+    def __init__(self, listener: Listener, workers: Workers, language: str = "en") -> None:
+        self._language = language
         super().__init__(
             listener,
             workers,
@@ -321,12 +349,16 @@ class ManualStream(_Stream):
         duration = round((until - self._final_until) / SAMPLE_RATE, 3)
         self._final_until = until
         words = _words(text, self._listener.finished)
-        return Transcript(text, is_final=True, duration=duration, language="en", words=words)
+        return Transcript(text, is_final=True, duration=duration, language=self._language, words=words)
 
 
 def _words(text: str, pieces: list[Piece]) -> list[Any]:
     """Word times as the API's types have them: a list of columns."""
-    timed = [word for piece in pieces for word in spread(piece.text.split(), [(piece.start, piece.end)], 0)]
+    timed = [
+        word
+        for piece in pieces
+        for word in timed_words(piece.text, piece.words, 0, [(piece.start, piece.end)], 0)
+    ]
     if [word.word for word in timed] != text.split():
         timed = []
     columns = {

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,7 +40,7 @@ MAX_FLUSHES = 100  # `finalize` commands not answered yet
 FLOOD_RATE = 2.0  # times real time
 NEWER_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
 
-_OWN = ("tiny-en", "base-en")
+_OWN = ("tiny-en", "base-en", "whisper-tiny.en", "whisper-base")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class Service:
         take their older form.
         """
         check_model(handshake.model, endpoint=handshake.endpoint)
-        check_language(handshake.language)
+        handshake = replace(handshake, language=check_language(handshake.language, self.recognizer.languages))
         if self.max_streams is not None and len(self._sessions) >= self.max_streams:
             self.refused += 1
             raise concurrency_limited(f"{self.max_streams} streams are open already.")
@@ -179,8 +180,10 @@ class Session:
     def _listen(self, handshake: wire.Handshake) -> TurnStream | ManualStream:
         recognizer = self._service.recognizer
         if handshake.endpoint == "turns":
-            return recognizer.turns(handshake.turn)
-        return recognizer.manual(max_silence_s=handshake.max_silence_duration_secs)
+            return recognizer.turns(handshake.turn, language=handshake.language)
+        return recognizer.manual(
+            max_silence_s=handshake.max_silence_duration_secs, language=handshake.language
+        )
 
     async def _hear(self, data: bytes) -> None:
         if self._closing:
@@ -366,9 +369,14 @@ def check_model(name: str, *, endpoint: wire.Endpoint | None) -> None:
         raise wire.bad_request(f"There is no model {name[:60]!r} here; use ink-2.", "model_not_found")
 
 
-def check_language(language: str | None) -> None:
-    if language not in (None, "", "en") and not str(language).lower().startswith("en-"):
-        raise wire.bad_request("This recogniser understands English (en) only.", "unsupported_language")
+def check_language(language: str | None, known: Sequence[str]) -> str | None:
+    """One of the ``known`` ISO 639 codes, for a code that may have a country behind it; None for none.
+    `CallerError` 400 for others."""
+    code = (language or "").lower().split("-")[0]
+    if code and code not in known:
+        names = "English (en) only" if len(known) == 1 else f"{len(known)} languages, not {code[:20]!r}"
+        raise wire.bad_request(f"This recogniser understands {names}.", "unsupported_language")
+    return code or None
 
 
 def concurrency_limited(message: str) -> CallerError:
