@@ -126,9 +126,7 @@ def timed_words(
     if [word.word for word in spoken] != text.split():
         return spread(text.split(), runs, start)
     return [
-        Word(word, round((start + first) / SAMPLE_RATE, 3), round((start + last) / SAMPLE_RATE, 3))
-        for word, from_, until in spoken
-        for first, last in [_voiced_part(runs, begin + from_, begin + until)]
+        _word(word, _voiced_part(runs, begin + from_, begin + until), start) for word, from_, until in spoken
     ]
 
 
@@ -146,16 +144,21 @@ def spread(words: Sequence[str], runs: Sequence[tuple[int, int]], start: int) ->
     edges = list(itertools.accumulate((len(word) + 1 for word in words), initial=0))
     spots = [edge / letters * voiced for edge in edges] if letters else []
     return [
-        Word(word, _at(runs, first, start), _at(runs, last, start, closing=True))
+        _word(word, _voiced_part(runs, _at(runs, first), _at(runs, last, closing=True)), start)
         for word, (first, last) in zip(words, itertools.pairwise(spots), strict=True)
     ]
 
 
-def _at(runs: Sequence[tuple[int, int]], voiced: float, start: int, *, closing: bool = False) -> float:
-    """The time at which so many voiced samples have passed; at a pause its beginning when ``closing``."""
+def _at(runs: Sequence[tuple[int, int]], voiced: float, *, closing: bool = False) -> int:
+    """The sample at which so many voiced samples have passed; at a pause its beginning when ``closing``."""
     for begin, stop in runs:
         length = stop - begin
         if voiced < length or (closing and voiced <= length):
-            return round((start + begin + voiced) / SAMPLE_RATE, 3)
+            return round(begin + voiced)
         voiced -= length
-    return round((start + runs[-1][1]) / SAMPLE_RATE, 3)
+    return runs[-1][1]
+
+
+def _word(word: str, samples: tuple[int, int], start: int) -> Word:
+    begin, end = samples
+    return Word(word, round((start + begin) / SAMPLE_RATE, 3), round((start + end) / SAMPLE_RATE, 3))
