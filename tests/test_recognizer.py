@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +14,16 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_listener import Loud, Rule, said, sound
 
 from rtcstt import wire
 from rtcstt.demo import bundled_recording
 from rtcstt.embedded.moonshine import Audio
 from rtcstt.embedded.recognizer import BATCH, FINAL, LISTENING, MAX_PENDING, Recognizer, Workers
-from rtcstt.errors import EngineError
+from rtcstt.embedded.service import Limits, Service, Session
+from rtcstt.errors import ConnectionLost, EngineError
 from rtcstt.pcm import SAMPLE_RATE
 
 WITHIN_S = 20.0
@@ -191,6 +196,95 @@ async def test_a_recording_that_cannot_be_read_on_raises_what_reading_raised() -
         await recognizer.transcribe(blocks())
     assert (await recognizer.transcribe(sound(1.0, -1.0))).text == said(10)
     await recognizer.close()
+
+
+# -- the four guarantees -------------------------------------------------------------------------------
+
+
+class Fickle:
+    """A voice detector that is as sure as chance has it, but hears nothing in silence."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def stream(self) -> Fickle:
+        return self
+
+    def probability(self, frame: Audio) -> float:
+        sure = float(self._random.choice([0.05, 0.3, 0.5, 0.7, 0.97, 0.97, 0.97]))
+        return sure if float(frame.max()) > 0 else 0.01
+
+    def complete(self, audio: Audio) -> float:
+        return float(self._random.random())
+
+
+THRESHOLDS = st.tuples(st.floats(0.81, 0.9), st.floats(0.51, 0.8), st.floats(0.05, 0.5)).map(
+    lambda three: dict(zip(("start_threshold", "eager_end_threshold", "end_threshold"), three, strict=True))
+)
+
+
+@given(
+    parts=st.lists(
+        st.floats(0.1, 2.5).flatmap(lambda s: st.sampled_from([s, s, -s])), min_size=1, max_size=8
+    ),
+    thresholds=THRESHOLDS,
+    timeout_ms=st.integers(640, 3000),
+    sizes=st.lists(st.integers(1, 20_000), min_size=1, max_size=5),
+    configured=st.one_of(st.none(), THRESHOLDS),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_guarantees_hold_whatever_is_said_set_and_cut(
+    parts: list[float],
+    thresholds: dict[str, float],
+    timeout_ms: int,
+    sizes: list[int],
+    configured: dict[str, float] | None,
+    seed: int,
+) -> None:
+    turn = wire.TurnSettings(**thresholds, end_timeout_ms=timeout_ms)
+    handshake = wire.Handshake(endpoint="turns", turn=turn)
+    pcm = (sound(*parts) * 32768).astype("<i2").tobytes()
+    chunks, begin = list[str | bytes](), 0
+    for size in itertools.cycle(sizes if sum(sizes) > 1000 else [*sizes, 3200]):
+        chunks.append(pcm[begin : begin + size])
+        begin += size
+        if begin >= len(pcm):
+            break
+    if configured:
+        chunks.insert(len(chunks) // 2, json.dumps({"type": "config", "turn": configured}))
+
+    async def main() -> list[str]:
+        fickle = Fickle(seed)
+        recognizer = Recognizer(Engine(), fickle, fickle)  # type: ignore[arg-type]
+        service = Service(recognizer, limits=Limits(lead_s=1000))
+        session = await service.open(handshake)
+        saying = asyncio.create_task(said_to(session, [*chunks, '{"type": "close"}']))
+        heard = []
+        with pytest.raises(ConnectionLost) as lost:
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    heard.append(await session.recv())
+        assert lost.value.close_code == 1000
+        await saying
+        await recognizer.close()
+        return heard
+
+    client = wire.TurnsClient()  # raises at what the first three guarantees exclude
+    messages = [client.receive_text(text) for text in asyncio.run(main())]
+    assert client.order.state is wire.TurnState.IDLE
+    ends = [m.transcript for m in messages if isinstance(m, wire.TurnEnd)]
+    whole = "".join(ends)
+    assert whole == " ".join(whole.split()), "spaces are in the text, one between two words"
+    known = [
+        int(word[1:]) for word in whole.split() if int(word[1:]) < 8000
+    ]  # others were cut off in mid-word
+    assert known == sorted(set(known)), "no word comes twice"
+
+
+async def said_to(session: Session, messages: list[str | bytes]) -> None:
+    for message in messages:
+        await session.send(message)
 
 
 # -- the real thing ------------------------------------------------------------------------------------

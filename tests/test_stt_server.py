@@ -333,6 +333,20 @@ async def test_a_slow_reader_is_waited_for_and_memory_stays_flat() -> None:
         await server.empty()
 
 
+async def test_a_client_that_never_closes_holds_no_stream() -> None:
+    """It was told goodbye; whether it answers is its own affair. A stream is free for others at once."""
+    async with serving(max_streams=1) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        request = f"GET {MANUAL} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        writer.write(request.encode() + b"\x81\x85" + bytes(4) + b"close")
+        await reader.readuntil(b'"done"')
+        await server.empty()
+        async with server.socket() as socket:
+            assert (await socket.receive_json())["type"] == "connected"
+        writer.transport.abort()
+
+
 # -- keys and tokens -----------------------------------------------------------------------------------
 
 
