@@ -115,6 +115,6 @@ def test_spread_words_keep_their_order_and_stay_within_the_voice(
     assert [word.word for word in words] == names
     times = [time for word in words for time in (word.start, word.end)]
     assert times == sorted(times)
-    if words:
-        assert words[0].start == pytest.approx((start + runs[0][0]) / SAMPLE_RATE, abs=0.002)
-        assert words[-1].end == pytest.approx((start + runs[-1][1]) / SAMPLE_RATE, abs=0.002)
+    voiced = [((start + begin) / SAMPLE_RATE, (start + end) / SAMPLE_RATE) for begin, end in runs]
+    for word in words:  # in one stretch, to the millisecond
+        assert any(begin - 0.001 <= word.start <= word.end <= end + 0.001 for begin, end in voiced), word
