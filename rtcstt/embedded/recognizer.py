@@ -56,6 +56,8 @@ BLOCK = SAMPLE_RATE // 2  # the most that is worked on at once
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
 LATE_S = 0.15  # nor does audio that waited so long for a thread
 TRIM_EVERY_S = 30.0
+# Of glibc's malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. One heap that only `Workers` trims.
+MALLOC = ((-8, 1), (-3, 32 * 2**20), (-1, 64 * 2**20))
 MEASURED = 4 * SAMPLE_RATE  # of noise, to know what the engine costs here
 MANUAL_TURN = TurnSettings(eager_end_threshold=0.3, end_threshold=0.05, end_timeout_ms=1500)
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
@@ -441,9 +443,13 @@ class Workers:
 
 
 def _trimmer() -> Callable[[int], object]:
-    """glibc's malloc_trim, or nothing where there is another C library."""
+    """glibc's malloc_trim, or nothing where there is another C library. One heap for all threads from here on:
+    of a heap for each thread trimming gives hardly half back."""
     try:
-        return cast("Callable[[int], object]", ctypes.CDLL(None).malloc_trim)
+        libc = ctypes.CDLL(None)
+        for option, value in MALLOC:
+            libc.mallopt(option, value)
+        return cast("Callable[[int], object]", libc.malloc_trim)
     except (OSError, AttributeError):
         return lambda pad: None
 
