@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every measurement, some minutes. By themselves: words, turns, and an hour's soak."""
+"""`python -m benchmarks`: every measurement of minutes. Words, turns and the soak: by themselves."""
 
 from benchmarks import receive_path, server_load, streams
 

@@ -443,8 +443,8 @@ class Workers:
 
 
 def _trimmer() -> Callable[[int], object]:
-    """glibc's malloc_trim, or nothing where there is another C library. One heap for all threads from here on:
-    of a heap for each thread trimming gives hardly half back."""
+    """glibc's malloc_trim, or nothing where there is another C library. One heap for all threads from here
+    on: of a heap for each thread trimming gives hardly half back."""
     try:
         libc = ctypes.CDLL(None)
         for option, value in MALLOC:
