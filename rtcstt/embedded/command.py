@@ -13,6 +13,7 @@ from aiohttp import web
 from rtcstt.embedded import DEFAULT_MODEL, Embedded
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
+from rtcstt.embedded.speech import Speaker
 from rtcstt.errors import ConfigError
 from rtcstt.server.http import refusals, run_until_stopped
 
@@ -34,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-file", type=Path, metavar="FILE", help="API keys, one a line; needed off loopback"
     )
+    parser.add_argument(
+        "--with-tts",
+        action="store_true",
+        help="also make speech of text (POST /tts/bytes), for clients' examples; needs flite",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,11 +50,12 @@ async def _serve(args: argparse.Namespace) -> int:
     keys = Keys.read(args.key_file) if args.key_file else Keys()
     if not keys.required and not is_loopback(args.host):
         raise ConfigError(f"without --key-file only loopback is served, not {args.host}")
+    speaker = Speaker() if args.with_tts else None
     embedded = Embedded(args.model, max_streams=args.max_streams)
     for line in await embedded.describe():
         log.info(line)
     app = web.Application(middlewares=[refusals], client_max_size=MAX_UPLOAD)
-    add_routes(app, embedded.preload, keys)
+    add_routes(app, embedded.preload, keys, speaker)
     app.router.add_get("/healthz", _healthy)
     try:
         await run_until_stopped(app, host=args.host, port=args.port)

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtcstt import wire
-from rtcstt.embedded import answers, upload
+from rtcstt.embedded import answers, speech, upload
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.batch import Batch
 from rtcstt.embedded.service import (
@@ -48,9 +48,15 @@ _OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def add_routes(app: web.Application, services: Callable[[], Awaitable[Service]], keys: Keys) -> None:
-    """Mount the endpoints. ``services`` gives the service, once it is loaded."""
-    doors = Doors(services, keys)
+def add_routes(
+    app: web.Application,
+    services: Callable[[], Awaitable[Service]],
+    keys: Keys,
+    speaker: speech.Speaker | None = None,
+) -> None:
+    """Mount the endpoints. ``services`` gives the service, once it is loaded. With a ``speaker`` text can
+    be made speech as well, for clients that want something to listen to."""
+    doors = Doors(services, keys, speaker)
     routes: list[tuple[str, str, Handler]] = [
         ("GET", wire.PATHS["turns"], doors.turns),
         ("GET", wire.PATHS["manual"], doors.manual),
@@ -58,6 +64,7 @@ def add_routes(app: web.Application, services: Callable[[], Awaitable[Service]],
         ("POST", "/stt/transcribe", doors.batch),
         ("POST", "/audio/transcriptions", doors.openai),
         ("POST", "/access-token", doors.access_token),
+        ("POST", "/tts/bytes", doors.speak),
     ]
     paths = {path for _, path, _ in routes}
     for method, path, handler in routes:
@@ -75,9 +82,12 @@ def add_routes(app: web.Application, services: Callable[[], Awaitable[Service]],
 class Doors:
     """The handlers, and the conversations that are going on."""
 
-    def __init__(self, services: Callable[[], Awaitable[Service]], keys: Keys) -> None:
+    def __init__(
+        self, services: Callable[[], Awaitable[Service]], keys: Keys, speaker: speech.Speaker | None
+    ) -> None:
         self._services = services
         self._keys = keys
+        self._speaker = speaker
         self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
         self._batches = 0
 
@@ -105,16 +115,18 @@ class Doors:
 
     async def access_token(self, request: web.Request) -> web.StreamResponse:
         """`POST /access-token`: something short-lived for a browser, which must not have the key."""
-        body = b""
-        async for chunk in request.content.iter_chunked(MAX_BODY):
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise CallerError(413, "too_big", "Too big", "The body is too long.")
-        try:
-            wanted = json.loads(body)
-        except (ValueError, RecursionError):
-            raise wire.bad_request("The body is not JSON.") from None
+        wanted = await _json(request)
         return web.json_response({"token": self._keys.grant(request.headers, request.query, wanted)})
+
+    async def speak(self, request: web.Request) -> web.StreamResponse:
+        """`POST /tts/bytes`: text to speech, where that was asked for at the start."""
+        self._admit(request)
+        if self._speaker is None:
+            message = "Speech is made by `rtcstt stt --with-tts` alone."
+            raise CallerError(404, "not_found", "Not found", message)
+        wanted = speech.Wanted.parse(await _json(request))
+        audio = await self._speaker.say(wanted)
+        return web.Response(body=audio, content_type=speech.TYPES[wanted.container])
 
     async def shut(self, app: web.Application) -> None:
         """What clients have said so far is heard and answered; then their sockets close with 1001."""
@@ -201,6 +213,18 @@ _UNREADABLE: dict[int, CallerError] = {
     WSCloseCode.INVALID_TEXT: wire.bad_request("The text is not UTF-8.", "invalid_message"),
     WSCloseCode.PROTOCOL_ERROR: wire.bad_request("This is not the WebSocket protocol.", "invalid_message"),
 }
+
+
+async def _json(request: web.Request) -> object:
+    body = b""
+    async for chunk in request.content.iter_chunked(MAX_BODY):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise CallerError(413, "too_big", "Too big", "The body is too long.")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise wire.bad_request("The body is not JSON.") from None
 
 
 async def _converse(socket: _Socket, session: Session) -> None:
