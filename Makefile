@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Real counterparts that the tests call: a browser, GStreamer's webrtcbin with Debian's own Python for it, and what
 # SIP calls go through. Debian starts the services among them; the tests start their own, on other ports.
-DEBIAN_PACKAGES := chromium python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
+DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	coturn iptables janus kamailio baresip-core
 PYTEST_ARGS ?=

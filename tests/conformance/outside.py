@@ -27,8 +27,8 @@ _plain = jiwer.Compose(
 )
 
 
-def assert_words(text: str) -> None:
-    assert jiwer.wer(_plain(WORDS), _plain(text)) <= WRONG, text
+def assert_words(text: str, words: str = WORDS) -> None:
+    assert jiwer.wer(_plain(words), _plain(text)) <= WRONG, text
 
 
 def assert_turns(events: list[dict[str, Any]]) -> None:
@@ -80,3 +80,31 @@ def node() -> str:
     if found is None or not (install.FOLDER / "node" / "installed").exists():
         pytest.skip("the npm client is not installed: python tests/conformance/install.py node")
     return found
+
+
+def vendors_page(shared_data: Path) -> Path:
+    """The page of the vendor with the examples for turns."""
+    return next((shared_data.parent / "seeds").glob("001_*.txt"))
+
+
+def bundled(script: Path, out: Path, platform: str) -> Path:
+    """A client's JavaScript with all that it imports, its types left out."""
+    node()
+    folder = install.FOLDER / "node"
+    bundle = [folder / "node_modules" / ".bin" / "esbuild", script, "--bundle", f"--platform={platform}"]
+    environment = {**os.environ, "NODE_PATH": str(folder / "node_modules")}
+    subprocess.run([*bundle, "--log-level=error", f"--outfile={out}"], check=True, env=environment)
+    return out
+
+
+def vendors_typescript(page: Path, tab: str, folder: Path, platform: str, end: str) -> Path:
+    """The example under a tab of the vendor's page, with the helpers that it imports and our ``end``."""
+    code = page.read_text().split(f'<Tab title="{tab}">')[1].split("```typescript")[1].split("\n", 1)[1]
+    helpers = CLIENTS / "vendors_helpers.ts"
+    script = folder / "example.ts"
+    script.write_text(
+        'import { Cartesia } from "@cartesia/cartesia-js";\n'
+        "import { AUDIO_CONTEXT_ENCODING, createFloat32AudioChunker, sendRealtimeAudioChunks }"
+        f' from "{helpers}";\n{code.split("```")[0]}\n{end}\n'
+    )
+    return bundled(script, folder / "example.js", platform)

@@ -3,18 +3,19 @@ another origin."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
+import json
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import install
 import pytest
 from cartesia import Cartesia
-from outside import CLIENTS, assert_turns, assert_words, node
+from outside import CLIENTS, assert_turns, assert_words, bundled, vendors_page, vendors_typescript
 
 pytestmark = [pytest.mark.conformance, pytest.mark.heavy]
 
@@ -27,12 +28,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def page_url(tmp_path: Path, speech: dict[int, Path]) -> Iterator[str]:
     """A page on a server of its own, with the client bundled as a site's build would."""
-    node()
-    folder = install.FOLDER / "node"
-    bundle = [folder / "node_modules" / ".bin" / "esbuild", CLIENTS / "browser.mjs", "--bundle"]
-    options = ["--platform=browser", "--log-level=error", f"--outfile={tmp_path / 'page.js'}"]
-    environment = {"NODE_PATH": str(folder / "node_modules"), "PATH": "/usr/bin:/bin"}
-    subprocess.run([*bundle, *options], check=True, env=environment)
+    bundled(CLIENTS / "browser.mjs", tmp_path / "page.js", "browser")
     (tmp_path / "index.html").write_text("<!doctype html><title>page</title><script src=page.js></script>")
     shutil.copy(speech[16000], tmp_path / "speech.wav")
     handler = functools.partial(Quiet, directory=str(tmp_path))
@@ -44,18 +40,43 @@ def page_url(tmp_path: Path, speech: dict[int, Path]) -> Iterator[str]:
         serving.join()
 
 
-def test_a_page_with_a_token(server: str, page_url: str) -> None:
+@contextlib.contextmanager
+def page_with(*options: str, token_from: str) -> Iterator[tuple[Any, str]]:
+    """A page in Chromium, and a token for it."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    holder = Cartesia(api_key="sesame", base_url=server)
+    holder = Cartesia(api_key="sesame", base_url=token_from)
     token = holder.access_token.create(grants={"stt": True}, expires_in=60).token
+    arguments = ["--no-sandbox", "--disable-gpu", *options]
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
+        browser = running.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser.new_page(), token
+        browser.close()
+
+
+def test_a_page_with_a_token(server: str, page_url: str) -> None:
+    with page_with(token_from=server) as (page, token):
         page.goto(page_url)
         asked = [server, token, page_url + "speech.wav"]
         events = page.evaluate("([url, token, wav]) => listen(url, token, wav, 16000)", asked)
         answer = page.evaluate("([url, token, wav]) => transcribe(url, token, wav)", asked)
-        browser.close()
     assert_turns(events)
     assert_words(answer["text"])
+
+
+def test_the_vendors_example_with_a_microphone(
+    server: str, page_url: str, speech: dict[int, Path], shared_data: Path, tmp_path: Path
+) -> None:
+    """It listens for half a minute, then closes by itself."""
+    end = "window.example = (token, baseURL) => sttAutoFinalizeWebsocket(new Cartesia({ token, baseURL }));"
+    vendors_typescript(vendors_page(shared_data), "TypeScript (Browser)", tmp_path, "browser", end)
+    microphone = f"--use-file-for-fake-audio-capture={speech[48000]}%noloop"
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", microphone]
+    printed: list[str] = []
+    with page_with(*fake, "--autoplay-policy=no-user-gesture-required", token_from=server) as (page, token):
+        page.on("console", lambda message: printed.append(message.text))
+        page.goto(page_url)
+        page.add_script_tag(url=page_url + "example.js")
+        page.evaluate("([token, url]) => example(token, url)", [token, server])
+    (line,) = [line for line in printed if line.startswith("Full transcript: ")]
+    assert_words(json.loads(line.partition(": ")[2]))

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from outside import assert_transcripts, assert_turns, assert_words, interpreter, node, run, run_to_its_end
+from outside import (
+    assert_transcripts,
+    assert_turns,
+    assert_words,
+    interpreter,
+    node,
+    run,
+    run_to_its_end,
+    vendors_page,
+    vendors_typescript,
+)
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError
 
 pytestmark = pytest.mark.conformance
+FOX = "The quick brown fox jumps over the lazy dog."  # what the vendor's examples have said
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +86,38 @@ def test_cartesia_3_on_whole_files(server: str, speech: dict[int, Path]) -> None
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("source", ["file", "speech made of text"])
 @pytest.mark.parametrize("function", ["stt_auto_finalize_websocket", "stt_auto_finalize_websocket_async"])
 @pytest.mark.parametrize("version", ["4.2.0", "3.2.0"])
 def test_the_vendors_examples(
-    server: str, speech: dict[int, Path], shared_data: Path, version: str, function: str
+    server: str, speech: dict[int, Path], shared_data: Path, version: str, function: str, source: str
 ) -> None:
     python = interpreter("cartesia-3") if version == "3.2.0" else Path(sys.executable)
-    page = next((shared_data.parent / "seeds").glob("001_*.txt"))
-    environment = {"CARTESIA_BASE_URL": server}
-    printed = run_to_its_end(python, "vendors_example.py", page, function, speech[16000], **environment)
+    files = [speech[16000]] if source == "file" else without_file()
+    page, environment = vendors_page(shared_data), {"CARTESIA_BASE_URL": server}
+    printed = run_to_its_end(python, "vendors_example.py", page, function, *files, **environment)
+    assert printed.count("turn.start") == printed.count("turn.end") > 0
     found = re.search(r"^Full transcript: (.*)$", printed, re.MULTILINE)
-    assert found and printed.count("turn.start") == printed.count("turn.end") > 0
-    assert_words(ast.literal_eval(found[1]))
+    assert found
+    assert_words(ast.literal_eval(found[1]), *([] if files else ["Hello, world! " + FOX]))
+
+
+def without_file() -> list[Path]:
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed: no speech can be made of text")
+    return []
+
+
+@pytest.mark.heavy
+def test_the_vendors_example_in_node(server: str, shared_data: Path, tmp_path: Path) -> None:
+    without_file()
+    client = f'new Cartesia({{ apiKey: "sesame", baseURL: "{server}" }})'
+    end = f"sttAutoFinalizeWebsocket({client}, []).catch((error) => (console.error(error), process.exit(1)));"
+    script = vendors_typescript(vendors_page(shared_data), "TypeScript", tmp_path, "node", end)
+    printed = run_to_its_end(node(), script)
+    found = re.search(r"^Full transcript: (.*)$", printed, re.MULTILINE)
+    assert found and "WS error" not in printed
+    assert_words(json.loads(found[1]), FOX)
 
 
 @pytest.mark.heavy
