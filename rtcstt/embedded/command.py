@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from rtcstt.embedded import DEFAULT_MODEL, Embedded
+from rtcstt.embedded import DEFAULT_MODEL, Embedded, heap
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.embedded.speech import Speaker
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    heap.one()
     return asyncio.run(_serve(args))
 
 

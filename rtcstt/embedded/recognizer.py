@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import itertools
 import logging
 import queue
@@ -20,11 +19,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
-from rtcstt.embedded import models
+from rtcstt.embedded import heap, models
 from rtcstt.embedded.batch import Batch, BatchListener, Word, timed_words
 from rtcstt.embedded.listener import Listener, Piece
 from rtcstt.embedded.moonshine import Audio, Moonshine
@@ -56,8 +55,6 @@ BLOCK = SAMPLE_RATE // 2  # the most that is worked on at once
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
 LATE_S = 0.15  # nor does audio that waited so long for a thread
 TRIM_EVERY_S = 30.0
-# Of glibc's malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. One heap that only `Workers` trims.
-MALLOC = ((-8, 1), (-3, 32 * 2**20), (-1, 64 * 2**20))
 MEASURED = 4 * SAMPLE_RATE  # of noise, to know what the engine costs here
 MANUAL_TURN = TurnSettings(eager_end_threshold=0.3, end_threshold=0.05, end_timeout_ms=1500)
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
@@ -385,7 +382,6 @@ class Workers:
         self._numbers = itertools.count()
         self._running: list[threading.Thread] = []
         self._closed = False
-        self._give_back = _trimmer()
         self._trimmed_at = time.monotonic()
 
     @property
@@ -434,24 +430,10 @@ class Workers:
             self._trim(time.monotonic())
 
     def _trim(self, now: float) -> None:
-        """Give free memory back now and then. A decode's buffers have another size each time and leave holes:
-        500 MB within ten minutes, of which 200 are in use. Never to keep them (mallopt) costs half as much
-        CPU again."""
+        """Give free memory back now and then."""
         if now - self._trimmed_at > TRIM_EVERY_S:
             self._trimmed_at = now
-            self._give_back(0)
-
-
-def _trimmer() -> Callable[[int], object]:
-    """glibc's malloc_trim, or nothing where there is another C library. One heap for all threads from here
-    on: of a heap for each thread trimming gives hardly half back."""
-    try:
-        libc = ctypes.CDLL(None)
-        for option, value in MALLOC:
-            libc.mallopt(option, value)
-        return cast("Callable[[int], object]", libc.malloc_trim)
-    except (OSError, AttributeError):
-        return lambda pad: None
+            heap.trim()
 
 
 def _settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from rtcstt.call import CallSettings
-from rtcstt.embedded import Embedded
+from rtcstt.embedded import Embedded, heap
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.command import is_loopback
 from rtcstt.errors import ConfigError
@@ -41,7 +41,9 @@ TURN_LOGIN_S = 12 * 3600.0
 
 
 def run(args: argparse.Namespace) -> int:
-    asyncio.run(_serve(load(args, os.environ)))
+    settings = load(args, os.environ)
+    heap.one()
+    asyncio.run(_serve(settings))
     return 0
 
 
