@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiortc import (
+    RTCBundlePolicy,
     RTCConfiguration,
     RTCDataChannel,
     RTCIceServer,
@@ -277,7 +278,8 @@ class Peer:
         self._call = call
         self._settings = settings or PeerSettings()
         self._on_lost = on_lost or call.close
-        self._pc = new_connection(self._settings.ice_servers)
+        # Sections that the offer does not bundle get a transport each; aiortc's default is one for all audio.
+        self._pc = new_connection(self._settings.ice_servers, bundling=RTCBundlePolicy.MAX_COMPAT)
         self._attached = Attachment(self._pc, call, channels=True)
         self._answering = False
         self._trickling: set[asyncio.Task[None]] = set()
@@ -476,10 +478,12 @@ async def read_track(track: Any) -> AsyncIterator[tuple[Samples, int]]:
         yield mono.astype(np.int16), frame.sample_rate
 
 
-def new_connection(servers: Sequence[IceServer]) -> RTCPeerConnection:
+def new_connection(
+    servers: Sequence[IceServer], *, bundling: RTCBundlePolicy = RTCBundlePolicy.BALANCED
+) -> RTCPeerConnection:
     """Always with explicit servers: aiortc's default asks a public STUN server."""
     ice = [RTCIceServer(s.url, username=s.username, credential=s.credential) for s in servers]
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice, bundlePolicy=bundling))
     share_certificate(pc)
     return pc
 

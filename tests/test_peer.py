@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ import numpy as np
 import pylibsrtp
 import pytest
 from aiortc import (
+    RTCBundlePolicy,
     RTCCertificate,
     RTCConfiguration,
     RTCPeerConnection,
@@ -221,6 +223,32 @@ async def test_each_track_has_its_own_line(tone: list[bytes]) -> None:
         assert {packet.ssrc for packet in wire.call.lines["0"].packets}.isdisjoint(
             {packet.ssrc for packet in wire.call.lines["1"].packets}
         )
+
+
+async def test_tracks_that_share_no_transport_have_each_their_own(
+    tone: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rtpengine offers the two sides of a call: no BUNDLE, and a port for each."""
+    other = opus_packets(np.random.default_rng(1).normal(0, 3000, 48000).astype(np.int16))
+    call = FakeCall()
+    answering = Peer(call, settings=SETTINGS)  # type: ignore[arg-type]
+    apart = functools.partial(peer.new_connection, bundling=RTCBundlePolicy.MAX_COMPAT)
+    monkeypatch.setattr("rtcstt.caller.new_connection", apart)
+    answers: list[str] = []
+
+    class Apart:
+        async def answer(self, offer: str) -> str:
+            answers.append(await answering.answer(re.sub("a=group:BUNDLE.*\r\n", "", offer)))
+            return answers[0]
+
+    dialling = caller(tone, other)
+    await dialling.dial(Apart())
+    await until(lambda: all(len(call.lines[mid].packets) > 20 for mid in ("0", "1")))
+    assert [packet.payload for packet in call.lines["0"].packets[:10]] == tone[:10]
+    assert [packet.payload for packet in call.lines["1"].packets[:10]] == other[:10]
+    assert "a=group" not in answers[0]
+    await dialling.close()
+    await answering.close()
 
 
 async def test_a_new_source_finds_its_track_by_the_mid_it_carries(tone: list[bytes]) -> None:
