@@ -100,6 +100,15 @@ async def test_what_looks_like_an_option_or_a_file_is_text() -> None:
         assert len(data) < 10 * 32000
 
 
+@flite
+async def test_text_that_takes_long_to_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "MAX_AUDIO_S", 1.0)
+    await Speaker().say(Wanted("Hello.", "raw", "pcm_s16le", 16000))
+    with pytest.raises(CallerError) as refused:
+        await Speaker().say(Wanted("9" * 20, "raw", "pcm_s16le", 16000))
+    assert refused.value.status == 400
+
+
 def program(folder: Path, script: str) -> None:
     path = folder / "flite"
     path.write_text(f"#!/bin/sh\n{script}\n")

@@ -22,8 +22,9 @@ from rtcstt.wire import bad_request
 
 VOICE = "rms"  # of flite's voices the one that recognisers understand best
 MAX_TEXT = 2000  # characters; some two minutes
+MAX_AUDIO_S = 300.0  # the same characters as numbers or one endless word make a quarter of an hour
 MAX_AT_ONCE = 2
-TIMEOUT_S = 30.0
+TIMEOUT_S = 10.0  # text that long takes two seconds
 RATES = (8000, 48000)
 RAW = {"pcm_s16le": "s16le", "pcm_f32le": "f32le", "pcm_mulaw": "mulaw", "pcm_alaw": "alaw"}  # FFmpeg's names
 TYPES = {"wav": "audio/wav", "raw": "application/octet-stream", "mp3": "audio/mpeg"}
@@ -106,6 +107,8 @@ def _convert(spoken: bytes, wanted: Wanted) -> bytes:
     out = io.BytesIO()
     container = RAW[wanted.encoding] if wanted.container == "raw" else wanted.container
     with av.open(io.BytesIO(spoken), "r") as source, av.open(out, "w", format=container) as target:
+        if (source.duration or 0) / av.time_base > MAX_AUDIO_S:
+            raise bad_request(f"This text takes more than {MAX_AUDIO_S:.0f} s to say.")
         stream: Any = target.add_stream(wanted.encoding, rate=wanted.sample_rate, layout="mono")
         for frame in source.decode(audio=0):
             target.mux(stream.encode(frame))

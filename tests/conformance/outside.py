@@ -97,14 +97,27 @@ def bundled(script: Path, out: Path, platform: str) -> Path:
     return out
 
 
-def vendors_typescript(page: Path, tab: str, folder: Path, platform: str, end: str) -> Path:
-    """The example under a tab of the vendor's page, with the helpers that it imports and our ``end``."""
-    code = page.read_text().split(f'<Tab title="{tab}">')[1].split("```typescript")[1].split("\n", 1)[1]
+def vendors_turns_example(shared_data: Path, tab: str) -> str:
+    """The TypeScript under a tab of the vendor's page for turns."""
+    text = vendors_page(shared_data).read_text()
+    return text.split(f'<Tab title="{tab}">')[1].split("```typescript")[1].split("\n", 1)[1].split("```")[0]
+
+
+def vendors_manual_example(shared_data: Path) -> str:
+    """The TypeScript for Node of the vendor's page for push-to-talk. We have that page as plain text, with
+    nothing around the code, and without indents: its Python cannot be run."""
+    text = next((shared_data.parent / "seeds").glob("000_*.txt")).read_text()
+    begin = text.index("async function sttManualFinalizeWebsocket(")
+    return text[begin : text.index("\nCaptures microphone audio", begin)]
+
+
+def vendors_typescript(code: str, folder: Path, platform: str, end: str) -> Path:
+    """An example of the vendor's, with the helpers that it imports and our ``end``, to be run."""
     helpers = CLIENTS / "vendors_helpers.ts"
     script = folder / "example.ts"
     script.write_text(
         'import { Cartesia } from "@cartesia/cartesia-js";\n'
         "import { AUDIO_CONTEXT_ENCODING, createFloat32AudioChunker, sendRealtimeAudioChunks }"
-        f' from "{helpers}";\n{code.split("```")[0]}\n{end}\n'
+        f' from "{helpers}";\n{code}\n{end}\n'
     )
     return bundled(script, folder / "example.js", platform)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from cartesia import Cartesia
-from outside import CLIENTS, assert_turns, assert_words, bundled, vendors_page, vendors_typescript
+from outside import CLIENTS, assert_turns, assert_words, bundled, vendors_turns_example, vendors_typescript
 
 pytestmark = [pytest.mark.conformance, pytest.mark.heavy]
 
@@ -69,7 +69,8 @@ def test_the_vendors_example_with_a_microphone(
 ) -> None:
     """It listens for half a minute, then closes by itself."""
     end = "window.example = (token, baseURL) => sttAutoFinalizeWebsocket(new Cartesia({ token, baseURL }));"
-    vendors_typescript(vendors_page(shared_data), "TypeScript (Browser)", tmp_path, "browser", end)
+    code = vendors_turns_example(shared_data, "TypeScript (Browser)")
+    vendors_typescript(code, tmp_path, "browser", end)
     microphone = f"--use-file-for-fake-audio-capture={speech[48000]}%noloop"
     fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", microphone]
     printed: list[str] = []

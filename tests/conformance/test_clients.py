@@ -20,7 +20,9 @@ from outside import (
     node,
     run,
     run_to_its_end,
+    vendors_manual_example,
     vendors_page,
+    vendors_turns_example,
     vendors_typescript,
 )
 
@@ -29,6 +31,7 @@ from rtcstt.errors import RemoteProtocolError
 
 pytestmark = pytest.mark.conformance
 FOX = "The quick brown fox jumps over the lazy dog."  # what the vendor's examples have said
+SEASHELLS = " Sandy sells seashells on the sea shore."
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +112,19 @@ def without_file() -> list[Path]:
 
 
 @pytest.mark.heavy
-def test_the_vendors_example_in_node(server: str, shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["Auto", "Manual"])
+def test_the_vendors_examples_in_node(server: str, shared_data: Path, tmp_path: Path, mode: str) -> None:
     without_file()
+    auto = mode == "Auto"
+    code = vendors_turns_example(shared_data, "TypeScript") if auto else vendors_manual_example(shared_data)
     client = f'new Cartesia({{ apiKey: "sesame", baseURL: "{server}" }})'
-    end = f"sttAutoFinalizeWebsocket({client}, []).catch((error) => (console.error(error), process.exit(1)));"
-    script = vendors_typescript(vendors_page(shared_data), "TypeScript", tmp_path, "node", end)
-    printed = run_to_its_end(node(), script)
+    failed = "(error) => (console.error(error), process.exit(1))"
+    end = f"stt{mode}FinalizeWebsocket({client}, []).catch({failed});"
+    printed = run_to_its_end(node(), vendors_typescript(code, tmp_path, "node", end))
     found = re.search(r"^Full transcript: (.*)$", printed, re.MULTILINE)
-    assert found and "WS error" not in printed
-    assert_words(json.loads(found[1]), FOX)
+    assert found and "error" not in printed.lower()
+    assert_words(json.loads(found[1]), FOX if auto else FOX + SEASHELLS)
+    assert printed.count("flush_done |") == (0 if auto else 2)
 
 
 @pytest.mark.heavy
