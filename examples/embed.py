@@ -7,6 +7,7 @@ prints what was said, turn by turn.
 """
 
 import asyncio
+import os
 
 from aiohttp import web
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -39,4 +40,4 @@ app = web.Application()
 app.router.add_post("/offer", offer)
 
 if __name__ == "__main__":
-    web.run_app(app, host="127.0.0.1", port=8081)
+    web.run_app(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8081")))
