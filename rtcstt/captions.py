@@ -157,10 +157,12 @@ def vtt(events: Iterable[Event]) -> str:
 
 
 def srt(events: Iterable[Event]) -> str:
-    """SubRip; it knows no speakers."""
+    """SubRip. It has no way to say who speaks, so where several do, each cue begins with its speaker."""
+    spoken = turns(events)
+    named = len({turn.track for turn in spoken if turn.text.strip()}) > 1
     blocks = [
         f"{number}\n{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(cues(turns(events)), 1)
+        for number, cue in enumerate(cues(spoken, named=named), 1)
     ]
     return "\n".join(blocks)
 
@@ -177,11 +179,12 @@ RENDERERS: Mapping[str, Callable[[Sequence[Event]], str]] = {
 }
 
 
-def cues(spoken: Iterable[Turn]) -> list[Cue]:
-    """In the order of their beginning; those of one track never overlap."""
+def cues(spoken: Iterable[Turn], *, named: bool = False) -> list[Cue]:
+    """In the order of their beginning; those of one track never overlap. ``named``: the speaker is part of
+    the text."""
     tracks: dict[str, list[Cue]] = {}
     for turn in spoken:
-        tracks.setdefault(turn.track, []).extend(_cues_of(turn))
+        tracks.setdefault(turn.track, []).extend(_cues_of(turn, named))
     found = [cue for track in tracks.values() for cue in _readable(track)]
     return sorted(found, key=lambda cue: cue.start)
 
@@ -194,14 +197,15 @@ def _readable(track: list[Cue]) -> Iterator[Cue]:
         yield replace(cue, end=max(cue.start, min(next_start, max(cue.end, wanted))))
 
 
-def _cues_of(turn: Turn) -> Iterator[Cue]:
+def _cues_of(turn: Turn, named: bool) -> Iterator[Cue]:
     when = _when_said(turn)
+    name = [f"{turn.speaker[: LINE // 2]}:"] if named else []
     said = 0
-    for group in _groups(_words(turn.text), when):
+    for group in _groups(_words(turn.text), when, name):
         first = len(group[0])  # there may be a pause before it
         start = max(when(said), round(when(said + first) - first * turn.pace_s, 6))
         said += sum(map(len, group))
-        yield Cue(start, max(start, when(said)), turn.speaker, tuple(_lines(group)))
+        yield Cue(start, max(start, when(said)), turn.speaker, tuple(_lines([*name, *group])))
 
 
 def _when_said(turn: Turn) -> Callable[[int], float]:
@@ -245,16 +249,16 @@ def _words(text: str) -> list[str]:
     return [word[begin : begin + LINE] for word in shown.split() for begin in range(0, len(word), LINE)]
 
 
-def _groups(words: Sequence[str], when: Callable[[int], float]) -> Iterator[list[str]]:
-    """Words for one cue each: as many as its lines hold and its time allows, or to the end of a sentence.
-    ``when`` tells at what time so many letters had been said."""
+def _groups(words: Sequence[str], when: Callable[[int], float], name: Sequence[str]) -> Iterator[list[str]]:
+    """Words for one cue each: as many as its lines hold behind the ``name`` and its time allows, or to the
+    end of a sentence. ``when`` tells at what time so many letters had been said."""
     group: list[str] = []
     said = begin = 0
     for word in words:
         letters = sum(map(len, group))
         sentence_ended = letters > LINE and group[-1].endswith((".", "?", "!", "\u2026"))
         too_long = when(said + len(word)) - when(begin) > LONGEST_S
-        if group and (sentence_ended or too_long or len(_lines([*group, word])) > LINES):
+        if group and (sentence_ended or too_long or len(_lines([*name, *group, word])) > LINES):
             yield group
             group, begin = [], said
         group.append(word)

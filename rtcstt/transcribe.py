@@ -44,6 +44,7 @@ BLOCK = 60 * SAMPLE_RATE  # the longest block
 SHORTEST = 30 * SAMPLE_RATE  # no block but the last is shorter
 WINDOW = SAMPLE_RATE // 5  # a cut is made in the middle of the quietest 200 ms
 CUE = 76  # letters; two lines of 42 hold them however they break
+NAME = len("Speaker 10: ")  # of a cue's letters, where there are speakers
 TURN_PAUSE_S = 1.0  # a longer silence between words begins another turn
 HOLE_S = 0.1  # time stamps that jump by more are a hole in the recording: it is filled with silence
 TRIES = 5
@@ -416,7 +417,8 @@ def as_json(transcript: Transcript) -> str:
 
 def as_events(transcript: Transcript) -> list[Event]:
     """What `captions` makes cues of: pieces short enough for one, so that each has the times of its words."""
-    pieces = [piece for turn in transcript.turns for piece in cut(turn, _cue_starts(turn.words))]
+    room = CUE - NAME if transcript.channels > 1 else CUE
+    pieces = [piece for turn in transcript.turns for piece in cut(turn, _cue_starts(turn.words, room))]
     return [
         Event(
             type="turn.end",
@@ -433,14 +435,14 @@ def as_events(transcript: Transcript) -> list[Event]:
     ]
 
 
-def _cue_starts(words: Sequence[Word]) -> list[int]:
+def _cue_starts(words: Sequence[Word], room: int) -> list[int]:
     """Before which words another cue begins: where it would get too long, or has room and a sentence ends."""
     starts = []
     letters = 0
     for index, word in enumerate(words):
         size = len(word.word.strip()) + 1
         sentence_ended = index > 0 and words[index - 1].word.strip().endswith((".", "?", "!"))
-        if letters + size > CUE or (letters > CUE / 2 and sentence_ended):
+        if letters + size > room or (letters > room / 2 and sentence_ended):
             starts.append(index)
             letters = 0
         letters += size

@@ -113,6 +113,23 @@ def test_srt_is_read_back_word_for_word(texts: list[str]) -> None:
         assert len(lines) <= captions.LINES and all(len(line) <= captions.LINE for line in lines)
 
 
+@given(st.lists(TEXTS.filter(lambda text: "-->" not in text), min_size=2, max_size=4))
+def test_srt_of_several_speakers_says_who_speaks_in_each_cue(texts: list[str]) -> None:
+    feed = Feed("c")
+    for turn, text in enumerate(texts):
+        end(feed, turn, text, 10.0 * turn, 10.0 * turn + 8, track=str(turn % 2 + 1))
+    said: dict[str, list[str]] = {}
+    for cue in webvtt.from_buffer(io.StringIO(captions.srt(feed.history)), format="srt"):
+        lines = cue.raw_text.splitlines()
+        assert len(lines) <= captions.LINES and all(len(line) <= captions.LINE for line in lines)
+        name, text = cue.raw_text.split(":", 1)
+        said.setdefault(name, []).extend(text.split())
+    expected = {f"Speaker {n + 1}": " ".join(texts[n::2]).split() for n in (0, 1)}
+    assert {name: "".join(words) for name, words in said.items()} == {
+        name: "".join(words) for name, words in expected.items()
+    }
+
+
 SENTENCE = "It was the best of times, it was the worst of times, it was the age of wisdom. "
 
 

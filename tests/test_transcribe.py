@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import webvtt
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
@@ -208,9 +209,11 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(
 
 def test_channels_are_speakers(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "call.wav", 0.5, 0.2)
-    assert command(source, "--channels", "split", "--format", "txt,vtt") == 0
+    assert command(source, "--channels", "split", "--format", "txt,vtt,srt") == 0
     assert source.with_suffix(".txt").read_text() == "Speaker 1: level 0.5\nSpeaker 2: level 0.2\n"
     assert "<v Speaker 2>" in source.with_suffix(".vtt").read_text()
+    cues = [cue.text for cue in webvtt.from_srt(str(source.with_suffix(".srt")))]
+    assert cues == ["Speaker 1: level 0.5", "Speaker 2: level 0.2"]
 
 
 def test_recordings_of_the_same_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
