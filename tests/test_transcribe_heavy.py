@@ -1,0 +1,55 @@
+"""`rtcstt transcribe` with what takes minutes or large packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from processes import RTCSTT
+
+from rtcstt.demo import bundled_recording
+from rtcstt.recording import OPUS_RATE, PACKET_SAMPLES, TIME_BASE, opus_packets, read
+
+pytestmark = pytest.mark.heavy
+
+MINUTE = 60 * OPUS_RATE
+
+
+def recorded(path: Path, minutes: int) -> Path:
+    """Speech and then silence, each minute the same: Opus at 16 kbit/s."""
+    speech = read(bundled_recording())
+    packets = opus_packets(np.pad(speech, (0, MINUTE - len(speech))), bit_rate=16000)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=OPUS_RATE, layout="mono")
+        stream.codec_context.open()  # its header is written before the first packet
+        for number, data in enumerate(packets[: MINUTE // PACKET_SAMPLES] * minutes):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, TIME_BASE
+            packet.pts = packet.dts = number * PACKET_SAMPLES
+            packet.duration = PACKET_SAMPLES
+            container.mux(packet)
+    return path
+
+
+def peak_mb(*arguments: str | Path) -> float:
+    """The most memory that `rtcstt transcribe` had."""
+    process = subprocess.Popen(["nice", "-n", "5", RTCSTT, "transcribe", "--jobs", "2", *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+def test_an_hour_needs_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
+    short = peak_mb(recorded(tmp_path / "short.ogg", 5), "--format", "json")
+    long = peak_mb(recorded(tmp_path / "long.ogg", 60), "--format", "json")
+    found = json.loads((tmp_path / "long.json").read_text())
+    assert found["duration"] == pytest.approx(3600, abs=1)
+    text = " ".join(turn["transcript"] for turn in found["turns"]).lower()
+    assert 57 <= text.count("winter of despair") <= 60
+    assert long - short < 60
