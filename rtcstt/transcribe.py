@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rtcstt import captions, wire
+from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES
 from rtcstt.errors import ConfigError, RtcsttError, UpstreamError
 from rtcstt.feed import Event
 from rtcstt.pcm import SAMPLE_RATE
@@ -67,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stt", default="embedded", metavar="URL", help="a server with the batch endpoint (embedded)"
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="the engine's model (tiny-en; of a server, ink-whisper)"
+        "--model", metavar="NAME", help=f"{MODEL_NAMES} (tiny-en); of a server, its own (ink-whisper)"
+    )
+    parser.add_argument(
+        "--language", metavar="CODE", help="ISO 639 code of what is spoken (as heard, where it can be)"
     )
 
 
@@ -230,11 +234,12 @@ class Engine(Protocol):
 
 
 class EmbeddedEngine:
-    def __init__(self, recognizer: Any) -> None:
+    def __init__(self, recognizer: Any, language: str | None = None) -> None:
         self._recognizer = recognizer
+        self._language = language
 
     async def transcribe(self, samples: Floats) -> Heard:
-        batch = await self._recognizer.transcribe(samples, words=True)
+        batch = await self._recognizer.transcribe(samples, words=True, language=self._language)
         return Heard(batch.text, [Word(word.word, word.start, word.end) for word in batch.words or ()])
 
 
@@ -242,11 +247,18 @@ class BatchEndpoint:
     """`POST /stt` of the vendor's API or of a server that has the same."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, url: str, model: str, *, first_wait_s: float = 0.5
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        model: str,
+        language: str | None = None,
+        *,
+        first_wait_s: float = 0.5,
     ) -> None:
         self._http = http
         self._url = url
         self._model = model
+        self._language = language
         self._first_wait_s = first_wait_s
 
     async def transcribe(self, samples: Floats) -> Heard:
@@ -263,6 +275,8 @@ class BatchEndpoint:
         form = aiohttp.FormData()
         form.add_field("file", wav(samples), filename="block.wav", content_type="audio/wav")
         form.add_field("model", self._model)
+        if self._language is not None:
+            form.add_field("language", self._language)
         form.add_field("timestamp_granularities[]", "word")
         try:
             async with self._http.post(self._url, data=form) as response:
@@ -300,14 +314,17 @@ def wav(samples: Floats) -> bytes:
 
 
 @asynccontextmanager
-async def open_engine(stt: str, model: str | None, jobs: int) -> AsyncIterator[Engine]:
+async def open_engine(
+    stt: str, model: str | None, jobs: int, language: str | None = None
+) -> AsyncIterator[Engine]:
     """``stt``: "embedded" or the base URL of a server."""
     if stt == "embedded":
         from rtcstt.embedded.recognizer import Recognizer  # loads onnxruntime
+        from rtcstt.embedded.service import configured_language
 
-        recognizer = Recognizer.load(model or "tiny-en", threads=jobs)
+        recognizer = Recognizer.load(model or DEFAULT_MODEL, threads=jobs)
         try:
-            yield EmbeddedEngine(recognizer)
+            yield EmbeddedEngine(recognizer, configured_language(language, recognizer.languages))
         finally:
             await recognizer.close()
         return
@@ -316,7 +333,7 @@ async def open_engine(stt: str, model: str | None, jobs: int) -> AsyncIterator[E
         headers["Authorization"] = f"Bearer {key}"
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
-        yield BatchEndpoint(http, _batch_url(stt), model or "ink-whisper")
+        yield BatchEndpoint(http, _batch_url(stt), model or "ink-whisper", language)
 
 
 def _batch_url(base: str) -> str:
@@ -584,7 +601,7 @@ async def transcribe_files(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     failed = 0
     if left:
-        async with open_engine(args.stt, args.model, args.jobs) as engine:
+        async with open_engine(args.stt, args.model, args.jobs, args.language) as engine:
             with Progress(*columns, console=show) as progress:
                 run = Run(engine, jobs=args.jobs, split=args.channels == "split", progress=progress)
                 failed = await run.all(left)

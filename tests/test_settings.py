@@ -54,6 +54,7 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
     text = {
         "mode": "manual",
         "fallback": "embedded",
+        "language": "fr",
         "dtx": "yes",
         "chunk_ms": "40",
         "port": "81",
@@ -87,6 +88,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
         (("--chunk-ms", "10"), {}, "chunk_ms"),
         (("--port", "70000"), {}, "port"),
         (("--max-calls", "0"), {}, "max_calls"),
+        (("--language", "German"), {}, "language must be an ISO 639 code"),
         (("--tls-cert", "x"), {}, "tls_cert"),
         (("--turn-end-threshold", "0.9"), {}, "end_threshold must be"),
         (("--turn-eager-end-threshold", "0.3", "--turn-end-threshold", "0.4"), {}, "order"),
@@ -145,3 +147,11 @@ def test_the_stts_key_may_come_from_a_file(tmp_path: Path) -> None:
     file.write_text("from-the-file\n")
     stt = _stt(Settings(stt="ws://127.0.0.1:1", stt_key_file=file), Embedded(), {"RTCSTT_STT_KEY": "other"})
     assert isinstance(stt, Cartesia) and stt.api_key == "from-the-file"
+
+
+async def test_a_language_that_the_recogniser_does_not_understand_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"language cannot be 'de'.*English.*--model whisper-base"):
+        async with application(Settings(language="de"), {}):
+            pass
+    async with application(Settings(language="en"), {}):
+        pass

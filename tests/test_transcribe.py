@@ -237,12 +237,14 @@ class Server:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.seen: list[tuple[str | None, str, float]] = []
+        self.languages: list[str | None] = []
 
     async def stt(self, request: web.Request) -> web.Response:
         form = await request.post()
         upload = form["file"]
         assert isinstance(upload, web.FileField)
         loudest = float(np.abs(soundfile.read(upload.file)[0]).max())
+        self.languages.append(form.get("language"))  # type: ignore[arg-type]
         self.seen.append((request.headers.get("Authorization"), str(form["model"]), round(loudest, 3)))
         if self.statuses and (status := self.statuses.pop(0)) != 200:
             return web.json_response({"error_code": "no", "message": "not now"}, status=status)
@@ -278,6 +280,15 @@ async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refu
         assert len(stt.seen) == 4
 
 
+async def test_the_batch_endpoint_gets_the_language_where_one_is_given() -> None:
+    stt = Server()
+    async with stt.started() as server:
+        for language in (None, "fr"):
+            async with transcribe.open_engine(str(server.make_url("/prefix")), None, 1, language) as engine:
+                await engine.transcribe(HALF)
+    assert stt.languages == [None, "fr"]
+
+
 async def test_what_is_no_server_is_refused() -> None:
     with pytest.raises(ConfigError, match="neither embedded nor the URL"):
         async with transcribe.open_engine("ftp://somewhere", None, 1):
@@ -285,6 +296,11 @@ async def test_what_is_no_server_is_refused() -> None:
 
 
 # --- the real recogniser --------------------------------------------------------------------------
+
+
+def test_a_language_that_the_model_does_not_understand_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"language cannot be 'fr'.*English.*--model whisper-base"):
+        command(tone(tmp_path / "a.wav", 0.5), "--language", "fr")
 
 
 def test_speech_becomes_its_words_with_their_times(tmp_path: Path) -> None:

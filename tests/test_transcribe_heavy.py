@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from processes import RTCSTT
+from test_whisper import DATA, the
 
 from rtcstt.demo import bundled_recording
 from rtcstt.recording import OPUS_RATE, PACKET_SAMPLES, TIME_BASE, opus_packets, read
@@ -53,3 +54,16 @@ def test_an_hour_needs_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
     text = " ".join(turn["transcript"] for turn in found["turns"]).lower()
     assert 57 <= text.count("winter of despair") <= 60
     assert long - short < 60
+
+
+def test_whisper_hears_the_language_that_it_is_told(tmp_path: Path) -> None:
+    """French, taken for Spanish, gives what no other hearing does: so the option has reached the model."""
+    model, source = the("whisper-base"), DATA / "fleurs_fr_000378.wav"
+    if not source.exists():
+        pytest.skip("the reference recordings are not beside this checkout")
+    texts = []
+    for language in ("fr", "es"):
+        out = tmp_path / language
+        peak_mb(source, "--model", model, "--language", language, "--output-dir", out)
+        texts.append((out / source.with_suffix(".txt").name).read_text().lower())
+    assert "soleil" in texts[0] and "soleil" not in texts[1]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Embedded"]
 
 DEFAULT_MODEL = "tiny-en"
+MODEL_NAMES = (
+    "tiny-en, base-en, whisper-tiny.en, whisper-base, a folder of one, or whisper:NAME"  # for people
+)
 
 
 class Embedded:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from rtcstt.embedded import DEFAULT_MODEL, Embedded, heap
+from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.server import MAX_UPLOAD, add_routes
 from rtcstt.embedded.speech import Speaker
@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=9100, help="port to listen on (9100)")
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="tiny-en, base-en, or the folder of a recogniser"
-    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=MODEL_NAMES)
     parser.add_argument(
         "--max-streams",
         type=int,

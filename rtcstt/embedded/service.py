@@ -23,7 +23,7 @@ import numpy as np
 import soxr
 
 from rtcstt import wire
-from rtcstt.errors import CallerError, ConnectionLost, EngineError, ProtocolError
+from rtcstt.errors import CallerError, ConfigError, ConnectionLost, EngineError, ProtocolError
 from rtcstt.pcm import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -377,6 +377,15 @@ def check_language(language: str | None, known: Sequence[str]) -> str | None:
         names = "English (en) only" if len(known) == 1 else f"{len(known)} languages, not {code[:20]!r}"
         raise wire.bad_request(f"This recogniser understands {names}.", "unsupported_language")
     return code or None
+
+
+def configured_language(language: str | None, known: Sequence[str]) -> str | None:
+    """`check_language` for a setting: `ConfigError`, with what to do about it."""
+    try:
+        return check_language(language, known)
+    except CallerError as error:
+        mend = " For others: --model whisper-base (rtcstt models)." if len(known) == 1 else ""
+        raise ConfigError(f"language cannot be {language!r}. {error.message}{mend}") from error
 
 
 def concurrency_limited(message: str) -> CallerError:

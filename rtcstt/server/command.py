@@ -21,6 +21,7 @@ from rtcstt.call import CallSettings
 from rtcstt.embedded import Embedded, heap
 from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.command import is_loopback
+from rtcstt.embedded.service import configured_language
 from rtcstt.errors import ConfigError
 from rtcstt.peer import IceServer, PeerSettings
 from rtcstt.recordings import Recordings
@@ -77,6 +78,7 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         if wants_embedded:
             for line in await embedded.describe():
                 log.info(line)
+            configured_language(settings.language, (await embedded.preload()).recognizer.languages)
         ice_servers = _ice_servers(settings)
         fallback = embedded if settings.fallback else None
         calls = _calls(settings, stt, fallback, ice_servers, recordings)
@@ -123,6 +125,7 @@ def _calls(
             mode="manual" if settings.mode == "manual" else "auto",
             turn=settings.turn,
             keyterms=settings.keyterm,
+            language=settings.language,
             chunk_ms=settings.chunk_ms,
             fallback=fallback,
             patience_s=settings.patience_s,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from rtcstt.embedded import MODEL_NAMES
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.wire import TurnSettings
 
@@ -33,7 +35,8 @@ class Settings:
     port: int = _option(8080, "port to listen on")
     stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
-    model: str = _option("tiny-en", "of the embedded recogniser: tiny-en, base-en, or a folder")
+    model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
+    language: str | None = _option(None, "ISO 639 code of what is spoken; default: as heard, where it can be")
     max_streams: int | None = _option(None, "streams that the embedded recogniser takes at once")
     mode: str = _option("auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"))
     chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200")
@@ -81,6 +84,8 @@ class Settings:
         _check(0 <= self.port <= 65535, "port must be from 0 to 65535")
         _check(self.max_calls >= 1, "max_calls must be at least 1")
         _check(self.fallback in (None, "embedded"), "fallback can only be embedded")
+        code = self.language is None or re.fullmatch("[a-z]{2,3}", self.language) is not None
+        _check(code, "language must be an ISO 639 code such as en")
         _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
         for name in ("max_call_s", "idle_timeout_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
             _check(getattr(self, name) > 0, f"{name} must be above 0")
