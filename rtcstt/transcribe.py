@@ -19,7 +19,7 @@ import json
 import os
 import wave
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", choices=["mix", "split"], default="mix", help="split: each channel is a speaker (mix)"
     )
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="side by side (one for each processor)")
     parser.add_argument(
-        "--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N", help="side by side"
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: a task of a Ray cluster for each recording, RAY_ADDRESS's or one on this machine (local)",
     )
     parser.add_argument("--force", action="store_true", help="also those whose outputs exist")
     parser.add_argument(
@@ -76,7 +80,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return asyncio.run(transcribe_files(args))
+    """The exit status: 0 when every recording has its transcripts, 1 when any failed."""
+    if args.engine == "ray" and args.stt != "embedded":
+        raise ConfigError(
+            "--engine ray runs the embedded recogniser; with --stt URL the server does the work"
+        )
+    works = plan(args.files, args.format, args.output_dir)
+    left = [work for work in works if args.force or not work.finished]
+    show = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    failed = 0
+    if left:
+        with Progress(*columns, console=show) as progress:
+            failed = _on_ray(args, left, progress) if args.engine == "ray" else _here(args, left, progress)
+    show.print(f"{len(left) - failed} transcribed, {len(works) - len(left)} already done, {failed} failed")
+    return 1 if failed else 0
+
+
+def _here(args: argparse.Namespace, works: Sequence[Work], progress: Progress) -> int:
+    jobs = args.jobs or os.cpu_count() or 1
+
+    async def transcribed() -> int:
+        async with open_engine(args.stt, args.model, jobs, args.language) as engine:
+            return await Run(engine, jobs=jobs, split=args.channels == "split", progress=progress).all(works)
+
+    return asyncio.run(transcribed())
+
+
+def _on_ray(args: argparse.Namespace, works: Sequence[Work], progress: Progress) -> int:
+    from rtcstt import cluster
+
+    how = cluster.How(args.model or DEFAULT_MODEL, args.language, args.channels == "split")
+    return cluster.transcribe(works, how, jobs=args.jobs, progress=progress)
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -506,6 +541,22 @@ def plan(files: Sequence[Path], formats: Sequence[str], folder: Path | None) -> 
     return works
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A recording's transcripts, by format."""
+
+    texts: Mapping[str, str]
+    duration_s: float
+    skipped: int
+
+    def write(self, outputs: Mapping[str, Path]) -> str:
+        """Where they belong; returns what to tell the user."""
+        for name, output in outputs.items():
+            write(output, self.texts[name])
+        skipped = f", {self.skipped} unreadable packets skipped" if self.skipped else ""
+        return f"{self.duration_s:.1f} s{skipped} -> {', '.join(map(str, outputs.values()))}"
+
+
 class Run:
     """Transcribes recordings with one engine; at most ``jobs`` blocks are in the engine at a time."""
 
@@ -526,28 +577,27 @@ class Run:
     async def _some(self, waiting: Iterator[Work]) -> int:
         failed = 0
         for work in waiting:
-            bar = self._progress.add_task(work.source.name, total=None)
             try:
-                words = await self._one(work, bar)
+                line = (await self.read(work.source, tuple(work.outputs))).write(work.outputs)
             except Exception as error:  # whatever is wrong with this recording, the others go on
                 failed += 1
-                words = str(error) if isinstance(error, RtcsttError) else repr(error)
-            self._progress.remove_task(bar)
-            self._progress.console.print(f"{work.source}: {words}")
+                line = reason(error)
+            self._progress.console.print(f"{work.source}: {line}")
         return failed
 
-    async def _one(self, work: Work, bar: TaskID) -> str:
-        recording = await asyncio.to_thread(Recording, work.source, split=self._split)
-        if duration := recording.duration_s:
-            self._progress.update(bar, total=duration * recording.channels)
-        turns, duration = await self._transcribe(recording, bar)
+    async def read(self, source: Path, formats: Sequence[str]) -> Done:
+        """A recording's transcripts."""
+        bar = self._progress.add_task(source.name, total=None)
+        try:
+            recording = await asyncio.to_thread(Recording, source, split=self._split)
+            if duration := recording.duration_s:
+                self._progress.update(bar, total=duration * recording.channels)
+            turns, duration = await self._transcribe(recording, bar)
+        finally:
+            self._progress.remove_task(bar)
         turns.sort(key=lambda turn: turn.start)
-        transcript = Transcript(work.source.name, duration, recording.channels, turns)
-        for name, output in work.outputs.items():
-            write(output, WRITERS[name](transcript))
-        skipped = f", {recording.skipped} unreadable packets skipped" if recording.skipped else ""
-        names = ", ".join(str(output) for output in work.outputs.values())
-        return f"{duration:.1f} s{skipped} -> {names}"
+        transcript = Transcript(source.name, duration, recording.channels, turns)
+        return Done({name: WRITERS[name](transcript) for name in formats}, duration, recording.skipped)
 
     async def _transcribe(self, recording: Recording, bar: TaskID) -> tuple[list[Turn], float]:
         """All turns, each channel's in order, and the duration in seconds."""
@@ -593,17 +643,6 @@ def write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-async def transcribe_files(args: argparse.Namespace) -> int:
-    """The exit status: 0 when every recording has its transcripts, 1 when any failed."""
-    works = plan(args.files, args.format, args.output_dir)
-    left = [work for work in works if args.force or not work.finished]
-    show = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    failed = 0
-    if left:
-        async with open_engine(args.stt, args.model, args.jobs, args.language) as engine:
-            with Progress(*columns, console=show) as progress:
-                run = Run(engine, jobs=args.jobs, split=args.channels == "split", progress=progress)
-                failed = await run.all(left)
-    show.print(f"{len(left) - failed} transcribed, {len(works) - len(left)} already done, {failed} failed")
-    return 1 if failed else 0
+def reason(error: Exception) -> str:
+    """Why a recording has no transcripts."""
+    return str(error) if isinstance(error, RtcsttError) else repr(error)

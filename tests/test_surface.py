@@ -53,6 +53,7 @@ BORDERS = {
     "pylibsrtp": {"aiortc_private"},
     "moonshine_voice": set(),
     "faster_whisper": {"embedded.whisper"},
+    "ray": {"cluster"},
 }
 
 
