@@ -54,7 +54,7 @@ MAX_MESSAGES = 1000  # that wait for a reader before the stream stops listening
 BLOCK = SAMPLE_RATE // 2  # the most that is worked on at once
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
 LATE_S = 0.15  # nor does audio that waited so long for a thread
-TRIM_EVERY_S = 30.0
+TRIM_EVERY_S = 10.0  # takes some 10 ms
 MEASURED = 4 * SAMPLE_RATE  # of noise, to know what the engine costs here
 MANUAL_TURN = TurnSettings(eager_end_threshold=0.3, end_threshold=0.05, end_timeout_ms=1500)
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
