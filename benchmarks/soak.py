@@ -1,8 +1,8 @@
 """Whether the recogniser's memory stays flat under speech, silence, noise and music.
 
-    python -m benchmarks.soak [--minutes 60] [--data ../shared/data]
+    python -m benchmarks.soak [--minutes 60] [--pace 1] [--data ../shared/data]
 
-Eight clients talk to `rtcstt stt` in real time: five on the turns endpoint, two on the manual one, and
+Eight clients talk to `rtcstt stt` in real time (or ``--pace`` times as fast): five on the turns endpoint, two on the manual one, and
 one that hangs up and calls again every half minute. Every minute a line: resident memory, threads and open
 files of the server. Fails when the memory of the last third is above that of the first, or threads or files
 have become more. Linux only.
@@ -76,10 +76,11 @@ def hiss(chance: random.Random) -> Samples:
 
 
 class Soak:
-    def __init__(self, process: Process, folder: Path, seconds: float) -> None:
+    def __init__(self, process: Process, folder: Path, seconds: float, pace: float) -> None:
         self._process = process
         self._folder = folder
         self._seconds = seconds
+        self._pace = pace
         self.samples: list[Sample] = []
         self.finals = 0
         self.sent_s = 0.0
@@ -105,7 +106,7 @@ class Soak:
                 began = asyncio.get_running_loop().time()
                 for sound in sounds:
                     before = one.sent
-                    await one.talk([sound], began)
+                    await one.talk([sound], began, self._pace)
                     self.sent_s += (one.sent - before) / RATE
                     if kind == "manual":
                         await one.socket.send_str("finalize")
@@ -152,9 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--pace", type=float, default=1.0, help="times real time, at most 2")
     options = parser.parse_args(arguments)
     with server() as process:
-        soak = Soak(process, options.data, 60 * options.minutes)
+        soak = Soak(process, options.data, 60 * options.minutes, options.pace)
         asyncio.run(soak.run())
     grown = verdict(soak.samples)
     print(f"\n{grown or 'flat'}")
