@@ -93,7 +93,7 @@ class Line:
             self.came.append((asyncio.get_running_loop().time(), json.loads(message.data)))
 
     async def talk(self, parts: Iterable[Samples], began: float, pace: float = 1.0) -> None:
-        """Send all, in tenths of a second, at the pace of speech since ``began``, or ``pace`` times as fast."""
+        """Send all, in tenths of a second, at the pace of speech since ``began``, times ``pace``."""
         rest = np.zeros(0, np.int16)
         for part in parts:
             rest = np.concatenate((rest, part))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak [--minutes 60] [--pace 1] [--data ../shared/data]
 
-Eight clients talk to `rtcstt stt` in real time (or ``--pace`` times as fast): five on the turns endpoint, two on the manual one, and
-one that hangs up and calls again every half minute. Every minute a line: resident memory, threads and open
-files of the server. Fails when the memory of the last third is above that of the first, or threads or files
-have become more. Linux only.
+Eight clients talk to `rtcstt stt` in real time (or ``--pace`` times as fast): five on the turns endpoint,
+two on the manual one, and one that hangs up and calls again every half minute. Every minute a line:
+resident memory, threads and open files of the server. Fails when the memory of the last third is above that
+of the first, or threads or files have become more. Linux only.
 """
 
 from __future__ import annotations
