@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from rich.progress import Progress
 
 from rtcstt.errors import ConfigError, EngineError
 from rtcstt.transcribe import Done, EmbeddedEngine, Run, Work, reason
+
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ def _connected(ray: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is local tells nobody
     own = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"the Ray cluster {address} cannot be reached: {_first_line(error)}") from error
@@ -126,6 +130,13 @@ def _connected(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """`OSError` when nobody listens there: Ray itself would try for more than five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _first_line(error: Exception) -> str:

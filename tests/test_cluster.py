@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class FakeRay:
         self.address: str | None = None
 
     def init(self, *, address: str, **_: Any) -> None:
-        if address == "nowhere:1":
+        if address == "auto":
             raise ConnectionError("no cluster")
         self.is_up, self.address = True, address
 
@@ -117,8 +118,14 @@ def test_what_ails_every_recording_is_said_once(tmp_path: Path, ray: FakeRay) ->
 def test_a_cluster_that_cannot_be_reached_is_named(
     tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
-    with pytest.raises(ConfigError, match="cluster nowhere:1 cannot be reached: ConnectionError: no cluster"):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConfigError, match=f"cluster {address} cannot be reached: ConnectionRefused"):
+            run(tmp_path, ["a.wav"], None)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ConfigError, match="cluster auto cannot be reached: ConnectionError: no cluster"):
         run(tmp_path, ["a.wav"], None)
 
 
