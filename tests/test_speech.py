@@ -44,6 +44,8 @@ flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not i
         {"transcript": WORDS, "output_format": {**FORM, "container": "ogg"}},
         {"transcript": WORDS, "output_format": {**FORM, "encoding": "pcm_s24le"}},
         {"transcript": WORDS, "output_format": {**FORM, "encoding": ["pcm_s16le"]}},
+        {"transcript": WORDS, "output_format": {**FORM, "encoding": "libmp3lame"}},
+        {"transcript": WORDS, "output_format": {"container": "mp3", "sample_rate": 10000}},
         {"transcript": WORDS, "output_format": {**FORM, "container": ["raw"]}},
         {"transcript": WORDS, "output_format": {**FORM, "sample_rate": 7999}},
         {"transcript": WORDS, "output_format": {**FORM, "sample_rate": 1e9}},

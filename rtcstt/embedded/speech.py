@@ -26,6 +26,7 @@ MAX_AUDIO_S = 300.0  # the same characters as numbers or one endless word make a
 MAX_AT_ONCE = 2
 TIMEOUT_S = 10.0  # text that long takes two seconds
 RATES = (8000, 48000)
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 RAW = {"pcm_s16le": "s16le", "pcm_f32le": "f32le", "pcm_mulaw": "mulaw", "pcm_alaw": "alaw"}  # FFmpeg's names
 TYPES = {"wav": "audio/wav", "raw": "application/octet-stream", "mp3": "audio/mpeg"}
 
@@ -49,10 +50,15 @@ class Wanted:
             raise bad_request(f"transcript must be text of 1 to {MAX_TEXT} characters.")
         if not isinstance(form, dict) or form.get("container") not in list(TYPES):
             raise bad_request(f"output_format.container must be one of {', '.join(TYPES)}.")
-        encoding = "libmp3lame" if form["container"] == "mp3" else form.get("encoding", "pcm_s16le")
-        if encoding != "libmp3lame" and encoding not in list(RAW):
+        rate = _rate(form.get("sample_rate", 16000))
+        if form["container"] == "mp3":
+            if rate not in MP3_RATES:
+                raise bad_request(f"output_format.sample_rate of mp3 must be one of {MP3_RATES}.")
+            return cls(text, "mp3", "libmp3lame", rate)
+        encoding = form.get("encoding", "pcm_s16le")
+        if encoding not in list(RAW):
             raise bad_request(f"output_format.encoding must be one of {', '.join(RAW)}.")
-        return cls(text, form["container"], encoding, _rate(form.get("sample_rate", 16000)))
+        return cls(text, form["container"], encoding, rate)
 
 
 class Speaker:
