@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.embedded import Embedded, capacity
+from rtcstt.embedded import Embedded, capacity, processors
 from rtcstt.embedded.service import (
     FLOOD_RATE,
     MAX_AUDIO_S,
@@ -510,12 +509,14 @@ class Loaded(FakeRecognizer):
     """Counts how often a model is loaded, and what is closed."""
 
     loads: ClassVar[list[str]] = []
+    threads: ClassVar[int] = 0
     closed: ClassVar[list[Loaded]] = []
     measured: ClassVar[list[Loaded]] = []
 
     @classmethod
-    def load(cls, model: str) -> Loaded:
+    def load(cls, model: str, *, threads: int) -> Loaded:
         cls.loads.append(model)
+        cls.threads = threads
         return cls()
 
     def describe(self) -> list[str]:
@@ -574,7 +575,7 @@ async def test_a_limit_is_each_ones_own(loaded: type[Loaded]) -> None:
 async def test_without_a_limit_the_machine_is_measured_once(loaded: type[Loaded]) -> None:
     first, second, own = Embedded(), Embedded(), Embedded(max_streams=3)
     limits = [(await stt.preload()).max_streams for stt in (first, second, own)]
-    held = capacity.streams(os.cpu_count() or 1, 0.1)
+    held = capacity.streams(processors(), 0.1)
     assert limits == [held, held, 3]
     assert len(loaded.measured) == 1
     assert (await first.describe())[-1] == f"streams at once: {held}"
@@ -582,10 +583,21 @@ async def test_without_a_limit_the_machine_is_measured_once(loaded: type[Loaded]
         await stt.close()
 
 
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (8, 8)])
+async def test_as_many_threads_work_as_the_limit_of_streams_counts_on(
+    loaded: type[Loaded], monkeypatch: pytest.MonkeyPatch, count: int, threads: int
+) -> None:
+    monkeypatch.setattr("rtcstt.embedded.processors", lambda: count)
+    stt = Embedded()
+    assert (await stt.preload()).max_streams == capacity.streams(count, 0.1)
+    assert loaded.threads == threads
+    await stt.close()
+
+
 async def test_what_cannot_be_loaded_can_be_tried_again(
     loaded: type[Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(model: str) -> Loaded:
+    def missing(model: str, *, threads: int) -> Loaded:
         raise EngineError("rtcstt models fetch")
 
     stt = Embedded()

@@ -84,6 +84,13 @@ class Embedded:
                 await unused.close()
 
 
+def processors() -> int:
+    """Those that this process may use, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(slots=True)
 class _Loaded:
     recognizer: Recognizer
@@ -101,7 +108,7 @@ def _acquire(model: str, user: int) -> Recognizer:
 
     with _lock:
         if model not in _loaded:
-            _loaded[model] = _Loaded(Recognizer.load(model))
+            _loaded[model] = _Loaded(Recognizer.load(model, threads=max(2, processors())))
         _loaded[model].users.add(user)
         return _loaded[model].recognizer
 
@@ -111,7 +118,7 @@ def _measured(model: str) -> int:
     loaded = _loaded[model]
     with _lock:
         if loaded.streams is None:
-            loaded.streams = capacity.streams(os.cpu_count() or 1, loaded.recognizer.cost_s())
+            loaded.streams = capacity.streams(processors(), loaded.recognizer.cost_s())
         return loaded.streams
 
 
