@@ -123,9 +123,11 @@ async def test_feeding_waits_for_the_recogniser_and_no_longer_than_it_lives() ->
     held.set()
     await blocking
     await stream.cancel()
+    left = len(stream._inbox)
     async with asyncio.timeout(WITHIN_S):
         await stream.feed(np.zeros(100 * MAX_PENDING, np.float32))  # nobody waits for a stream that is over
         assert [message async for message in stream] == []
+    assert len(stream._inbox) == left, "nor is anything kept for it"
     await recognizer.close()
 
 
@@ -184,6 +186,23 @@ async def test_work_after_closing_is_refused() -> None:
     await recognizer.close()
     with pytest.raises(EngineError, match="closed"):
         await recognizer.transcribe(sound(1.0))
+
+
+async def test_work_that_comes_while_the_workers_close_is_done_or_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = Workers(1)
+    await workers.run(FINAL, lambda: None)
+    closing = threading.Thread(target=workers.close)
+
+    def close_meanwhile() -> None:
+        closing.start()
+        closing.join(0.2)  # it may have to wait for us
+
+    monkeypatch.setattr(workers, "_start", close_meanwhile)
+    async with asyncio.timeout(WITHIN_S / 4):
+        assert await workers.run(FINAL, lambda: "done") == "done"
+    await asyncio.to_thread(closing.join)
 
 
 async def test_a_recording_that_cannot_be_read_on_raises_what_reading_raised() -> None:

@@ -1,10 +1,10 @@
 """The recogniser of a process: models in memory once, worker threads, and a stream for each track.
 
 Inference never runs in the event loop. A stream's audio is taken in order by one task of its own,
-which hands a tenth of a second or more at a time to the workers. They take streams in whose turn nobody
-speaks any more before those in which somebody does, and of each kind who has waited longest. Audio that
-had to wait is listened to without an update, which is most of the work. So when the machine is full every
-stream's updates get rarer, just so much that nobody waits for long, and ends of turns stay prompt.
+which hands what has come, about half a second of it at most, to the workers. They take streams in whose
+turn nobody speaks any more before those in which somebody does, and of each kind who has waited longest.
+Audio that had to wait is listened to without an update, which is most of the work. So when the machine is
+full every stream's updates get rarer, just so much that nobody waits for long, and ends of turns stay prompt.
 """
 
 from __future__ import annotations
@@ -210,6 +210,8 @@ class _Stream:
         """16 kHz mono float32. Waits while more than two seconds wait to be heard."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._has_room() or self._over)
+            if self._over:
+                return  # nobody takes it out again
             self._inbox.append(samples)
             self._pending += len(samples)
             self._changed.notify_all()
@@ -243,6 +245,8 @@ class _Stream:
     async def _ask(self, command: _Command | TurnSettings) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._inbox) < MAX_WAITING or self._over)
+            if self._over:
+                return
             self._inbox.append(command)
             self._changed.notify_all()
 
@@ -382,6 +386,7 @@ class Workers:
         self._numbers = itertools.count()
         self._running: list[threading.Thread] = []
         self._closed = False
+        self._closing = threading.Lock()  # no work may come behind what tells the threads to end
         self._trimmed_at = time.monotonic()
 
     @property
@@ -390,9 +395,6 @@ class Workers:
 
     async def run(self, priority: int, work: Callable[[], T]) -> T:
         """The result of ``work``, done in a thread. Cancelling does not stop work that has begun."""
-        if self._closed:
-            raise EngineError("the recogniser is closed")
-        self._start()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -406,14 +408,19 @@ class Workers:
             with contextlib.suppress(RuntimeError):  # the loop has gone, and with it who asked
                 loop.call_soon_threadsafe(_settle, done, *outcome)
 
-        self._queue.put((priority, next(self._numbers), job))
+        with self._closing:
+            if self._closed:
+                raise EngineError("the recogniser is closed")
+            self._start()
+            self._queue.put((priority, next(self._numbers), job))
         return await done
 
     def close(self) -> None:
         """Let the threads finish what waits, and end. Blocks."""
-        self._closed = True
-        for _ in self._running:
-            self._queue.put((BATCH + 1, next(self._numbers), None))
+        with self._closing:
+            self._closed = True
+            for _ in self._running:
+                self._queue.put((BATCH + 1, next(self._numbers), None))
         for thread in self._running:
             thread.join()
         self._running = []
