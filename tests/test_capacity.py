@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.embedded import capacity
+from rtcstt.embedded import capacity, heap
 from rtcstt.embedded.recognizer import FINAL, LATE_S, LISTENING, TRIM_EVERY_S, Recognizer, Workers
 
 soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this package")
@@ -98,7 +98,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
         workers = Workers(1)
         stream = TurnStream(Ear(), workers)  # type: ignore[arg-type]
         now = time.monotonic()
-        stream._hear(np.zeros(1600, np.float32), now)
+        stream._hear(np.zeros(1600, np.float32), now + 60)  # in time, however busy this machine is
         stream._hear(np.zeros(1600, np.float32), now - LATE_S - 0.01)
         await stream.cancel()
         await asyncio.to_thread(workers.close)
@@ -134,6 +134,15 @@ def test_the_soak_tells_what_grew(memory: list[float], threads: list[int], verdi
     ]
     assert soak.verdict(samples) == verdict
     assert soak.verdict(samples[:2]) == "too short to tell"
+
+
+def test_where_the_c_library_is_another_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def windows(name: None) -> None:
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setattr("ctypes.CDLL", windows)
+    heap.one()
+    heap.trim()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is of Linux")

@@ -33,6 +33,6 @@ def _function(name: str) -> ctypes._NamedFuncPointer | None:
     """None where there is another C library."""
     try:
         function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # the last of Windows, which has no library without a name
         return None
     return function
