@@ -271,10 +271,10 @@ async def test_what_is_too_long_to_be_received_is_told_so(
     path: str, compress: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a bomb of zeros, which is not unpacked. The client sends all of it, and then looks."""
-    monkeypatch.setattr(doors, "LINGER_S", 0.5)
+    monkeypatch.setattr(doors, "LINGER_S", 1.0)  # for the client to send the rest
     async with serving() as server, server.socket(path) as other:
         async with server.socket(path, compress=compress) as socket:
-            await socket.send_bytes(bytes(64 << 20))
+            await socket.send_bytes(bytes(doors.MAX_MESSAGE + 1))
             error = (await read_all(socket))[-1]
             assert (error["type"], error["status_code"]) == ("error", 413)
             assert socket.close_code == 1009
