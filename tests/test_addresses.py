@@ -30,6 +30,8 @@ PROXIES = Networks(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])
         ("unknown", "None"),
         ("_hidden:80", "None"),
         ("", "None"),
+        ("[]", "None"),
+        ("[]:80", "None"),
     ],
 )
 def test_addresses_are_read_as_headers_have_them(text: str, address: str) -> None:

@@ -26,7 +26,7 @@ def parse(text: str) -> Address | None:
     """An address as sockets and headers have it: perhaps with a port, in brackets, or with a zone."""
     text = text.strip().strip('"')
     if match := re.fullmatch(r"\[(.*)\](:\d+)?|([^:]*):\d+", text):
-        text = match[1] or match[3]
+        text = match[1] or match[3] or ""
     try:
         address = ipaddress.ip_address(text.split("%")[0])
     except ValueError:
