@@ -355,9 +355,18 @@ async def test_pages_of_strangers_may_not_act() -> None:
             ("https://my.page", 400),
             ("https://evil.page", 403),
             ("null", 403),
+            ("http://[", 403),
         ):
             headers = {"Origin": origin, "Content-Type": "text/plain"}
             await refusal(await client.post("/offer", data=b"{}", headers=headers), status)
+
+
+@pytest.mark.parametrize("door", [Door(("static-token",)), Door(jwt_secret=SECRET)], ids=["static", "signed"])
+def test_a_token_that_is_no_text_is_only_a_wrong_one(door: Door) -> None:
+    headers = {"Authorization": b"Bearer \xff".decode("utf-8", "surrogateescape")}  # as aiohttp has it
+    with pytest.raises(CallerError) as refused:
+        door.admit(headers, {})
+    assert refused.value.status == 401
 
 
 async def test_a_call_may_bring_its_own_settings() -> None:

@@ -55,6 +55,7 @@ class Door:
             return Grant()
         scheme, _, given = headers.get("Authorization", "").partition(" ")
         given = given.strip() if scheme.lower() == "bearer" else query.get("access_token", "")
+        given = given.encode("utf-8", "backslashreplace").decode()  # aiohttp leaves in what is no UTF-8
         if given and any(hmac.compare_digest(given.encode(), token.encode()) for token in self._tokens):
             return Grant()
         if given and self._jwt_secret is not None:

@@ -342,7 +342,7 @@ class Web:
         some of their requests through unasked."""
         origin = request.headers.get("Origin")
         listed = origin in self._origins or "*" in self._origins
-        if origin is not None and not listed and urlsplit(origin).netloc != request.host:
+        if origin is not None and not listed and _host_of(origin) != request.host:
             message = "This page's origin is not in the list of those that may call (--allow-origin)."
             raise CallerError(403, "origin_not_allowed", "Origin not allowed", message)
 
@@ -381,6 +381,13 @@ class Web:
         await self.calls.close()
         if self._following:
             await asyncio.wait(self._following, timeout=2.0)
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _etag(call: Call) -> str:
