@@ -117,6 +117,8 @@ async def test_a_dead_stun_server_delays_no_answer_by_ports() -> None:
         ({"udp_ports": "80-1000"}, "1024"),
         ({"udp_ports": "50000-50009"}, "too few for max_calls"),
         ({"public_ip": "my.host"}, "public_ip"),
+        ({"public_ip": "0.0.0.0"}, "public_ip"),
+        ({"public_ip": "fe80::1%eth0"}, "public_ip"),
     ],
 )
 def test_wrong_ports_and_addresses_are_refused_by_name(options: dict[str, str], message: str) -> None:

@@ -95,7 +95,7 @@ class Settings:
             message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
             _check(len(self.ports) >= self.max_calls, message)
         if self.public_ip is not None:
-            _check_address("public_ip", self.public_ip)
+            _check_public("public_ip", self.public_ip)
         try:
             self.turn.validated()
         except CallerError as error:
@@ -125,11 +125,14 @@ def _check(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _check_address(name: str, text: str) -> None:
+def _check_public(name: str, text: str) -> None:
+    """Not necessarily global: the NAT may be within a company."""
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
+    reachable = not (address.is_unspecified or address.is_multicast or address.is_link_local)
+    _check(reachable, f"{name}: nobody can reach {text} from elsewhere")
 
 
 _HINTS = get_type_hints(Settings)
