@@ -105,8 +105,9 @@ async def test_a_dead_stun_server_delays_no_answer_by_ports() -> None:
         deaf.bind(("127.0.0.1", 0))
         stun = IceServer(f"stun:127.0.0.1:{deaf.getsockname()[1]}")
         settings = PeerSettings(hosts=HOSTS, ports=free_range(2), ice_servers=(stun,), gather_timeout_s=0.2)
-        async with asyncio.timeout(4):  # aioice itself asks for more than 5 s
-            assert set(candidates(await answered(settings))) == {"host"}
+        began = asyncio.get_running_loop().time()
+        assert set(candidates(await answered(settings))) == {"host"}
+        assert asyncio.get_running_loop().time() - began < 5, "aioice itself asks for longer than that"
 
 
 @pytest.mark.parametrize(

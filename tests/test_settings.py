@@ -155,3 +155,16 @@ async def test_a_language_that_the_recogniser_does_not_understand_is_refused_at_
             pass
     async with application(Settings(language="en"), {}):
         pass
+
+
+def table_of_options() -> str:
+    rows = ["| option | default | what it is |", "|---|---|---|"]
+    for option in dataclasses.fields(Settings):
+        default = "" if option.default in (None, (), False) else f"{option.default}"
+        rows.append(f"| `--{option.name.replace('_', '-')}` | {default} | {option.metadata['help']} |")
+    return "\n".join(rows)
+
+
+def test_the_documentation_lists_every_option() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "options.md").read_text()
+    assert table_of_options() in page, "docs/options.md should have:\n" + table_of_options()

@@ -77,7 +77,8 @@ async def captions(gateway: Gateway, call: str) -> str:
     events = await ended(gateway.server, call, timeout_s=20)
     check_events(events)
     (ledger,) = events[-1]["ledger"].values()
-    assert ledger["concealed"] == ledger["recovered"] == 0, "a packet was lost"
+    # A packet may come too late through three processes on a machine with other work; hardly more than one.
+    assert ledger["concealed"] + ledger["recovered"] <= 0.02 * ledger["received"], ledger
     cues = webvtt.from_buffer(io.StringIO(gateway.server.get(f"/calls/{call}/captions.vtt")))
     return " ".join(cue.text for cue in cues)
 

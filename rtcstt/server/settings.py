@@ -37,7 +37,9 @@ class Settings:
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
     model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
     language: str | None = _option(None, "ISO 639 code of what is spoken; default: as heard, where it can be")
-    max_streams: int | None = _option(None, "streams that the embedded recogniser takes at once")
+    max_streams: int | None = _option(
+        None, "streams that the embedded recogniser takes at once; default: measured"
+    )
     mode: str = _option("auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"))
     chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200")
     turn_start_threshold: float | None = _option(None, "of turn detection, 0.5 to 0.9; default: the STT's")
@@ -83,6 +85,7 @@ class Settings:
         _check(self.mode in ("auto", "manual"), "mode must be auto or manual")
         _check(0 <= self.port <= 65535, "port must be from 0 to 65535")
         _check(self.max_calls >= 1, "max_calls must be at least 1")
+        _check(self.max_streams is None or self.max_streams >= 1, "max_streams must be at least 1")
         _check(self.fallback in (None, "embedded"), "fallback can only be embedded")
         code = self.language is None or re.fullmatch("[a-z]{2,3}", self.language) is not None
         _check(code, "language must be an ISO 639 code such as en")
