@@ -88,6 +88,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
         (("--chunk-ms", "10"), {}, "chunk_ms"),
         (("--port", "70000"), {}, "port"),
         (("--max-calls", "0"), {}, "max_calls"),
+        (("--max-streams", "0"), {}, "max_streams"),
         (("--language", "German"), {}, "language must be an ISO 639 code"),
         (("--tls-cert", "x"), {}, "tls_cert"),
         (("--turn-end-threshold", "0.9"), {}, "end_threshold must be"),
