@@ -106,7 +106,10 @@ class Soak:
                 began = asyncio.get_running_loop().time()
                 for sound in sounds:
                     before = one.sent
-                    await one.talk([sound], began, self._pace)
+                    try:
+                        await one.talk([sound], began, self._pace)
+                    except ConnectionError:
+                        raise SystemExit(f"a {kind} client was let go: {one.came[-1:]}") from None
                     self.sent_s += (one.sent - before) / RATE
                     if kind == "manual":
                         await one.socket.send_str("finalize")
