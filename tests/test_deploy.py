@@ -1,0 +1,195 @@
+"""What deploy/ holds, tried with the programs it is for; only paths, names and ports are others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from processes import RTCSTT, Server, running
+
+from rtcstt.server import settings
+
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
+TOKEN = "a-token-of-the-test"
+START_S = 20.0
+
+pytestmark = pytest.mark.skipif(not DEPLOY.exists(), reason="no deploy/ in this package")
+
+
+def program(name: str, package: str) -> str:
+    """Its path; the test is skipped where it is not."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"no {name} here (Debian: apt-get install {package})")
+    return found
+
+
+def changed(name: str, changes: dict[str, str]) -> str:
+    """The text of a file of deploy/, with what must be other here."""
+    text = (DEPLOY / name).read_text()
+    for old, new in changes.items():
+        assert old in text, f"{name} no longer has {old}"
+        text = text.replace(old, new)
+    return text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def listening(command: list[str], port: int, log: Path, **options: Any) -> Iterator[None]:
+    """A program that takes connections at the port, until it is no longer needed."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)  # a process of its own has no event to wait for
+        yield
+    finally:
+        process.terminate()
+        process.wait(START_S)
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "tokens").write_text(TOKEN)
+    options = ("--token-file", str(folder / "tokens"), "--trusted-proxy", "127.0.0.1")
+    with running("serve", folder, *options) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def nginx(server: Server, folder: Path) -> Iterator[str]:
+    port = free_port()
+    certificate(folder)
+    text = changed(
+        "nginx.conf",
+        {
+            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+            "/etc/letsencrypt/live/captions.example.com/fullchain.pem": f"{folder}/certificate.pem",
+            "/etc/letsencrypt/live/captions.example.com/privkey.pem": f"{folder}/key.pem",
+            "/var/log/nginx/rtcstt.log": f"{folder}/access.log",
+            "http://127.0.0.1:8080": server.url,
+        },
+    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    around = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ {temporary}"
+    (folder / "nginx.conf").write_text(f"{around}\n{text}\n}}\n")
+    command = [program("nginx", "nginx-light"), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
+    with listening(command, port, folder / "nginx.log"):
+        yield f"https://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def caddy(server: Server, folder: Path) -> Iterator[str]:
+    port = free_port()
+    changes = {
+        "captions.example.com {": f"http://127.0.0.1:{port} {{",
+        "127.0.0.1:8080": server.url.removeprefix("http://"),
+    }
+    text = "{\nadmin off\npersist_config off\n}\n" + changed("Caddyfile", changes)
+    (folder / "Caddyfile").write_text(text)
+    command = [program("caddy", "caddy"), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
+    with listening(command, port, folder / "access.log", env={"HOME": str(folder)}):
+        yield f"http://127.0.0.1:{port}"
+
+
+def certificate(folder: Path) -> None:
+    options = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    files = ["-subj", "/CN=captions.example.com", "-keyout", "key.pem", "-out", "certificate.pem"]
+    openssl = program("openssl", "openssl")
+    subprocess.run([openssl, "req", *options, *files], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("proxy", [nginx, caddy])
+async def test_everything_goes_through_the_proxy_but_the_metrics(
+    proxy: Any, server: Server, tmp_path: Path
+) -> None:
+    shown = {"Authorization": f"Bearer {TOKEN}"}
+    with proxy(server, tmp_path) as url:
+        async with asyncio.timeout(60), aiohttp.ClientSession(url, headers=shown) as http:
+            async with http.get("/healthz", ssl=False) as response:
+                assert response.status == 200
+            async with http.get("/metrics", ssl=False) as response:
+                assert response.status == 403
+            assert await uploaded(http, minutes=2) == 200
+            await words_come_at_once(http)
+    assert TOKEN not in (tmp_path / "access.log").read_text()
+
+
+async def uploaded(http: aiohttp.ClientSession, *, minutes: int) -> int:
+    """The status of a recording of silence: more than the 1 MB that nginx takes by itself."""
+    audio = io.BytesIO()
+    with wave.open(audio, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(bytes(2 * 16000 * 60 * minutes))
+    form = aiohttp.FormData({"model": "ink-whisper"})
+    form.add_field("file", audio.getvalue(), filename="silence.wav")
+    async with http.post("/stt", data=form, ssl=False, headers={"Cartesia-Version": "2026-03-01"}) as response:
+        return response.status
+
+
+async def words_come_at_once(http: aiohttp.ClientSession) -> None:
+    """A gateway's WebSocket, and its events for a browser, which shows its token in the query."""
+    async with http.ws_connect("/pcm?encoding=pcm_s16le&sample_rate=16000", ssl=False) as gateway:
+        began = json.loads((await gateway.receive(10)).data)
+        assert began["type"] == "session.start"
+        path = f"/calls/{began['call']}/events?access_token={TOKEN}"
+        async with http.get(path, ssl=False, headers={"Authorization": ""}) as events:
+            assert events.status == 200
+            while not (line := await events.content.readline()).startswith(b"data:"):
+                assert line
+            assert json.loads(line.removeprefix(b"data:"))["type"] == "session.start"
+
+
+# --- systemd, Prometheus, settings ----------------------------------------------------------------
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    analyze = program("systemd-analyze", "systemd")
+    unit = changed("rtcstt.service", {"/usr/local/lib/rtcstt/bin/rtcstt": str(RTCSTT)})
+    (tmp_path / "rtcstt.service").write_text(unit)
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / "rtcstt.service")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_prometheus_understands_its_configuration() -> None:
+    promtool = program("promtool", "prometheus")
+    subprocess.run([promtool, "check", "config", str(DEPLOY / "prometheus.yml")], check=True)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "rtcstt.service"])
+def test_each_variable_is_a_setting(name: str) -> None:
+    options = {f"RTCSTT_{option.name.upper()}" for option in settings._FIELDS}
+    found = set(re.findall(r"\bRTCSTT_[A-Z_]+", (DEPLOY / name).read_text()))
+    assert found and found <= options | {"RTCSTT_MODELS_DIR", "RTCSTT_STT_KEY"}
