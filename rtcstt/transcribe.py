@@ -308,7 +308,7 @@ class BatchEndpoint:
 
     async def _post(self, samples: Floats) -> Heard:
         form = aiohttp.FormData()
-        form.add_field("file", wav(samples), filename="block.wav", content_type="audio/wav")
+        form.add_field("file", io.BytesIO(wav(samples)), filename="block.wav", content_type="audio/wav")
         form.add_field("model", self._model)
         if self._language is not None:
             form.add_field("language", self._language)

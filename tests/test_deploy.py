@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import wave
 from collections.abc import Iterator
@@ -113,7 +112,7 @@ def caddy(server: Server, folder: Path) -> Iterator[str]:
         "captions.example.com {": f"http://127.0.0.1:{port} {{",
         "127.0.0.1:8080": server.url.removeprefix("http://"),
     }
-    text = "{\nadmin off\npersist_config off\n}\n" + changed("Caddyfile", changes)
+    text = "{\nadmin off\n}\n" + changed("Caddyfile", changes)
     (folder / "Caddyfile").write_text(text)
     command = [program("caddy", "caddy"), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
     with listening(command, port, folder / "access.log", env={"HOME": str(folder)}):
@@ -152,8 +151,11 @@ async def uploaded(http: aiohttp.ClientSession, *, minutes: int) -> int:
         file.setframerate(16000)
         file.writeframes(bytes(2 * 16000 * 60 * minutes))
     form = aiohttp.FormData({"model": "ink-whisper"})
-    form.add_field("file", audio.getvalue(), filename="silence.wav")
-    async with http.post("/stt", data=form, ssl=False, headers={"Cartesia-Version": "2026-03-01"}) as response:
+    audio.seek(0)
+    form.add_field("file", audio, filename="silence.wav")
+    async with http.post(
+        "/stt", data=form, ssl=False, headers={"Cartesia-Version": "2026-03-01"}
+    ) as response:
         return response.status
 
 
