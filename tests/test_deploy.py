@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import wave
 from collections.abc import Iterator
@@ -195,3 +196,60 @@ def test_each_variable_is_a_setting(name: str) -> None:
     options = {f"RTCSTT_{option.name.upper()}" for option in settings._FIELDS}
     found = set(re.findall(r"\bRTCSTT_[A-Z_]+", (DEPLOY / name).read_text()))
     assert found and found <= options | {"RTCSTT_MODELS_DIR", "RTCSTT_STT_KEY"}
+
+
+def test_every_option_that_is_named_exists() -> None:
+    options = {option.name.replace("_", "-") for option in settings._FIELDS} | {"config"}
+    for page in [*DEPLOY.glob("*.*"), DEPLOY / "Dockerfile", DEPLOY.parent / "docs" / "deployment.md"]:
+        for line in re.findall(r"rtcstt serve([^`\n]*)", page.read_text()):
+            assert set(re.findall(r"--([a-z][a-z-]+)", line)) <= options, (page.name, line)
+
+
+# --- the image ------------------------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's, with continued lines joined."""
+    text = re.sub(r"\\\n", " ", (DEPLOY / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def copied() -> list[str]:
+    """What comes from the checkout."""
+    steps = (rest for name, rest in instructions() if name == "COPY" and not rest.startswith("--from"))
+    return [source for rest in steps for source in rest.split()[:-1]]
+
+
+def test_the_image_is_slim_and_unprivileged_and_has_what_it_copies() -> None:
+    steps = instructions()
+    assert all("-slim" in rest for name, rest in steps if name == "FROM")
+    last = max(index for index, (name, _) in enumerate(steps) if name == "FROM")
+    names = [name for name, _ in steps[last:]]
+    assert "HEALTHCHECK" in names and names.index("USER") < names.index("CMD")
+    assert copied() and all((DEPLOY.parent / source).exists() for source in copied())
+
+
+def test_the_health_check_is_true_of_a_server_and_of_nothing_else(server: Server) -> None:
+    (step,) = (rest for name, rest in instructions() if name == "HEALTHCHECK")
+    _, *code = json.loads(step.partition("CMD ")[2])
+    ports = {"0": server.url.rpartition(":")[2], "1": str(free_port())}
+    for status, port in ports.items():
+        done = subprocess.run([sys.executable, *code], env={"RTCSTT_PORT": port}, capture_output=True)
+        assert str(done.returncode) == status
+
+
+@pytest.mark.heavy
+def test_the_steps_of_the_image_install_a_program_that_runs(tmp_path: Path) -> None:
+    """COPY and RUN pip of the build stage, in a folder of its own."""
+    source = tmp_path / "src"
+    source.mkdir()
+    for name in copied():
+        place = DEPLOY.parent / name
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, source / name)
+    (step,) = (rest for name, rest in instructions() if name == "RUN" and "pip install" in rest)
+    venv = tmp_path / "venv"
+    command = step.replace("/venv", str(venv)).replace("python -m", f"{sys.executable} -m", 1)
+    subprocess.run(command, shell=True, check=True, cwd=source, capture_output=True, timeout=600)
+    said = subprocess.run([venv / "bin" / "rtcstt", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("rtcstt ")
