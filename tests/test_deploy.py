@@ -19,12 +19,17 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnection
+from conformance import install
 from processes import RTCSTT, Server, running
 
+from rtcstt.peer import IceServer
 from rtcstt.server import settings
+from rtcstt.server.command import turn_login
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 TOKEN = "a-token-of-the-test"
+TURN_HOST = "turn.example.com"
 START_S = 20.0
 
 pytestmark = pytest.mark.skipif(not DEPLOY.exists(), reason="no deploy/ in this package")
@@ -253,3 +258,65 @@ def test_the_steps_of_the_image_install_a_program_that_runs(tmp_path: Path) -> N
     subprocess.run(command, shell=True, check=True, cwd=source, capture_output=True, timeout=600)
     said = subprocess.run([venv / "bin" / "rtcstt", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("rtcstt ")
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def apart() -> Path:
+    """The programs that read a Dockerfile and a compose file."""
+    try:
+        install.install_python("deploy", install.PYTHON["deploy"])
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"pip could not install {', '.join(install.PYTHON['deploy'])}: {error}")
+    return install.python("deploy").parent
+
+
+@pytest.fixture(scope="module")
+def services(apart: Path) -> dict[str, Any]:
+    """Of the compose file, once it is known to be one."""
+    script = "import sys, compose_spec as c; f = c.PyCompose.from_yaml(sys.stdin.read()); f.validate()"
+    command = [apart / "python", "-c", f"{script}; print(f.to_json())"]
+    text = changed("compose.yaml", {"${TURN_HOST:?set TURN_HOST}": TURN_HOST, "${TURN_HOST}": TURN_HOST})
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["services"]
+    return found
+
+
+@pytest.mark.conformance
+def test_hadolint_has_nothing_against_the_dockerfile(apart: Path) -> None:
+    done = subprocess.run([apart / "hadolint", DEPLOY / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.conformance
+async def test_coturn_of_the_compose_file_lets_in_whom_rtcstt_gives_a_login(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    program("turnserver", "coturn")
+    (tmp_path / "secret").write_text("what both know\n")
+    port, coturn = free_port(), services["coturn"]
+    here = (f"--listening-port={port}", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1")
+    files = (f"--pidfile={tmp_path}/pid", f"--userdb={tmp_path}/db")
+    command = [
+        word.replace("$$", "$").replace("/run/secrets/turn-secret", f"{tmp_path}/secret")
+        for word in [*coturn["entrypoint"], *coturn["command"], *here, *files]
+    ]
+    with listening(command, port, tmp_path / "log"):
+        server = IceServer.parse(f"turn:127.0.0.1:{port}")
+        assert await relayed(turn_login(server, "what both know", time.time() + 60))
+        assert not await relayed(turn_login(server, "something else", time.time() + 60))
+
+
+async def relayed(turn: IceServer) -> bool:
+    """Whether a caller gets a relay's address with the login."""
+    login = RTCIceServer(turn.url, username=turn.username, credential=turn.credential)
+    pc = RTCPeerConnection(RTCConfiguration([login], iceTransportPolicy=RTCIceTransportPolicy.RELAY))
+    try:
+        pc.addTransceiver("audio")
+        await pc.setLocalDescription(await pc.createOffer())
+        return "typ relay" in pc.localDescription.sdp
+    finally:
+        await pc.close()

