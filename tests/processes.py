@@ -51,13 +51,22 @@ class Server:
         """Threads, open files and sockets, and resident memory in kB."""
         folder = Path(f"/proc/{self.process.pid}")
         status = (folder / "status").read_text()
-        files = [os.readlink(link) for link in (folder / "fd").iterdir() if link.is_symlink()]
+        files = open_files(folder / "fd")
         return {
             "threads": int(re.search(r"Threads:\s+(\d+)", status)[1]),  # type: ignore[index]
             "memory_kb": int(re.search(r"VmRSS:\s+(\d+)", status)[1]),  # type: ignore[index]
             "sockets": sum(file.startswith("socket:") for file in files),
             "files": len(files),
         }
+
+
+def open_files(folder: Path) -> list[str]:
+    """What the links in a folder of /proc name; a file may be closed while this reads."""
+    files = []
+    for link in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.readlink(link))
+    return files
 
 
 @contextlib.contextmanager
