@@ -42,7 +42,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-conformance: DEBIAN_PACKAGES += firefox-esr
+test-conformance: DEBIAN_PACKAGES += firefox-esr bubblewrap
 test-conformance: debian-packages $(VENV)/installed-dev models
 	-$(BIN)/python tests/conformance/install.py
 	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)
