@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rtcstt import captions, wire
-from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES
+from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, processors
 from rtcstt.errors import ConfigError, RtcsttError, UpstreamError
 from rtcstt.feed import Event
 from rtcstt.pcm import SAMPLE_RATE
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _here(args: argparse.Namespace, works: Sequence[Work], progress: Progress) -> int:
-    jobs = args.jobs or os.cpu_count() or 1
+    jobs = args.jobs or processors.usable()
 
     async def transcribed() -> int:
         async with open_engine(args.stt, args.model, jobs, args.language) as engine:

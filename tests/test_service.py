@@ -575,7 +575,7 @@ async def test_a_limit_is_each_ones_own(loaded: type[Loaded]) -> None:
 async def test_without_a_limit_the_machine_is_measured_once(loaded: type[Loaded]) -> None:
     first, second, own = Embedded(), Embedded(), Embedded(max_streams=3)
     limits = [(await stt.preload()).max_streams for stt in (first, second, own)]
-    held = capacity.streams(processors(), 0.1)
+    held = capacity.streams(processors.usable(), 0.1)
     assert limits == [held, held, 3]
     assert len(loaded.measured) == 1
     assert (await first.describe())[-1] == f"streams at once: {held}"
@@ -587,7 +587,7 @@ async def test_without_a_limit_the_machine_is_measured_once(loaded: type[Loaded]
 async def test_as_many_threads_work_as_the_limit_of_streams_counts_on(
     loaded: type[Loaded], monkeypatch: pytest.MonkeyPatch, count: int, threads: int
 ) -> None:
-    monkeypatch.setattr("rtcstt.embedded.processors", lambda: count)
+    monkeypatch.setattr("rtcstt.embedded.processors.usable", lambda: count)
     stt = Embedded()
     assert (await stt.preload()).max_streams == capacity.streams(count, 0.1)
     assert loaded.threads == threads

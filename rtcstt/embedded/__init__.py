@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtcstt import wire
-from rtcstt.embedded import capacity
+from rtcstt.embedded import capacity, processors
 from rtcstt.errors import CallerError, UpstreamError
 
 if TYPE_CHECKING:
@@ -84,13 +83,6 @@ class Embedded:
                 await unused.close()
 
 
-def processors() -> int:
-    """Those that this process may use, which in a container can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass(slots=True)
 class _Loaded:
     recognizer: Recognizer
@@ -108,7 +100,7 @@ def _acquire(model: str, user: int) -> Recognizer:
 
     with _lock:
         if model not in _loaded:
-            _loaded[model] = _Loaded(Recognizer.load(model, threads=max(2, processors())))
+            _loaded[model] = _Loaded(Recognizer.load(model, threads=max(2, processors.usable())))
         _loaded[model].users.add(user)
         return _loaded[model].recognizer
 
@@ -118,7 +110,7 @@ def _measured(model: str) -> int:
     loaded = _loaded[model]
     with _lock:
         if loaded.streams is None:
-            loaded.streams = capacity.streams(processors(), loaded.recognizer.cost_s())
+            loaded.streams = capacity.streams(processors.usable(), loaded.recognizer.cost_s())
         return loaded.streams
 
 
