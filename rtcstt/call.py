@@ -466,7 +466,7 @@ class Call:
             case "finalize":
                 self.finalize()
             case "config":
-                self.configure(wire.turn_settings(message.get("turn")))
+                self.configure(wire.turn_settings(message.get("turn"), self.turn))
             case _:
                 raise wire.bad_request("Known messages are finalize, config and close.", "unknown_message")
 

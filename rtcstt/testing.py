@@ -600,6 +600,7 @@ class _Session:
     def __init__(self, visit: Visit, visited: Visited, pipe: _Pipe) -> None:
         self._visit, self._visited, self._pipe = visit, visited, pipe
         self._manual = visited.handshake.endpoint == "manual"
+        self._turn = visited.handshake.turn
         self._recogniser = _Recogniser(visit.oracle, manual=self._manual, request_id=f"scripted-{id(self):x}")
         self._inject = deque(sorted(visit.inject, key=lambda item: item[0]))
         self._silent_since: float | None = None
@@ -668,7 +669,9 @@ class _Session:
     async def _on_command(self, text: str) -> bool:
         """Whether the connection goes on."""
         self._visited.commands.append(text)
-        command = wire.decode_client(text, self._visited.handshake.endpoint)
+        command = wire.decode_client(text, self._visited.handshake.endpoint, self._turn)
+        if isinstance(command, wire.Config):
+            self._turn = self._turn.merged(command.turn)
         if isinstance(command, wire.Finalize):
             self._recogniser.finalize()
             await self._speak(everything=True)

@@ -234,7 +234,7 @@ class Transcription:
         """Change turn detection on the living connection (a later one gets it in its handshake)."""
         if self._manual:
             raise LocalProtocolError("turn settings belong to auto mode")
-        self._config = turn
+        self._config = self._config.merged(turn) if self._config else turn
 
     def finish(self) -> None:
         """No more audio will come: after the last of it the STT is told to close."""

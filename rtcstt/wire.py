@@ -92,11 +92,14 @@ TURN_RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-def turn_settings(values: Any) -> TurnSettings:
-    """Settings from the JSON object of a `config` message; `CallerError` 400 when they are wrong."""
+def turn_settings(values: Any, now: TurnSettings = TurnSettings()) -> TurnSettings:
+    """Settings from the JSON object of a `config` message, which change some of those that hold ``now``;
+    `CallerError` 400 when they are wrong, by themselves or with the others."""
     if not isinstance(values, dict) or not values.keys() <= TURN_RANGES.keys():
         raise bad_request(f"turn must be an object with some of {', '.join(TURN_RANGES)}.")
-    return TurnSettings(**values).validated()
+    change = TurnSettings(**values)
+    now.merged(change).validated()
+    return change
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -311,8 +314,9 @@ def decode_server(text: str | bytes) -> ServerMessage:
     return decoded
 
 
-def decode_client(text: str, endpoint: Endpoint) -> ClientMessage:
-    """Raises `RemoteProtocolError` for an unknown message, `CallerError` 400 for wrong settings.
+def decode_client(text: str, endpoint: Endpoint, turn: TurnSettings = TurnSettings()) -> ClientMessage:
+    """Raises `RemoteProtocolError` for an unknown message, `CallerError` 400 for settings that are wrong, or
+    become wrong by being changed: ``turn`` are those that hold.
 
     The manual endpoint's commands are bare words (`done` is the older name of `close`); the turns
     endpoint's are JSON. Each endpoint also takes the other's spelling of the commands it has.
@@ -328,7 +332,7 @@ def decode_client(text: str, endpoint: Endpoint) -> ClientMessage:
     if kind == "finalize" and endpoint == "manual":
         return Finalize()
     if kind == "config" and endpoint == "turns":
-        return Config(turn_settings(values.get("turn", {})))
+        return Config(turn_settings(values.get("turn", {}), turn))
     raise RemoteProtocolError(f"no such message on the {endpoint} endpoint")
 
 
@@ -431,15 +435,20 @@ class TurnsClient:
 
 
 class TurnsServer:
-    """The server's end of one connection to the turns endpoint."""
+    """The server's end of one connection to the turns endpoint. ``turn`` are the settings of its handshake,
+    later those that hold."""
 
     endpoint: Endpoint = "turns"
 
-    def __init__(self) -> None:
+    def __init__(self, turn: TurnSettings = TurnSettings()) -> None:
         self.order = TurnOrder()
+        self.turn = turn
 
     def receive_text(self, text: str) -> ClientMessage:
-        return decode_client(text, "turns")
+        message = decode_client(text, "turns", self.turn)
+        if isinstance(message, Config):
+            self.turn = self.turn.merged(message.turn)
+        return message
 
     def send(self, message: ServerMessage) -> str:
         if isinstance(message, TurnMessage):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtcstt import wire
 from rtcstt.call import MAX_LINES, Call, Line
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event
@@ -351,6 +352,17 @@ def test_turn_settings_change_in_mid_call() -> None:
             check(call)
         sent = [json.loads(text) for text in stt.visited[0].commands]
         assert {"type": "config", "turn": {"end_timeout_ms": 900}} in sent
+
+    run_virtual(main())
+
+
+def test_turn_settings_that_change_are_judged_with_those_of_the_call() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt, turn=wire.TurnSettings(eager_end_threshold=0.7))
+            call.command('{"type": "config", "turn": {"end_threshold": 0.5}}')
+            assert call.turn == wire.TurnSettings(eager_end_threshold=0.7, end_threshold=0.5)
+            await call.close()
 
     run_virtual(main())
 

@@ -140,6 +140,13 @@ def test_settings_change_in_mid_stream() -> None:
     assert kinds(happened) == [EAGER, END]
 
 
+def test_a_change_of_one_setting_leaves_the_others() -> None:
+    endpointer = Endpointer(TurnSettings(end_timeout_ms=1500))
+    endpointer.configure(TurnSettings(start_threshold=0.7))
+    happened = run(endpointer, (0.95, 1.0), (0.02, 1.6), complete=OPEN)
+    assert kinds(happened) == [START, EAGER, END]
+
+
 SETTINGS = st.builds(
     TurnSettings,
     start_threshold=st.floats(0.61, 0.9),

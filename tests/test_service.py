@@ -193,6 +193,17 @@ def test_config_reaches_the_stream_and_wrong_config_ends_it() -> None:
     assert client.lost and client.lost.close_code == 1008 and not wire.retryable(1008)
 
 
+def test_config_is_judged_with_the_settings_of_the_handshake() -> None:
+    async def dialogue(client: Client, recognizer: FakeRecognizer) -> None:
+        await client.send('{"type": "config", "turn": {"end_threshold": 0.5}}')
+        assert not client.session.is_over
+        await client.send('{"type": "config", "turn": {"start_threshold": 0.7}}')
+
+    turn = wire.TurnSettings(start_threshold=0.9, eager_end_threshold=0.8)
+    client, _ = talk(dialogue, wire.Handshake(endpoint="turns", turn=turn))
+    assert client.error()["status_code"] == 400
+
+
 @pytest.mark.parametrize("handshake", [TURNS, MANUAL])
 @pytest.mark.parametrize(
     "text", ["hello", "UklGRiQAAABXQVZF", "{}", "[" * 50_000, '{"type": "config"', "\x00"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
@@ -378,6 +379,24 @@ def test_settings_are_kept_across_connections() -> None:
     run(call, upstream, talk=talk)
     assert '"end_timeout_ms": 700' in upstream.visited[0].commands[0]
     assert upstream.visited[1].handshake.turn == wire.TurnSettings(start_threshold=0.7, end_timeout_ms=700)
+
+
+def test_settings_that_change_one_after_the_other_are_all_sent() -> None:
+    upstream = ScriptedUpstream(Visit())
+    call = Call(upstream)
+
+    async def talk() -> None:
+        await call.pause(0.5)
+        call.stream.configure(wire.TurnSettings(end_timeout_ms=700))
+        call.stream.configure(wire.TurnSettings(start_threshold=0.7))
+        await said(call)()  # type: ignore[misc]
+
+    run(call, upstream, talk=talk)
+    changes = [json.loads(text)["turn"] for text in upstream.visited[0].commands if "config" in text]
+    assert {name: value for change in changes for name, value in change.items()} == {
+        "end_timeout_ms": 700,
+        "start_threshold": 0.7,
+    }
 
 
 def test_push_to_talk() -> None:

@@ -200,6 +200,25 @@ def test_wrong_turn_settings_are_refused(turn: object) -> None:
     assert refusal.value.status == 400
 
 
+def test_settings_that_change_are_judged_with_those_that_stay() -> None:
+    def change(server: wire.TurnsServer, **turn: float) -> None:
+        server.receive_text(json.dumps({"type": "config", "turn": turn}))
+
+    server = wire.TurnsServer(wire.TurnSettings(start_threshold=0.9, eager_end_threshold=0.8))
+    change(server, end_threshold=0.5)  # would be too high for the eager end's default
+    change(server, end_timeout_ms=900)
+    assert server.turn.as_dict() == {
+        "start_threshold": 0.9,
+        "eager_end_threshold": 0.8,
+        "end_threshold": 0.5,
+        "end_timeout_ms": 900,
+    }
+    with pytest.raises(CallerError):
+        change(server, start_threshold=0.7)  # good with the eager end's default alone
+    with pytest.raises(CallerError):
+        change(server, eager_end_threshold=0.45)
+
+
 @given(
     st.builds(
         wire.Handshake,

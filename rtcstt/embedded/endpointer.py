@@ -116,13 +116,12 @@ class Endpointer:
         self.state = TurnState.IDLE
         self.likelihood = 0.0
         self.silence_s = 0.0  # since the last speech, within a turn
-        self._settings: dict[str, float] = {}
+        self._settings = DEFAULT_TURN.merged(settings).as_dict()
         self._peak = 0.0  # the likelihood from which it decays
         self._completeness = UNASKED
         self._probed = False
         self._since_end_s = math.inf
         self._went_on = 0  # so many times in a row, soon after a turn's end
-        self.configure(settings)
 
     @property
     def speaking(self) -> bool:
@@ -134,8 +133,8 @@ class Endpointer:
         return not self._probed and self.silence_s >= PROBE_S
 
     def configure(self, settings: TurnSettings) -> None:
-        """From here on these settings hold, the defaults where they are None."""
-        self._settings = DEFAULT_TURN.merged(settings).as_dict()
+        """From here on these settings hold; those that are None stay as they are."""
+        self._settings |= settings.as_dict()
 
     def restarted(self) -> Endpointer:
         """A new one with the same settings, between turns."""

@@ -111,7 +111,7 @@ class Session:
         self._service = service
         self._older = "" < version < NEWER_SINCE
         turns = handshake.endpoint == "turns"
-        self._protocol = wire.TurnsServer() if turns else wire.ManualServer()
+        self._protocol = wire.TurnsServer(handshake.turn) if turns else wire.ManualServer()
         self._ear = _Ear(handshake)
         self._pace = Pace(service.limits.lead_s)
         self._stream = self._listen(handshake)
