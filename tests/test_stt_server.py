@@ -598,6 +598,8 @@ async def test_wrong_forms(data: Any, status: int, code: str) -> None:
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=b", b"nothing like a form"),
         ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data; name=file\r\n\r\nabc"),
+        ("multipart/form-data; boundary=b", b"--b\r\nno header\r\n\r\nabc\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\nLong: " + b"y" * 100_000 + b"\r\n\r\nabc\r\n--b--\r\n"),
         (
             "multipart/form-data; boundary=b",
             b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n",

@@ -13,6 +13,7 @@ from typing import IO, Any
 import av
 import numpy as np
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 from av.error import FFmpegError, InvalidDataError
 
 from rtcstt import wire
@@ -42,7 +43,7 @@ async def read_form(request: web.Request, file: IO[bytes]) -> dict[str, list[str
     fields: dict[str, list[str]] = {}
     try:
         await _read_parts(request, file, fields)
-    except (ValueError, AssertionError, web.RequestPayloadError) as error:
+    except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
         raise wire.bad_request("The form is broken.") from error
     if not file.tell():
         raise wire.bad_request("The form has no file, or an empty one.", "no_file")
