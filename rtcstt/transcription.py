@@ -754,14 +754,14 @@ class Transcription:
 
 
 def _word_times(timed: Any) -> tuple[float, float] | None:
-    """Start of the first and end of the last word, in seconds of the connection's audio, out of either form
-    of `words`; None where there are none or they make no sense."""
+    """Start of the first and end of the last word, in seconds of the connection's audio, out of any form of
+    `words`: columns, a list of columns (so the vendor's types have it), or a list of single words. None
+    where there are none or they make no sense."""
     try:
-        start, end = (
-            (timed["start"][0], timed["end"][-1])
-            if isinstance(timed, dict)
-            else (timed[0]["start"], timed[-1]["end"])
-        )
+        first, last = (timed, timed) if isinstance(timed, dict) else (timed[0], timed[-1])
+        start, end = first["start"], last["end"]
+        start = start[0] if isinstance(start, list) else start
+        end = end[-1] if isinstance(end, list) else end
     except (LookupError, TypeError):
         return None
     if not all(isinstance(t, int | float) and 0 <= t < 1e6 for t in (start, end)):

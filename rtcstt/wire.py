@@ -166,8 +166,8 @@ class TurnEnd:
 class Transcript:
     """Manual endpoint: the text since the last final one. Only final ones count; join verbatim.
 
-    ``words`` is kept as it came: an object of the lists words, start, end, or the older list of
-    objects; times in seconds.
+    ``words`` is kept as it came: an object of the lists words, start, end, a list of such objects, or the
+    older list of one object a word; times in seconds.
     """
 
     type: ClassVar[str] = "transcript"

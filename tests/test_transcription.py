@@ -235,6 +235,7 @@ def test_an_error_event(status: int, retryable: bool) -> None:
     "words",
     [
         {"words": ["a"], "start": [1.0], "end": [1.5]},
+        [{"words": ["a", "b"], "start": [1.0, 1.2], "end": [1.1, 1.5]}],
         [{"word": "a", "start": 1.0, "end": 1.5}],
     ],
 )
@@ -249,7 +250,17 @@ def test_word_times_of_the_stt_are_used(words: object) -> None:
     assert (event.start, event.end) == (1.0, 1.5)
 
 
-@pytest.mark.parametrize("words", [{}, [], [1], {"start": ["x"], "end": [None]}, [{"start": -1, "end": 1e9}]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        [],
+        [1],
+        {"start": ["x"], "end": [None]},
+        [{"start": -1, "end": 1e9}],
+        [{"words": [], "start": [], "end": []}],
+    ],
+)
 def test_senseless_word_times_are_not(words: object) -> None:
     core = connected("manual")
     core.audio(Chunk(speech("a"), 0))
