@@ -220,6 +220,27 @@ async def test_push_to_talk_hears_what_is_said_while_held(server: str, chromium:
         assert not errors
 
 
+async def test_by_keyboard_a_window_left_lets_go_and_a_hang_up_leads_back_to_start(
+    server: str, chromium: str
+) -> None:
+    async with browser(chromium) as running:
+        page, errors = await opened(running, server)
+        await page.click("text=Push to talk")
+        await page.focus("#start")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#talk")).to_be_focused()
+        await page.keyboard.down("Space")
+        await expect(page.locator("#talk")).to_have_attribute("data-held", "")
+        await page.evaluate("window.dispatchEvent(new Event('blur'))")  # the key comes up in another window
+        await expect(page.locator("#talk")).not_to_have_attribute("data-held", "")
+        await page.keyboard.up("Space")
+        await page.focus("#hangup")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
+        await expect(page.locator("#start")).to_be_focused()
+        assert not errors
+
+
 NO_CHANNEL = """
 RTCPeerConnection.prototype.createDataChannel = () =>
   Object.assign(new EventTarget(), { readyState: "closed" });

@@ -169,6 +169,8 @@ async function pollLedger(watched, duration) {
 
 function show(state) {
   const idle = state === "idle";
+  const focused = document.activeElement; // hidden soon, or switched off: then Start is where to go on
+  const adrift = idle && (focused === document.body || $("live").contains(focused));
   status(state, idle ? "Ready" : undefined);
   for (const control of setup.elements) control.disabled = !idle;
   if (!idle && setup.elements.source.value === "microphone") $("device").disabled = false;
@@ -179,6 +181,7 @@ function show(state) {
   $("mute").hidden = !$("talk").hidden;
   setMute(false);
   if (state === "live") ($("talk").hidden ? $("mute") : $("talk")).focus();
+  if (adrift) $("start").focus({ preventScroll: true });
 }
 
 function setMute(muted) {
@@ -281,6 +284,7 @@ $("talk").addEventListener("pointerdown", (event) => {
 for (const type of ["pointerup", "pointercancel"]) $("talk").addEventListener(type, release);
 document.addEventListener("keydown", onSpace);
 document.addEventListener("keyup", onSpace);
+window.addEventListener("blur", release); // the key comes up in another window, unseen
 $("downloads").addEventListener("click", download);
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
 
