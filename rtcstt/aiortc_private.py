@@ -462,7 +462,8 @@ async def _bound(connection: Any, component: int, address: str, ports: range) ->
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            return None  # no address of this machine any more
+            log.warning("cannot receive at %s: %s", address, error)  # an address that went, for one
+            return None
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_SOCKET_BUFFER_SIZE
         )

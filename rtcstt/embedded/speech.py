@@ -74,9 +74,8 @@ class Speaker:
     async def say(self, wanted: Wanted) -> bytes:
         """The whole audio. `CallerError` 429 when others are being served, 500 when flite fails."""
         if self._busy >= MAX_AT_ONCE:
-            raise CallerError(
-                429, "concurrency_limited", "Busy", f"{MAX_AT_ONCE} texts are being spoken already."
-            )
+            message = f"{MAX_AT_ONCE} texts are being spoken already."
+            raise CallerError(429, "concurrency_limited", "Busy", message, retry_after_s=1)
         self._busy += 1
         try:
             with tempfile.TemporaryDirectory() as folder:
