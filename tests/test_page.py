@@ -308,7 +308,7 @@ async def test_a_lost_connection_is_made_anew_and_the_captions_go_on(
             (503, {"title": "The server is full", "message": "5 calls are going on."}, "7"),
             "Try again in 7 s.",
         ),
-        ((401, {"title": "A token is needed", "message": "No token."}, ""), "A token is needed"),
+        ((401, {"title": "Unauthorized", "message": "No token."}, ""), "This server wants an access token."),
     ],
 )
 async def test_a_refusal_is_told_in_words(

@@ -35,6 +35,10 @@ const MICROPHONE = {
 
 function inWords(error) {
   if (MICROPHONE[error.name]) return MICROPHONE[error.name];
+  if (error.status === 401) {
+    const title = $("token").value ? "The server does not take this access token." : "This server wants an access token.";
+    return [title, "Whoever runs it gives it out. Enter it above, then press Start."];
+  }
   switch (error.code) {
     case "no_media_path":
       return [
