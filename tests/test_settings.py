@@ -150,6 +150,14 @@ def test_the_stts_key_may_come_from_a_file(tmp_path: Path) -> None:
     assert isinstance(stt, Cartesia) and stt.api_key == "from-the-file"
 
 
+@pytest.mark.parametrize(("key", "told"), [({}, True), ({"RTCSTT_STT_KEY": "secret"}, False)])
+def test_a_cloud_without_a_key_is_told_at_the_start(
+    key: dict[str, str], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _stt(Settings(stt="https://stt.example"), Embedded(), key)
+    assert ("RTCSTT_STT_KEY" in caplog.text) == told and "secret" not in caplog.text
+
+
 async def test_a_language_that_the_recogniser_does_not_understand_is_refused_at_the_start() -> None:
     with pytest.raises(ConfigError, match=r"language cannot be 'de'.*English.*--model whisper-base"):
         async with application(Settings(language="de"), {}):

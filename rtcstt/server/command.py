@@ -173,6 +173,8 @@ def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str])
     key = environment.get("RTCSTT_STT_KEY") or environment.get("CARTESIA_API_KEY")
     if settings.stt_key_file is not None:
         key = read_lines(settings.stt_key_file)[0]
+    if not key and settings.stt.startswith(("https:", "wss:")):  # else only the first call would show it
+        log.warning("no key for %s: set RTCSTT_STT_KEY or --stt-key-file", settings.stt)
     return Cartesia(api_key=key, base_url=settings.stt)
 
 
