@@ -305,7 +305,7 @@ async def test_a_lost_connection_is_made_anew_and_the_captions_go_on(
     [
         (None, "The server does not answer."),
         (
-            (503, {"title": "The server is full", "message": "5 calls are going on."}, "7"),
+            (503, {"title": "The server is full", "message": "It takes 5 at once."}, "7"),
             "Try again in 7 s.",
         ),
         ((401, {"title": "Unauthorized", "message": "No token."}, ""), "This server wants an access token."),

@@ -191,7 +191,7 @@ class Calls:
             raise CallerError(503, "stopping", "The server stops", "Try another one.", retry_after_s=30)
         if self.open >= self._limits.max_calls:
             self.refused += 1
-            message = f"{self._limits.max_calls} calls are going on."
+            message = f"It takes {self._limits.max_calls} at once."
             raise CallerError(503, "full", "The server is full", message, retry_after_s=10)
 
     async def _connect(self, entry: Entry, sdp: str) -> str:
