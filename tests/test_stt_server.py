@@ -301,6 +301,27 @@ async def test_what_is_no_websocket_message_is_told_so(
         assert (error["type"], error["status_code"], socket.close_code) == ("error", 400, code)
 
 
+async def test_a_client_that_goes_on_sending_is_told_why_and_not_reset() -> None:
+    """A socket that is closed with bytes unread resets the client, who then may not see the error event."""
+    audio = b"\x82\xfe" + len(SOUND).to_bytes(2, "big") + bytes(4) + SOUND
+    async with serving(recognizer=FakeRecognizer(fails_after_s=1.0)) as server:
+        address = server.url.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        writer.write(f"GET {MANUAL} HTTP/1.1\r\nHost: {address}\r\n{upgrade}{key}\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(2 * audio)
+        told = await reader.readuntil(b"\x03\xf3internal_error")  # 1011, in the close frame
+        assert b'"status_code": 500' in told
+        for _ in range(200):
+            writer.write(audio)
+            await writer.drain()
+        writer.write(b"\x88\x82" + bytes(4) + b"\x03\xf3")
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_odd_bytes_are_samples_torn_apart() -> None:
     async with serving() as server, server.socket(MANUAL) as socket:
         for begin in range(0, len(SOUND), 1601):

@@ -195,7 +195,7 @@ class _Socket(web.WebSocketResponse):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S)
+        super().__init__(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S, timeout=LINGER_S)
         self._session = session
         self.unreadable = False
 
@@ -236,12 +236,19 @@ async def _converse(socket: _Socket, session: Session) -> None:
     except ConnectionLost as lost:
         if socket.unreadable:
             await asyncio.sleep(LINGER_S)
+        # With nobody in `receive`, aiohttp reads on until the client closes too; else it would drop the
+        # connection, and reset a client that is still sending before he has seen why.
+        await _cancelled(hearing)
         await socket.close(code=lost.close_code, message=lost.reason.encode()[:120])
     except ConnectionError:  # the client has left
         pass
     finally:
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+        await _cancelled(hearing)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _hear(socket: _Socket, session: Session) -> None:
