@@ -54,6 +54,7 @@ _SILENCE_KEPT = _samples(2.0)  # however sure the energy track is that nothing w
 _LOOK_EVERY = _samples(1.0)  # for silence to forget
 _CLEAR_AFTER = _samples(3.0)
 _WORDS_BEFORE = 4
+_OWN_EVENTS = ("session.", "track.", "audio.", "stt.")
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
 
 
@@ -340,12 +341,20 @@ class Transcription:
         if handler is not None:
             handler(link, message)
             self._forget_stale_turn(link)
+        elif isinstance(message, wire.Unknown):
+            self._newer(link, message)
         return message.type.startswith(("turn.", "transcript", "flush_done"))
 
     def _connected(self, link: _Link, message: Any) -> None:
         self._request_id = message.request_id
         if link.first and not self._manual:  # the manual endpoint has no such message
             self._emit(message, "connected")
+
+    def _newer(self, link: _Link, message: wire.Unknown) -> None:
+        """What this version does not know passes through, unless it may repeat what was said before a
+        reconnect, or could be taken for an event of rtcstt's own."""
+        if link.overlap is None and not message.type.startswith(_OWN_EVENTS):
+            self._emit(message, message.type, turn=self._turn if message.type.startswith("turn.") else None)
 
     def _error(self, link: _Link, message: Any) -> None:
         retryable = wire.retryable(message.status_code)

@@ -198,13 +198,13 @@ class Done:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
     """Something failed; a close of the connection usually follows."""
 
     type: ClassVar[str] = "error"
-    title: str
-    message: str
+    title: str = ""
+    message: str = ""
     status_code: int
     error_code: str | None = None
     doc_url: str | None = None

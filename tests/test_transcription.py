@@ -231,6 +231,14 @@ def test_an_error_event(status: int, retryable: bool) -> None:
     assert (caught.value.status, caught.value.retryable, caught.value.code) == (status, retryable, "c")
 
 
+def test_messages_that_this_version_does_not_know_pass_through() -> None:
+    core = connected()
+    core.receive('{"type": "turn.mood", "request_id": "r", "mood": {"fair": 1}}')
+    core.receive('{"type": "session.end", "request_id": "r"}')  # that is ours to say
+    (event,) = core.events()
+    assert (event.type, event.fields) == ("turn.mood", {"mood": {"fair": 1}, "request_id": "r"})
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -28,7 +28,16 @@ MESSAGES = st.one_of(
     st.builds(wire.Transcript, TEXT, st.booleans(), IDS, st.none() | st.floats(0, 1e6), st.none() | TEXT),
     st.builds(wire.FlushDone, IDS, EXTRA),
     st.builds(wire.Done, IDS, EXTRA),
-    st.builds(wire.Error, TEXT, TEXT, st.integers(400, 599), st.none() | TEXT, st.none() | TEXT, IDS, EXTRA),
+    st.builds(
+        wire.Error,
+        title=TEXT,
+        message=TEXT,
+        status_code=st.integers(400, 599),
+        error_code=st.none() | TEXT,
+        doc_url=st.none() | TEXT,
+        request_id=IDS,
+        extra=EXTRA,
+    ),
     st.builds(wire.Unknown, TEXT.map("new.".__add__), IDS, EXTRA),
 )
 
@@ -118,6 +127,12 @@ def test_errors_and_unknown_messages_may_come_at_any_time() -> None:
     )
     error = client.receive_text('{"type": "error", "title": "t", "message": "m", "status_code": 500}')
     assert isinstance(error, wire.Error) and error.status_code == 500
+
+
+def test_an_error_counts_without_its_words() -> None:
+    error = wire.TurnsClient().receive_text('{"type": "error", "error": "no such key", "status_code": 401}')
+    assert isinstance(error, wire.Error) and not wire.retryable(error.status_code)
+    assert wire.as_fields(error)["error"] == "no such key"
 
 
 def test_escaped_characters_arrive() -> None:

@@ -271,7 +271,11 @@ class Session:
         await self.wind_up(NORMAL, "idle")
 
     def _say_why(self, error: CallerError, code: int) -> None:
-        self._put(wire.Error(error.title, error.message, error.status, error_code=error.code))
+        self._put(
+            wire.Error(
+                title=error.title, message=error.message, status_code=error.status, error_code=error.code
+            )
+        )
         self._code, self._reason = code, error.code
 
     async def _stop(self) -> None:
