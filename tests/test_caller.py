@@ -24,7 +24,7 @@ HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
 @asynccontextmanager
 async def server(**options: object) -> AsyncIterator[str]:
     async with ScriptedUpstream() as upstream, upstream.listening() as stt:
-        settings = Settings(port=0, stt=stt, **options)  # type: ignore[arg-type]
+        settings = Settings(port=0, **{"stt": stt, **options})  # type: ignore[arg-type]
         async with application(settings, {}) as app:
             runner = web.AppRunner(app, shutdown_timeout=0.5)
             await runner.setup()
@@ -47,6 +47,19 @@ async def test_events_come_over_the_channel_or_by_http(door: str, channel: bool)
         types = [event["type"] async for event in caller.events()]
         assert (types[0], types[-1]) == ("session.start", "session.end")
         assert caller.started is not None
+
+
+async def test_no_more_calls_come_in_than_the_recogniser_holds() -> None:
+    """A call more would wait for its words until another ends, or longer than its audio is kept."""
+    async with server(stt="embedded", max_streams=1, max_calls=5) as url:
+        first, second = Caller(HALF_SECOND, loopback=True), Caller(HALF_SECOND, loopback=True)
+        await first.dial(url + "/offer")
+        with pytest.raises(CallerError) as refusal:
+            await second.dial(url + "/offer")
+        assert refusal.value.status == 503
+        await second.close()
+        await first.hang_up()
+        await first.close()
 
 
 async def test_a_token_is_shown_and_its_lack_refused(tmp_path: Path) -> None:

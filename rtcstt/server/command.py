@@ -75,13 +75,18 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
     try:
+        max_calls = settings.max_calls
         if wants_embedded:
             for line in await embedded.describe():
                 log.info(line)
-            configured_language(settings.language, (await embedded.preload()).recognizer.languages)
+            service = await embedded.preload()
+            configured_language(settings.language, service.recognizer.languages)
+            if stt is embedded and service.max_streams is not None:
+                max_calls = min(max_calls, service.max_streams)  # a call more would not be heard
+        log.info("calls at once: %d", max_calls)
         ice_servers = _ice_servers(settings)
         fallback = embedded if settings.fallback else None
-        calls = _calls(settings, stt, fallback, ice_servers, recordings)
+        calls = _calls(settings, max_calls, stt, fallback, ice_servers, recordings)
         face = Web(
             calls,
             door=door,
@@ -104,6 +109,7 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
 
 def _calls(
     settings: Settings,
+    max_calls: int,
     stt: Stt,
     fallback: Stt | None,
     ice_servers: Callable[[], tuple[IceServer, ...]],
@@ -133,7 +139,7 @@ def _calls(
         ),
         peers=peers,
         limits=Limits(
-            max_calls=settings.max_calls,
+            max_calls=max_calls,
             max_call_s=settings.max_call_s,
             idle_s=settings.idle_timeout_s,
             resume_grace_s=settings.resume_grace_s,

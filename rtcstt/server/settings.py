@@ -54,7 +54,9 @@ class Settings:
     public_ip: str | None = _option(None, "this machine's address outside a NAT that keeps the ports (1:1)")
     udp_ports: str | None = _option(None, "FIRST-LAST: UDP ports for the audio; default: any")
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
-    max_calls: int = _option(100, "calls at once; more are refused with 503")
+    max_calls: int = _option(
+        100, "calls at once, no more than --max-streams when all are embedded; more get 503"
+    )
     max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
     idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended")
     keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds")
