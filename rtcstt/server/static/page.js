@@ -189,7 +189,7 @@ function show(state) {
 }
 
 function setMute(muted) {
-  $("mute").setAttribute("aria-pressed", String(muted));
+  $("mute").dataset.on = String(muted); // no aria-pressed: the name tells already
   $("mute").textContent = muted ? "Unmute" : "Mute";
 }
 
