@@ -3,9 +3,10 @@
     python -m benchmarks.soak [--minutes 60] [--pace 1] [--data ../shared/data]
 
 Eight clients talk to `rtcstt stt` in real time (or ``--pace`` times as fast): five on the turns endpoint,
-two on the manual one, and one that hangs up and calls again every half minute. Every minute a line:
-resident memory, threads and open files of the server. Fails when the memory of the last third is above that
-of the first, or threads or files have become more. Linux only.
+two on the manual one, and one that hangs up and calls again every half minute. Every two minutes all are
+silent for a while, so that what is seen then is what the server keeps: a line with its resident memory,
+threads and open files. Fails when the memory of the last third is above that of the first, or threads or
+files have become more. Linux only.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from benchmarks.live import DATA, RATE, Process, line, server, silence, speech
+from benchmarks.live import DATA, RATE, Line, Process, line, server, silence, speech
 from benchmarks.server_load import cpu_s, resident_mb
 from rtcstt.pcm import Samples
 from rtcstt.recording import read
 
 CLIENTS = ["turns"] * 5 + ["manual"] * 2 + ["caller"]
 CALL_S = 30.0
-SAMPLE_S, LOOK_S = 20.0, 0.2  # of each 20 s the least: in between is what is free, but not given back yet
+EVERY_S, HUSH_S = 120.0, 24.0  # turns end within 6 s, and what is free is given back every 10 s of work
+LOOKED_AT_S, LOOK_S = 4.0, 0.2  # the end of each hush, and how often then
 GROWTH_MB = 8.0  # what a long turn in a late hour may need beyond what was needed before
 
 
@@ -81,11 +83,13 @@ class Soak:
         self._folder = folder
         self._seconds = seconds
         self._pace = pace
+        self._began = 0.0
         self.samples: list[Sample] = []
         self.finals = 0
         self.sent_s = 0.0
 
     async def run(self) -> None:
+        self._began = asyncio.get_running_loop().time()
         async with aiohttp.ClientSession() as http:
             clients = [
                 asyncio.create_task(self._client(http, kind, number)) for number, kind in enumerate(CLIENTS)
@@ -107,7 +111,7 @@ class Soak:
                 for sound in sounds:
                     before = one.sent
                     try:
-                        await one.talk([sound], began, self._pace)
+                        await self._say(one, began, sound)
                     except ConnectionError:
                         raise SystemExit(f"a {kind} client was let go: {one.came[-1:]}") from None
                     self.sent_s += (one.sent - before) / RATE
@@ -121,20 +125,32 @@ class Soak:
                     if kind == "caller" and one.sent > CALL_S * RATE:
                         break
 
+    async def _say(self, one: Line, began: float, sound: Samples) -> None:
+        """A sound, but silence while all are silent."""
+        for begin in range(0, len(sound), RATE):
+            if left := self._hush_left():
+                await one.talk([silence(left * self._pace)], began, self._pace)
+            await one.talk([sound[begin : begin + RATE]], began, self._pace)
+
+    def _hush_left(self) -> float:
+        """How long all are still to be silent, in s; 0 while they may speak."""
+        into = (asyncio.get_running_loop().time() - self._began) % EVERY_S
+        return EVERY_S - into if into >= EVERY_S - HUSH_S else 0.0
+
     async def _watch(self) -> None:
         print("| minute | memory | threads | open files | finals | CPU s per s of audio |", flush=True)
         print("|---|---|---|---|---|---|")
         clock = asyncio.get_running_loop()
-        began = clock.time()
         for count in itertools.count(1):
+            end = self._began + count * EVERY_S
+            await asyncio.sleep(end - LOOKED_AT_S - clock.time())
             lowest = sample(self._process.pid)
-            while (left := began + count * SAMPLE_S - clock.time()) > 0:
-                await asyncio.sleep(min(left, LOOK_S))
+            while clock.time() < end:
+                await asyncio.sleep(LOOK_S)
                 lowest = min(lowest, sample(self._process.pid), key=lambda seen: seen.memory_mb)
             self.samples.append(lowest)
-            if count % round(60 / SAMPLE_S) == 0:
-                self._report(round(count * SAMPLE_S / 60))
-            if count * SAMPLE_S >= self._seconds:
+            self._report(round(count * EVERY_S / 60))
+            if count * EVERY_S >= self._seconds:
                 return
 
     def _report(self, minute: int) -> None:

@@ -369,7 +369,7 @@ class Container:
         variables = {**self._variables(), **service["environment"], "RTCSTT_PORT": str(port)}
         settings = [word for name, value in variables.items() for word in ("--setenv", name, value)]
         whole = [*system, *python, *mounts, *who, "--remount-ro", "/", "--clearenv", *settings]
-        return [self._bwrap, "--tmpfs", "/", *whole, "--chdir", "/", *words]
+        return [self._bwrap, "--die-with-parent", "--tmpfs", "/", *whole, "--chdir", "/", *words]
 
     def _variables(self) -> dict[str, str]:
         last = [rest for name, rest in instructions() if name == "ENV"][-1]
