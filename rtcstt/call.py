@@ -24,7 +24,7 @@ import numpy as np
 
 from rtcstt import wire
 from rtcstt.errors import CallerError
-from rtcstt.feed import Feed
+from rtcstt.feed import Event, Feed
 from rtcstt.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.receiver import AudioReceiver, Stalled
 from rtcstt.resampling import Resampler, resampler
@@ -405,9 +405,8 @@ class Call:
         """What a track's STT said."""
         if self._closed.is_set():
             return
-        self._count(event)
         self._time = max(self._time, event.time)
-        self.feed.publish(
+        published = self.feed.publish(
             event.type,
             time=self._time,
             track=track,
@@ -416,6 +415,7 @@ class Call:
             end=event.end,
             fields={name: value for name, value in event.fields.items() if name != "type"},
         )
+        self._count(published)
 
     def silent_s(self) -> float:
         """For how long no packet came, on any track."""
@@ -477,8 +477,8 @@ class Call:
         self.counts.errors += 1
         self.publish("error", **fields)
 
-    def _count(self, event: Outgoing) -> None:
-        self.counts.turns += event.type == "turn.end"
+    def _count(self, event: Event) -> None:
+        self.counts.turns += event.ends_turn
         self.counts.errors += event.type == "error"
         self.counts.reconnects += event.type == "stt.reconnecting"
         if event.type == "turn.end" and event.end is not None and len(self.counts.end_delays_s) < 10_000:

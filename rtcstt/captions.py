@@ -84,9 +84,6 @@ def turns(events: Iterable[Event]) -> list[Turn]:
         text = event.transcript
         if text is None or event.turn is None or event.track is None:
             continue
-        is_final = event.type == "turn.end" or (
-            event.type == "transcript" and event.fields.get("is_final") is True
-        )
         start = event.start if event.start is not None else event.time
         end = event.end if event.end is not None else event.time
         before = found.get((event.track, event.turn))
@@ -102,7 +99,7 @@ def turns(events: Iterable[Event]) -> list[Turn]:
             text=text,
             start=start,
             end=max(start, end),
-            final=is_final,
+            final=event.ends_turn,
             complete=complete,
             published=published,
         )

@@ -48,6 +48,11 @@ class Event:
         text = self.fields.get("text" if self.type == "transcript" else "transcript")
         return text if isinstance(text, str) else None
 
+    @property
+    def ends_turn(self) -> bool:
+        """Whether the text is definitive, in either mode."""
+        return self.type == "turn.end" or (self.type == "transcript" and self.fields.get("is_final") is True)
+
     def as_dict(self) -> dict[str, Any]:
         """The object that goes to listeners."""
         ours: dict[str, Any] = {"type": self.type, "call": self.call, "seq": self.seq}

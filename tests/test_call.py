@@ -167,6 +167,7 @@ def test_manual_mode_finalizes_what_was_said_so_far() -> None:
         assert "".join(str(event.transcript) for event in finals) == "one two three"
         assert [event.type for event in events].count("flush_done") == 2
         assert all(event.turn is not None and event.start is not None for event in finals)
+        assert call.snapshot()["turn_count"] == len(finals) == 2
 
     run_virtual(main())
 
