@@ -131,7 +131,8 @@ class Web:
         about = _about(dict(request.query), grant)
         call, answer = await self.calls.place(sdp, **about)
         self._note(request, call)
-        response = web.Response(status=201, text=answer, content_type=whip.OFFER)
+        # As bytes, since aiohttp adds a charset to text: application/sdp has no parameters (RFC 8866).
+        response = web.Response(status=201, body=answer.encode(), content_type=whip.OFFER)
         response.headers["Location"] = f"/whip/{call.id}"
         response.headers["ETag"] = _etag(call)
         response.headers["Accept-Patch"] = whip.FRAGMENT
