@@ -88,6 +88,7 @@ class _Turn:
     end: int
     text: str = ""
     state: _Listening = _Listening.SPEAKING
+    resumed: int = 0  # where its speech had ended when it was last resumed: it ends later than that
 
 
 @dataclass(slots=True)
@@ -462,7 +463,7 @@ class Transcription:
                 turn.end = max(turn.end, self._last_speech(link.cursor))
                 self._emit(message, "turn.update", turn=turn, transcript=text)
             return
-        end, cut = self._end_of_speech(link)
+        end, cut = self._end_of_speech(link, turn.resumed)
         turn.end = max(turn.start, end)
         if message.type == "turn.end":
             before = self._last_text
@@ -480,6 +481,7 @@ class Transcription:
     def _resume(self, message: Any) -> None:
         if self._turn and self._turn.state is _Listening.EAGER_ENDED:
             self._turn.state = _Listening.SPEAKING
+            self._turn.resumed = self._turn.end
             self._emit(message, "turn.resume", turn=self._turn)
 
     def _end_turn(self, message: Any | None) -> None:
@@ -566,15 +568,17 @@ class Transcription:
         """The last speech before ``cursor``."""
         return self._activity.last_speech(cursor)
 
-    def _end_of_speech(self, link: _Link) -> tuple[int, int | None]:
+    def _end_of_speech(self, link: _Link, resumed: int = 0) -> tuple[int, int | None]:
         """Where the speech ended that a `turn.end` (or `eager_end`) arriving now closes, and a sample in the
-        pause behind it; None where it is not certain which pause it was."""
+        pause behind it; None where it is not certain which pause it was. Speech up to ``resumed`` it closes
+        only if there is no other."""
         if link.closing:
             return self._last_speech(link.cursor), None
         heard = link.cursor - _SHORTEST_PAUSE
         ended = [s for s in self._stretches(link.cursor) if link.onset < s.end <= heard]
         if not ended:
             return max(link.onset, link.cursor - _LOOK_BACK), None
+        ended = [s for s in ended if s.end > resumed] or ended
         likely = [s for s in ended if s.end <= heard - link.usual_lag] or ended
         surely = [s for s in ended if s.end <= heard - max(link.longest_lags, default=0) - _LAG_SPREAD]
         end = likely[-1].end

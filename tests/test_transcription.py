@@ -298,12 +298,34 @@ def test_times_of_real_words(shared_data: Path, lag_s: float) -> None:
             assert end == pytest.approx(segment["end"], abs=tolerance)
 
 
+def test_a_resumed_turn_ends_with_what_was_said_after_the_pause() -> None:
+    """The turn's start came late, as in a replay, its end at once."""
+    audio = np.concatenate([silence(0.5), speech("one two"), silence(2.0), speech("three"), silence(1.0)])
+    end = len(audio) / 16000 - 1.06  # of "three"
+    ((start, found),) = times_from(
+        audio,
+        [
+            (1.3, wire.TurnStart(request_id="r")),
+            (2.5, wire.TurnEagerEnd(transcript="one two", request_id="r")),
+            (end, wire.TurnResume(request_id="r")),
+            (end + 0.2, wire.TurnUpdate(transcript="one two three", request_id="r")),
+            (end + 0.4, wire.TurnEnd(transcript="one two three", request_id="r")),
+        ],
+    )
+    assert (start, found) == (pytest.approx(0.5, abs=0.1), pytest.approx(end, abs=0.1))
+
+
 def times_of(audio: np.ndarray, segments: list[dict[str, float]], lag_s: float) -> list[tuple[float, float]]:
-    core = connected()
-    due = []
+    due: list[tuple[float, wire.ServerMessage]] = []
     for segment in segments:
         due.append((segment["start"] + 0.15 + lag_s, wire.TurnStart(request_id="r")))
         due.append((segment["end"] + 0.6 + lag_s, wire.TurnEnd(transcript="x", request_id="r")))
+    return times_from(audio, due)
+
+
+def times_from(audio: np.ndarray, due: list[tuple[float, wire.ServerMessage]]) -> list[tuple[float, float]]:
+    """Start and end of the turns, when the STT's messages come at these seconds."""
+    core = connected()
     for chunk in chunks(audio):
         core.audio(chunk)
         now = (chunk.start + len(chunk.samples)) / 16000
