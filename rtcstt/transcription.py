@@ -575,10 +575,11 @@ class Transcription:
         if link.closing:
             return self._last_speech(link.cursor), None
         heard = link.cursor - _SHORTEST_PAUSE
-        ended = [s for s in self._stretches(link.cursor) if link.onset < s.end <= heard]
+        spoken = [s for s in self._stretches(link.cursor) if s.end > link.onset]
+        spoken = [s for s in spoken if s.end > resumed] or spoken
+        ended = [s for s in spoken if s.end <= heard]
         if not ended:
-            return max(link.onset, link.cursor - _LOOK_BACK), None
-        ended = [s for s in ended if s.end > resumed] or ended
+            return max(link.onset, resumed, link.cursor - _LOOK_BACK), None
         likely = [s for s in ended if s.end <= heard - link.usual_lag] or ended
         surely = [s for s in ended if s.end <= heard - max(link.longest_lags, default=0) - _LAG_SPREAD]
         end = likely[-1].end
