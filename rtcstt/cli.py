@@ -68,7 +68,9 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     chosen = next((word for word in words if word in COMMANDS), None)
     command: Command | None = None
     for name, (module, text) in COMMANDS.items():
-        options = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        about = text[0].upper() + text[1:] + "."
+        # In full, or the KEY of `--stt-key KEY` would pass for the name of a file.
+        options = commands.add_parser(name, help=text, description=about, allow_abbrev=False)
         if name == chosen:
             command = cast(Command, importlib.import_module(module))
             command.add_arguments(options)

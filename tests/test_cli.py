@@ -27,7 +27,15 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["nonsense"], ["call"], ["call", "x", "--to"], ["call", "x", "--mute", "3-1"]]
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["call"],
+        ["call", "x", "--to"],
+        ["call", "x", "--mute", "3-1"],
+        ["call", "x", "--to", "http://127.0.0.1:1/offer", "--token", "a secret, not --token-file"],
+    ],
 )
 def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
