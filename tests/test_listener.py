@@ -146,6 +146,45 @@ def test_speech_after_an_eager_end_joins_the_same_turn() -> None:
     assert [m.type for m in messages].count("turn.resume") == 1
 
 
+class Content(Rule):
+    """A recogniser that hears nothing more once it has said the tenth word."""
+
+    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+        found = super().decode(audio, forced)
+        return Hypothesis(tuple(forced), True, found.logprob) if 20 in forced else found
+
+
+class Forgetful(Rule):
+    """A recogniser that cannot be forced: what it says is all of the audio."""
+
+    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+        return super().decode(audio)
+
+
+def test_what_follows_an_eager_end_is_decoded_with_what_came_before() -> None:
+    rule = Rule()
+    assert check(hear(listener(rule=rule), sound(-0.5, 1.0, -0.38, 1.0, -2.0))) == [said(20)]
+    assert rule.longest > 2.3 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize(
+    ("rule", "live", "pause"),
+    [(Rule(stop=0.7), True, 2.0), (Content(), True, 0.38), (Forgetful(), False, 0.38)],
+)
+def test_or_by_itself_where_that_is_of_no_use(rule: Rule, live: bool, pause: float) -> None:
+    """After a long silence; when the recogniser believes that all is said; when nothing can be forced."""
+    settings = TurnSettings(eager_end_threshold=0.59, end_threshold=0.01)
+    ear = Listener(rule, Loud(), Complete(0.6), settings, live=live)  # type: ignore[arg-type]
+    messages = hear(ear, sound(-0.5, 1.0, -pause, 1.0, -6.0))
+    assert check(messages) == [said(20)]
+    assert [m.type for m in messages].count("turn.resume") == 1
+    assert rule.longest < 2.3 * SAMPLE_RATE or isinstance(rule, Content)
+    assert [(round(p.start / SAMPLE_RATE, 1), round(p.end / SAMPLE_RATE, 1)) for p in ear.finished] == [
+        (0.5, 1.5),
+        (round(1.5 + pause, 1), round(2.5 + pause, 1)),
+    ]
+
+
 def test_a_long_turn_does_not_make_decoding_costlier() -> None:
     rule = Rule()
     (text,) = check(hear(listener(rule=rule), sound(-0.5, 60.0, -2.0)))

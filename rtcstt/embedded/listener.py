@@ -8,8 +8,11 @@ segment is decoded again and again, with what was published forced as the beginn
 - In each pause, once, shortly after the last speech, the segment is decoded without the silence behind
   it (silence makes the model invent words). That text is what `turn.eager_end` and `turn.end` publish,
   so that the end of a turn costs no further decode.
-- A segment is closed at a pause once it is long, after an eager end, and in any case before it gets so
-  long that decoding it again grows costly; then at the quietest moment of the last half second.
+- A segment is closed at a pause once it is long, and in any case before it gets so long that decoding it
+  again grows costly; then at the quietest moment of the last half second. Who goes on after an eager end
+  is understood better with what he said before ("... my fellow Americans", "Ask not"), so the segment
+  stays open then; but a full stop may have the model believe that all is said, and say nothing of the
+  rest. Then, and after a long silence, what was said since is decoded by itself.
 
 Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was
 said in a cough will answer. It answers music as well ("Thank you for watching!"), and is not ashamed
@@ -48,6 +51,7 @@ AGREE = 2  # hypotheses
 SOFT, HARD = 6 * SAMPLE_RATE, 14 * SAMPLE_RATE  # when a segment should, and must, be closed
 SOFT_PAUSE_S = 0.25
 CUT_WITHIN = int(0.6 * SAMPLE_RATE)  # where a segment is cut without a pause
+FAR = int(1.5 * SAMPLE_RATE)  # of silence; what was said before it is no help any more
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
 MIN_PRESSED = int(0.09 * SAMPLE_RATE)  # the same when somebody says that there was speech
@@ -109,15 +113,19 @@ class Segment:
     certainty: float = 0.0  # voice activity, summed over the voiced samples
     first_voiced: int | None = None
     last_speech: int = 0  # samples from the segment's beginning
+    settled: int = 0  # where the speech ended that was decoded for an eager end
+    resumed: int = 0  # where it went on
     paused: Hypothesis | None = None  # what was decoded in the present pause
 
     def rest(self, length: int) -> Segment:
         """A new one, which begins ``length`` samples into this one, with the speech since then."""
-        speech = max(0, self.last_speech - length)
+        begin = max(length, self.resumed)
+        speech = max(0, self.last_speech - begin)
         if not speech:
             return Segment(self.start + length)
         certainty = speech * self.certainty / self.voiced
-        return Segment(self.start + length, (), "", [], speech, certainty, 0, speech)
+        first, last = begin - length, self.last_speech - length
+        return Segment(self.start + length, (), "", [], speech, certainty, first, last)
 
 
 class Listener:
@@ -226,6 +234,8 @@ class Listener:
         if self.speaking or (not self.in_turn and probability > 0.5):
             if segment.first_voiced is None:
                 segment.first_voiced = self._length() - FRAME
+            if segment.settled and not segment.resumed:
+                segment.resumed = self._length() - FRAME
             segment.voiced += FRAME
             segment.certainty += probability * FRAME
             segment.last_speech = self._length()
@@ -239,10 +249,16 @@ class Listener:
                     self._lately.popleft()  # an earlier turn says nothing about how this one sounds
                 return [TurnStart()]
             case Turning.RESUME:
+                if self._length() - self._segment.settled > FAR:
+                    self._settle()
                 return [TurnResume()]
             case Turning.EAGER_END:
-                updates = self._close_segment(self._segment.last_speech + TRIM)
-                return [*updates, TurnEagerEnd(self._transcript())]
+                self._decode_pause()
+                self._publish_pause()
+                self._segment.settled, self._segment.resumed = self._segment.last_speech, 0
+                if not self._live:  # nothing can be forced on such a recogniser
+                    self._settle()
+                return [*self._update(), TurnEagerEnd(self._transcript())]
             case Turning.END:
                 self._decode_pause()
                 self._publish_pause()
@@ -272,17 +288,29 @@ class Listener:
 
     def _close_segment(self, length: int) -> list[TurnMessage]:
         """Publish all of the segment's first ``length`` samples; the rest begins a new one."""
-        length = min(length, self._length())
-        self._decode_pause(length)
+        end = self._audio.start + min(length, self._length())
+        self._decode_pause(end - self._audio.start)
         self._publish_pause()
         updates = self._update()
-        self._closed.append(self._piece())
-        self._audio.drop(length)
-        self._segment = self._segment.rest(length)
+        length = end - self._audio.start
+        self._drop(length, length)
         return updates
 
+    def _settle(self) -> None:
+        """What was decoded for an eager end stands; what follows the silence begins a new segment."""
+        segment = self._segment
+        if segment.settled:
+            resumed = segment.resumed or self._length() - FRAME
+            self._drop(max(segment.settled, resumed - PRE_ROLL), segment.settled)
+
+    def _drop(self, length: int, spoken: int) -> None:
+        """The segment ends after ``length`` samples, its speech after ``spoken``."""
+        self._closed.append(self._piece(spoken))
+        self._audio.drop(length)
+        self._segment = self._segment.rest(length)
+
     def _begin_idle(self) -> None:
-        self.finished = [piece for piece in (*self._closed, self._piece()) if piece.text]
+        self.finished = [piece for piece in (*self._closed, self._piece(self._length())) if piece.text]
         self._said = self._said or bool(self._transcript())
         self._audio.drop(self._length())
         self._segment = Segment(self._audio.start)
@@ -342,6 +370,11 @@ class Listener:
         if segment.paused is not None or segment.voiced < least:
             return
         found = self._recogniser.decode(self._audio.first(length), segment.ids)
+        if found.ids == segment.ids and 0 < segment.settled <= min(length, segment.last_speech) - least:
+            end = self._audio.start + length
+            self._settle()
+            self._decode_pause(end - self._audio.start, least=least)
+            return
         segment.paused = found if self._believes(found) else Hypothesis(segment.ids, True, 0.0)
 
     def _believes(self, found: Hypothesis) -> bool:
@@ -389,10 +422,11 @@ class Listener:
         text = _joined([piece.text for piece in self._closed] + [self._segment.text])
         return " " + text if text and self._said else text
 
-    def _piece(self) -> Piece:
+    def _piece(self, length: int) -> Piece:
+        """What was said in the open segment's first ``length`` samples."""
         segment = self._segment
         first = segment.start + (segment.first_voiced or 0)
-        last = max(first, segment.start + segment.last_speech)
+        last = max(first, segment.start + min(length, segment.last_speech))
         found = segment.paused
         if found is None or found.ids != segment.ids:
             return Piece(segment.text, first, last)
