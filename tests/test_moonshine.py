@@ -75,6 +75,12 @@ def test_what_is_no_speech_ends(engine: Moonshine, kind: str) -> None:
     assert len(found.ids) <= 3.5 * TOKENS_PER_S + 1
 
 
+def test_no_memory_pattern_is_kept_for_each_length_of_audio(engine: Moonshine) -> None:
+    """What `benchmarks.soak` sees within half an hour."""
+    for session in (engine._encoder, engine._decoder):
+        assert not session.get_session_options().enable_mem_pattern
+
+
 def test_every_token_has_text_and_some_begin_words(engine: Moonshine) -> None:
     tokens = engine.tokens
     assert tokens.text([]) == ""

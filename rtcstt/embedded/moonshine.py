@@ -183,9 +183,8 @@ def session(path: Path, *, arena: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = arena
-    options.enable_mem_pattern = (
-        False  # one is kept for each shape of audio and text, and there is no end of those
-    )
+    # One is kept for every shape of input, and there is no end of those: half a megabyte a minute.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
