@@ -13,8 +13,9 @@ import asyncio
 import json
 
 from benchmarks.tones import tones
-from rtcstt.caller import Caller
-from rtcstt.recording import PACKET_S, Network, opus_packets
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.impairment import Network
+from rtcstt.webrtc.playback import PACKET_S, opus_packets
 
 DIALLING_S = 2.0  # at most, for each call; meanwhile those that stand are sending
 

@@ -15,9 +15,9 @@ import aiohttp
 import numpy as np
 
 from benchmarks.server_load import await_port, free_port
-from rtcstt.demo import bundled_recording
-from rtcstt.pcm import Samples
-from rtcstt.recording import read
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.media.files import read
+from rtcstt.media.pcm import Samples
 
 RATE = 16000
 CHUNK = RATE // 10

@@ -21,7 +21,7 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.tones import Ear
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 TURN_S = 5.0
 BEGINNING_S = 2.0  # not counted: what waited for the connection comes at once

@@ -14,7 +14,7 @@ from aiortc.mediastreams import MediaStreamError
 from av import AudioResampler
 from websockets.asyncio.client import connect
 
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 
 async def forward(track: MediaStreamTrack, url: str, chunk_ms: int) -> None:

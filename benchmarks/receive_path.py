@@ -37,10 +37,12 @@ from av import AudioResampler
 
 from benchmarks.table import markdown
 from benchmarks.tones import Ear, latencies, median_and_95th, tones
-from rtcstt.pcm import SAMPLE_RATE, Label, Samples
-from rtcstt.receiver import AudioReceiver
-from rtcstt.recording import OPUS_RATE, PACKET_S, PACKET_SAMPLES, Fate, Network, opus_packets, read
-from rtcstt.rtp import Codec, Packet
+from rtcstt.media.files import OPUS_RATE, read
+from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
+from rtcstt.media.receiver import AudioReceiver
+from rtcstt.media.rtp import Codec, Packet
+from rtcstt.webrtc.impairment import Fate, Network
+from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, opus_packets
 
 OPUS = Codec("opus", OPUS_RATE, 2)
 PAYLOAD_TYPE = 111

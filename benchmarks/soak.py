@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks.live import DATA, RATE, Line, Process, line, server, silence, speech
 from benchmarks.server_load import cpu_s, resident_mb
-from rtcstt.pcm import Samples
-from rtcstt.recording import read
+from rtcstt.media.files import read
+from rtcstt.media.pcm import Samples
 
 CLIENTS = ["turns"] * 5 + ["manual"] * 2 + ["caller"]
 CALL_S = 30.0

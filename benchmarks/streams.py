@@ -28,7 +28,7 @@ import aiohttp
 
 from benchmarks.live import DATA, RATE, Line, Process, line, server, silence, speech
 from benchmarks.server_load import cpu_s
-from rtcstt.pcm import Samples
+from rtcstt.media.pcm import Samples
 
 STREAMS = (4, 8, 12, 16, 20, 24, 32)
 LATER_S = 1.0

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rtcstt.pcm import SAMPLE_RATE, Samples
-from rtcstt.recording import OPUS_RATE
+from rtcstt.media.files import OPUS_RATE
+from rtcstt.media.pcm import SAMPLE_RATE, Samples
 
 TONE_S = 0.2
 LOUD = 800  # mean absolute value of a tone's samples, at least

@@ -22,8 +22,7 @@ import jiwer
 import numpy as np
 
 from benchmarks.words import RATE, Bench, Recording, quantile, recordings
-from rtcstt.embedded.moonshine import Audio
-from rtcstt.embedded.vad import FRAME
+from rtcstt.embedded.hypothesis import FRAME, Audio
 from rtcstt.wire import TurnSettings
 
 Pause = tuple[int, int]  # samples

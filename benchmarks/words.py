@@ -28,13 +28,13 @@ import numpy as np
 import soxr
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from rtcstt.embedded import models
 from rtcstt.embedded.batch import BatchListener, Word
+from rtcstt.embedded.engines import models
+from rtcstt.embedded.engines.smart_turn import SmartTurn
+from rtcstt.embedded.engines.vad import Vad
+from rtcstt.embedded.hypothesis import Audio
 from rtcstt.embedded.listener import Listener
-from rtcstt.embedded.moonshine import Audio
 from rtcstt.embedded.recognizer import load_engine
-from rtcstt.embedded.smart_turn import SmartTurn
-from rtcstt.embedded.vad import Vad
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnStart
 
 RATE = 16000

@@ -11,7 +11,7 @@ import uuid
 
 import soxr
 
-from rtcstt.recording import read
+from rtcstt.media.files import read
 
 TERMINATE, UUID, AUDIO = 0x00, 0x01, 0x10
 RATE, FRAME = 8000, 160  # 20 ms

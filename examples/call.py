@@ -8,7 +8,8 @@ import asyncio
 import sys
 
 import rtcstt
-from rtcstt.recording import opus_packets, read
+from rtcstt.media.files import read
+from rtcstt.webrtc.playback import opus_packets
 
 
 async def main(path: str, url: str = "http://127.0.0.1:8080/offer") -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtcstt.call import Call
-    from rtcstt.caller import Caller
     from rtcstt.embedded import Embedded
     from rtcstt.errors import (
         CallerError,
@@ -22,10 +21,12 @@ if TYPE_CHECKING:
         UpstreamError,
     )
     from rtcstt.feed import Event
-    from rtcstt.peer import IceServer, Peer, PeerSettings
-    from rtcstt.rtp import Codec, Packet
+    from rtcstt.media.rtp import Codec, Packet
+    from rtcstt.stt.cartesia import Cartesia
     from rtcstt.transcriber import Transcriber
-    from rtcstt.upstream import Cartesia
+    from rtcstt.webrtc.caller import Caller
+    from rtcstt.webrtc.connection import IceServer, PeerSettings
+    from rtcstt.webrtc.peer import Peer
     from rtcstt.wire import TurnSettings
 
 __version__ = "0.1.0"
@@ -54,18 +55,18 @@ __all__ = [
 
 _HOMES = {
     "Call": "call",
-    "Caller": "caller",
+    "Caller": "webrtc.caller",
     "CallerError": "errors",
-    "Cartesia": "upstream",
-    "Codec": "rtp",
+    "Cartesia": "stt.cartesia",
+    "Codec": "media.rtp",
     "ConfigError": "errors",
     "Embedded": "embedded",
     "EngineError": "errors",
     "Event": "feed",
-    "IceServer": "peer",
-    "Packet": "rtp",
-    "Peer": "peer",
-    "PeerSettings": "peer",
+    "IceServer": "webrtc.connection",
+    "Packet": "media.rtp",
+    "Peer": "webrtc.peer",
+    "PeerSettings": "webrtc.connection",
     "ProtocolError": "errors",
     "RtcsttError": "errors",
     "Transcriber": "transcriber",

@@ -25,12 +25,13 @@ import numpy as np
 from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event, Feed
-from rtcstt.pcm import SAMPLE_RATE, Chunk, Samples
-from rtcstt.receiver import AudioReceiver, Stalled
-from rtcstt.resampling import Resampler, resampler
-from rtcstt.rtp import Codec, Packet
-from rtcstt.transcription import Outgoing
-from rtcstt.upstream import Stream, Stt
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
+from rtcstt.media.receiver import AudioReceiver, Stalled
+from rtcstt.media.resampling import Resampler, resampler
+from rtcstt.media.rtp import Codec, Packet
+from rtcstt.stt.seam import Stt
+from rtcstt.stt.stream import Stream
+from rtcstt.stt.transcription import Outgoing
 
 log = logging.getLogger(__name__)
 

@@ -6,31 +6,25 @@ Exit status: 0 done, 1 it failed, 2 an option or setting is wrong, 130 interrupt
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from rtcstt import __version__
 from rtcstt.errors import ConfigError, RtcsttError
 
-if TYPE_CHECKING:
-    from rtcstt.caller import Caller
-
 COMMANDS = {
-    "demo": ("rtcstt.demo", "place a real WebRTC call on this machine and print what was said"),
-    "serve": ("rtcstt.server.command", "the server: web page, HTTP and WHIP doors, captions"),
-    "stt": ("rtcstt.embedded.command", "the embedded speech-to-text server alone"),
-    "call": ("rtcstt.cli", "a WebRTC caller for tests: play a file to a server, print the events"),
-    "rtp": ("rtcstt.plain_rtp", "plain RTP from a gateway, on a UDP port, to events"),
-    "transcribe": ("rtcstt.transcribe", "recordings to transcripts"),
-    "models": ("rtcstt.embedded.models", "list the recogniser's models; fetch the missing ones"),
-    "doctor": ("rtcstt.doctor", "say what is wrong: UDP, STUN and TURN, the STT, the recogniser"),
+    "demo": ("rtcstt.commands.demo", "place a real WebRTC call on this machine and print what was said"),
+    "serve": ("rtcstt.commands.serve", "the server: web page, HTTP and WHIP doors, captions"),
+    "stt": ("rtcstt.commands.stt", "the embedded speech-to-text server alone"),
+    "call": ("rtcstt.commands.call", "a WebRTC caller for tests: play a file to a server, print the events"),
+    "rtp": ("rtcstt.commands.rtp", "plain RTP from a gateway, on a UDP port, to events"),
+    "transcribe": ("rtcstt.commands.transcribe", "recordings to transcripts"),
+    "models": ("rtcstt.commands.models", "list the recogniser's models; fetch the missing ones"),
+    "doctor": ("rtcstt.commands.doctor", "say what is wrong: UDP, STUN and TURN, the STT, the recogniser"),
 }
 SERVERS = ("serve", "stt")
 
@@ -94,75 +88,6 @@ def _set_up_logging(*, verbose: bool, server: bool) -> None:
 def _fail(error: RtcsttError, status: int) -> int:
     print(f"rtcstt: {error}", file=sys.stderr)
     return status
-
-
-# rtcstt call
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording; several are several tracks")
-    parser.add_argument("--to", required=True, metavar="URL", help="the server's /offer or /whip")
-    parser.add_argument("--mode", choices=["auto", "manual"], help="who ends an utterance")
-    parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="holds the bearer token (or set RTCSTT_TOKEN)"
-    )
-    parser.add_argument("--stay", type=float, default=3.0, metavar="S", help="silence after the file (3)")
-    parser.add_argument("--loss", type=float, default=0.0, metavar="SHARE", help="lose packets: 0.05 is 5 %%")
-    parser.add_argument("--burst", type=float, default=1.0, metavar="N", help="mean length of a loss (1)")
-    parser.add_argument("--jitter", type=float, default=0.0, metavar="MS", help="delay packets at random")
-    parser.add_argument("--mute", type=_span, metavar="A-B", help="send nothing from second A to B")
-    parser.add_argument("--seed", type=int, default=0, help="of the loss and the jitter (0)")
-    parser.add_argument("--vanish", action="store_true", help="at the end fall silent instead of hanging up")
-
-
-def run(args: argparse.Namespace) -> int:
-    return asyncio.run(_call(args))
-
-
-async def _call(args: argparse.Namespace) -> int:
-    from rtcstt.caller import Caller
-    from rtcstt.recording import Network, opus_packets, read
-
-    tracks = [opus_packets(read(path)) for path in args.files]
-    network = Network(loss=args.loss, burst=args.burst, jitter_ms=args.jitter, seed=args.seed)
-    caller = Caller(*tracks, network=network, mute=args.mute, loopback=True)
-    printing = asyncio.create_task(_print_events(caller))
-    try:
-        await caller.dial(args.to, token=_token(args.token_file), mode=args.mode)
-        await caller.played()
-        await asyncio.sleep(args.stay)
-        if args.vanish:
-            caller.vanish()
-        else:
-            await caller.hang_up()
-    finally:
-        await caller.close()
-        ended = await printing
-    return 0 if ended or args.vanish else 1
-
-
-async def _print_events(caller: Caller) -> bool:
-    last = None
-    async for event in caller.events():
-        print(json.dumps(event, ensure_ascii=False), flush=True)
-        last = event["type"]
-    return last == "session.end"
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get("RTCSTT_TOKEN")
-    try:
-        return path.read_text().split("\n")[0].strip()
-    except OSError as error:
-        raise ConfigError(f"cannot read the token: {error}") from error
-
-
-def _span(text: str) -> tuple[float, float]:
-    start, _, end = text.partition("-")
-    if not 0 <= float(start) < float(end):
-        raise ValueError(text)
-    return float(start), float(end)
 
 
 if __name__ == "__main__":

@@ -97,3 +97,7 @@ class RemoteProtocolError(ProtocolError):
 
 class EngineError(RtcsttError):
     """The recogniser cannot run here; the message says what to do about it."""
+
+
+def bad_request(message: str, code: str = "invalid_request") -> CallerError:
+    return CallerError(400, code, "Invalid request", message)

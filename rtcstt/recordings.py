@@ -33,7 +33,7 @@ from rtcstt import captions
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
 from rtcstt.feed import Event
-from rtcstt.pcm import SAMPLE_RATE, Chunk
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ import numpy as np
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
 from rtcstt.feed import Event
-from rtcstt.pcm import SAMPLE_RATE, Samples
-from rtcstt.rtp import Codec, Packet
+from rtcstt.media.pcm import SAMPLE_RATE, Samples
+from rtcstt.media.rtp import Codec, Packet
 
 if TYPE_CHECKING:
-    from rtcstt.peer import Attachment
-    from rtcstt.upstream import Stt
+    from rtcstt.stt.seam import Stt
+    from rtcstt.webrtc.peer import Attachment
 
 TRACK = "0"  # the id of the one track of a transcriber that has no peer connection
 
@@ -50,7 +50,7 @@ class Transcriber:
         self._line: Any = None
         self._rate = 0
         if pc is not None:
-            from rtcstt.peer import Attachment  # here, so that gateways need not load aiortc
+            from rtcstt.webrtc.peer import Attachment
 
             self._source = asyncio.create_task(self._hear(Attachment(pc, self.call, channels=channels)))
 
@@ -117,7 +117,7 @@ class Transcriber:
             await attachment.close()
 
     async def _read(self, track: Any) -> None:
-        from rtcstt.peer import read_track
+        from rtcstt.webrtc.connection import read_track
 
         try:
             async for samples, rate in read_track(track):

@@ -7,8 +7,8 @@ from typing import Any
 import av
 import numpy as np
 
-from rtcstt.pcm import Samples
-from rtcstt.rtp import Codec
+from rtcstt.media.pcm import Samples
+from rtcstt.media.rtp import Codec
 
 OPUS = Codec("opus", 48000, 2)
 PCMU = Codec("PCMU", 8000)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.activity import Activity
+from rtcstt.stt.activity import Activity
 from rtcstt.testing import noise, silence, speech
 
 

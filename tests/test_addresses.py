@@ -11,7 +11,7 @@ from test_server import refusal, serving
 
 from rtcstt.errors import ConfigError
 from rtcstt.server.addresses import Networks, caller, parse
-from rtcstt.server.command import application
+from rtcstt.server.assembly import application
 from rtcstt.server.settings import Settings
 
 PROXIES = Networks(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])

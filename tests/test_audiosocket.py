@@ -19,11 +19,11 @@ from processes import started, until
 
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import ConfigError
-from rtcstt.peer import PeerSettings
 from rtcstt.server import audiosocket
 from rtcstt.server.audiosocket import DTMF, ERROR, TERMINATE, UUID, Address, during
 from rtcstt.server.calls import Calls, Limits
 from rtcstt.testing import ScriptedUpstream, silence, speech
+from rtcstt.webrtc.connection import PeerSettings
 
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([speech(WORDS), silence(0.8)])

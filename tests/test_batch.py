@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_listener import Loud, Rule, said, sound
 
 from rtcstt.embedded.batch import LONGEST, BatchListener, Word, spread
-from rtcstt.embedded.moonshine import Audio
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.embedded.hypothesis import Audio
+from rtcstt.media.pcm import SAMPLE_RATE
 
 
 def listener(rule: Rule | None = None) -> BatchListener:

@@ -14,8 +14,8 @@ from rtcstt import wire
 from rtcstt.call import MAX_LINES, Call, Line
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event
-from rtcstt.pcm import Chunk, Samples
-from rtcstt.rtp import Codec
+from rtcstt.media.pcm import Chunk, Samples
+from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
     Network,
     ScriptedCaller,

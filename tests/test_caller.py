@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from rtcstt.caller import Caller
-from rtcstt.doors import open_door
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.recording import Fate, Network, opus_packets, read
-from rtcstt.server.command import application
+from rtcstt.media.files import read
+from rtcstt.server.assembly import application
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ScriptedUpstream
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.impairment import Fate, Network
+from rtcstt.webrtc.playback import opus_packets
+from rtcstt.webrtc.signalling import open_door
 
 HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
 

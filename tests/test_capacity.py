@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.embedded import capacity, heap
-from rtcstt.embedded.recognizer import FINAL, LATE_S, LISTENING, TRIM_EVERY_S, Recognizer, Workers
+from rtcstt.embedded.recognizer import TRIM_EVERY_S, Recognizer
+from rtcstt.embedded.workers import FINAL, LATE_S, LISTENING, Workers
 
 soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this package")
 
@@ -93,7 +94,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
             return []
 
     async def main() -> None:
-        from rtcstt.embedded.recognizer import TurnStream
+        from rtcstt.embedded.streams import TurnStream
 
         workers = Workers(1)
         stream = TurnStream(Ear(), workers)  # type: ignore[arg-type]

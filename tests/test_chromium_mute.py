@@ -24,8 +24,8 @@ from processes import check_events, running
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from rtcstt.demo import bundled_recording, transcript, word_errors
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.commands.demo import bundled_recording, transcript, word_errors
+from rtcstt.media.pcm import SAMPLE_RATE
 
 CHUNK_S = 0.1
 WORDS = (

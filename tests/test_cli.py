@@ -75,7 +75,7 @@ def test_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_args: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rtcstt.doctor.run", interrupted)
+    monkeypatch.setattr("rtcstt.commands.doctor.run", interrupted)
     assert cli.main(["doctor"]) == 130
 
 

@@ -19,8 +19,9 @@ from processes import RTCSTT
 from rich.progress import Progress
 from test_transcribe import command, tone
 
-from rtcstt import cluster, transcribe
-from rtcstt.demo import bundled_recording
+from rtcstt.batch import ray as cluster
+from rtcstt.batch.run import Done, plan
+from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError, EngineError
 
 HOW = cluster.How("tiny-en", None, False)
@@ -69,7 +70,7 @@ class FakeRay:
             raise RayError("the worker died\nand its stack")
         if source.stem == "broken":
             return "cannot be read"
-        return transcribe.Done(dict.fromkeys(formats, f"{source.name}\n"), 1.0, 0)
+        return Done(dict.fromkeys(formats, f"{source.name}\n"), 1.0, 0)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 def run(folder: Path, names: list[str], jobs: int | None) -> int:
-    works = transcribe.plan([folder / name for name in names], ["txt"], None)
+    works = plan([folder / name for name in names], ["txt"], None)
     return cluster.transcribe(works, HOW, jobs=jobs, progress=Progress(disable=True))
 
 

@@ -12,10 +12,11 @@ from encoders import G722, OPUS, PCMA, PCMU, VOIP, encode, likeness, rms, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt import opus
-from rtcstt.codecs import CONCEALED_MS, Decoded, Decoder, FrameDecoder, decoder_for
-from rtcstt.pcm import SAMPLE_RATE, Label, Samples
-from rtcstt.rtp import Cause, Codec, Frame, Gap
+from rtcstt.media import opus
+from rtcstt.media.codecs import CONCEALED_MS, Decoded, Decoder, FrameDecoder, decoder_for
+from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
+from rtcstt.media.playout import Cause, Frame, Gap
+from rtcstt.media.rtp import Codec
 
 STEREO = Codec("L16", 44100, 2)
 WIDE = Codec("L16", 16000)

@@ -23,10 +23,10 @@ from aiortc import (
 from aiortc.contrib.media import MediaPlayer
 from processes import check_events, ended, started, until
 
-from rtcstt.demo import bundled_recording
-from rtcstt.peer import IceServer
-from rtcstt.server.command import turn_login
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.server.assembly import turn_login
 from rtcstt.testing import ScriptedUpstream
+from rtcstt.webrtc.connection import IceServer
 
 SECRET = "a secret that coturn and rtcstt share"
 

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt import cli
-from rtcstt.demo import REFERENCE, WordErrors, bundled_recording, end_delays_s, transcript, word_errors
-from rtcstt.recording import read
+from rtcstt.commands.demo import (
+    REFERENCE,
+    WordErrors,
+    bundled_recording,
+    end_delays_s,
+    transcript,
+    word_errors,
+)
+from rtcstt.media.files import read
 
 words = st.lists(st.sampled_from(["it", "was", "the", "best"]), max_size=8)
 

@@ -24,10 +24,10 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPee
 from conformance import install
 from processes import RTCSTT, Server, running
 
-from rtcstt.demo import bundled_recording
-from rtcstt.peer import IceServer
+from rtcstt.commands.demo import bundled_recording
 from rtcstt.server import settings
-from rtcstt.server.command import turn_login
+from rtcstt.server.assembly import turn_login
+from rtcstt.webrtc.connection import IceServer
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 TOKEN = "a-token-of-the-test"

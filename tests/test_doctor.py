@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rtcstt import cli, doctor
+from rtcstt import cli
+from rtcstt.commands import doctor
 from rtcstt.errors import EngineError
 from rtcstt.testing import ScriptedUpstream, Visit
 

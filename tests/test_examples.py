@@ -28,10 +28,10 @@ import pytest
 import soundfile
 from processes import RTCSTT, Server, running
 
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded import models
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models
 from rtcstt.errors import EngineError
-from rtcstt.recording import read
+from rtcstt.media.files import read
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SPEECH_S = 6.8

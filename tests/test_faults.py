@@ -19,10 +19,11 @@ from pydantic import TypeAdapter
 
 from rtcstt import wire
 from rtcstt.errors import EngineError
-from rtcstt.joining import words
+from rtcstt.stt.alignment import words
+from rtcstt.stt.cartesia import Cartesia
+from rtcstt.stt.stream import Limits, Stream
+from rtcstt.stt.transcription import Outgoing
 from rtcstt.testing import Flaky, Oracle, ScriptedUpstream, Visit, play, silence, speech, transcript
-from rtcstt.transcription import Outgoing
-from rtcstt.upstream import Cartesia, Limits, Stream
 
 SENTENCES = (
     "it was the best of times it was the worst of times",
@@ -298,8 +299,8 @@ async def embedded_server() -> AsyncIterator[str]:
     from aiohttp import web
 
     from rtcstt.embedded import Embedded
-    from rtcstt.embedded.auth import Keys
-    from rtcstt.embedded.server import add_routes
+    from rtcstt.embedded.http.auth import Keys
+    from rtcstt.embedded.http.routes import add_routes
 
     embedded = Embedded()
     try:

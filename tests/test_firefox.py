@@ -17,7 +17,7 @@ import soundfile
 from processes import running
 from test_page import PICTURES
 
-from rtcstt.demo import bundled_recording, word_errors
+from rtcstt.commands.demo import bundled_recording, word_errors
 
 SCRIPT = Path(__file__).parent / "interop" / "firefox.cjs"
 WORDS = "It was the best of times, it was the worst of times,"

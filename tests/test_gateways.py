@@ -18,7 +18,7 @@ from test_recordings import wav_in
 from test_server import Client, events_of, refusal, serving
 
 from rtcstt.call import Call
-from rtcstt.pcm import Samples
+from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
 from rtcstt.server.access import Door

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from processes import check_events, running
 
-from rtcstt.demo import bundled_recording, word_errors
+from rtcstt.commands.demo import bundled_recording, word_errors
 
 CALLER = Path(__file__).parent / "interop" / "gstreamer_caller.py"
 PYTHON = "/usr/bin/python3"  # Debian's own, the one that has gi

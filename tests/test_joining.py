@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.joining import Overlap, glue, words
+from rtcstt.stt.alignment import Overlap, glue, words
 
 
 def joined(published: str, said: str, **places: int) -> str:

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
 from rtcstt.embedded.listener import HARD, Listener
-from rtcstt.embedded.moonshine import Audio, Hypothesis
-from rtcstt.embedded.vad import FRAME
 from rtcstt.errors import LocalProtocolError
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (
     DEFAULT_TURN,
     TurnEagerEnd,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from rtcstt.embedded import models
+from rtcstt.embedded.engines import models
 from rtcstt.errors import EngineError
 
 DATA = b"weights" * 5000

@@ -12,11 +12,12 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded import models
-from rtcstt.embedded.moonshine import TOKENS_PER_S, Audio, Moonshine, loop_start
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models
+from rtcstt.embedded.engines.moonshine import TOKENS_PER_S, Moonshine, loop_start
+from rtcstt.embedded.hypothesis import Audio
 from rtcstt.errors import EngineError
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 
 @pytest.fixture(scope="module", params=["tiny-en", "base-en"])

@@ -11,7 +11,7 @@ from encoders import OPUS, VOIP, encode, likeness, rms, voice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt import opus
+from rtcstt.media import opus
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ import soundfile
 import webvtt
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
-from rtcstt.demo import bundled_recording
+from rtcstt.commands.demo import bundled_recording
 
 STATIC = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static"
 PICTURES = Path(__file__).resolve().parents[1] / "build" / "pictures"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.pcm import MARGIN, MAX_QUEUED, SAMPLE_RATE, AudioClock, Chunk, Label, Ledger, Samples
+from rtcstt.media.clock import MARGIN, MAX_QUEUED, AudioClock
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 
 FRAME = 320  # 20 ms
 LOUD_FROM = 2000

@@ -39,14 +39,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from rtcstt import aiortc_private, peer
 from rtcstt.call import Call
-from rtcstt.caller import Caller
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.peer import IceServer, Peer, PeerSettings
-from rtcstt.recording import Network, opus_packets
-from rtcstt.rtp import Packet
+from rtcstt.media.rtp import Packet
 from rtcstt.testing import ScriptedUpstream
+from rtcstt.webrtc import aiortc_private, peer
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
+from rtcstt.webrtc.impairment import Network
+from rtcstt.webrtc.peer import Peer
+from rtcstt.webrtc.playback import opus_packets
 
 LOOPBACK = ("127.0.0.1",)
 SETTINGS = PeerSettings(hosts=LOOPBACK)
@@ -232,8 +234,8 @@ async def test_tracks_that_share_no_transport_have_each_their_own(
     other = opus_packets(np.random.default_rng(1).normal(0, 3000, 48000).astype(np.int16))
     call = FakeCall()
     answering = Peer(call, settings=SETTINGS)  # type: ignore[arg-type]
-    apart = functools.partial(peer.new_connection, bundling=RTCBundlePolicy.MAX_COMPAT)
-    monkeypatch.setattr("rtcstt.caller.new_connection", apart)
+    apart = functools.partial(new_connection, bundling=RTCBundlePolicy.MAX_COMPAT)
+    monkeypatch.setattr("rtcstt.webrtc.caller.new_connection", apart)
     answers: list[str] = []
 
     class Apart:
@@ -535,7 +537,7 @@ async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytes
     gst = caller(tone)
     certificate = Rsa(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
     gst._pc._RTCPeerConnection__certificates[:] = [certificate]
-    for transport in peer.transports_of(gst._pc):
+    for transport in transports_of(gst._pc):
         transport._RTCDtlsTransport__local_certificate = certificate
     async with Wire(gst) as wire:
         await wire.still_hears()
@@ -553,7 +555,7 @@ async def test_video_is_not_received() -> None:
     pc.addTrack(VideoStreamTrack())
     pc.addTransceiver("audio")
     pc.createDataChannel("events")
-    for dtls in peer.transports_of(pc):
+    for dtls in transports_of(pc):
         aiortc_private.shape_gathering(dtls, timeout_s=1, hosts=LOOPBACK, loopback=True)
     answer = await answering.answer(await offer_of(pc))
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
@@ -728,7 +730,7 @@ def test_any_bytes_have_a_header_extension_or_none(data: bytes, wanted: int) -> 
 
 
 async def test_one_certificate_serves_all_connections_of_a_process() -> None:
-    connections = [peer.new_connection(()) for _ in range(2)]
+    connections = [new_connection(()) for _ in range(2)]
     fingerprints = set()
     for pc in connections:
         pc.addTransceiver("audio")

@@ -18,9 +18,9 @@ import pytest
 from encoders import encode, sample_rate, voice
 from processes import RTCSTT
 
+from rtcstt.commands.rtp import USUAL, _address, _from_options, _from_sdp
 from rtcstt.errors import ConfigError
-from rtcstt.plain_rtp import USUAL, _address, _from_options, _from_sdp
-from rtcstt.rtp import Codec, Packet
+from rtcstt.media.rtp import Codec, Packet
 from rtcstt.testing import Network, ScriptedCaller, ScriptedUpstream, silence, speech
 
 WORDS = "it was the best of times"

@@ -11,13 +11,13 @@ import pytest
 from test_coturn import SECRET, coturn
 from test_server import TONE, calling, serving
 
-from rtcstt.caller import Caller
 from rtcstt.errors import ConfigError
-from rtcstt.peer import IceServer, PeerSettings
-from rtcstt.recording import opus_packets
-from rtcstt.sdp import Description
-from rtcstt.server.command import turn_login
+from rtcstt.server.assembly import turn_login
 from rtcstt.server.settings import Settings
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.connection import IceServer, PeerSettings
+from rtcstt.webrtc.playback import opus_packets
+from rtcstt.webrtc.sdp import Description
 
 HOSTS = ("127.0.0.1",)
 

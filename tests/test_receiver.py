@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
-from rtcstt.receiver import AudioReceiver, Resumed, Stalled
-from rtcstt.rtp import Codec, Packet
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
+from rtcstt.media.receiver import AudioReceiver, Resumed, Stalled
+from rtcstt.media.rtp import Codec, Packet
 
 # L16 at 16 kHz decodes to itself, so that every sample can be told.
 L16 = Codec("L16", 16000)

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from test_listener import Loud, Rule, said, sound
 
 from rtcstt import wire
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded.moonshine import Audio
-from rtcstt.embedded.recognizer import BATCH, FINAL, LISTENING, MAX_PENDING, Recognizer, Workers
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Limits, Service, Session
+from rtcstt.embedded.workers import BATCH, FINAL, LISTENING, MAX_PENDING, Workers
 from rtcstt.errors import ConnectionLost, EngineError
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 WITHIN_S = 20.0
 

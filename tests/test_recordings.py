@@ -19,14 +19,15 @@ from processes import started, until
 
 from rtcstt import recordings as module
 from rtcstt.call import Call
-from rtcstt.caller import Caller
-from rtcstt.demo import bundled_recording
+from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError
 from rtcstt.feed import Event
-from rtcstt.pcm import Chunk, Samples
-from rtcstt.recording import opus_packets, read
+from rtcstt.media.files import read
+from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.recordings import Recording, Recordings
 from rtcstt.testing import ScriptedUpstream, silence, speech
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.playback import opus_packets
 
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(0.8)])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rtcstt.pcm import SAMPLE_RATE, Samples
-from rtcstt.resampling import resampler
+from rtcstt.media.pcm import SAMPLE_RATE, Samples
+from rtcstt.media.resampling import resampler
 
 RATES = [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000]
 

@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.errors import RemoteProtocolError
-from rtcstt.rtp import (
-    MAX_REMEMBERED,
-    MAX_WAITING,
-    Cause,
-    Codec,
-    Frame,
-    Gap,
-    Packet,
-    Playout,
-    opus_duration,
-)
+from rtcstt.media.playout import MAX_REMEMBERED, MAX_WAITING, Cause, Frame, Gap, Playout
+from rtcstt.media.rtp import Codec, Packet, opus_duration
 
 OPUS, PCMU, G722 = Codec("opus", 48000, 2), Codec("PCMU", 8000), Codec("G722", 8000)
 EVENTS, NOISE = Codec("telephone-event", 8000), Codec("CN", 8000)

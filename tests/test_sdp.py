@@ -7,8 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
-from rtcstt.rtp import Codec
-from rtcstt.sdp import Description, Offer, candidates, opus_preference, restarts_ice, with_public_address
+from rtcstt.media.rtp import Codec
+from rtcstt.webrtc.sdp import (
+    Description,
+    Offer,
+    candidates,
+    opus_preference,
+    restarts_ice,
+    with_public_address,
+)
 
 TRANSPORT = """a=ice-ufrag:abcd
 a=ice-pwd:0123456789012345678901

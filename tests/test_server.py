@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtcstt.call import Call, CallSettings
-from rtcstt.caller import Caller
-from rtcstt.embedded.auth import Keys
+from rtcstt.embedded.http.auth import Keys
 from rtcstt.errors import CallerError
-from rtcstt.peer import PeerSettings
-from rtcstt.recording import opus_packets
 from rtcstt.recordings import Recordings
 from rtcstt.server.access import Door, Knocks
 from rtcstt.server.app import MAX_OFFER, Web
 from rtcstt.server.calls import QUIET_S, Calls, Entry, Limits
 from rtcstt.testing import ScriptedUpstream
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.playback import opus_packets
 
 SECRET = "a secret of at least thirty-two characters"
 TONE = (np.sin(np.arange(48000 * 30) / 20) * 8000).astype(np.int16)

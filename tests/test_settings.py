@@ -11,9 +11,9 @@ import pytest
 
 from rtcstt.embedded import Embedded
 from rtcstt.errors import ConfigError
-from rtcstt.server.command import _ice_servers, _stt, application, turn_login
+from rtcstt.server.assembly import _ice_servers, _stt, application, turn_login
 from rtcstt.server.settings import Settings, add_arguments, load
-from rtcstt.upstream import Cartesia
+from rtcstt.stt.cartesia import Cartesia
 
 
 def parse(*words: str, environment: dict[str, str] | None = None) -> Settings:
@@ -122,7 +122,7 @@ async def test_off_loopback_a_token_is_needed() -> None:
 
 
 async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
-    from rtcstt.server.command import _tls
+    from rtcstt.server.assembly import _tls
 
     file = tmp_path / "cert.pem"
     file.write_text("no certificate")

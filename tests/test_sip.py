@@ -20,7 +20,7 @@ from aiortc.contrib.media import MediaPlayer
 from interop import telephony
 from processes import Server, check_events, ended, running, until
 
-from rtcstt.demo import bundled_recording, transcript, word_errors
+from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 
 WISDOM = (
     "It was the best of times, it was the worst of times, "

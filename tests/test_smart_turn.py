@@ -9,12 +9,12 @@ import pytest
 import soundfile
 import soxr
 
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded import models
-from rtcstt.embedded.moonshine import Audio
-from rtcstt.embedded.smart_turn import _FILTERS, WINDOW, SmartTurn, log_mel
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models
+from rtcstt.embedded.engines.smart_turn import _FILTERS, WINDOW, SmartTurn, log_mel
+from rtcstt.embedded.hypothesis import Audio
 from rtcstt.errors import EngineError
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import soundfile
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from rtcstt.embedded import speech
-from rtcstt.embedded.auth import Keys
+from rtcstt.embedded.http import speech
+from rtcstt.embedded.http.auth import Keys
+from rtcstt.embedded.http.routes import add_routes
+from rtcstt.embedded.http.speech import MAX_TEXT, Speaker, Wanted
 from rtcstt.embedded.recognizer import Recognizer
-from rtcstt.embedded.server import add_routes
 from rtcstt.embedded.service import Service
-from rtcstt.embedded.speech import MAX_TEXT, Speaker, Wanted
 from rtcstt.errors import CallerError, EngineError
-from rtcstt.server.http import refusals
+from rtcstt.http import refusals
 from rtcstt.wire import AudioDecoder
 
 WORDS = "The quick brown fox jumps over the lazy dog."

@@ -16,8 +16,8 @@ from processes import started
 from test_recognizer import Engine, made
 from test_stt_server import MANUAL, Server, form, read_all, serving
 
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded import models
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models
 
 pytestmark = pytest.mark.heavy
 

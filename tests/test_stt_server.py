@@ -24,14 +24,14 @@ from aiohttp import web
 from fake_recognizer import FakeRecognizer
 
 from rtcstt import wire
-from rtcstt.embedded import server as doors
-from rtcstt.embedded import upload
-from rtcstt.embedded.answers import openai, segments
-from rtcstt.embedded.auth import Keys
 from rtcstt.embedded.batch import Batch, Word
+from rtcstt.embedded.http import routes as doors
+from rtcstt.embedded.http import upload
+from rtcstt.embedded.http.answers import openai, segments
+from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.server.http import refusals
+from rtcstt.http import refusals
 
 QUERY = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
 TURNS, MANUAL = f"/stt/turns/websocket?{QUERY}", f"/stt/websocket?{QUERY}"

@@ -18,10 +18,14 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt import transcribe
-from rtcstt.demo import REFERENCE, bundled_recording, word_errors
+from rtcstt.batch import audio, engines, run, transcripts
+from rtcstt.batch.audio import Block, Cutter, Recording
+from rtcstt.batch.engines import Heard, Word
+from rtcstt.batch.run import SAMPLE_RATE
+from rtcstt.batch.transcripts import Turn, turns_of
+from rtcstt.commands import transcribe
+from rtcstt.commands.demo import REFERENCE, bundled_recording, word_errors
 from rtcstt.errors import ConfigError, UpstreamError
-from rtcstt.transcribe import SAMPLE_RATE, Block, Cutter, Heard, Recording, Turn, Word, turns_of
 
 # --- cutting --------------------------------------------------------------------------------------
 
@@ -37,8 +41,8 @@ def test_blocks_are_the_whole_channel_in_order_and_none_is_long(sizes: list[int]
     blocks += cutter.flush()
     assert np.array_equal(np.concatenate([block.samples for block in blocks] or [whole]), whole)
     assert all(block.samples[0] == block.start for block in blocks)
-    assert all(len(block.samples) <= transcribe.BLOCK for block in blocks)
-    assert all(len(block.samples) >= transcribe.SHORTEST for block in blocks[:-1])
+    assert all(len(block.samples) <= audio.BLOCK for block in blocks)
+    assert all(len(block.samples) >= audio.SHORTEST for block in blocks[:-1])
 
 
 def test_a_cut_is_made_in_the_pause_and_not_in_a_word() -> None:
@@ -98,7 +102,7 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path) -> 
             largest, block.samples.nbytes, 0 if block.samples.base is None else block.samples.base.nbytes
         )
     assert total == 3600 * SAMPLE_RATE
-    assert largest <= 4 * (transcribe.BLOCK + 60 * SAMPLE_RATE)
+    assert largest <= 4 * (audio.BLOCK + 60 * SAMPLE_RATE)
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -121,7 +125,7 @@ def test_turns_together_are_the_text_and_never_overlap(said: list[tuple[str, flo
     assert [word.word for turn in turns for word in turn.words] == [word.word for word in heard]
     assert all(turn.start < turn.end for turn in turns)
     assert all(
-        b.start - a.end > transcribe.TURN_PAUSE_S - 0.01 for a, b in zip(turns, turns[1:], strict=False)
+        b.start - a.end > transcripts.TURN_PAUSE_S - 0.01 for a, b in zip(turns, turns[1:], strict=False)
     )
 
 
@@ -133,8 +137,8 @@ def test_words_that_do_not_match_the_text_lose_no_text() -> None:
 
 def test_blocks_join_with_one_space() -> None:
     turns = [Turn(0, "One.", 0, 1, [])]
-    transcribe.join(turns, [Turn(0, "Two.", 60, 61, [])])
-    transcribe.join(turns, [Turn(0, " Three.", 120, 121, [])])
+    run.join(turns, [Turn(0, "Two.", 60, 61, [])])
+    run.join(turns, [Turn(0, " Three.", 120, 121, [])])
     assert "".join(turn.text for turn in turns) == "One. Two. Three."
 
 
@@ -217,9 +221,7 @@ def test_channels_are_speakers(tmp_path: Path, engine: Echo) -> None:
 
 
 def test_recordings_of_the_same_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    works = transcribe.plan(
-        [tmp_path / "a.wav", tmp_path / "a.mp3", tmp_path / "b.wav"], ["txt"], tmp_path / "out"
-    )
+    works = run.plan([tmp_path / "a.wav", tmp_path / "a.mp3", tmp_path / "b.wav"], ["txt"], tmp_path / "out")
     assert [work.outputs["txt"].name for work in works] == ["a.wav.txt", "a.mp3.txt", "b.txt"]
 
 
@@ -264,7 +266,7 @@ async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.M
     stt = Server()
     async with stt.started() as server:
         base = str(server.make_url("/prefix")).replace("http", "ws")
-        async with transcribe.open_engine(base, None, 1) as engine:
+        async with engines.open_engine(base, None, 1) as engine:
             assert await engine.transcribe(HALF) == Heard("Yes.", [Word("Yes.", 0.1, 0.4)])
     assert stt.seen == [("Bearer k", "ink-whisper", 0.5)]
 
@@ -272,7 +274,7 @@ async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.M
 async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refuses() -> None:
     stt = Server(503, 429, 200, 401)
     async with stt.started() as server, aiohttp.ClientSession() as http:
-        engine = transcribe.BatchEndpoint(http, str(server.make_url("/prefix/stt")), "m", first_wait_s=0)
+        engine = engines.BatchEndpoint(http, str(server.make_url("/prefix/stt")), "m", first_wait_s=0)
         assert (await engine.transcribe(HALF)).text == "Yes."
         assert len(stt.seen) == 3
         with pytest.raises(UpstreamError, match="401: not now"):
@@ -284,14 +286,14 @@ async def test_the_batch_endpoint_gets_the_language_where_one_is_given() -> None
     stt = Server()
     async with stt.started() as server:
         for language in (None, "fr"):
-            async with transcribe.open_engine(str(server.make_url("/prefix")), None, 1, language) as engine:
+            async with engines.open_engine(str(server.make_url("/prefix")), None, 1, language) as engine:
                 await engine.transcribe(HALF)
     assert stt.languages == [None, "fr"]
 
 
 async def test_what_is_no_server_is_refused() -> None:
     with pytest.raises(ConfigError, match="neither embedded nor the URL"):
-        async with transcribe.open_engine("ftp://somewhere", None, 1):
+        async with engines.open_engine("ftp://somewhere", None, 1):
             pass
 
 

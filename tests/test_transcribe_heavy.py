@@ -13,8 +13,9 @@ import pytest
 from processes import RTCSTT
 from test_whisper import DATA, the
 
-from rtcstt.demo import bundled_recording
-from rtcstt.recording import OPUS_RATE, PACKET_SAMPLES, TIME_BASE, opus_packets, read
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.media.files import OPUS_RATE, read
+from rtcstt.webrtc.playback import PACKET_SAMPLES, TIME_BASE, opus_packets
 
 pytestmark = pytest.mark.heavy
 

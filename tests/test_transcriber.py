@@ -13,13 +13,15 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 import rtcstt
-from rtcstt import aiortc_private, peer
-from rtcstt.caller import Caller
-from rtcstt.demo import bundled_recording
+from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError, RemoteProtocolError
-from rtcstt.pcm import Samples
-from rtcstt.recording import opus_packets, read
+from rtcstt.media.files import read
+from rtcstt.media.pcm import Samples
 from rtcstt.testing import ScriptedCaller, ScriptedUpstream, run_virtual, silence, speech, transcript
+from rtcstt.webrtc import aiortc_private
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.connection import transports_of
+from rtcstt.webrtc.playback import opus_packets
 
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
@@ -123,7 +125,7 @@ class Owner:
 
     async def answer(self, text: str) -> str:
         await self.pc.setRemoteDescription(RTCSessionDescription(text, "offer"))
-        for dtls in peer.transports_of(self.pc):
+        for dtls in transports_of(self.pc):
             aiortc_private.shape_gathering(dtls, timeout_s=1, hosts=("127.0.0.1",), loopback=True)
         await self.pc.setLocalDescription(await self.pc.createAnswer())
         return str(self.pc.localDescription.sdp)

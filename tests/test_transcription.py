@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError, UpstreamError
-from rtcstt.pcm import Chunk
+from rtcstt.media.pcm import Chunk
+from rtcstt.stt.stream import Stream
+from rtcstt.stt.transcription import Outgoing, Transcription
 from rtcstt.testing import (
     Oracle,
     ScriptedUpstream,
@@ -31,8 +33,6 @@ from rtcstt.testing import (
     speech,
     transcript,
 )
-from rtcstt.transcription import Outgoing, Transcription
-from rtcstt.upstream import Stream
 
 VOCABULARY = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa "

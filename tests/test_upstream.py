@@ -10,6 +10,9 @@ import pytest
 
 from rtcstt import wire
 from rtcstt.errors import ConfigError, LocalProtocolError
+from rtcstt.stt.cartesia import Cartesia
+from rtcstt.stt.stream import Limits, Stream
+from rtcstt.stt.transcription import Outgoing
 from rtcstt.testing import (
     Oracle,
     ScriptedUpstream,
@@ -21,8 +24,6 @@ from rtcstt.testing import (
     speech,
     transcript,
 )
-from rtcstt.transcription import Outgoing
-from rtcstt.upstream import Cartesia, Limits, Stream
 
 WORDS = "it was the best of times"
 

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 from test_server import SECRET, TONE, Client, calling, events_of, refusal, serving, token
 
-from rtcstt.caller import Caller
-from rtcstt.peer import IceServer
-from rtcstt.recording import opus_packets
 from rtcstt.server.access import Door
 from rtcstt.server.calls import Calls
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.connection import IceServer
+from rtcstt.webrtc.playback import opus_packets
 
 STUN = IceServer("stun:stun.example.net")
 TURN = IceServer("turn:turn.example.net?transport=udp", "user", 'my"Pass\\word')

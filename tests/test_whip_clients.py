@@ -20,7 +20,7 @@ from playwright.async_api import Page
 from processes import Server, check_events, started, until
 from test_page import browser
 
-from rtcstt.demo import bundled_recording, transcript, word_errors
+from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 
 TOKEN = "a-token-for-publishing"
 WORDS = "It was the best of times, it was the worst of times,"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtcstt.embedded import models, whisper
 from rtcstt.embedded.batch import timed_words
-from rtcstt.embedded.moonshine import Spoken
+from rtcstt.embedded.engines import models, whisper
+from rtcstt.embedded.hypothesis import Spoken
 from rtcstt.embedded.recognizer import Recognizer, load_engine
 from rtcstt.embedded.service import check_language
 from rtcstt.errors import CallerError, EngineError

@@ -20,12 +20,13 @@ import soundfile
 from processes import RTCSTT, Server, check_events, check_ledgers, ended, running, started, until
 
 from rtcstt.call import Call
-from rtcstt.caller import Caller
-from rtcstt.demo import bundled_recording, transcript, word_errors
-from rtcstt.recording import opus_packets, read
-from rtcstt.rtp import Codec
+from rtcstt.commands.demo import bundled_recording, transcript, word_errors
+from rtcstt.media.files import read
+from rtcstt.media.rtp import Codec
 from rtcstt.testing import Network, ScriptedCaller, ScriptedUpstream, Visit, run_virtual, speech
 from rtcstt.testing import transcript as spoken
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.playback import opus_packets
 
 FIRST = "It was the best of times, it was the worst of times,"
 SECOND = "it was the age of wisdom, it was the age of foolishness,"

@@ -96,7 +96,7 @@ _lock = threading.Lock()
 
 def _acquire(model: str, user: int) -> Recognizer:
     """The process's recogniser of that model, loaded now unless it is there. Blocks; for a thread."""
-    from rtcstt.embedded.recognizer import Recognizer  # onnxruntime takes a while to import
+    from rtcstt.embedded.recognizer import Recognizer
 
     with _lock:
         if model not in _loaded:

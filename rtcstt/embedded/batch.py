@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rtcstt.embedded.hypothesis import FRAME, Audio, Spoken
 from rtcstt.embedded.listener import MIN_VOICED, TRIM, Recogniser, Voice
-from rtcstt.embedded.moonshine import Audio, Spoken
-from rtcstt.embedded.vad import FRAME
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 LONGEST = 15 * SAMPLE_RATE
 PAUSE = int(1.5 * SAMPLE_RATE)  # a pause this long always ends a piece

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcstt.embedded.vad import FRAME
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.embedded.hypothesis import FRAME
+from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import DEFAULT_TURN, TurnSettings, TurnState
 
 FRAME_S = FRAME / SAMPLE_RATE

@@ -31,9 +31,8 @@ from typing import Protocol
 import numpy as np
 
 from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, Turning, completeness
-from rtcstt.embedded.moonshine import Audio, Hypothesis, Spoken
-from rtcstt.embedded.vad import FRAME
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Spoken
+from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (
     TurnEagerEnd,
     TurnEnd,

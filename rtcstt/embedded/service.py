@@ -23,11 +23,13 @@ import numpy as np
 import soxr
 
 from rtcstt import wire
+from rtcstt.embedded.audio import AudioDecoder
 from rtcstt.errors import CallerError, ConfigError, ConnectionLost, EngineError, ProtocolError
-from rtcstt.pcm import SAMPLE_RATE
+from rtcstt.media.pcm import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from rtcstt.embedded.recognizer import ManualStream, Recognizer, TurnStream
+    from rtcstt.embedded.recognizer import Recognizer
+    from rtcstt.embedded.streams import ManualStream, TurnStream
 
 log = logging.getLogger(__name__)
 
@@ -294,7 +296,7 @@ class _Ear:
     """The client's bytes as 16 kHz samples."""
 
     def __init__(self, handshake: wire.Handshake) -> None:
-        self._decoder = wire.AudioDecoder(handshake.encoding)
+        self._decoder = AudioDecoder(handshake.encoding)
         self._bytes_per_s = handshake.sample_rate * wire.ENCODINGS[handshake.encoding]
         self._resampler = resampler(handshake.sample_rate)
         self._min_volume = handshake.min_volume or 0.0

@@ -17,14 +17,14 @@ from aiohttp import web
 from rtcstt import __version__, captions
 from rtcstt.call import Call
 from rtcstt.embedded import Embedded
-from rtcstt.embedded.server import MAX_UPLOAD, add_routes
+from rtcstt.embedded.http.routes import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
-from rtcstt.peer import IceServer
+from rtcstt.http import Handler, refusals
 from rtcstt.server import addresses, gateways, whip
 from rtcstt.server.access import Door, Grant, Knocks
 from rtcstt.server.calls import Calls, no_such_call
-from rtcstt.server.http import Handler, refusals
 from rtcstt.server.metrics import Metrics
+from rtcstt.webrtc.connection import IceServer
 from rtcstt.wire import MAX_KEYTERM_CHARACTERS, MAX_KEYTERMS, bad_request, turn_settings
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ from typing import Any
 
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError
-from rtcstt.peer import Peer, PeerSettings
 from rtcstt.recordings import Recordings
-from rtcstt.sdp import Offer
-from rtcstt.upstream import Stt
+from rtcstt.stt.seam import Stt
+from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.peer import Peer
+from rtcstt.webrtc.sdp import Offer
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from rtcstt import g711
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
-from rtcstt.pcm import Samples
+from rtcstt.media import g711
+from rtcstt.media.pcm import Samples
 from rtcstt.wire import bad_request
 
 AHEAD_S = 5.0

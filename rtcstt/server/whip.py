@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rtcstt.errors import CallerError
-from rtcstt.peer import IceServer
+from rtcstt.webrtc.connection import IceServer
 
 OFFER = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 import soxr
 
-from rtcstt.demo import bundled_recording
-from rtcstt.embedded import models
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models
 from rtcstt.errors import EngineError
 
 CUT_S = 13.2  # a pause of the reader's, after the words that `outside.WORDS` has

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.demo import bundled_recording
+from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Service
 from rtcstt.errors import ConnectionLost, EngineError

@@ -1,0 +1,161 @@
+"""`rtcstt demo`: a server with the embedded recogniser, and a real WebRTC call to it, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import re
+import statistics
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from rich.console import Console
+
+from rtcstt.errors import ConfigError
+from rtcstt.media.files import read
+from rtcstt.server.assembly import application
+from rtcstt.server.settings import Settings
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.impairment import Network
+from rtcstt.webrtc.playback import PACKET_S, opus_packets
+
+REFERENCE = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
+    "foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, "
+    "it was the season of Darkness, it was the spring of hope, it was the winter of despair, we had "
+    "everything before us, we had nothing before us, we were all going direct to Heaven, we were all going "
+    "direct the other way. In short, the period was so far like the present period that some of its noisiest "
+    "authorities insisted on its being received, for good or for evil, in the superlative degree of "
+    "comparison only."
+)
+"""What is said in the default recording: Charles Dickens, A Tale of Two Cities, 1859."""
+
+TAIL = 60  # characters of a growing text that are shown
+AFTER_S = 2.0  # silence after the recording, so that its last turn ends by itself
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a recording (default: one of human speech)")
+    parser.add_argument("--loss", type=float, default=0.0, metavar="SHARE", help="lose packets: 0.05 is 5 %%")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.file) if args.file else bundled_recording()
+    reference = None if args.file else REFERENCE
+    return asyncio.run(_demo(path, reference, Network(loss=args.loss, burst=2 if args.loss else 1)))
+
+
+def bundled_recording() -> Path:
+    """The human speech that ships with the recogniser's weights."""
+    spec = importlib.util.find_spec("moonshine_voice")  # found, not imported: only its files are used
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+    for folder in folders:
+        recording = folder / "assets" / "two_cities.wav"
+        if recording.exists():
+            return recording
+    raise ConfigError("the default recording is missing: pip install moonshine-voice==0.0.73, or name a FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class WordErrors:
+    errors: int
+    words: int
+
+    @property
+    def rate(self) -> float:
+        return self.errors / max(self.words, 1)
+
+
+def word_errors(reference: str, text: str) -> WordErrors:
+    """Words to insert, delete or replace to make ``text`` into ``reference``; case and punctuation aside."""
+    expected, got = _words(reference), _words(text)
+    row = list(range(len(got) + 1))
+    for index, word in enumerate(expected):
+        previous, row = row, [index + 1]
+        for column, other in enumerate(got):
+            replaced = previous[column] + (word != other)
+            row.append(min(replaced, previous[column + 1] + 1, row[column] + 1))
+    return WordErrors(row[-1], len(expected))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+
+
+def transcript(events: Sequence[dict[str, Any]]) -> str:
+    """The full text: what the turns say, joined as it came."""
+    return "".join(event["transcript"] for event in events if event["type"] == "turn.end")
+
+
+def end_delays_s(events: Sequence[dict[str, Any]]) -> list[float]:
+    """From the end of speech to `turn.end`, for each turn whose end of speech is known."""
+    ends = [event for event in events if event["type"] == "turn.end" and event.get("end") is not None]
+    return [event["time"] - event["end"] for event in ends]
+
+
+async def _demo(path: Path, reference: str | None, network: Network) -> int:
+    show = Console(highlight=False, markup=False, soft_wrap=True)
+    packets = opus_packets(read(path))
+    show.print(f"Recording: {path.name}, {len(packets) * PACKET_S:.1f} s; it plays in real time.")
+    async with _server(show) as url:
+        caller = Caller(packets, network=network, loopback=True)
+        printing = asyncio.create_task(_print_turns(caller, show))
+        try:
+            await caller.dial(url)
+            await caller.played()
+            await asyncio.sleep(AFTER_S)
+            await caller.hang_up()
+        finally:
+            await caller.close()
+            await printing
+    events = [event for _, event in caller.received]
+    _report(show, events, reference)
+    ended = bool(events) and events[-1]["type"] == "session.end"
+    return 0 if ended and transcript(events) else 1
+
+
+@asynccontextmanager
+async def _server(show: Console) -> AsyncIterator[str]:
+    """A server as `rtcstt serve` runs it, on a free port; yields its door."""
+    settings = Settings(port=0, max_calls=1)
+    async with application(settings, {}) as app:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+            address = f"http://{settings.host}:{runner.addresses[0][1]}"
+            show.print(f"Server: {address}, with the embedded recogniser. Times are seconds of audio.\n")
+            yield f"{address}/offer"
+        finally:
+            await runner.cleanup()
+
+
+async def _print_turns(caller: Caller, show: Console) -> None:
+    async for event in caller.events():
+        if event["type"].startswith(("turn.", "audio.", "stt.", "error", "session.")):
+            text = event.get("transcript") or event.get("message") or ""
+            if event["type"] != "turn.end" and len(text) > TAIL:
+                text = "..." + text[-TAIL:]
+            show.print(f"{event['time']:7.2f}  {event['type']:<15} {text}".rstrip())
+
+
+def _report(show: Console, events: Sequence[dict[str, Any]], reference: str | None) -> None:
+    text = transcript(events)
+    show.print(f"\nTranscript: {text.strip()}")
+    if reference is not None:
+        wrong = word_errors(reference, text)
+        show.print(f"Word error rate: {wrong.rate:.1%} ({wrong.errors} of {wrong.words} words)")
+    if delays := end_delays_s(events):
+        show.print(
+            f"End of speech to turn.end: median {statistics.median(delays):.2f} s, "
+            f"longest {max(delays):.2f} s, {len(delays)} turns"
+        )
+    for track in events[-1].get("tracks", []) if events else []:
+        amounts = {name: ms for name, ms in track["ledger"].items() if isinstance(ms, float) and ms}
+        show.print("Audio: " + ", ".join(f"{ms / 1000:.2f} s {name}" for name, ms in amounts.items()))
+    show.print("\nTo speak yourself: rtcstt serve, then open http://127.0.0.1:8080 in a browser.")

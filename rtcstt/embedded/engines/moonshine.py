@@ -1,0 +1,178 @@
+"""Moonshine on onnxruntime: audio in, tokens out, with the beginning of the text forced where wanted.
+
+One pair of sessions serves every stream; `decode` may be called from many threads (onnxruntime
+releases the interpreter, and the decoder's cache lives in the call).
+
+What was learned by measuring (word error rate on read speech):
+
+- Zeros around the audio, 0.1 s before and 0.5 s after, take away most invented endings (5.2 -> 2.8 %).
+- Forcing what was published as the decoder's prefix makes every hypothesis an extension of it:
+  append-only text by construction. Without it, hypotheses and published text drift apart.
+- A loop is cut when at least 4 copies and 16 tokens repeat; a stricter guard destroyed "0-0-0".
+- One thread per decode is best: two are no faster and cost more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcstt.embedded.engines.onnx import session
+from rtcstt.embedded.hypothesis import Audio, Hypothesis
+from rtcstt.errors import EngineError
+from rtcstt.media.pcm import SAMPLE_RATE
+
+BEGIN, END = 1, 2
+TOKENS_PER_S = 6.5  # more than anybody says
+LEAD, TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE)
+SHORTEST = SAMPLE_RATE // 10
+_SPACE = "▁".encode()
+
+
+class Tokens:
+    """Moonshine's tokenizer.bin: length-prefixed byte strings, one per token."""
+
+    def __init__(self, path: Path) -> None:
+        data, position = path.read_bytes(), 0
+        self._tokens: list[bytes] = []
+        while position < len(data):
+            length = data[position]
+            position += 1
+            if length >= 128:
+                length = data[position] * 128 + length - 128
+                position += 1
+            self._tokens.append(data[position : position + length])
+            position += length
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without space around it."""
+        joined = b"".join(self._tokens[token] for token in ids if token > END)
+        return joined.decode("utf-8", "ignore").replace("▁", " ").strip()
+
+    def starts_word(self, token: int) -> bool:
+        return self._tokens[token].startswith(_SPACE)
+
+    def is_punctuation(self, token: int) -> bool:
+        text = self._tokens[token]
+        return bool(text) and text[0] < 128 and not any(chr(byte).isalnum() for byte in text)
+
+    def is_mark(self, token: int) -> bool:
+        """Punctuation other than quotes and brackets alone."""
+        return self.is_punctuation(token) and any(byte in b".,?!;:-" for byte in self._tokens[token])
+
+    def stops(self) -> list[int]:
+        """The tokens that end a sentence, `END` among them. An ellipsis does not: it trails off."""
+        return [END, *(t for t in range(END + 1, len(self._tokens)) if self._ends_sentence(t))]
+
+    def _ends_sentence(self, token: int) -> bool:
+        text = self._tokens[token].decode("utf-8", "ignore").rstrip("\"')")
+        return self.is_punctuation(token) and text.endswith((".", "?", "!")) and not text.endswith("..")
+
+
+class Moonshine:
+    """A recogniser, loaded once. ``folder`` holds encoder, decoder (.ort or .onnx) and tokenizer.bin."""
+
+    live = True  # fast enough to hear the same speech again every half second
+    languages: tuple[str, ...] = ("en",)
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        # The .ort files run as fast without an arena, and memory stays flat after a long segment. The
+        # quantized .onnx files expand the last layer at every step: 3 times slower without one.
+        arena = not (folder / "encoder_model.ort").exists()
+        self._encoder = session(_file(folder, "encoder_model"), arena=arena)
+        self._decoder = session(_file(folder, "decoder_model_merged"), arena=arena)
+        self._masks_encoder = "attention_mask" in {i.name for i in self._encoder.get_inputs()}
+        inputs = self._decoder.get_inputs()
+        self._masks_decoder = "encoder_attention_mask" in {i.name for i in inputs}
+        self._outputs = [output.name for output in self._decoder.get_outputs()][1:]
+        cache = [i for i in inputs if i.name.startswith("past_key_values.")]
+        self._empty_cache = {i.name: np.zeros((1, i.shape[1], 1, i.shape[3]), np.float32) for i in cache}
+        tokenizer = folder / "tokenizer.bin"
+        if not tokenizer.exists():
+            raise EngineError(f"{folder} holds no tokenizer.bin")
+        self.tokens = Tokens(tokenizer)
+        self._stops = np.array(self.tokens.stops())
+
+    def describe(self) -> str:
+        return f"Moonshine {self.name} on onnxruntime, English"
+
+    def stream(self, language: str | None = None) -> Moonshine:
+        """What one stream asks: there is nothing to remember, and one language."""
+        return self
+
+    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+        """The most likely tokens for 16 kHz audio, given that they begin with ``forced``."""
+        feed = self._encoded(audio)
+        most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
+        ids, logprobs = list(forced), list[float]()
+        step = [BEGIN, *forced]
+        finished, stop = False, 0.0
+        while len(ids) < most:
+            feed["input_ids"] = np.array([step], np.int64)
+            logits, *state = self._decoder.run(None, feed)
+            token, odds = _choose(logits[0, -1], may_end=bool(ids))
+            self._remember(feed, state)
+            logprobs.append(float(np.log(odds[token])))
+            if not (ids and self.tokens.is_mark(ids[-1])):
+                stop = float(odds[self._stops].sum())  # after the last word so far
+            if token == END:
+                finished = True
+                break
+            ids.append(token)
+            step = [token]
+            repeated = loop_start(ids[len(forced) :])
+            if repeated is not None:
+                del ids[len(forced) + repeated :]
+                break
+        return Hypothesis(tuple(ids), finished, float(np.mean(logprobs)) if logprobs else 0.0, stop)
+
+    def _encoded(self, audio: Audio) -> dict[str, Any]:
+        padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
+        feed: dict[str, Any] = {"input_values": padded[None]}
+        if self._masks_encoder:
+            feed["attention_mask"] = np.ones((1, len(padded)), np.int64)
+        hidden = self._encoder.run(None, feed)[0]
+        first: dict[str, Any] = {"encoder_hidden_states": hidden, "use_cache_branch": np.array([False])}
+        if self._masks_decoder:
+            first["encoder_attention_mask"] = np.ones((1, len(padded)), np.int64)
+        return {**first, **self._empty_cache}
+
+    def _remember(self, feed: dict[str, Any], state: list[Any]) -> None:
+        """What the decoder knows goes into its next step; of the encoder's part only the first time."""
+        first = not feed["use_cache_branch"][0]
+        for name, value in zip(self._outputs, state, strict=True):
+            if first or ".decoder." in name:
+                feed["past_key_values." + name.removeprefix("present.")] = value
+        feed["use_cache_branch"] = np.array([True])
+
+
+def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
+    """Where the tokens began to go round in circles: at least 4 copies and 16 tokens; None if not."""
+    for size in range(1, longest + 1):
+        copies = max(4, -(-16 // size))
+        tail = list(ids[-size:])
+        if len(ids) >= size * copies and list(ids[-size * copies :]) == tail * copies:
+            return len(ids) - size * (copies - 1)
+    return None
+
+
+def _choose(logits: NDArray[np.float32], *, may_end: bool) -> tuple[int, NDArray[np.float32]]:
+    """The best token, and the probability of each. Something is said: whether at all was decided before."""
+    if not may_end:
+        logits = logits.copy()
+        logits[END] = -np.inf
+    token = int(logits.argmax())
+    weights = np.exp(logits - logits[token])
+    return token, weights / weights.sum()
+
+
+def _file(folder: Path, stem: str) -> Path:
+    for suffix in (".ort", ".onnx"):
+        if (folder / (stem + suffix)).exists():
+            return folder / (stem + suffix)
+    raise EngineError(f"{folder} holds no {stem}.ort or {stem}.onnx")

@@ -1,0 +1,24 @@
+"""Sessions of onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from rtcstt.errors import EngineError
+
+
+def session(path: Path, *, arena: bool = False) -> Any:
+    """An onnxruntime session that runs in the thread that calls it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = arena
+    # One is kept for every shape of input, and there is no end of those: half a megabyte a minute.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise EngineError(f"{path.name} cannot be loaded: {error}") from error

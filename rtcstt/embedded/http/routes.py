@@ -1,0 +1,281 @@
+"""The embedded STT's doors: both WebSocket endpoints, batch, and short-lived tokens, on aiohttp.
+
+Whoever mounts them puts `rtcstt.server.http.refusals` among the application's middlewares: refusals are
+`CallerError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from rtcstt import wire
+from rtcstt.embedded.batch import Batch
+from rtcstt.embedded.http import answers, speech, upload
+from rtcstt.embedded.http.auth import Keys
+from rtcstt.embedded.http.upload import MAX_UPLOAD as MAX_UPLOAD
+from rtcstt.embedded.service import (
+    GOING_AWAY,
+    Service,
+    Session,
+    check_language,
+    check_model,
+    concurrency_limited,
+    too_big,
+)
+from rtcstt.errors import CallerError, ConnectionLost
+
+log = logging.getLogger(__name__)
+
+# Beyond this a message is not even received (`_Socket`); the session refuses what is shorter but too long.
+MAX_MESSAGE = 20 * 1024 * 1024
+MAX_BATCHES = 4  # recordings at once
+MAX_BODY = 16 * 1024  # of a JSON request
+HEARTBEAT_S = 30.0
+DRAIN_S = 5.0  # for the open streams, when the server stops
+LINGER_S = 2.0  # for the rest of a message that is too long
+_VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
+_OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def add_routes(
+    app: web.Application,
+    services: Callable[[], Awaitable[Service]],
+    keys: Keys,
+    speaker: speech.Speaker | None = None,
+) -> None:
+    """Mount the endpoints. ``services`` gives the service, once it is loaded. With a ``speaker`` text can
+    be made speech as well, for clients that want something to listen to."""
+    doors = Doors(services, keys, speaker)
+    routes: list[tuple[str, str, Handler]] = [
+        ("GET", wire.PATHS["turns"], doors.turns),
+        ("GET", wire.PATHS["manual"], doors.manual),
+        ("POST", "/stt", doors.batch),
+        ("POST", "/stt/transcribe", doors.batch),
+        ("POST", "/audio/transcriptions", doors.openai),
+        ("POST", "/access-token", doors.access_token),
+        ("POST", "/tts/bytes", doors.speak),
+    ]
+    paths = {path for _, path, _ in routes}
+    for method, path, handler in routes:
+        app.router.add_route(method, path, handler)
+        app.router.add_route("OPTIONS", path, _preflight)
+
+    async def allow_pages(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path in paths:
+            response.headers.update(_CORS)
+
+    app.on_response_prepare.append(allow_pages)
+    app.on_shutdown.append(doors.shut)
+
+
+class Doors:
+    """The handlers, and the conversations that are going on."""
+
+    def __init__(
+        self, services: Callable[[], Awaitable[Service]], keys: Keys, speaker: speech.Speaker | None
+    ) -> None:
+        self._services = services
+        self._keys = keys
+        self._speaker = speaker
+        self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
+        self._batches = 0
+
+    async def turns(self, request: web.Request) -> web.StreamResponse:
+        return await self._socket(request, "turns")
+
+    async def manual(self, request: web.Request) -> web.StreamResponse:
+        return await self._socket(request, "manual")
+
+    async def batch(self, request: web.Request) -> web.StreamResponse:
+        """`POST /stt`: a file, or raw audio declared in the query, to its whole text."""
+        self._admit(request)
+        request_id = str(uuid.uuid4())
+        async with self._transcribed(request) as (fields, batch):
+            words = "word" in fields.get("timestamp_granularities", [])
+            answer = answers.transcript(batch, request_id, words=words)
+            return web.json_response(answer, headers={"X-Request-Id": request_id})
+
+    async def openai(self, request: web.Request) -> web.StreamResponse:
+        """`POST /audio/transcriptions`: the same, as OpenAI's clients ask for it."""
+        self._admit(request)
+        async with self._transcribed(request) as (fields, batch):
+            response_format = fields.get("response_format", ["json"])[0]
+            return answers.openai(batch, response_format, fields.get("timestamp_granularities", []))
+
+    async def access_token(self, request: web.Request) -> web.StreamResponse:
+        """`POST /access-token`: something short-lived for a browser, which must not have the key."""
+        wanted = await _json(request)
+        return web.json_response({"token": self._keys.grant(request.headers, request.query, wanted)})
+
+    async def speak(self, request: web.Request) -> web.StreamResponse:
+        """`POST /tts/bytes`: text to speech, where that was asked for at the start."""
+        self._admit(request)
+        if self._speaker is None:
+            message = "Speech is made by `rtcstt stt --with-tts` alone."
+            raise CallerError(404, "not_found", "Not found", message)
+        wanted = speech.Wanted.parse(await _json(request))
+        audio = await self._speaker.say(wanted)
+        return web.Response(body=audio, content_type=speech.TYPES[wanted.container])
+
+    async def shut(self, app: web.Application) -> None:
+        """What clients have said so far is heard and answered; then their sockets close with 1001."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                tasks = [task for _, task in self._open.values()]
+                sessions = [session for session, _ in self._open.values()]
+                await asyncio.gather(*(session.wind_up(GOING_AWAY, "server stops") for session in sessions))
+                await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
+        for socket in list(self._open):
+            with contextlib.suppress(ConnectionError):
+                await socket.close(code=WSCloseCode.GOING_AWAY, message=b"server stops")
+
+    def _admit(self, request: web.Request) -> str:
+        """Check the key; return the version that a header or the query names, or nothing; the query wins."""
+        self._keys.check(request.headers, request.query)
+        version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
+        if version and not _VERSION.fullmatch(version):
+            raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
+        return version or ""
+
+    async def _socket(self, request: web.Request, endpoint: wire.Endpoint) -> web.StreamResponse:
+        version = self._admit(request)
+        handshake = wire.Handshake.parse(endpoint, request.query.items())
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
+        session = await (await self._services()).open(handshake, version=version)
+        socket = _Socket(session)
+        socket.headers["X-Request-Id"] = session.request_id
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await socket.prepare(request)
+            self._open[socket] = session, task
+            await _converse(socket, session)
+        finally:
+            self._open.pop(socket, None)
+            await session.close()
+        return socket
+
+    @contextlib.asynccontextmanager
+    async def _transcribed(self, request: web.Request) -> AsyncIterator[tuple[dict[str, list[str]], Batch]]:
+        """The form's fields, and the text of the file in it."""
+        if self._batches >= MAX_BATCHES:
+            raise concurrency_limited(f"{MAX_BATCHES} recordings are being transcribed already.")
+        self._batches += 1
+        try:
+            service = await self._services()
+            with tempfile.TemporaryFile() as file:
+                fields = await upload.read_form(request, file)
+                model = fields.get("model", ["ink-whisper"])[0]
+                if model not in _OPENAI_MODELS:
+                    check_model(model, endpoint=None)
+                language = check_language(fields.get("language", [None])[0], service.recognizer.languages)
+                blocks = upload.blocks(file, request.query)
+                yield fields, await service.recognizer.transcribe(blocks, words=True, language=language)
+        finally:
+            self._batches -= 1
+
+
+class _Socket(web.WebSocketResponse):
+    """What aiohttp will not receive gets an error event before the close, as any other bad message does.
+
+    On its own aiohttp sends a close frame at best, and drops the connection while the message is still
+    coming: the client meets a reset (1006), which looks like a fault of the network, and tries again.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S, timeout=LINGER_S)
+        self._session = session
+        self.unreadable = False
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        problem = _UNREADABLE.get(code)
+        if problem is not None and not self._session.is_over:
+            self.unreadable = True
+            await self._session.refuse(problem, code)  # so `_converse` sends the event, and closes
+            return False
+        return await super().close(code=code, message=message, drain=drain)
+
+
+_UNREADABLE: dict[int, CallerError] = {
+    WSCloseCode.MESSAGE_TOO_BIG: too_big("Send audio in chunks of 50 to 200 ms."),
+    WSCloseCode.INVALID_TEXT: wire.bad_request("The text is not UTF-8.", "invalid_message"),
+    WSCloseCode.PROTOCOL_ERROR: wire.bad_request("This is not the WebSocket protocol.", "invalid_message"),
+}
+
+
+async def _json(request: web.Request) -> object:
+    body = b""
+    async for chunk in request.content.iter_chunked(MAX_BODY):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise CallerError(413, "too_big", "Too big", "The body is too long.")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise wire.bad_request("The body is not JSON.") from None
+
+
+async def _converse(socket: _Socket, session: Session) -> None:
+    """Both ways at once; the session says when it is over."""
+    hearing = asyncio.create_task(_hear(socket, session))
+    try:
+        while True:
+            await socket.send_str(await session.recv())
+    except ConnectionLost as lost:
+        if socket.unreadable:
+            await asyncio.sleep(LINGER_S)
+        # With nobody in `receive`, aiohttp reads on until the client closes too; else it would drop the
+        # connection, and reset a client that is still sending before he has seen why.
+        await _cancelled(hearing)
+        await socket.close(code=lost.close_code, message=lost.reason.encode()[:120])
+    except ConnectionError:  # the client has left
+        pass
+    finally:
+        await _cancelled(hearing)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _hear(socket: _Socket, session: Session) -> None:
+    try:
+        async for message in socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                await session.send(message.data)
+            elif socket.unreadable:
+                break
+    except ConnectionLost:
+        pass  # the session is over; what is left of it is still being sent
+    except Exception:
+        log.exception("session %s failed", session.request_id)
+    finally:
+        await session.close()  # the client closed, or left: nobody waits for the rest
+
+
+async def _preflight(request: web.Request) -> web.StreamResponse:
+    """The vendor's client sends headers of its own; none of them means anything here, so all may come."""
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    return web.Response(status=204, headers={"Access-Control-Allow-Headers": wanted or _HEADERS})
+
+
+# Pages of any origin may ask: what admits them is the key or token, never a cookie.
+_HEADERS = "Authorization, Cartesia-Version, Content-Type, X-API-Key"
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
+}

@@ -1,0 +1,101 @@
+"""Threads that decode, by priority."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from rtcstt.embedded import heap
+from rtcstt.embedded.recognizer import TRIM_EVERY_S
+from rtcstt.errors import EngineError
+from rtcstt.media.pcm import SAMPLE_RATE
+
+T = TypeVar("T")
+
+THREADS = 2
+MAX_PENDING = 2 * SAMPLE_RATE  # samples that wait in a stream before its feeder has to
+BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
+LATE_S = 0.15  # nor does audio that waited so long for a thread
+FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
+
+
+class Workers:
+    """Threads that take work by priority, then in order. Who asks for work awaits it, so the queue is bounded
+    by the number of streams."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._running: list[threading.Thread] = []
+        self._closed = False
+        self._closing = threading.Lock()  # no work may come behind what tells the threads to end
+        self._trimmed_at = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    async def run(self, priority: int, work: Callable[[], T]) -> T:
+        """The result of ``work``, done in a thread. Cancelling does not stop work that has begun."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            if done.cancelled():
+                return
+            try:
+                outcome = (work(), None)
+            except Exception as error:
+                outcome = (None, error)  # type: ignore[assignment]
+            with contextlib.suppress(RuntimeError):  # the loop has gone, and with it who asked
+                loop.call_soon_threadsafe(_settle, done, *outcome)
+
+        with self._closing:
+            if self._closed:
+                raise EngineError("the recogniser is closed")
+            self._start()
+            self._queue.put((priority, next(self._numbers), job))
+        return await done
+
+    def close(self) -> None:
+        """Let the threads finish what waits, and end. Blocks."""
+        with self._closing:
+            self._closed = True
+            for _ in self._running:
+                self._queue.put((BATCH + 1, next(self._numbers), None))
+        for thread in self._running:
+            thread.join()
+        self._running = []
+
+    def _start(self) -> None:
+        while len(self._running) < self.threads:
+            thread = threading.Thread(target=self._work, name="rtcstt-recogniser", daemon=True)
+            self._running.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while (job := self._queue.get()[2]) is not None:
+            job()
+            self._trim(time.monotonic())
+
+    def _trim(self, now: float) -> None:
+        """Give free memory back now and then."""
+        if now - self._trimmed_at > TRIM_EVERY_S:
+            self._trimmed_at = now
+            heap.trim()
+
+
+def _settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

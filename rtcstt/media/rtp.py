@@ -1,0 +1,89 @@
+"""RTP packets (RFC 3550) and the codecs that their payload types stand for."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from rtcstt.errors import RemoteProtocolError
+
+_HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload type, sequence, timestamp, SSRC
+SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What one RTP payload type means.
+
+    ``name`` is the encoding name of RFC 3551 or the codec's own RFC: opus, PCMU, PCMA, G722, L16,
+    and, never decoded as speech, telephone-event (RFC 4733) and CN (RFC 3389). ``clock_rate`` is
+    that of the RTP timestamps, in Hz: 48000 for Opus, 8000 for G.722 although its audio is 16 kHz.
+    """
+
+    name: str
+    clock_rate: int
+    channels: int = 1
+
+    @property
+    def is_speech(self) -> bool:
+        return self.name in SPEECH
+
+    def duration(self, payload: bytes) -> int:
+        """The media time of a payload, in units of the clock rate; 0 where it has none."""
+        match self.name:
+            case "opus":
+                return opus_duration(payload)
+            case "PCMU" | "PCMA" | "G722":
+                return len(payload)
+            case "L16":
+                return len(payload) // (2 * self.channels)
+        return 0
+
+
+def opus_duration(payload: bytes) -> int:
+    """The duration of an Opus packet at 48 kHz, from its first bytes (RFC 6716 section 3.1)."""
+    if not payload:
+        return 0
+    config, code = payload[0] >> 3, payload[0] & 3
+    if config < 12:
+        frame = (480, 960, 1920, 2880)[config & 3]
+    elif config < 16:
+        frame = (480, 960)[config & 1]
+    else:
+        frame = (120, 240, 480, 960)[config & 3]
+    if code < 3:
+        return frame * (1 if code == 0 else 2)
+    count = payload[1] & 0x3F if len(payload) > 1 else 0
+    return min(frame * count, 5760)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One RTP packet; ``payload`` without padding and header extensions."""
+
+    ssrc: int
+    sequence: int
+    timestamp: int
+    payload_type: int
+    payload: bytes
+    marker: bool = False
+
+    @classmethod
+    def parse(cls, data: bytes) -> Packet:
+        """Read a packet (RFC 3550 section 5.1); `RemoteProtocolError` when it is none."""
+        if len(data) < 12 or data[0] >> 6 != 2:
+            raise RemoteProtocolError("not an RTP packet")
+        start = 12 + 4 * (data[0] & 0x0F)
+        if data[0] & 0x10:
+            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+        end = len(data)
+        if data[0] & 0x20:
+            end -= data[-1] or end
+        if start > end:
+            raise RemoteProtocolError("an RTP header or padding longer than its packet")
+        kind, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+        return cls(ssrc, sequence, timestamp, kind & 0x7F, data[start:end], kind >= 0x80)
+
+    def __bytes__(self) -> bytes:
+        kind = self.payload_type | (0x80 if self.marker else 0)
+        return b"\x80" + _HEADER.pack(kind, self.sequence, self.timestamp, self.ssrc)[1:] + self.payload

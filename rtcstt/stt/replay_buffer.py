@@ -1,0 +1,120 @@
+"""The audio of one track that the STT may have to hear (again): a bounded ring.
+
+Audio goes in at the live edge and stays until the text of it is finished (`release`). A connection
+reads at its own cursor, so the same ring is the send queue, the replay after a reconnect, and the
+buffer while there is no connection at all.
+
+When the ring is full, what goes first is audio that a live connection has been sent already; then
+chunks in which nothing is said; speech nobody has heard goes last, and is counted.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
+from rtcstt.stt.activity import Activity
+
+# A pause keeps its first 0.7 s and its last 0.2 s when it is shortened, so that the STT still hears
+# that a turn ended (`end_threshold` is reached after about 0.6 s) and no word loses its quiet onset.
+_KEEP_AFTER_SPEECH = round(0.7 * SAMPLE_RATE)
+_KEEP_BEFORE_SPEECH = round(0.2 * SAMPLE_RATE)
+_DECIDED = _KEEP_BEFORE_SPEECH + round(0.05 * SAMPLE_RATE)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """One chunk in the ring; ``quiet`` once `Backlog.is_quiet` has found that it lies deep in a pause."""
+
+    start: int
+    samples: Samples
+    quiet: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.samples)
+
+
+class Backlog:
+    """``capacity_s`` bounds the audio held; positions are samples of the track."""
+
+    def __init__(self, activity: Activity, *, capacity_s: float) -> None:
+        self._activity = activity
+        self._capacity = round(capacity_s * SAMPLE_RATE)
+        self._pieces: list[Piece] = []
+        self._held = 0
+        self._undecided = 0
+        self.end = 0
+        self.dropped_speech = 0  # samples that no connection had been sent
+        self.dropped_quiet = 0
+
+    @property
+    def begin(self) -> int:
+        """The oldest sample held."""
+        return self._pieces[0].start if self._pieces else self.end
+
+    def append(self, chunk: Chunk) -> None:
+        """At the live edge; `make_room` afterwards."""
+        self._pieces.append(Piece(chunk.start, chunk.samples))
+        self._held += len(chunk.samples)
+        self.end = chunk.start + len(chunk.samples)
+
+    def is_quiet(self, piece: Piece) -> bool:
+        """Whether it is known that a piece of the ring lies deep in a pause."""
+        if not self._undecided or piece.start > self._pieces[self._undecided - 1].start:
+            self._decide()
+        return piece.quiet
+
+    def _decide(self) -> None:
+        position = self._activity.position
+        while self._undecided < len(self._pieces):
+            piece = self._pieces[self._undecided]
+            if piece.end + _DECIDED > position:
+                return
+            piece.quiet = self._activity.quiet(
+                piece.start - _KEEP_AFTER_SPEECH, piece.end + _KEEP_BEFORE_SPEECH
+            )
+            self._undecided += 1
+
+    def next(self, cursor: int) -> Piece | None:
+        """The piece that holds ``cursor``, or the first one behind it."""
+        if cursor >= self.end:
+            return None
+        index = bisect.bisect_right(self._pieces, cursor, key=lambda piece: piece.end)
+        return self._pieces[index] if index < len(self._pieces) else None
+
+    def release(self, position: int) -> None:
+        """Forget the audio before ``position``: its text is finished."""
+        while self._pieces and self._pieces[0].end <= position:
+            self._remove(0)
+
+    def make_room(self, sent: int, settled: int) -> int:
+        """Drop what does not fit; returns how many samples of it may hold words that are now lost.
+
+        ``sent``: the live connection has been sent everything before it. ``settled``: the words before
+        it were published, whoever was sent the audio.
+        """
+        lost = 0
+        while self._held > self._capacity:
+            index = 0
+            if self._pieces[0].end > sent:
+                index = next(self._quiet(sent), 0)
+            piece = self._pieces[index]
+            if self.is_quiet(piece):
+                self.dropped_quiet += len(piece.samples)
+            elif piece.end > max(sent, settled):
+                lost += len(piece.samples)
+            self._remove(index)
+        self.dropped_speech += lost
+        return lost
+
+    def _quiet(self, sent: int) -> Iterator[int]:
+        self._decide()
+        return (i for i, piece in enumerate(self._pieces) if piece.quiet and piece.start >= sent)
+
+    def _remove(self, index: int) -> None:
+        self._held -= len(self._pieces.pop(index).samples)
+        if index < self._undecided:
+            self._undecided -= 1
