@@ -61,7 +61,7 @@ async def main() -> None:
                 stream.last = now
             elif now >= begun + BEGINNING_S:
                 stream.first = now
-            if ear.hears_onset(np.frombuffer(message, np.int16)):
+            if ear.detects_onset(np.frombuffer(message, np.int16)):
                 stream.onsets.append(now)
 
     stop = asyncio.Event()

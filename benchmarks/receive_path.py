@@ -10,12 +10,12 @@ PyAV's resampler to 16 kHz, forwarding each frame at once. The sound is bursts o
 times, Opus at 32 kbit/s with in-band FEC; loss is random, or in bursts of three on average.
 
 - reached: how long the audio is that came out, as a share of what was sent
-- thrown away: packets that came and were not heard
+- thrown away: packets that came and were not received
 - latency: from the sending of a packet with the beginning of a tone to its coming out
 - CPU: this path alone (no SRTP, no threads, no event loop), in ms per second of audio
 
 With ``--recordings`` (a folder with a manifest.json of files and reference texts) the recogniser that
-comes with rtcstt hears recordings after such networks, and the table shows its word error rates.
+comes with rtcstt receives recordings after such networks, and the table shows its word error rates.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rtcstt.media.files import OPUS_RATE, read
 from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.webrtc.impairment import Fate, Network
+from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
 from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, opus_packets
 
 OPUS = Codec("opus", OPUS_RATE, 2)
@@ -74,7 +74,7 @@ Receive = Callable[[Sequence[Sent]], Heard]
 
 
 def send(payloads: Sequence[bytes], network: Network) -> list[Sent]:
-    fate = Fate(network)
+    fate = GilbertElliottLoss(network)
     sent = []
     for index, payload in enumerate(payloads):
         packet = Packet(
@@ -92,7 +92,7 @@ def arrivals(sent: Sequence[Sent]) -> list[tuple[float, Packet]]:
 
 
 def by_rtcstt(sent: Sequence[Sent]) -> Heard:
-    heard = Heard()
+    received = Heard()
     receiver = AudioReceiver({PAYLOAD_TYPE: OPUS}, chunk_ms=CHUNK_MS)
     end = sent[-1].at
     came = arrivals(sent)
@@ -101,18 +101,20 @@ def by_rtcstt(sent: Sequence[Sent]) -> Heard:
     for arrival, packet in [*came, (end, None)]:
         while (due := max(now, receiver.next_due(now))) < arrival:
             now = due
-            heard.parts += [(now, chunk.samples) for chunk in receiver.pull(now)]
+            received.parts += [(now, chunk.samples) for chunk in receiver.pull(now)]
         now = arrival
         if packet is not None:
             receiver.push(packet, now)
-    heard.parts += [(now, chunk.samples) for chunk in receiver.close(now)]
-    heard.cpu_s = time.process_time() - begin
-    heard.thrown_away = len(came) - round(receiver.ledger.counts[Label.RECEIVED] / (PACKET_S * SAMPLE_RATE))
-    return heard
+    received.parts += [(now, chunk.samples) for chunk in receiver.close(now)]
+    received.cpu_s = time.process_time() - begin
+    received.thrown_away = len(came) - round(
+        receiver.ledger.counts[Label.RECEIVED] / (PACKET_S * SAMPLE_RATE)
+    )
+    return received
 
 
 def by_plain_aiortc(sent: Sequence[Sent]) -> Heard:
-    heard = Heard()
+    received = Heard()
     jitter_buffer, decoder = JitterBuffer(capacity=16, prefetch=4), OpusDecoder()
     resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     came = arrivals(sent)
@@ -125,10 +127,10 @@ def by_plain_aiortc(sent: Sequence[Sent]) -> Heard:
         _, encoded = jitter_buffer.add(rtp)
         if encoded is not None:
             decoded += 1
-            heard.parts += [(now, samples) for samples in _decoded(decoder, resampler, encoded)]
-    heard.cpu_s = time.process_time() - begin
-    heard.thrown_away = len(came) - decoded
-    return heard
+            received.parts += [(now, samples) for samples in _decoded(decoder, resampler, encoded)]
+    received.cpu_s = time.process_time() - begin
+    received.thrown_away = len(came) - decoded
+    return received
 
 
 def _decoded(decoder: OpusDecoder, resampler: AudioResampler, encoded: JitterFrame) -> Iterator[Samples]:
@@ -151,16 +153,16 @@ def measure(payloads: Sequence[bytes], onsets: Sequence[float], network: Network
     sent_at = [sent[int(onset / PACKET_S)].at for onset in onsets]
     cells: list[list[str]] = []
     for receive in (by_plain_aiortc, by_rtcstt):
-        heard = receive(sent)
+        received = receive(sent)
         ear = Ear()
-        delays = latencies(sent_at, (at for at, samples in heard.parts if ear.hears_onset(samples)))
+        delays = latencies(sent_at, (at for at, samples in received.parts if ear.detects_onset(samples)))
         duration_s = len(payloads) * PACKET_S
         cells.append(
             [
-                f"{len(heard.samples) / SAMPLE_RATE / duration_s:.3f}",
-                str(heard.thrown_away),
+                f"{len(received.samples) / SAMPLE_RATE / duration_s:.3f}",
+                str(received.thrown_away),
                 median_and_95th(delays),
-                f"{1000 * heard.cpu_s / duration_s:.2f}",
+                f"{1000 * received.cpu_s / duration_s:.2f}",
             ]
         )
     return [" → ".join(pair) for pair in zip(*cells, strict=True)]
@@ -187,7 +189,7 @@ class Recording:
 
 
 def recordings(folder: Path, longest_s: float = 20.0) -> Iterator[Recording]:
-    """English recordings with a reference; short ones, so that many are heard in a short time."""
+    """English recordings with a reference; short ones, so that many are received in a short time."""
     for entry in json.loads((folder / "manifest.json").read_text()):
         text, language = entry.get("text"), entry.get("language", "en")
         is_english = language == "en" and not re.search(r"_(de|fr)_", entry["file"])
@@ -210,8 +212,8 @@ async def word_error_rates(folder: Path, losses: Sequence[float]) -> list[list[s
     spoken = list(recordings(folder))
     references = [words(recording.text) for recording in spoken]
 
-    async def rate(heard: Sequence[Samples]) -> str:
-        batches = [await recognizer.transcribe(samples.astype(np.float32) / 32768) for samples in heard]
+    async def rate(received: Sequence[Samples]) -> str:
+        batches = [await recognizer.transcribe(samples.astype(np.float32) / 32768) for samples in received]
         return f"{100 * jiwer.wer(references, [words(batch.text) for batch in batches]):.1f} %"
 
     def through(receive: Receive, network: Network) -> list[Samples]:

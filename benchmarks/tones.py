@@ -13,7 +13,7 @@ from rtcstt.media.pcm import SAMPLE_RATE, Samples
 TONE_S = 0.2
 LOUD = 800  # mean absolute value of a tone's samples, at least
 QUIET_S = 0.1  # before a tone begins
-SAME_ONSET_S = 1.2  # one heard later than this after it was sent is another one
+SAME_ONSET_S = 1.2  # one received later than this after it was sent is another one
 
 
 def tones(duration_s: float, seed: int = 1) -> tuple[Samples, list[float]]:
@@ -31,12 +31,12 @@ def tones(duration_s: float, seed: int = 1) -> tuple[Samples, list[float]]:
 
 
 class Ear:
-    """Hears tones begin, in pieces of 16 kHz audio of any size."""
+    """Receives tones begin, in pieces of 16 kHz audio of any size."""
 
     def __init__(self) -> None:
         self._quiet = 0
 
-    def hears_onset(self, samples: Samples) -> bool:
+    def detects_onset(self, samples: Samples) -> bool:
         found = False
         step = SAMPLE_RATE // 200
         for start in range(0, len(samples), step):
@@ -48,10 +48,10 @@ class Ear:
         return found
 
 
-def latencies(sent: Sequence[float], heard: Iterable[float]) -> list[float]:
-    """How long after it was sent each onset was heard, sorted; those never heard are left out."""
+def latencies(sent: Sequence[float], received: Iterable[float]) -> list[float]:
+    """How long after it was sent each onset was received, sorted; those never received are left out."""
     found = []
-    for at in heard:
+    for at in received:
         before = [when for when in sent if at - SAME_ONSET_S < when <= at]
         found += [at - before[-1]] if before else []
     return sorted(found)

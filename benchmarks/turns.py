@@ -46,8 +46,8 @@ def in_mid_sentence(bench: Bench, recording: Recording) -> tuple[list[Pause], li
 
     Where a pause is in the text is known to a word or so: what is near the end of a sentence is left out.
     """
-    heard, said = bench.words(recording.samples), recording.text.split()
-    aligned = jiwer.process_words(_bare(said), _bare([word.word for word in heard]))
+    received, said = bench.words(recording.samples), recording.text.split()
+    aligned = jiwer.process_words(_bare(said), _bare([word.word for word in received]))
     place = {
         chunk.hyp_start_idx + step: chunk.ref_start_idx + step
         for chunk in aligned.alignments[0]
@@ -56,7 +56,7 @@ def in_mid_sentence(bench: Bench, recording: Recording) -> tuple[list[Pause], li
     }
     within, at_break = [], []
     for begin, end in pauses(bench, recording):
-        before = [index for index, word in enumerate(heard) if word.end <= (begin + end) / 2 / RATE]
+        before = [index for index, word in enumerate(received) if word.end <= (begin + end) / 2 / RATE]
         if not before or before[-1] not in place:
             continue
         at = place[before[-1]]
@@ -111,10 +111,10 @@ class Table:
     def _delays(self, found: list[Recording]) -> None:
         starts, ends = [], []
         for recording in found:
-            heard = self._bench.live(recording.samples, self._settings)
+            received = self._bench.live(recording.samples, self._settings)
             level = np.abs(recording.samples)
-            starts += [heard.starts[0] - float(np.flatnonzero(level > level.max() / 10)[0]) / RATE]
-            ends += [heard.ends[-1] - recording.speech_end_s]
+            starts += [received.starts[0] - float(np.flatnonzero(level > level.max() / 10)[0]) / RATE]
+            ends += [received.ends[-1] - recording.speech_end_s]
             if self._each:
                 print(f"| {recording.name} | {starts[-1]:.2f}, {ends[-1]:.2f} s |")
         for what, delays in (("speech to `turn.start`", starts), ("end of speech to `turn.end`", ends)):
@@ -153,9 +153,9 @@ class Table:
 
     def _false_turns(self, found: list[Recording]) -> None:
         for recording in found:
-            heard = self._bench.live(recording.samples, self._settings)
-            seconds, words = len(recording.samples) / RATE, len(heard.text.split())
-            print(f"| turns, words in {recording.name} ({seconds:.0f} s) | {len(heard.starts)}, {words} |")
+            received = self._bench.live(recording.samples, self._settings)
+            seconds, words = len(recording.samples) / RATE, len(received.text.split())
+            print(f"| turns, words in {recording.name} ({seconds:.0f} s) | {len(received.starts)}, {words} |")
 
 
 def main() -> None:

@@ -144,7 +144,7 @@ class Bench:
         self._judge = SmartTurn(judge) if judge else None
 
     def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Heard:
-        heard = Heard()
+        received = Heard()
         listener = Listener(
             self._engine.stream("en"), self.vad.stream(), self._judge, settings, live=self._engine.live
         )
@@ -152,18 +152,20 @@ class Bench:
         padded = padded.astype(np.float32)
         begin = time.process_time()
         for start in range(0, len(padded), RATE // 10):
-            self._take(heard, listener.hear(padded[start : start + RATE // 10]), start / RATE + 0.1 - LEAD_S)
-        heard.cpu_s = time.process_time() - begin
-        self._take(heard, listener.flush(), len(padded) / RATE)
-        return heard
+            self._take(
+                received, listener.receive(padded[start : start + RATE // 10]), start / RATE + 0.1 - LEAD_S
+            )
+        received.cpu_s = time.process_time() - begin
+        self._take(received, listener.flush(), len(padded) / RATE)
+        return received
 
-    def _take(self, heard: Heard, messages: list[Any], now: float) -> None:
+    def _take(self, received: Heard, messages: list[Any], now: float) -> None:
         for message in messages:
             if isinstance(message, TurnStart):
-                heard.starts.append(now)
+                received.starts.append(now)
             elif isinstance(message, TurnEnd):
-                heard.ends.append(now)
-                heard.text += message.transcript
+                received.ends.append(now)
+                received.text += message.transcript
 
     def offline(self, samples: Audio) -> Heard:
         begin = time.process_time()
@@ -172,7 +174,7 @@ class Bench:
 
     def words(self, samples: Audio) -> list[Word]:
         listener = BatchListener(self._engine.stream("en"), self.vad.stream())
-        return [*listener.hear(samples), *listener.finish()]
+        return [*listener.receive(samples), *listener.finish()]
 
 
 def normal(text: str) -> str:
@@ -208,10 +210,10 @@ def table_of_words(
             said, offline, cpu, cpu_offline, seconds = [], [], 0.0, 0.0, 0.0
             for recording in members:
                 samples = CONDITIONS[condition](recording.samples)
-                heard, whole = bench.live(samples) if live else Heard(), bench.offline(samples)
-                said.append((recording.text, heard.text))
+                received, whole = bench.live(samples) if live else Heard(), bench.offline(samples)
+                said.append((recording.text, received.text))
                 offline.append((recording.text, whole.text))
-                cpu, cpu_offline = cpu + heard.cpu_s, cpu_offline + whole.cpu_s
+                cpu, cpu_offline = cpu + received.cpu_s, cpu_offline + whole.cpu_s
                 seconds += len(samples) / RATE
             words = sum(len(normal(text).split()) for text, _ in said)
             out.write(f"| {group} ({len(members)}) | {condition} | {words} ")

@@ -1,6 +1,6 @@
 """A call: what a caller addresses by an id. Tracks, transcription, events; it may outlive its connection.
 
-A `Line` is one track: packets or PCM go in, chunks go on to the STT at an even pace, and what the
+A `Track` is one track: packets or PCM go in, chunks go on to the STT at an even pace, and what the
 STT says is published. Lines have no task of their own; a timer asks the receiver for what is due.
 
 The call's audio clock begins with the first audio of its first track. All times in events are
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "manual"]
 MAX_COMMAND_CHARACTERS = 16_384
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
-MAX_LINES = 32  # tracks of one call, those of lost connections included
+MAX_TRACKS = 32  # tracks of one call, those of lost connections included
 CHUNK_MS = (20, 200)
 
 
@@ -51,7 +51,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSettings:
-    """How the calls of a server, or of a `Transcriber`, are heard and transcribed."""
+    """How the calls of a server, or of a `Transcriber`, are received and transcribed."""
 
     mode: Mode = "auto"
     turn: wire.TurnSettings = wire.TurnSettings()
@@ -72,7 +72,7 @@ class CallSettings:
             raise wire.bad_request(f"chunk_ms must be from {CHUNK_MS[0]} to {CHUNK_MS[1]}.")
 
 
-class Line:
+class Track:
     """One track of a call. `push` or `push_pcm` as audio comes; `end` when no more will."""
 
     def __init__(self, call: Call, track: str, mid: str, codecs: Mapping[int, Codec] | None) -> None:
@@ -112,16 +112,16 @@ class Line:
         self._receiver.renegotiate(codecs)
 
     def end(self, reason: str) -> None:
-        """The track's sender is gone. What was heard still comes out; idempotent."""
+        """The track's sender is gone. What was received still comes out; idempotent."""
         if reason == "bye" or not self._call.settings.outlives_peers:
-            self._call.end_line(self, reason)
+            self._call.end_track(self, reason)
 
     def finalize(self) -> None:
         """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""
         if self._stream is None:  # nothing has come
             self._call.publish("flush_done", track=self.track)
             return
-        self._flushes.append(self._heard_until())
+        self._flushes.append(self._received_until())
         self._advance()
 
     def configure(self, turn: wire.TurnSettings) -> None:
@@ -144,7 +144,7 @@ class Line:
 
     def silent_s(self) -> float:
         """For how long no audio came."""
-        last = self._receiver.last_heard
+        last = self._receiver.last_received
         return math.inf if last is None else self._loop.time() - last
 
     @property
@@ -197,7 +197,7 @@ class Line:
         if self._call.recorder is not None:
             self._call.recorder.write(self.track, chunk, self._offset_s())
 
-    def _heard_until(self) -> int:
+    def _received_until(self) -> int:
         """Where on the track the audio lies that comes now; all that came before lies before it."""
         assert self._receiver.origin is not None
         elapsed = self._loop.time() - self._receiver.origin
@@ -253,7 +253,7 @@ class Line:
                 self._receiver.push_pcm(rest, self._loop.time())
 
 
-class _Allowance:
+class _TokenBucket:
     """So much at once, and so much more each second."""
 
     def __init__(self, per_s: float, at_once: int) -> None:
@@ -305,12 +305,12 @@ class Call:
         self.turn = self.settings.turn
         self.feed = Feed(id)
         self.created = time.time()  # shown to people; every other time is the loop's
-        self.lines: dict[str, Line] = {}
+        self.tracks: dict[str, Track] = {}
         self.counts = _Counts()
         self._loop = asyncio.get_running_loop()
         self._origin: float | None = None
         self._time = 0.0
-        self._commands = _Allowance(COMMANDS_PER_S, COMMANDS_AT_ONCE)
+        self._commands = _TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
         self._ending: asyncio.Task[None] | None = None
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._closed = asyncio.Event()
@@ -326,7 +326,7 @@ class Call:
     @property
     def time(self) -> float:
         """Now, on the call's audio clock: the end of the audio sent, on any track; 0 before the first."""
-        self._time = max([self._time, *(line.time for line in self.lines.values())])
+        self._time = max([self._time, *(line.time for line in self.tracks.values())])
         return self._time
 
     def offset_s(self, origin: float) -> float:
@@ -335,26 +335,26 @@ class Call:
             self._origin = origin
         return max(0.0, origin - self._origin)
 
-    def add_track(self, track: str, codecs: Mapping[int, Codec] | None = None) -> Line:
+    def add_track(self, track: str, codecs: Mapping[int, Codec] | None = None) -> Track:
         """A line for a new track, or the line that a track of an earlier connection had."""
-        before = [line for line in self.lines.values() if line.mid == track]
+        before = [line for line in self.tracks.values() if line.mid == track]
         if before and not before[-1].ended:
             before[-1].renegotiate(codecs or {})
             return before[-1]
         # One whose sender said BYE and came back gets a line of its own.
         name = f"{track}.{len(before)}" if before else track
-        line = Line(self, name, track, codecs)
-        if self._ending is not None or len(self.lines) >= MAX_LINES:
+        line = Track(self, name, track, codecs)
+        if self._ending is not None or len(self.tracks) >= MAX_TRACKS:
             line.ended = True
             return line
-        self.lines[name] = line
+        self.tracks[name] = line
         self.publish("track.start", track=name)
         return line
 
     def command(self, text: str) -> None:
         """Do what a caller asked for over a data channel; an `error` event says what cannot be done.
 
-        Who asks too much is not answered any more, but `close` is always heard.
+        Who asks too much is not answered any more, but `close` is always received.
         """
         try:
             message = _parse_command(text)
@@ -381,7 +381,7 @@ class Call:
         for line in self._open_lines():
             line.configure(turn)
 
-    def end_line(self, line: Line, reason: str) -> None:
+    def end_track(self, line: Track, reason: str) -> None:
         """One track is over; the others go on."""
         if not line.ended and self._ending is None:
             line.ended = True
@@ -420,10 +420,10 @@ class Call:
 
     def silent_s(self) -> float:
         """For how long no packet came, on any track."""
-        return min((line.silent_s() for line in self.lines.values()), default=math.inf)
+        return min((line.silent_s() for line in self.tracks.values()), default=math.inf)
 
     def ledgers(self) -> dict[str, dict[str, Any]]:
-        return {track: line.ledger() for track, line in self.lines.items()}
+        return {track: line.ledger() for track, line in self.tracks.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """The call in numbers, as `GET /calls` lists it."""
@@ -437,7 +437,7 @@ class Call:
             "time": round(self.time, 3),
             "engine": self.stt.name,
             "turn_count": self.counts.turns,
-            "tracks": [line.snapshot() for line in self.lines.values()],
+            "tracks": [line.snapshot() for line in self.tracks.values()],
             "ledger": self.ledgers(),
             "listeners": self.feed.listeners,
             "ignored_commands": self.counts.ignored_commands,
@@ -449,8 +449,8 @@ class Call:
         self.publish("session.start", **{name: value for name, value in about.items() if value is not None})
         log.info("call %s: began (%s, %s)", self.id, self.settings.mode, self.stt.name)
 
-    def _open_lines(self) -> list[Line]:
-        return [line for line in self.lines.values() if not line.ended]
+    def _open_lines(self) -> list[Track]:
+        return [line for line in self.tracks.values() if not line.ended]
 
     def _end_task(self, reason: str) -> asyncio.Task[None]:
         if self._ending is None:
@@ -485,7 +485,7 @@ class Call:
         if event.type == "turn.end" and event.end is not None and len(self.counts.end_delays_s) < 10_000:
             self.counts.end_delays_s.append(max(0.0, event.time - event.end))
 
-    async def _drain_line(self, line: Line, reason: str) -> None:
+    async def _drain_line(self, line: Track, reason: str) -> None:
         try:
             await line.drain()
         except Exception:

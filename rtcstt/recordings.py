@@ -65,7 +65,7 @@ class Recordings:
         self.dropped = 0
 
     def begin(self, call: Call) -> Recording:
-        """Keep what the call hears from now on; its owner has to `run` it."""
+        """Keep what the call receives from now on; its owner has to `run` it."""
         begun = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(call.created))
         recording = Recording(self, call, _Files(self._folder / f"{begun}_{_safe(call.id)}"))
         call.recorder = recording
@@ -236,7 +236,7 @@ class _Files:
         return self._tracks[track]
 
     def _make(self) -> None:
-        self.folder.mkdir(mode=0o700, exist_ok=True)  # nobody else is to hear what callers say
+        self.folder.mkdir(mode=0o700, exist_ok=True)  # nobody else is to receive what callers say
 
 
 class _Wav:

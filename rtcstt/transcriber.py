@@ -47,18 +47,18 @@ class Transcriber:
     def __init__(self, pc: Any = None, *, stt: Stt, channels: bool = False, **options: Any) -> None:
         self.call = Call(options.pop("id", None) or str(uuid.uuid4()), stt=stt, **options)
         self._source: asyncio.Task[None] | None = None
-        self._line: Any = None
+        self._track: Any = None
         self._rate = 0
         if pc is not None:
             from rtcstt.webrtc.peer import Attachment
 
-            self._source = asyncio.create_task(self._hear(Attachment(pc, self.call, channels=channels)))
+            self._source = asyncio.create_task(self._receive(Attachment(pc, self.call, channels=channels)))
 
     @classmethod
     def from_track(cls, track: Any, *, stt: Stt, **options: Any) -> Self:
         """From one `aiortc.MediaStreamTrack`, read until it ends. Lost packets cannot be repaired there."""
         self = cls(stt=stt, **options)
-        self._line = self.call.add_track(TRACK)
+        self._track = self.call.add_track(TRACK)
         self._source = asyncio.create_task(self._read(track))
         return self
 
@@ -66,7 +66,7 @@ class Transcriber:
     def from_rtp(cls, codecs: Mapping[int, Codec], *, stt: Stt, **options: Any) -> Self:
         """From RTP packets, given to `push` as they arrive; ``codecs`` says what payload types mean."""
         self = cls(stt=stt, **options)
-        self._line = self.call.add_track(TRACK, codecs)
+        self._track = self.call.add_track(TRACK, codecs)
         return self
 
     @classmethod
@@ -75,7 +75,7 @@ class Transcriber:
         if not 4000 <= sample_rate <= 192000:
             raise ConfigError(f"a sample rate of {sample_rate} Hz is not possible")
         self = cls(stt=stt, **options)
-        self._line = self.call.add_track(TRACK)
+        self._track = self.call.add_track(TRACK)
         self._rate = sample_rate
         return self
 
@@ -83,9 +83,9 @@ class Transcriber:
         """One RTP packet (`from_rtp`; `RemoteProtocolError` when bytes are none) or some PCM (`from_pcm`)."""
         if self._rate:
             samples = np.frombuffer(data, "<i2") if isinstance(data, bytes) else data
-            self._line.push_pcm(samples, self._rate)
+            self._track.push_pcm(samples, self._rate)
         else:
-            self._line.push(Packet.parse(data) if isinstance(data, bytes) else data)
+            self._track.push(Packet.parse(data) if isinstance(data, bytes) else data)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         """Every event from the first; each iteration has them all."""
@@ -110,7 +110,7 @@ class Transcriber:
         async for event in self.call.feed.subscribe():
             yield event
 
-    async def _hear(self, attachment: Attachment) -> None:
+    async def _receive(self, attachment: Attachment) -> None:
         try:
             await self.call.close(await attachment.run() or "closed")
         finally:
@@ -121,7 +121,7 @@ class Transcriber:
 
         try:
             async for samples, rate in read_track(track):
-                self._line.push_pcm(samples, rate)
+                self._track.push_pcm(samples, rate)
         finally:
-            self._line.end("track ended")
+            self._track.end("track ended")
         await self.call.close("track ended")

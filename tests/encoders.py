@@ -57,10 +57,10 @@ def encode(codec: Codec, samples: Samples, *, ms: int = 20, bit_rate: int = 0, *
     return packets
 
 
-def likeness(heard: Samples, said: Samples, *, longest_lag: int = 400) -> float:
+def likeness(received: Samples, said: Samples, *, longest_lag: int = 400) -> float:
     """The best normalised correlation of two signals at 16 kHz, over lags that a codec may have."""
-    ends = slice(longest_lag, min(len(heard), len(said)) - longest_lag)
-    a = heard[ends].astype(float)
+    ends = slice(longest_lag, min(len(received), len(said)) - longest_lag)
+    a = received[ends].astype(float)
     scores = []
     for lag in range(longest_lag):
         b = said[ends.start - lag : ends.stop - lag].astype(float)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.stt.activity import Activity
+from rtcstt.stt.activity import SpeechActivity
 from rtcstt.testing import noise, silence, speech
 
 
-def heard(samples: np.ndarray, cuts: list[int] | None = None) -> list[tuple[float, float]]:
-    activity, start = Activity(), 0
+def received(samples: np.ndarray, cuts: list[int] | None = None) -> list[tuple[float, float]]:
+    activity, start = SpeechActivity(), 0
     for cut in [*(cuts or range(1600, len(samples), 1600)), len(samples)]:
         activity.push(samples[start:cut], start)
         start = cut
@@ -25,20 +25,20 @@ def heard(samples: np.ndarray, cuts: list[int] | None = None) -> list[tuple[floa
 
 def test_words_in_silence() -> None:
     audio = np.concatenate([silence(1.0), speech("a b c"), silence(1.0), speech("d"), silence(0.5)])
-    assert heard(audio) == [pytest.approx((1.0, 1.72), abs=0.02), pytest.approx((2.78, 2.98), abs=0.02)]
+    assert received(audio) == [pytest.approx((1.0, 1.72), abs=0.02), pytest.approx((2.78, 2.98), abs=0.02)]
 
 
 @pytest.mark.parametrize("level_db", [-55.0, -40.0, -32.0])
 def test_words_in_noise(level_db: float) -> None:
     audio = np.concatenate([silence(3.0), speech("a b c"), silence(1.0), speech("d"), silence(0.5)])
     mixed = np.clip(audio.astype(np.int32) + noise(len(audio) / 16000, level_db=level_db), -32768, 32767)
-    found = [s for s in heard(mixed.astype(np.int16)) if s[1] > 2.0]
+    found = [s for s in received(mixed.astype(np.int16)) if s[1] > 2.0]
     assert found == [pytest.approx((3.0, 3.72), abs=0.06), pytest.approx((4.78, 4.98), abs=0.06)]
 
 
 def test_silence_is_quiet_and_an_offset_is_no_sound() -> None:
-    assert heard(silence(5.0)) == []
-    assert heard(silence(5.0) + np.int16(500)) == []
+    assert received(silence(5.0)) == []
+    assert received(silence(5.0) + np.int16(500)) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -46,14 +46,14 @@ def test_silence_is_quiet_and_an_offset_is_no_sound() -> None:
 def test_any_cutting_gives_the_same(cuts: set[int]) -> None:
     audio = np.concatenate([silence(0.5), speech("a b"), silence(0.6), speech("c d e"), silence(0.3)])
     inside = sorted(cut for cut in cuts if cut < len(audio))
-    found, whole = heard(audio, inside or [len(audio) // 2]), heard(audio)
+    found, whole = received(audio, inside or [len(audio) // 2]), received(audio)
     assert len(found) == len(whole)
     for a, b in zip(found, whole, strict=True):
         assert a == pytest.approx(b, abs=0.03)
 
 
 def test_a_jump_is_silence() -> None:
-    activity = Activity()
+    activity = SpeechActivity()
     activity.push(speech("a"), 0)
     activity.push(silence(0.5), 80_000)
     assert [s.open for s in activity.stretches()] == [False]
@@ -65,7 +65,7 @@ def test_against_known_word_times(shared_data: Path) -> None:
     entries = json.loads((shared_data / "manifest.json").read_text())
     (entry,) = (e for e in entries if e["file"] == "spm_audio_08_words.wav")
     with wave.open(str(shared_data / entry["file"])) as file:
-        found = heard(np.frombuffer(file.readframes(10**9), np.int16))
+        found = received(np.frombuffer(file.readframes(10**9), np.int16))
     assert len(found) == len(entry["segments"])
     for (start, end), word in zip(found, entry["segments"], strict=True):
         assert start == pytest.approx(word["start"], abs=0.1)
@@ -75,7 +75,7 @@ def test_against_known_word_times(shared_data: Path) -> None:
 def test_asking_often_changes_nothing() -> None:
     """Audio is looked at when somebody asks, at the latest after a second."""
     audio = np.concatenate([silence(0.5), speech("a b c"), silence(0.7), speech("d e"), silence(0.5)])
-    asked, left_alone = Activity(), Activity()
+    asked, left_alone = SpeechActivity(), SpeechActivity()
     for start in range(0, len(audio), 320):
         for activity in (asked, left_alone):
             activity.push(audio[start : start + 320], start)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from rtcstt import wire
-from rtcstt.call import MAX_LINES, Call, Line
+from rtcstt.call import MAX_TRACKS, Call, Track
 from rtcstt.errors import CallerError
 from rtcstt.feed import Event
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
+    ConnectionScript,
     Network,
     ScriptedCaller,
     ScriptedUpstream,
-    Visit,
     run_virtual,
     silence,
     speech,
@@ -32,7 +32,7 @@ WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
 
 
-async def play(line: Line, caller: ScriptedCaller, network: Network | None = None) -> None:
+async def play(line: Track, caller: ScriptedCaller, network: Network | None = None) -> None:
     loop = asyncio.get_running_loop()
     begin = loop.time()
     for arrival, packet in caller.packets(network):
@@ -82,7 +82,7 @@ def test_a_call_becomes_its_words_with_their_times() -> None:
     run_virtual(main())
 
 
-def test_the_stt_hears_a_second_for_every_second_through_mute_hold_and_loss() -> None:
+def test_the_stt_receives_a_second_for_every_second_through_mute_hold_and_loss() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt)
@@ -272,7 +272,7 @@ def test_a_track_that_came_back_after_goodbye_is_carried_on_by_another_connectio
             assert call.add_track("a.b", CODECS) is again
             for number in range(100):
                 call.add_track(f"more {number}", CODECS)
-            assert len(call.lines) == MAX_LINES
+            assert len(call.tracks) == MAX_TRACKS
             await call.close()
             check(call)
 
@@ -434,7 +434,7 @@ def test_pcm_of_any_rate_is_a_track_too() -> None:
 
 def test_a_refusal_by_the_stt_is_told_once_and_the_ledger_goes_on() -> None:
     async def main() -> None:
-        async with ScriptedUpstream(Visit(refuse=401)) as stt:
+        async with ScriptedUpstream(ConnectionScript(refuse=401)) as stt:
             call = Call("c", stt=stt)
             await play(call.add_track("0", CODECS), ScriptedCaller().say(AUDIO))
             await call.close()

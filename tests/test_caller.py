@@ -16,9 +16,9 @@ from rtcstt.server.assembly import application
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.caller import Caller
-from rtcstt.webrtc.impairment import Fate, Network
+from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
 from rtcstt.webrtc.playback import opus_packets
-from rtcstt.webrtc.signalling import open_door
+from rtcstt.webrtc.signaling import open_signaling
 
 HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
 
@@ -37,12 +37,12 @@ async def server(**options: object) -> AsyncIterator[str]:
                 await runner.cleanup()
 
 
-@pytest.mark.parametrize("door", ["/offer", "/whip"])
+@pytest.mark.parametrize("signaling", ["/offer", "/whip"])
 @pytest.mark.parametrize("channel", [True, False])
-async def test_events_come_over_the_channel_or_by_http(door: str, channel: bool) -> None:
+async def test_events_come_over_the_channel_or_by_http(signaling: str, channel: bool) -> None:
     async with server() as url:
         caller = Caller(HALF_SECOND, loopback=True, channel=channel)
-        await caller.dial(url + door)
+        await caller.dial(url + signaling)
         assert caller.call
         await caller.played()
         await caller.hang_up()
@@ -80,7 +80,7 @@ async def test_a_token_is_shown_and_its_lack_refused(tmp_path: Path) -> None:
 
 async def test_what_is_no_server_is_said() -> None:
     with pytest.raises(ConfigError, match="is not the URL of a server"):
-        open_door("localhost:8080")
+        open_signaling("localhost:8080")
     caller = Caller(HALF_SECOND, loopback=True)
     with pytest.raises(CallerError, match="127.0.0.1:9"):
         await caller.dial("http://127.0.0.1:9/offer")
@@ -99,7 +99,7 @@ def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("loss", "burst"), [(0.0, 1), (0.05, 1), (0.2, 3), (1.0, 1)])
 def test_loss_is_what_was_asked_for(loss: float, burst: float) -> None:
     network = Network(loss=loss, burst=burst, jitter_ms=20, seed=1)
-    fate, again = Fate(network), Fate(network)
+    fate, again = GilbertElliottLoss(network), GilbertElliottLoss(network)
     delays = [fate.next_delay_s() for _ in range(20000)]
     assert delays == [again.next_delay_s() for _ in range(20000)]
     lost = [delay is None for delay in delays]

@@ -36,16 +36,16 @@ def test_a_slower_machine_never_holds_more(processors: int, one: float, other: f
 
 
 class Engine:
-    """Takes no time; ``heard`` is how much audio it got."""
+    """Takes no time; ``received`` is how much audio it got."""
 
     def __init__(self) -> None:
-        self.heard: list[int] = []
+        self.received: list[int] = []
 
     def stream(self, language: str | None = None) -> Engine:
         return self
 
     def decode(self, audio: np.ndarray) -> None:
-        self.heard.append(len(audio))
+        self.received.append(len(audio))
 
 
 def test_the_cost_is_that_of_the_better_try() -> None:
@@ -53,7 +53,7 @@ def test_the_cost_is_that_of_the_better_try() -> None:
     times = iter([0.0, 0.8, 1.0, 1.1])
     recognizer = Recognizer(engine, None, None)  # type: ignore[arg-type]
     assert recognizer.cost_s(lambda: next(times)) == pytest.approx(0.1 / 4)
-    assert engine.heard == [64000, 64000]
+    assert engine.received == [64000, 64000]
 
 
 def test_ends_of_turns_come_before_whoever_speaks_and_then_it_is_first_come_first_served() -> None:
@@ -89,7 +89,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
     class Ear:
         speaking = True
 
-        def hear(self, samples: np.ndarray, *, updates: bool) -> list[object]:
+        def receive(self, samples: np.ndarray, *, updates: bool) -> list[object]:
             allowed.append(updates)
             return []
 
@@ -99,8 +99,8 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
         workers = Workers(1)
         stream = TurnStream(Ear(), workers)  # type: ignore[arg-type]
         now = time.monotonic()
-        stream._hear(np.zeros(1600, np.float32), now + 60)  # in time, however busy this machine is
-        stream._hear(np.zeros(1600, np.float32), now - LATE_S - 0.01)
+        stream._receive(np.zeros(1600, np.float32), now + 60)  # in time, however busy this machine is
+        stream._receive(np.zeros(1600, np.float32), now - LATE_S - 0.01)
         await stream.cancel()
         await asyncio.to_thread(workers.close)
 

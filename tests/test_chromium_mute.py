@@ -1,7 +1,7 @@
-"""A real Chromium falls silent in all the ways it can, and the STT hears a second for every second.
+"""A real Chromium falls silent in all the ways it can, and the STT receives a second for every second.
 
 The STT is `rtcstt stt` behind a proxy that writes down what it is sent. In each call the recording goes on
-while the caller is muted: what is said then must not be heard, and the words before and after be whole.
+while the caller is muted: what is said then must not be received, and the words before and after be whole.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Heard:
         return np.concatenate([samples for _, samples in self.audio])
 
     def deviations_s(self) -> np.ndarray:
-        """At each chunk: audio heard until then, less the time that has passed."""
+        """At each chunk: audio received until then, less the time that has passed."""
         times = np.array([when for when, _ in self.audio])
         lengths = np.cumsum([len(samples) for _, samples in self.audio]) / SAMPLE_RATE
         ahead = lengths - (times - times[0])
@@ -121,7 +121,7 @@ Call = tuple[list[dict[str, Any]], Heard]  # its events, and what its STT was se
 @contextlib.asynccontextmanager
 async def proxy(stt: str) -> AsyncIterator[tuple[str, Heard]]:
     """A base URL that leads to ``stt``, and what is sent there."""
-    heard = Heard()
+    received = Heard()
 
     async def relay(listener: ServerConnection) -> None:
         assert listener.request is not None
@@ -130,7 +130,7 @@ async def proxy(stt: str) -> AsyncIterator[tuple[str, Heard]]:
             async def forth() -> None:
                 async for message in listener:
                     if isinstance(message, bytes):
-                        heard.audio.append((time.monotonic(), np.frombuffer(message, "<i2")))
+                        received.audio.append((time.monotonic(), np.frombuffer(message, "<i2")))
                     await behind.send(message)
 
             going = asyncio.create_task(forth())
@@ -140,7 +140,7 @@ async def proxy(stt: str) -> AsyncIterator[tuple[str, Heard]]:
             await asyncio.gather(going, return_exceptions=True)
 
     async with serve(relay, "127.0.0.1", 0) as server:
-        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}", heard
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}", received
 
 
 async def called(browser: Browser, url: str, voice: bytes, how: str) -> list[dict[str, Any]]:
@@ -157,11 +157,11 @@ async def three_calls(chromium: str, voice: bytes, folder: Path) -> dict[str, Ca
     flags += " --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
     async with contextlib.AsyncExitStack() as stack:
         stt = stack.enter_context(running("stt", folder))
-        urls, all_heard = [], []
+        urls, all_received = [], []
         for options in ([], [], ["--dtx"]):
-            url, heard = await stack.enter_async_context(proxy(stt.url))
+            url, received = await stack.enter_async_context(proxy(stt.url))
             urls.append(stack.enter_context(running("serve", folder, "--stt", url, *options)).url)
-            all_heard.append(heard)
+            all_received.append(received)
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=chromium, args=flags.split())
         stack.push_async_callback(browser.close)
@@ -169,7 +169,7 @@ async def three_calls(chromium: str, voice: bytes, folder: Path) -> dict[str, Ca
         events = await asyncio.gather(
             *(called(browser, url, voice, how) for url, how in zip(urls, ways, strict=True))
         )
-    return dict(zip(("enabled", "replaceTrack", "dtx"), zip(events, all_heard, strict=True), strict=True))
+    return dict(zip(("enabled", "replaceTrack", "dtx"), zip(events, all_received, strict=True), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_the_words_around_a_mute_are_whole_and_time_goes_on(
     calls: dict[str, Call], voice: bytes, way: str, stalls: int, noise: int
 ) -> None:
     """``noise``: the most that silence sounds like, as the codec makes it."""
-    events, heard = calls[way]
+    events, received = calls[way]
     check_events(events)
     types = [event["type"] for event in events]
     assert (types.count("audio.stalled"), types.count("audio.resumed")) == (stalls, stalls)
@@ -198,17 +198,17 @@ def test_the_words_around_a_mute_are_whole_and_time_goes_on(
     assert word_errors(WORDS, text).errors == 0, text
 
     (ledger,) = events[-1]["ledger"].values()
-    assert len(heard.samples) == ledger["sent"] * SAMPLE_RATE / 1000
-    assert len(heard.samples) / SAMPLE_RATE == pytest.approx(events[-1]["time"], abs=CHUNK_S)
-    assert {len(samples) for _, samples in heard.audio[:-1]} == {CHUNK_S * SAMPLE_RATE}
-    late = np.abs(heard.deviations_s())
+    assert len(received.samples) == ledger["sent"] * SAMPLE_RATE / 1000
+    assert len(received.samples) / SAMPLE_RATE == pytest.approx(events[-1]["time"], abs=CHUNK_S)
+    assert {len(samples) for _, samples in received.audio[:-1]} == {CHUNK_S * SAMPLE_RATE}
+    late = np.abs(received.deviations_s())
     assert np.mean(late <= CHUNK_S) >= 0.8 and late.max() < 1.0, np.sort(late)[-30:]
 
     said, rate = soundfile.read(io.BytesIO(voice), dtype="int16")
     said[int(MUTE_S * rate) : int(UNMUTE_S * rate)] = 0
     muted_s = longest_quiet_s(said, rate, 20)
-    assert longest_quiet_s(heard.samples, SAMPLE_RATE, 20) == pytest.approx(muted_s, abs=CHUNK_S)
-    assert longest_quiet_s(heard.samples, SAMPLE_RATE, noise) >= UNMUTE_S - MUTE_S - CHUNK_S
+    assert longest_quiet_s(received.samples, SAMPLE_RATE, 20) == pytest.approx(muted_s, abs=CHUNK_S)
+    assert longest_quiet_s(received.samples, SAMPLE_RATE, noise) >= UNMUTE_S - MUTE_S - CHUNK_S
 
 
 def longest_quiet_s(samples: np.ndarray, rate: int, level: int) -> float:

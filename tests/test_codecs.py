@@ -65,7 +65,7 @@ def by_label(parts: Iterable[Decoded]) -> Counter[Label]:
 
 
 @EVERY
-def test_what_was_said_is_heard(codec: Codec, libopus: bool) -> None:
+def test_what_was_said_is_received(codec: Codec, libopus: bool) -> None:
     parts = decoded(decoder_for(codec, libopus=libopus), frames(codec, packets(codec)))
     assert by_label(parts) == {Label.RECEIVED: SAMPLE_RATE}
     assert likeness(joined(parts), voice(1.0, SAMPLE_RATE)) > 0.98
@@ -87,14 +87,16 @@ def test_g711_is_the_table_of_the_standard() -> None:
         context = av.CodecContext.create(name, "r")
         context.sample_rate, context.layout = 8000, "mono"
         (frame,) = context.decode(av.Packet(every))
-        heard = joined(decoded(decoder_for(codec), frames(codec, [every])))
-        assert np.array_equal(heard[::2], frame.to_ndarray()[0])  # every other sample is as it came
+        received = joined(decoded(decoder_for(codec), frames(codec, [every])))
+        assert np.array_equal(received[::2], frame.to_ndarray()[0])  # every other sample is as it came
 
 
 def test_stereo_becomes_the_average() -> None:
     left_and_right = np.array([[100, 300], [-32768, -32768], [32767, 32767]], ">i2")
-    heard = joined(decoded(decoder_for(Codec("L16", 16000, 2)), [Frame(left_and_right.tobytes(), STEREO, 0)]))
-    assert heard.tolist() == [200, -32768, 32767]
+    received = joined(
+        decoded(decoder_for(Codec("L16", 16000, 2)), [Frame(left_and_right.tobytes(), STEREO, 0)])
+    )
+    assert received.tolist() == [200, -32768, 32767]
 
 
 @pytest.mark.parametrize("libopus", [True, False])
@@ -103,9 +105,9 @@ def test_stereo_opus_becomes_the_average(libopus: bool) -> None:
     left = voice(1.0, 48000)
     payloads = encode(OPUS, np.stack([left, np.zeros_like(left)], axis=1), bit_rate=96000)
     assert payloads[20][0] & 0x04  # a stereo packet (RFC 6716 section 3.1)
-    heard = joined(decoded(decoder_for(OPUS, libopus=libopus), frames(OPUS, payloads)))
-    assert likeness(heard, voice(1.0, SAMPLE_RATE)) > 0.98
-    assert rms(heard) == pytest.approx(rms(voice(1.0, SAMPLE_RATE)) / 2, rel=0.05)
+    received = joined(decoded(decoder_for(OPUS, libopus=libopus), frames(OPUS, payloads)))
+    assert likeness(received, voice(1.0, SAMPLE_RATE)) > 0.98
+    assert rms(received) == pytest.approx(rms(voice(1.0, SAMPLE_RATE)) / 2, rel=0.05)
 
 
 @EVERY
@@ -125,7 +127,7 @@ def test_a_hole_fades_into_silence_and_ends_clean(codec: Codec, libopus: bool) -
 
 
 @EVERY
-def test_a_short_hole_is_hardly_heard(codec: Codec, libopus: bool) -> None:
+def test_a_short_hole_is_hardly_received(codec: Codec, libopus: bool) -> None:
     """Better than silence: what is made up goes on like the voice before it."""
     payloads = packets(codec, 1.0)
     whole = joined(decoded(decoder_for(codec, libopus=libopus), frames(codec, payloads)))
@@ -143,9 +145,9 @@ def test_no_step_where_concealment_begins_and_ends(codec: Codec) -> None:
     tone = 8000 * np.sin(2 * np.pi * 190 * np.arange(sample_rate(codec)) / sample_rate(codec))
     items: list[Frame | Gap] = [*frames(codec, encode(codec, tone.astype(np.int16)))]
     items[20:22] = [lost(codec, 40)]
-    heard = joined(decoded(decoder_for(codec), items)).astype(int)
+    received = joined(decoded(decoder_for(codec), items)).astype(int)
     steepest = 8000 * 2 * np.pi * 190 / SAMPLE_RATE
-    assert np.abs(np.diff(heard[2000:])).max() < 2 * steepest
+    assert np.abs(np.diff(received[2000:])).max() < 2 * steepest
 
 
 @_needs_libopus

@@ -11,7 +11,7 @@ import pytest
 from rtcstt import cli
 from rtcstt.commands import doctor
 from rtcstt.errors import EngineError
-from rtcstt.testing import ScriptedUpstream, Visit
+from rtcstt.testing import ConnectionScript, ScriptedUpstream
 
 
 async def examine(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
@@ -36,7 +36,7 @@ async def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_a_wrong_key(capsys: pytest.CaptureFixture[str]) -> None:
-    async with ScriptedUpstream(Visit(refuse=401)) as stt, stt.listening() as url:
+    async with ScriptedUpstream(ConnectionScript(refuse=401)) as stt, stt.listening() as url:
         status, lines = await examine(capsys, "--stt", url)
     assert status == 1
     assert "RTCSTT_STT_KEY" in line_of(lines, "STT")[1]

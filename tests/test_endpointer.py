@@ -8,10 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.embedded.endpointer import FRAME_S, PATIENCE, TABLE, UNFINISHED, Endpointer, Turning, completeness
+from rtcstt.embedded.endpointer import (
+    FRAME_S,
+    PATIENCE,
+    TABLE,
+    UNFINISHED,
+    Endpointer,
+    TurnTransition,
+    completeness,
+)
 from rtcstt.wire import DEFAULT_TURN, TURN_TABLE, TurnSettings, TurnState
 
-START, EAGER, RESUME, END = Turning.START, Turning.EAGER_END, Turning.RESUME, Turning.END
+START, EAGER, RESUME, END = (
+    TurnTransition.START,
+    TurnTransition.EAGER_END,
+    TurnTransition.RESUME,
+    TurnTransition.END,
+)
 
 
 SURE, OPEN = 1.0, UNFINISHED
@@ -19,7 +32,7 @@ SURE, OPEN = 1.0, UNFINISHED
 
 def run(
     endpointer: Endpointer, *parts: tuple[float, float], complete: float = SURE
-) -> list[tuple[Turning, float]]:
+) -> list[tuple[TurnTransition, float]]:
     """Feed (voice activity, seconds) parts; what happened, and when."""
     happened, now = [], 0.0
     for probability, seconds in parts:
@@ -31,7 +44,7 @@ def run(
     return happened
 
 
-def kinds(happened: list[tuple[Turning, float]]) -> list[Turning]:
+def kinds(happened: list[tuple[TurnTransition, float]]) -> list[TurnTransition]:
     return [turning for turning, _ in happened]
 
 
@@ -121,7 +134,9 @@ def test_a_click_starts_nothing(seconds: float) -> None:
         ("end_threshold", 0.05, 0.3, END),
     ],
 )
-def test_settings_move_what_they_are_named_for(name: str, low: float, high: float, turning: Turning) -> None:
+def test_settings_move_what_they_are_named_for(
+    name: str, low: float, high: float, turning: TurnTransition
+) -> None:
     def when(value: float) -> float:
         happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), complete=-2.0)
         return next(at for found, at in happened if found is turning)

@@ -23,7 +23,16 @@ from rtcstt.stt.alignment import words
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.stream import Limits, Stream
 from rtcstt.stt.transcription import Outgoing
-from rtcstt.testing import Flaky, Oracle, ScriptedUpstream, Visit, play, silence, speech, transcript
+from rtcstt.testing import (
+    ConnectionScript,
+    Flaky,
+    Oracle,
+    ScriptedUpstream,
+    play,
+    silence,
+    speech,
+    transcript,
+)
 
 SENTENCES = (
     "it was the best of times it was the worst of times",
@@ -79,7 +88,7 @@ class Talk:
         assert order.state is wire.TurnState.IDLE
 
 
-async def call(*visits: Visit, **settings: object) -> tuple[Talk, ScriptedUpstream]:
+async def call(*visits: ConnectionScript, **settings: object) -> tuple[Talk, ScriptedUpstream]:
     before = asyncio.all_tasks()
     upstream = ScriptedUpstream(*visits)
     async with upstream.listening() as url:
@@ -93,7 +102,7 @@ async def call(*visits: Visit, **settings: object) -> tuple[Talk, ScriptedUpstre
 
 
 async def test_nothing_happens() -> None:
-    talk, upstream = await call(Visit())
+    talk, upstream = await call(ConnectionScript())
     talk.check()
     assert len(upstream.visited) == 1
     headers = {name.lower(): value for name, value in upstream.visited[0].headers.items()}
@@ -118,8 +127,8 @@ KILLS = sorted(round(_DICE.uniform(0.05, 9.0), 2) for _ in range(20))
 @pytest.mark.parametrize("after_s", KILLS)
 async def test_killed(after_s: float) -> None:
     talk, upstream = await call(
-        Visit(drop_after_audio_s=after_s, oracle=Oracle(latency_s=0.1)),
-        Visit(oracle=Oracle(latency_s=0.2, hold_words=2, eager_end_s=None)),
+        ConnectionScript(drop_after_audio_s=after_s, oracle=Oracle(latency_s=0.1)),
+        ConnectionScript(oracle=Oracle(latency_s=0.2, hold_words=2, eager_end_s=None)),
     )
     talk.check()
     assert len(upstream.visited) == 2
@@ -127,22 +136,23 @@ async def test_killed(after_s: float) -> None:
 
 async def test_killed_again_and_again() -> None:
     talk, upstream = await call(
-        *[Visit(drop_after_audio_s=after_s) for after_s in (0.7, 2.0, 0.1, 3.0, 1.5)], Visit()
+        *[ConnectionScript(drop_after_audio_s=after_s) for after_s in (0.7, 2.0, 0.1, 3.0, 1.5)],
+        ConnectionScript(),
     )
     talk.check()
     assert len(upstream.visited) == 6
 
 
-async def test_another_recogniser_hears_other_words_and_other_turns() -> None:
+async def test_another_recogniser_receives_other_words_and_other_turns() -> None:
     """The second says "weest" for "best": what was published stands, what was not comes in its words."""
     oracle = Oracle(mishear={"best": "weest", "wisdom": "whiz-dom"}, max_words=4, eager_end_s=None)
-    talk, _ = await call(Visit(drop_after_audio_s=2.0), Visit(oracle=oracle))
+    talk, _ = await call(ConnectionScript(drop_after_audio_s=2.0), ConnectionScript(oracle=oracle))
     assert transcript(talk.events) == TEXT.replace("wisdom", "whiz-dom")
 
 
 async def test_silent_for_a_while() -> None:
     limits = Limits(catch_up=1.25 * SPEED, backoff_first_s=0.05, stall_timeout_s=0.8)
-    talk, upstream = await call(Visit(silent_after_audio_s=1.0), Visit(), limits=limits)
+    talk, upstream = await call(ConnectionScript(silent_after_audio_s=1.0), ConnectionScript(), limits=limits)
     talk.check()
     assert talk.stream.stats()["stalls"] >= 1
 
@@ -162,7 +172,7 @@ async def test_silent_for_a_while() -> None:
     ],
 )
 async def test_nonsense(message: str | bytes) -> None:
-    talk, upstream = await call(Visit(inject=((2.0, message),)), Visit())
+    talk, upstream = await call(ConnectionScript(inject=((2.0, message),)), ConnectionScript())
     talk.check()
     assert len(upstream.visited) == 2
 
@@ -171,26 +181,28 @@ async def test_nothing_but_nonsense() -> None:
     """The call lives, and the fallback speaks."""
     fallback = ScriptedUpstream(name="fallback")
     async with fallback:
-        talk, upstream = await call(Visit(inject=((0.1, "?"),)), fallback=fallback, patience_s=0.3)
+        talk, upstream = await call(ConnectionScript(inject=((0.1, "?"),)), fallback=fallback, patience_s=0.3)
     talk.check()
     assert talk.stream.stats()["engine"] == "fallback"
 
 
 async def test_unknown_messages_are_let_pass() -> None:
-    talk, upstream = await call(Visit(inject=((1.0, '{"type": "turn.mood", "mood": "fair"}'),)))
+    talk, upstream = await call(ConnectionScript(inject=((1.0, '{"type": "turn.mood", "mood": "fair"}'),)))
     talk.check()
     assert [e.fields["mood"] for e in talk.events if e.type == "turn.mood"] == ["fair"]
     assert len(upstream.visited) == 1
 
 
 async def test_429_then_200() -> None:
-    talk, upstream = await call(Visit(refuse=429), Visit(refuse=429), Visit())
+    talk, upstream = await call(
+        ConnectionScript(refuse=429), ConnectionScript(refuse=429), ConnectionScript()
+    )
     talk.check()
     assert [v.ended for v in upstream.visited] == ["refused", "refused", "closed"]
 
 
 async def test_refused_for_good_keeps_counting() -> None:
-    talk, upstream = await call(Visit(refuse=401))
+    talk, upstream = await call(ConnectionScript(refuse=401))
     (error,) = [e for e in talk.events if e.type == "error"]
     assert error.fields["status_code"] == 401 and error.fields["error_code"] == "scripted"
     assert len(upstream.visited) == 1
@@ -249,7 +261,7 @@ async def test_a_server_that_never_finishes_the_handshake() -> None:
 
 
 async def test_manual_mode_over_a_socket() -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=3.0), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=3.0), ConnectionScript())
     async with upstream.listening() as url:
         talk = Talk(stt=Cartesia(base_url=url), mode="manual")
 
@@ -268,7 +280,7 @@ async def test_manual_mode_over_a_socket() -> None:
 async def test_the_vendors_types_accept_what_listeners_get(mode: str) -> None:
     stt = pytest.importorskip("cartesia.types.stt")
     model = stt.STTAutoFinalizeWebsocketResponse if mode == "auto" else stt.STTManualFinalizeWebsocketResponse
-    talk, _ = await call(Visit(drop_after_audio_s=2.0), Visit(), mode=mode)
+    talk, _ = await call(ConnectionScript(drop_after_audio_s=2.0), ConnectionScript(), mode=mode)
     known = ("turn.", "connected", "transcript", "flush_done", "done")
     checked = [e for e in talk.events if e.type.startswith(known)]
     for event in checked:
@@ -321,7 +333,7 @@ async def embedded_server() -> AsyncIterator[str]:
 
 
 async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
-    """Words are compared with those of a call that nothing happened to. The recogniser may hear another
+    """Words are compared with those of a call that nothing happened to. The recogniser may receive another
     word the second time, so words may differ, but none may be missing and none come twice."""
     with wave.open(str(shared_data / "jfk.wav")) as file:
         audio = np.frombuffer(file.readframes(10**9), np.int16)
@@ -344,11 +356,11 @@ async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
     spoken = [word.key for word in words(transcript(whole))]
     assert len(spoken) >= 20
     for events in broken:
-        heard = [word.key for word in words(transcript(events))]
+        received = [word.key for word in words(transcript(events))]
         assert sum(event.type == "stt.recovered" for event in events) >= 1
-        changes = difflib.SequenceMatcher(None, spoken, heard, autojunk=False).get_opcodes()
+        changes = difflib.SequenceMatcher(None, spoken, received, autojunk=False).get_opcodes()
         uneven = [
-            (spoken[a:b], heard[c:d]) for kind, a, b, c, d in changes if kind != "equal" and b - a != d - c
+            (spoken[a:b], received[c:d]) for kind, a, b, c, d in changes if kind != "equal" and b - a != d - c
         ]
         # "can not" for "cannot" is no loss
-        assert sum(abs(len(old) - len(new)) for old, new in uneven) <= 1, (spoken, heard)
+        assert sum(abs(len(old) - len(new)) for old, new in uneven) <= 1, (spoken, received)

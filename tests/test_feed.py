@@ -18,7 +18,7 @@ def said(feed: Feed, type_: str, turn: int | None = None, **fields: object) -> E
     return feed.publish(type_, time=1.0, track="0", turn=turn, fields=fields)
 
 
-async def heard(feed: Feed, *, after: int = -1, pause_s: float = 0.0) -> list[Event]:
+async def received(feed: Feed, *, after: int = -1, pause_s: float = 0.0) -> list[Event]:
     events = []
     async for event in feed.subscribe(after=after):
         events.append(event)
@@ -55,19 +55,19 @@ def test_a_transcript_event_has_its_text_as_transcript() -> None:
 def test_late_and_early_listeners_get_the_same_events() -> None:
     async def main() -> None:
         feed = Feed("c")
-        early = asyncio.create_task(heard(feed))
+        early = asyncio.create_task(received(feed))
         await asyncio.sleep(0)
         for index in range(3):
             said(feed, "turn.end", index, transcript="x")
         await asyncio.sleep(0.1)
-        late = asyncio.create_task(heard(feed))
-        from_two = asyncio.create_task(heard(feed, after=1))
+        late = asyncio.create_task(received(feed))
+        from_two = asyncio.create_task(received(feed, after=1))
         said(feed, "session.end")
         feed.close()
         assert [event.seq for event in await early] == [0, 1, 2, 3]
         assert await late == await early
         assert [event.seq for event in await from_two] == [2, 3]
-        assert await heard(feed, after=3) == []
+        assert await received(feed, after=3) == []
         assert feed.listeners == 0
 
     run_virtual(main())
@@ -89,7 +89,7 @@ def test_who_comes_late_gets_the_whole_past_and_quickly() -> None:
 
         feed._history = Counting(feed._history)
         feed.close()
-        assert [event.seq for event in await heard(feed)] == list(range(5000))
+        assert [event.seq for event in await received(feed)] == list(range(5000))
         assert looked_at < 10_000, "the history must not be gone through for each event"
         assert feed.coalesced == 0
 
@@ -104,7 +104,7 @@ def test_text_that_utf8_cannot_carry_is_escaped() -> None:
 def test_a_listener_that_stops_listening_leaves_nothing_behind() -> None:
     async def main() -> None:
         feed = Feed("c")
-        listening = asyncio.create_task(heard(feed))
+        listening = asyncio.create_task(received(feed))
         await asyncio.sleep(0)
         assert feed.listeners == 1
         listening.cancel()
@@ -130,7 +130,7 @@ def test_a_slow_listener_misses_only_updates_that_a_later_one_made_needless(
 ) -> None:
     async def main() -> None:
         feed = Feed("c")
-        slow = asyncio.create_task(heard(feed, pause_s=0.1))
+        slow = asyncio.create_task(received(feed, pause_s=0.1))
         await asyncio.sleep(0)  # he listens from the beginning
         sent = []
         for number, event in enumerate(published(feed, steps), 1):

@@ -21,7 +21,7 @@ from rtcstt.call import Call
 from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
-from rtcstt.server.access import Door
+from rtcstt.server.access import Authenticator
 from rtcstt.server.calls import Calls
 from rtcstt.testing import silence, speech
 
@@ -97,7 +97,7 @@ async def test_who_sends_at_once_loses_no_word(monkeypatch: pytest.MonkeyPatch) 
         await socket.send_bytes(AUDIO.tobytes())
         await asyncio.sleep(0.3)
         (call,) = calls.all()
-        assert call.lines["0"].queued_s < 0.7, "the rest waits in the socket"
+        assert call.tracks["0"].queued_s < 0.7, "the rest waits in the socket"
         await socket.send_str('{"type": "close"}')
         events = await told(socket)
     assert text(events) == WORDS
@@ -153,7 +153,7 @@ async def test_a_form_that_is_not_taken_is_refused(query: str, status: int) -> N
 
 
 async def test_limits_and_tokens_hold_for_sockets_too() -> None:
-    async with serving(door=Door(("secret",)), max_calls=1) as (client, calls):
+    async with serving(authenticator=Authenticator(("secret",)), max_calls=1) as (client, calls):
         await refusal(await client.get("/pcm"), 426, "websocket_needed")
         for url, status in (("/pcm", 401), ("/pcm?access_token=wrong", 401)):
             with pytest.raises(WSServerHandshakeError) as refused:
@@ -239,15 +239,15 @@ async def test_mu_law_arrives_as_it_was_sent(tmp_path: Path) -> None:
         call = await ended(calls)
     recordings.close()
     assert call.label == "CA1" and call.ledgers()["inbound"]["received"] == 2000.0
-    heard, _ = soundfile.read(wav_in(tmp_path), dtype="int16")
-    middle = heard[4000:20000].astype(float)
+    received, _ = soundfile.read(wav_in(tmp_path), dtype="int16")
+    middle = received[4000:20000].astype(float)
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert abs(int(np.argmax(spectrum)) * 16000 / len(middle) - 440) < 2
     assert abs(np.sqrt(np.mean(middle**2)) - 8000 / np.sqrt(2)) < 200
 
 
 async def test_a_media_streams_token_may_come_with_its_start() -> None:
-    async with serving(door=Door(("secret",))) as (client, calls):
+    async with serving(authenticator=Authenticator(("secret",))) as (client, calls):
         for parameters in ({}, {"access_token": "wrong"}):
             async with client.ws_connect("/media-stream") as socket:
                 await socket.send_json(start(**parameters))

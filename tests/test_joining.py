@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.stt.alignment import Overlap, glue, words
+from rtcstt.stt.alignment import TranscriptAligner, join_text, words
 
 
 def joined(published: str, said: str, **places: int) -> str:
     """The listener's text, the new one arriving word by word."""
-    overlap = Overlap(published, **places)
+    overlap = TranscriptAligner(published, **places)
     parts = said.split(" ")
     for n in range(len(parts) + 1):
         text = " ".join(parts[:n])
@@ -56,7 +56,7 @@ def test_the_same_words_again_give_the_text_once(spoken: list[str], cut: int) ->
 @given(st.lists(st.text("abc ", max_size=8), min_size=1), st.lists(st.text("abc .,'", max_size=8)))
 def test_what_was_said_never_changes(old: list[str], new: list[str]) -> None:
     published, said = "".join(old), "".join(new)
-    overlap = Overlap(published)
+    overlap = TranscriptAligner(published)
     found = None
     for end in range(len(said) + 1):
         found = found or overlap.beyond(said[:end])
@@ -80,7 +80,7 @@ def test_the_replay_may_begin_later() -> None:
     ],
 )
 def test_covered(published: str, said: str, covered: bool) -> None:
-    assert Overlap(published).covered(said) is covered
+    assert TranscriptAligner(published).covered(said) is covered
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_covered(published: str, said: str, covered: bool) -> None:
         ("\u4eca", "\u65e5", "\u65e5"),
     ],
 )
-def test_glue(before: str, after: str, expected: str) -> None:
-    assert glue(before, after) == expected
+def test_join_text(before: str, after: str, expected: str) -> None:
+    assert join_text(before, after) == expected
 
 
 def test_words_know_their_place() -> None:

@@ -29,8 +29,8 @@ def spoken(ms: int = 20, **options: str) -> list[bytes]:
 def test_it_decodes_to_16_khz_mono(library: ctypes.CDLL) -> None:
     decoder = opus.OpusDecoder(library)
     packets = encode(OPUS, voice(2.0, 48000), bit_rate=64000)
-    heard = np.concatenate([decoder.decode(packet) for packet in packets])
-    assert likeness(heard, voice(2.0, 16000)) > 0.95
+    received = np.concatenate([decoder.decode(packet) for packet in packets])
+    assert likeness(received, voice(2.0, 16000)) > 0.95
 
 
 @pytest.mark.parametrize("ms", [10, 20, 40, 60])

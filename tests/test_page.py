@@ -96,7 +96,7 @@ def _answers(url: str) -> bool:
 
 @asynccontextmanager
 async def browser(chromium: str, voice: Path | None = None, *, ask: bool = False) -> AsyncIterator[Browser]:
-    """``voice``: what the microphone hears. ``ask``: do not allow the microphone unasked."""
+    """``voice``: what the microphone receives. ``ask``: do not allow the microphone unasked."""
     flags = (
         "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
     )
@@ -156,18 +156,18 @@ async def test_a_voice_becomes_captions_and_mute_hides_only_what_was_muted(
         await expect(page.locator("#status")).to_have_text("Call ended", timeout=15_000)
 
         text = await captions(page)
-        heard = [words for start, words in PHRASES if not MUTE_FROM_S <= start < MUTE_TO_S]
+        received = [words for start, words in PHRASES if not MUTE_FROM_S <= start < MUTE_TO_S]
         assert "best of times" in before.lower(), "captions must come while the caller still speaks"
-        assert word_errors(heard, text) <= 0.25, text
-        assert "light" not in text.lower().split(), "what was said while muted must not be heard"
+        assert word_errors(received, text) <= 0.25, text
+        assert "light" not in text.lower().split(), "what was said while muted must not be received"
         assert await page.locator(".turn:not([data-state=ended])").count() == 0
-        assert "heard" in await page.inner_text("#timelines")
+        assert "received" in await page.inner_text("#timelines")
         assert not errors
 
         async with page.expect_download() as started:
             await page.click("#downloads >> text=VTT")
         cues = webvtt.read(await (await started.value).path())
-        assert word_errors(heard, " ".join(cue.text for cue in cues)) <= 0.25
+        assert word_errors(received, " ".join(cue.text for cue in cues)) <= 0.25
 
 
 async def test_a_recording_of_two_channels_is_two_speakers(
@@ -200,7 +200,7 @@ async def test_a_recording_of_two_channels_is_two_speakers(
         assert not errors
 
 
-async def test_push_to_talk_hears_what_is_said_while_held(server: str, chromium: str, voice: Path) -> None:
+async def test_push_to_talk_receives_what_is_said_while_held(server: str, chromium: str, voice: Path) -> None:
     async with browser(chromium, voice) as running:
         page, errors = await opened(running, server)
         await page.click("text=Push to talk")

@@ -338,14 +338,14 @@ def test_any_schedule_adds_up(chunk_ms: int, delay: float, seed: int, frames: in
     no sound of the network's lost, and as long as the call but for the lag."""
     chance = random.Random(seed)
     run = Run(AudioClock(chunk_ms=chunk_ms), delay)
-    at, heard = 0.02, 0
+    at, received = 0.02, 0
     for i in range(frames):
         at += chance.choice([0.0, 0.02, 0.02, 0.02, 0.03, 0.1, 0.7])
         label = chance.choice([Label.RECEIVED] * 6 + [Label.RECOVERED, Label.CONCEALED, Label.SILENCE])
         if chance.random() < 0.05:
             run.clock.pause(chance.randrange(8000), at)
         sounds = label is not Label.SILENCE and chance.random() < loudness
-        heard += sounds and label in (Label.RECEIVED, Label.RECOVERED)
+        received += sounds and label in (Label.RECEIVED, Label.RECOVERED)
         made_up = 0 if label in (Label.RECEIVED, Label.RECOVERED) else 5000
         run.feed(loud(i + made_up) if sounds else quiet(), at, label)
     end = at + chance.random()
@@ -353,5 +353,5 @@ def test_any_schedule_adds_up(chunk_ms: int, delay: float, seed: int, frames: in
     surplus = max(0.0, run.clock.ahead(end))
     sound = run.close(end)
     assert len(marks(sound)) <= frames
-    assert np.count_nonzero((abs(sound) >= LOUD_FROM) & (abs(sound) < LOUD_FROM + 5000)) == heard * FRAME
+    assert np.count_nonzero((abs(sound) >= LOUD_FROM) & (abs(sound) < LOUD_FROM + 5000)) == received * FRAME
     assert len(sound) == pytest.approx((end + surplus) * SAMPLE_RATE, abs=2)

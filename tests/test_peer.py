@@ -89,7 +89,7 @@ class FakeFeed:
 
 
 @dataclass
-class FakeLine:
+class FakeTrack:
     codecs: dict[int, Any]
     packets: list[Packet] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -111,15 +111,15 @@ class FakeLine:
 class FakeCall:
     def __init__(self) -> None:
         self.feed = FakeFeed()
-        self.lines: dict[str, FakeLine] = {}
+        self.tracks: dict[str, FakeTrack] = {}
         self.commands: list[str] = []
         self.closed: list[str] = []
         self.over = asyncio.Event()
         self.feed.publish("session.start")
 
-    def add_track(self, track_id: str, codecs: dict[int, Any]) -> FakeLine:
-        self.lines[track_id] = FakeLine(dict(codecs))
-        return self.lines[track_id]
+    def add_track(self, track_id: str, codecs: dict[int, Any]) -> FakeTrack:
+        self.tracks[track_id] = FakeTrack(dict(codecs))
+        return self.tracks[track_id]
 
     def command(self, text: str) -> None:
         self.commands.append(text)
@@ -172,17 +172,17 @@ class Wire:
         await self.peer.close()
 
     @property
-    def line(self) -> FakeLine:
-        return self.call.lines["0"]
+    def line(self) -> FakeTrack:
+        return self.call.tracks["0"]
 
     async def send_rtp(self, data: bytes) -> None:
         """Protected and sent as it is, by the caller's DTLS transport."""
         with contextlib.suppress(pylibsrtp.Error):  # too broken even to be protected
             await self.caller._pc.getSenders()[0].transport._send_rtp(data)
 
-    async def still_hears(self) -> None:
-        heard = len(self.line.packets)
-        await until(lambda: len(self.line.packets) > heard + 3)
+    async def still_receives(self) -> None:
+        received = len(self.line.packets)
+        await until(lambda: len(self.line.packets) > received + 3)
 
 
 def caller(*tracks: list[bytes], **options: Any) -> Caller:
@@ -219,11 +219,11 @@ async def test_every_packet_arrives_untouched_and_without_a_thread(tone: list[by
 async def test_each_track_has_its_own_line(tone: list[bytes]) -> None:
     other = opus_packets(np.random.default_rng(1).normal(0, 3000, 48000).astype(np.int16))
     async with Wire(caller(tone, other)) as wire:
-        await until(lambda: len(wire.call.lines["1"].packets) > 20)
-        assert [packet.payload for packet in wire.call.lines["0"].packets[:10]] == tone[:10]
-        assert [packet.payload for packet in wire.call.lines["1"].packets[:10]] == other[:10]
-        assert {packet.ssrc for packet in wire.call.lines["0"].packets}.isdisjoint(
-            {packet.ssrc for packet in wire.call.lines["1"].packets}
+        await until(lambda: len(wire.call.tracks["1"].packets) > 20)
+        assert [packet.payload for packet in wire.call.tracks["0"].packets[:10]] == tone[:10]
+        assert [packet.payload for packet in wire.call.tracks["1"].packets[:10]] == other[:10]
+        assert {packet.ssrc for packet in wire.call.tracks["0"].packets}.isdisjoint(
+            {packet.ssrc for packet in wire.call.tracks["1"].packets}
         )
 
 
@@ -245,9 +245,9 @@ async def test_tracks_that_share_no_transport_have_each_their_own(
 
     dialling = caller(tone, other)
     await dialling.dial(Apart())
-    await until(lambda: all(len(call.lines[mid].packets) > 20 for mid in ("0", "1")))
-    assert [packet.payload for packet in call.lines["0"].packets[:10]] == tone[:10]
-    assert [packet.payload for packet in call.lines["1"].packets[:10]] == other[:10]
+    await until(lambda: all(len(call.tracks[mid].packets) > 20 for mid in ("0", "1")))
+    assert [packet.payload for packet in call.tracks["0"].packets[:10]] == tone[:10]
+    assert [packet.payload for packet in call.tracks["1"].packets[:10]] == other[:10]
     assert "a=group" not in answers[0]
     await dialling.close()
     await answering.close()
@@ -256,14 +256,14 @@ async def test_tracks_that_share_no_transport_have_each_their_own(
 async def test_a_new_source_finds_its_track_by_the_mid_it_carries(tone: list[bytes]) -> None:
     """Both tracks have all payload types in common and a source of their own already."""
     async with Wire(caller(tone, tone)) as wire:
-        await until(lambda: all(len(line.packets) > 5 for line in wire.call.lines.values()))
+        await until(lambda: all(len(line.packets) > 5 for line in wire.call.tracks.values()))
         for mid, ssrc in (("1", 1001), ("0", 1000)):
             packet = RtpPacket(96, 0, 1, 0, ssrc, b"\x78")
             packet.extensions.mid = mid
             await wire.send_rtp(packet.serialize(mid_extension(1)))
         await wire.send_rtp(rtp(1002, 1, b"\x78"))  # without a mid nobody can tell
-        await until(lambda: {p.ssrc for p in wire.call.lines["0"].packets} >= {1000})
-        sources = {mid: {p.ssrc for p in line.packets} for mid, line in wire.call.lines.items()}
+        await until(lambda: {p.ssrc for p in wire.call.tracks["0"].packets} >= {1000})
+        sources = {mid: {p.ssrc for p in line.packets} for mid, line in wire.call.tracks.items()}
         assert 1001 in sources["1"]
         assert 1001 not in sources["0"]
         assert 1002 not in sources["0"] | sources["1"]
@@ -277,7 +277,7 @@ async def test_packets_do_not_overtake_those_that_wait_for_aiortc(tone: list[byt
             connection._queue.put_nowait((b"\x00", 1))
             protocol.datagram_received(b"\x80" + bytes(20), ("127.0.0.1", 9))
             assert connection._queue.qsize() == 2
-            await wire.still_hears()
+            await wire.still_receives()
         assert wire.line.sequences == sorted(wire.line.sequences)
 
 
@@ -394,7 +394,7 @@ async def test_bye_for_a_source_left_behind_ends_nothing(tone: list[bytes]) -> N
         wire.caller._pc.getSenders()[0]._ssrc = 4711
         await until(lambda: wire.line.packets[-1].ssrc == 4711)
         await transport._send_rtp(bytes(RtcpByePacket(sources=[old])))
-        await wire.still_hears()
+        await wire.still_receives()
         assert wire.line.ended == []
         await transport._send_rtp(bytes(RtcpByePacket(sources=[4711])))
         await until(lambda: wire.line.ended)
@@ -457,7 +457,7 @@ async def test_a_slow_network_is_no_reason_to_hang_up(
             protocol.datagram_received = slowly
         await asyncio.sleep(2.0)
         assert wire.peer.state == "connected"
-        await wire.still_hears()
+        await wire.still_receives()
 
 
 async def test_nobody_comes() -> None:
@@ -485,7 +485,7 @@ async def test_bad_packets_harm_nothing(tone: list[bytes]) -> None:
         for number in range(1000):  # a thousand sources
             await wire.send_rtp(rtp(number, number, b"\x78"))
         await wire.send_rtp(rtp(ssrc, 1, b"", payload_type=77))
-        await wire.still_hears()
+        await wire.still_receives()
         assert len(wire.peer._pc.getReceivers()[0]._RTCRtpReceiver__remote_streams) <= 8
         assert wire.peer.state == "connected"
 
@@ -499,15 +499,15 @@ async def test_datagrams_from_strangers_harm_nothing(tone: list[bytes]) -> None:
                 for first in (b"", b"\x00", b"\x01", b"\x16", b"\x80", b"\xff"):
                     stranger.sendto(first + chance.randbytes(size), (candidate.ip, candidate.port))
             stranger.sendto(b"", (candidate.ip, candidate.port))
-        await wire.still_hears()
+        await wire.still_receives()
 
 
 async def test_a_bug_of_ours_costs_packets_not_the_call(tone: list[bytes]) -> None:
     async with Wire(caller(tone)) as wire:
         wire.line.failing = True
-        await wire.still_hears()
+        await wire.still_receives()
         wire.line.failing = False
-        await wire.still_hears()
+        await wire.still_receives()
         assert wire.peer.stats()["dropped_packets"]["failed"] > 3
 
 
@@ -540,7 +540,7 @@ async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytes
     for transport in transports_of(gst._pc):
         transport._RTCDtlsTransport__local_certificate = certificate
     async with Wire(gst) as wire:
-        await wire.still_hears()
+        await wire.still_receives()
 
 
 async def offer_of(pc: RTCPeerConnection) -> str:
@@ -563,7 +563,7 @@ async def test_video_is_not_received() -> None:
     video, audio = pc.getTransceivers()
     assert (video.currentDirection, audio.currentDirection) == ("inactive", "sendonly")
     assert "useinbandfec=1" in answer
-    assert list(call.lines) == ["1"]
+    assert list(call.tracks) == ["1"]
     await pc.close()
     await answering.close()
 
@@ -573,7 +573,7 @@ async def test_a_second_offer_is_refused_and_the_first_goes_on(tone: list[bytes]
         with pytest.raises(CallerError) as refusal:
             await wire.peer.answer("v=0\r\n")
         assert refusal.value.status == 409
-        await wire.still_hears()
+        await wire.still_receives()
 
 
 @pytest.mark.parametrize("text", ["", "v=0\r\n", "{}", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"])

@@ -29,7 +29,7 @@ SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n
 
 
 @asynccontextmanager
-async def hearing(*options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def receiving(*options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """The command with a scripted STT, and its port."""
     async with ScriptedUpstream() as upstream, upstream.listening() as url:
         words = ("rtp", "--listen", "127.0.0.1:0", "--stt", url, *options)
@@ -76,7 +76,7 @@ def text(events: list[dict[str, Any]]) -> str:
 
 async def test_linear_audio_described_by_sdp_ends_when_no_more_comes(tmp_path: Path) -> None:
     (tmp_path / "a.sdp").write_text(SDP + "97\r\na=rtpmap:97 L16/16000\r\n")
-    async with hearing("--sdp", str(tmp_path / "a.sdp"), "--idle-s", "0.8") as (process, port):
+    async with receiving("--sdp", str(tmp_path / "a.sdp"), "--idle-s", "0.8") as (process, port):
         await send(linear(jitter_s=0.03, duplicate=0.1, seed=3), port)
         events = await events_of(process)
     assert text(events) == WORDS
@@ -85,15 +85,15 @@ async def test_linear_audio_described_by_sdp_ends_when_no_more_comes(tmp_path: P
 
 
 async def test_an_interrupt_drains() -> None:
-    async with hearing("--codec", "L16", "--payload-type", "97") as (process, port):
+    async with receiving("--codec", "L16", "--payload-type", "97") as (process, port):
         await send(linear()[:80], port)  # up to the last word
         process.send_signal(2)
         events = await events_of(process)
     assert text(events) == WORDS and events[-1]["reason"] == "stopped"
 
 
-async def test_strangers_and_nonsense_are_not_heard() -> None:
-    async with hearing("--codec", "L16", "--payload-type", "97", "--idle-s", "0.8") as (process, port):
+async def test_strangers_and_nonsense_are_not_received() -> None:
+    async with receiving("--codec", "L16", "--payload-type", "97", "--idle-s", "0.8") as (process, port):
         await send([(0.0, bytes(size)) for size in range(40)], port, "127.0.0.3")
         mine = asyncio.create_task(send(linear(), port))
         await asyncio.sleep(0.2)
@@ -115,7 +115,7 @@ async def test_every_codec_is_decoded(name: str) -> None:
     packets = [
         (0.02 * n, bytes(Packet(1, n, n * tick, payload_type, payload))) for n, payload in enumerate(payloads)
     ]
-    async with hearing("--codec", name, "--idle-s", "0.6") as (process, port):
+    async with receiving("--codec", name, "--idle-s", "0.6") as (process, port):
         await send(packets, port)
         ledger = (await events_of(process))[-1]["ledger"]["0"]
     assert ledger["received"] == pytest.approx(20 * len(payloads), abs=20) and ledger["concealed"] < 25

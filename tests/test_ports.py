@@ -46,7 +46,7 @@ def candidates(answer: str) -> dict[str, set[int]]:
 
 
 async def answered(settings: PeerSettings) -> str:
-    """What a server with these settings answers; the call has been heard."""
+    """What a server with these settings answers; the call has been received."""
     async with serving(peers=settings) as (client, calls):
         caller, answers = Caller(opus_packets(TONE[:24000]), loopback=True), []
 

@@ -116,7 +116,7 @@ def call(
 ) -> Heard:
     """Push packets as they arrive, pull when due (or ``tick`` seconds later), close at ``end``."""
     receiver = AudioReceiver(codecs, chunk_ms=chunk_ms)
-    heard = Heard(end, receiver)
+    received = Heard(end, receiver)
     pending = sorted(((at, p) for at, p in arrivals if at < end), key=lambda pair: pair[0], reverse=True)
     due = math.inf
     while pending or due < end:
@@ -127,11 +127,11 @@ def call(
                 continue
         else:
             now = due
-            heard.chunks += [(now, chunk) for chunk in receiver.pull(now)]
-            heard.signals += [(now, signal) for signal in receiver.signals()]
+            received.chunks += [(now, chunk) for chunk in receiver.pull(now)]
+            received.signals += [(now, signal) for signal in receiver.signals()]
         due = max(now, receiver.next_due(now)) + tick()
-    heard.chunks += [(end, chunk) for chunk in receiver.close(end)]
-    return heard
+    received.chunks += [(end, chunk) for chunk in receiver.close(end)]
+    return received
 
 
 def after(count: int, frame: int = FRAME) -> float:
@@ -141,12 +141,12 @@ def after(count: int, frame: int = FRAME) -> float:
 class TestGoodNetwork:
     @pytest.mark.parametrize("chunk_ms", [20, 100, 200])
     def test_all_arrives_in_time(self, chunk_ms: int) -> None:
-        heard = call(stream(500), after(500), chunk_ms=chunk_ms)
-        heard.check(chunk_ms=chunk_ms)
-        assert heard.marks() == set(range(500))
-        assert heard.signals == []
-        assert heard.ledger.discarded == {}
-        steps = np.diff([at for at, _ in heard.chunks if START + 1 < at < heard.end])
+        received = call(stream(500), after(500), chunk_ms=chunk_ms)
+        received.check(chunk_ms=chunk_ms)
+        assert received.marks() == set(range(500))
+        assert received.signals == []
+        assert received.ledger.discarded == {}
+        steps = np.diff([at for at, _ in received.chunks if START + 1 < at < received.end])
         assert steps == pytest.approx(chunk_ms / 1000)
 
     def test_latency(self) -> None:
@@ -156,17 +156,17 @@ class TestGoodNetwork:
 
     @pytest.mark.parametrize("frame", [160, 640, 960, 1920])
     def test_packet_times(self, frame: int) -> None:
-        heard = call(stream(100, frame=frame), after(100, frame), chunk_ms=100)
-        heard.check(chunk_ms=100)
-        assert heard.ledger.counts[Label.RECEIVED] == 100 * frame
+        received = call(stream(100, frame=frame), after(100, frame), chunk_ms=100)
+        received.check(chunk_ms=100)
+        assert received.ledger.counts[Label.RECEIVED] == 100 * frame
 
     def test_narrowband_through_the_resampler(self) -> None:
         arrivals = [
             (START + 0.02 * i, packet(i, b"\x90" * 160, frame=160, payload_type=0)) for i in range(500)
         ]
-        heard = call(arrivals, after(500), chunk_ms=20)
-        heard.check(chunk_ms=20)
-        assert heard.ledger.counts[Label.RECEIVED] == 500 * FRAME
+        received = call(arrivals, after(500), chunk_ms=20)
+        received.check(chunk_ms=20)
+        assert received.ledger.counts[Label.RECEIVED] == 500 * FRAME
 
     def test_an_hour_in_seconds(self) -> None:
         """In packets of 120 ms; the sender's clock is 100 ppm fast and the network rough."""
@@ -176,10 +176,10 @@ class TestGoodNetwork:
         ]
         arrivals = [(at, p) for at, p in arrivals]
         end = START + 3600 / 1.0001
-        heard = call(shaken(arrivals, jitter=0.02), end, chunk_ms=100)
-        heard.check(chunk_ms=100)
-        assert heard.receiver.stats()["lag_ms"] < 50
-        assert heard.receiver.stats()["late"] == 0
+        received = call(shaken(arrivals, jitter=0.02), end, chunk_ms=100)
+        received.check(chunk_ms=100)
+        assert received.receiver.stats()["lag_ms"] < 50
+        assert received.receiver.stats()["late"] == 0
 
 
 class TestBadNetwork:
@@ -188,57 +188,57 @@ class TestBadNetwork:
     def test_no_good_packet_is_thrown_away(self, loss: float, jitter: float) -> None:
         sent = stream(1000)
         arrivals = shaken(sent, loss=loss, jitter=jitter)
-        heard = call(arrivals, after(1006))
-        heard.check(chunk_ms=20)
-        assert heard.receiver.stats()["late"] == 0
-        assert heard.ledger.counts[Label.RECEIVED] == len(arrivals) * FRAME
-        assert heard.marks() >= {(p.sequence - 65000) & 0xFFFF for _, p in arrivals}
+        received = call(arrivals, after(1006))
+        received.check(chunk_ms=20)
+        assert received.receiver.stats()["late"] == 0
+        assert received.ledger.counts[Label.RECEIVED] == len(arrivals) * FRAME
+        assert received.marks() >= {(p.sequence - 65000) & 0xFFFF for _, p in arrivals}
 
     def test_latency_with_loss(self) -> None:
-        heard = call(shaken(stream(1500), loss=0.02), after(1500))
-        delays = sorted(heard.latency().values())
+        received = call(shaken(stream(1500), loss=0.02), after(1500))
+        delays = sorted(received.latency().values())
         assert delays[len(delays) // 2] <= 0.025
         assert delays[int(0.95 * len(delays))] <= 0.06
 
     def test_latency_with_jitter(self) -> None:
         """No later than the slowest packets, the margin and what the first packet was late."""
-        heard = call(shaken(stream(1500), jitter=0.03), after(1502))
-        delays = sorted(heard.latency().values())
+        received = call(shaken(stream(1500), jitter=0.03), after(1502))
+        delays = sorted(received.latency().values())
         assert delays[len(delays) // 2] <= 0.075
 
     def test_one_hiccup_does_not_delay_all_that_follows(self) -> None:
         arrivals = [(max(at, after(205)) if at >= after(200) else at, p) for at, p in stream(400)]
-        heard = call(arrivals, after(400))
-        delays = heard.latency()
+        received = call(arrivals, after(400))
+        delays = received.latency()
         assert delays[200] == pytest.approx(0.1, abs=0.01)
         assert delays[300] <= 0.01
-        assert heard.marks() == set(range(400))
+        assert received.marks() == set(range(400))
 
     def test_nothing_is_inserted_into_late_speech(self) -> None:
         """One packet in fifty is 150 ms late: far more than any before, less than the cap."""
         arrivals = [(at + 0.15 * (i % 50 == 49), p) for i, (at, p) in enumerate(stream(320))]
-        heard = call(arrivals, after(320))
-        heard.check(chunk_ms=20)
-        assert heard.ledger.counts[Label.SILENCE] <= 1.5 * FRAME  # the end of the call
-        assert heard.ledger.discarded == {}
+        received = call(arrivals, after(320))
+        received.check(chunk_ms=20)
+        assert received.ledger.counts[Label.SILENCE] <= 1.5 * FRAME  # the end of the call
+        assert received.ledger.discarded == {}
 
     def test_a_burst_after_a_stall(self) -> None:
         """Words are sent late; the pauses between them give the time back."""
         talk = stream(1500, payload=lambda i: quiet() if i % 50 >= 25 else None)
         arrivals = [(max(at, START + 6) if at > START + 4 else at, p) for at, p in talk]
-        heard = call(arrivals, after(1500), chunk_ms=100)
-        heard.check(chunk_ms=100)
-        assert heard.marks() == {i for i in range(1500) if i % 50 < 25}
-        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
-        assert heard.latency()[1474] < 0.15
+        received = call(arrivals, after(1500), chunk_ms=100)
+        received.check(chunk_ms=100)
+        assert received.marks() == {i for i in range(1500) if i % 50 < 25}
+        assert [type(signal) for _, signal in received.signals] == [Stalled, Resumed]
+        assert received.latency()[1474] < 0.15
 
     def test_a_stall_whose_packets_are_lost(self) -> None:
         arrivals = [(at, p) for at, p in stream(500) if not START + 4 < at < START + 6]
-        heard = call(arrivals, after(500), chunk_ms=100)
-        heard.check(chunk_ms=100)
+        received = call(arrivals, after(500), chunk_ms=100)
+        received.check(chunk_ms=100)
         # 100 ms after the words are made up; when they come, silence has gone out for them.
-        assert heard.ledger.counts[Label.CONCEALED] <= 0.13 * SAMPLE_RATE
-        assert heard.latency()[450] < 0.11
+        assert received.ledger.counts[Label.CONCEALED] <= 0.13 * SAMPLE_RATE
+        assert received.latency()[450] < 0.11
 
 
 class TestSilence:
@@ -246,16 +246,18 @@ class TestSilence:
     def test_a_removed_track_that_returns(self, chunk_ms: int) -> None:
         """`replaceTrack(null)` for 4 s: only arrival times show it."""
         arrivals = [(at + 4 * (i >= 250), p) for i, (at, p) in enumerate(stream(500))]
-        heard = call(arrivals, after(500) + 4, chunk_ms=chunk_ms)
-        heard.check(chunk_ms=chunk_ms)
-        assert heard.marks() == set(range(500))
-        assert heard.ledger.counts[Label.SILENCE] == pytest.approx(4 * SAMPLE_RATE, abs=2 * FRAME)
-        assert heard.ledger.discarded == {}
-        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
+        received = call(arrivals, after(500) + 4, chunk_ms=chunk_ms)
+        received.check(chunk_ms=chunk_ms)
+        assert received.marks() == set(range(500))
+        assert received.ledger.counts[Label.SILENCE] == pytest.approx(4 * SAMPLE_RATE, abs=2 * FRAME)
+        assert received.ledger.discarded == {}
+        assert [type(signal) for _, signal in received.signals] == [Stalled, Resumed]
 
     def test_the_tail_is_out_when_packets_stop(self) -> None:
-        heard = call(stream(103), after(103) + 1.0, chunk_ms=100)
-        last = {at for at, chunk in heard.chunks if 102 in set(np.abs(chunk.samples.astype(int)) - LOUD_FROM)}
+        received = call(stream(103), after(103) + 1.0, chunk_ms=100)
+        last = {
+            at for at, chunk in received.chunks if 102 in set(np.abs(chunk.samples.astype(int)) - LOUD_FROM)
+        }
         assert min(last) <= after(103) + 0.1 + 0.2
 
     def dtx(self, *, jitter: float = 0.0, loss: float = 0.0) -> tuple[Arrivals, float]:
@@ -278,45 +280,45 @@ class TestSilence:
     @pytest.mark.parametrize(("jitter", "loss"), [(0, 0), (0.03, 0), (0, 0.05), (0.03, 0.05)])
     def test_dtx(self, jitter: float, loss: float) -> None:
         arrivals, end = self.dtx(jitter=jitter, loss=loss)
-        heard = call(arrivals, end, chunk_ms=100)
-        heard.check(chunk_ms=100)
-        assert heard.signals == []
-        assert heard.ledger.counts[Label.CONCEALED] <= len(arrivals) * loss * 1.5 * FRAME
+        received = call(arrivals, end, chunk_ms=100)
+        received.check(chunk_ms=100)
+        assert received.signals == []
+        assert received.ledger.counts[Label.CONCEALED] <= len(arrivals) * loss * 1.5 * FRAME
         if not loss:
             silence = 100 * (19200 - 960) // 3 + (0.1 + jitter) * SAMPLE_RATE
-            assert heard.ledger.counts[Label.SILENCE] == pytest.approx(silence, abs=0.2 * SAMPLE_RATE)
+            assert received.ledger.counts[Label.SILENCE] == pytest.approx(silence, abs=0.2 * SAMPLE_RATE)
 
     def test_dtx_goes_out_evenly(self) -> None:
         arrivals, end = self.dtx()
-        heard = call(arrivals, end, chunk_ms=20)
-        steps = np.diff([at for at, _ in heard.chunks if START + 1 < at < end])
+        received = call(arrivals, end, chunk_ms=20)
+        steps = np.diff([at for at, _ in received.chunks if START + 1 < at < end])
         assert max(steps) <= 0.0201
 
     def test_bare_sound_without_packets(self) -> None:
         """PCM of 100 ms at a time, with a pause."""
         receiver = AudioReceiver({}, chunk_ms=20)
-        heard, now, due = Heard(26.0, receiver), 10.0, math.inf
+        received, now, due = Heard(26.0, receiver), 10.0, math.inf
         for i in range(160):
             now += 0.1
             while due < now:
-                heard.chunks += [(due, chunk) for chunk in receiver.pull(due)]
-                heard.signals += [(due, signal) for signal in receiver.signals()]
+                received.chunks += [(due, chunk) for chunk in receiver.pull(due)]
+                received.signals += [(due, signal) for signal in receiver.signals()]
                 due = receiver.next_due(due)
             if not 50 <= i < 80:
                 receiver.push_pcm(np.frombuffer(loud(i, 1600), ">i2").astype(np.int16), now)
                 due = min(due, receiver.next_due(now))
-        heard.chunks += [(26.0, chunk) for chunk in receiver.close(26.0)]
-        heard.check(chunk_ms=20)
-        assert heard.marks() == set(range(160)) - set(range(50, 80))
-        assert [type(signal) for _, signal in heard.signals] == [Stalled, Resumed]
+        received.chunks += [(26.0, chunk) for chunk in receiver.close(26.0)]
+        received.check(chunk_ms=20)
+        assert received.marks() == set(range(160)) - set(range(50, 80))
+        assert [type(signal) for _, signal in received.signals] == [Stalled, Resumed]
 
 
 class TestSignals:
     @pytest.mark.parametrize("chunk_ms", [20, 200])
     def test_a_stall_is_told_within_half_a_second(self, chunk_ms: int) -> None:
         arrivals = [(at + 4 * (i >= 250), p) for i, (at, p) in enumerate(stream(300))]
-        heard = call(arrivals, after(300) + 4, chunk_ms=chunk_ms)
-        (at, stalled), (later, resumed) = heard.signals
+        received = call(arrivals, after(300) + 4, chunk_ms=chunk_ms)
+        (at, stalled), (later, resumed) = received.signals
         assert at <= after(249) + 0.5
         assert stalled == Stalled(after(249))
         assert later <= after(250) + 4 + chunk_ms / 1000
@@ -346,34 +348,34 @@ class TestBadInput:
         arrivals = stream(200)
         for i in range(50, 60):
             arrivals[i] = (arrivals[i][0], packet(i, b"\x01"))  # half a sample
-        heard = call(arrivals, after(200))
-        heard.check(chunk_ms=20)
-        assert heard.receiver.stats()["bad_payloads"] == 10
-        assert heard.marks() >= set(range(50)) | set(range(60, 200))
+        received = call(arrivals, after(200))
+        received.check(chunk_ms=20)
+        assert received.receiver.stats()["bad_payloads"] == 10
+        assert received.marks() >= set(range(50)) | set(range(60, 200))
 
     def test_another_codec_in_mid_call(self) -> None:
         narrow = [
             (after(100 + i), packet(100 + i, b"\x90" * 160, timestamp=i * 160, payload_type=0))
             for i in range(100)
         ]
-        heard = call([*stream(100), *narrow], after(200))
-        heard.check(chunk_ms=20)
-        assert heard.ledger.counts[Label.RECEIVED] == 200 * FRAME
-        assert heard.receiver.stats()["codec"] is None  # closed
+        received = call([*stream(100), *narrow], after(200))
+        received.check(chunk_ms=20)
+        assert received.ledger.counts[Label.RECEIVED] == 200 * FRAME
+        assert received.receiver.stats()["codec"] is None  # closed
 
     def test_a_sender_twice_as_fast_as_real_time(self) -> None:
         arrivals = [(START + 0.01 * i, packet(i % 20000, sequence=i & 0xFFFF)) for i in range(9000)]
-        heard = call(arrivals, START + 90, chunk_ms=100)
-        lag_s = (heard.ledger.sent / SAMPLE_RATE) - 90
+        received = call(arrivals, START + 90, chunk_ms=100)
+        lag_s = (received.ledger.sent / SAMPLE_RATE) - 90
         assert 0 < lag_s <= 31
-        heard.check(chunk_ms=100, lag_s=lag_s)
-        assert heard.ledger.discarded["overflow"] > 0
+        received.check(chunk_ms=100, lag_s=lag_s)
+        assert received.ledger.discarded["overflow"] > 0
 
     def test_only_what_nobody_can_hear(self) -> None:
-        heard = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
-        assert heard.chunks == []
-        assert heard.receiver.origin is None
-        assert heard.signals == []
+        received = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
+        assert received.chunks == []
+        assert received.receiver.origin is None
+        assert received.signals == []
 
     def test_another_peer_connection_takes_over(self) -> None:
         """After `renegotiate`, from another source with other payload types."""
@@ -383,8 +385,8 @@ class TestBadInput:
         receiver.renegotiate({100: L16})
         for i in range(50, 100):
             receiver.push(packet(i, ssrc=8, payload_type=100), after(i) + 1)
-        heard = Heard(after(100) + 1, receiver, [(0.0, c) for c in receiver.close(after(100) + 1)])
-        assert heard.marks() >= set(range(50, 100))
+        received = Heard(after(100) + 1, receiver, [(0.0, c) for c in receiver.close(after(100) + 1)])
+        assert received.marks() >= set(range(50, 100))
 
 
 garbage = st.builds(
@@ -408,9 +410,9 @@ def test_any_packets_are_survived(packets: list[tuple[float, Packet]], chunk_ms:
     for passed, arrived in packets:
         at += passed
         arrivals.append((at, arrived))
-    heard = call(arrivals, at + 1.0, chunk_ms=chunk_ms)
-    ahead = (heard.ledger.sent / SAMPLE_RATE) - (heard.end - (heard.receiver.origin or heard.end))
-    heard.check(chunk_ms=chunk_ms, lag_s=max(0.0, ahead))
+    received = call(arrivals, at + 1.0, chunk_ms=chunk_ms)
+    ahead = (received.ledger.sent / SAMPLE_RATE) - (received.end - (received.receiver.origin or received.end))
+    received.check(chunk_ms=chunk_ms, lag_s=max(0.0, ahead))
 
 
 @settings(max_examples=100, deadline=None)
@@ -428,20 +430,20 @@ def test_any_network_and_any_timer(
     seed: int, count: int, loss: float, jitter: float, twice: float, chunk_ms: int, frame: int, timer: float
 ) -> None:
     """The timeline is contiguous and as long as the call, the ledger is exact, and every packet that came
-    within the playout delay is heard."""
+    within the playout delay is received."""
     chance = random.Random(seed)
     sent = stream(count, frame=frame, payload=lambda i: loud(i % 20000, frame))
     arrivals = shaken(sent, jitter=jitter, loss=loss, seed=seed)
     arrivals += [(at + jitter * chance.random(), p) for at, p in arrivals if chance.random() < twice]
     end = after(count, frame) + jitter
-    heard = call(arrivals, end, chunk_ms=chunk_ms, tick=lambda: timer * chance.random())
-    lag_s = max(0.0, (heard.ledger.sent / SAMPLE_RATE) - (end - (heard.receiver.origin or end)))
+    received = call(arrivals, end, chunk_ms=chunk_ms, tick=lambda: timer * chance.random())
+    lag_s = max(0.0, (received.ledger.sent / SAMPLE_RATE) - (end - (received.receiver.origin or end)))
     assert lag_s <= jitter + 0.001
-    heard.check(chunk_ms=chunk_ms, lag_s=lag_s)
-    stats = heard.receiver.stats()
-    assert heard.ledger.counts[Label.RECEIVED] == frame * (
+    received.check(chunk_ms=chunk_ms, lag_s=lag_s)
+    stats = received.receiver.stats()
+    assert received.ledger.counts[Label.RECEIVED] == frame * (
         stats["received"] - stats["duplicate"] - stats["late"]
     )
     if jitter < 0.08 or count < 25:
         assert stats["late"] == 0
-    assert heard.ledger.discarded.keys() <= {"lag", "covered by silence"}
+    assert received.ledger.discarded.keys() <= {"lag", "covered by silence"}

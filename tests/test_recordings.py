@@ -106,16 +106,16 @@ async def test_a_call_is_kept_with_its_words_times_and_ledger(tmp_path: Path) ->
     folder = folder_in(tmp_path)
     assert folder.stat().st_mode & 0o777 == 0o700
     about = json.loads((folder / "ledger.json").read_text())
-    heard = samples_of(folder / about["files"]["../0"])
-    assert np.array_equal(heard, np.concatenate(sent))
-    assert len(heard) / 16 == about["ledger"]["../0"]["sent"] and about["not_recorded_ms"] == {}
+    received = samples_of(folder / about["files"]["../0"])
+    assert np.array_equal(received, np.concatenate(sent))
+    assert len(received) / 16 == about["ledger"]["../0"]["sent"] and about["not_recorded_ms"] == {}
     assert about["label"] == "desk" and about["call"] == call.id
     assert lines_of(folder / "events.jsonl") == [event.as_dict() for event in call.feed.history]
     transcript = json.loads((folder / "transcript.json").read_text())
     assert (transcript["text"], transcript["complete"]) == (WORDS, True)
     (cue,) = webvtt.read(folder / "captions.vtt")
     cue_s = float(cue.start.rpartition(":")[2])
-    assert abs(np.flatnonzero(heard)[0] / 16000 - cue_s) < 0.3, "a cue's time plays its words"
+    assert abs(np.flatnonzero(received)[0] / 16000 - cue_s) < 0.3, "a cue's time plays its words"
     assert {path.name for path in folder.iterdir()} == {
         *("track-___0.wav", "events.jsonl", "transcript.json", "captions.vtt", "ledger.json")
     }
@@ -179,9 +179,9 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
             recording.write("0", chunks[2], 0.0)
             assert call.state == "open"
     folder = folder_in(tmp_path)
-    heard = samples_of(folder / "track-0.wav")
-    assert np.array_equal(heard[:1600], chunks[0].samples) and not heard[1600:3200].any()
-    assert np.array_equal(heard[3200:], chunks[2].samples)
+    received = samples_of(folder / "track-0.wav")
+    assert np.array_equal(received[:1600], chunks[0].samples) and not received[1600:3200].any()
+    assert np.array_equal(received[3200:], chunks[2].samples)
     assert json.loads((folder / "ledger.json").read_text())["not_recorded_ms"] == {"0": 100.0}
     assert recordings.dropped == 1600
     types = [event["type"] for event in lines_of(folder / "events.jsonl")]
@@ -243,9 +243,9 @@ async def test_what_a_killed_server_had_written_can_be_played(tmp_path: Path) ->
     path = wav_in(folder)
     with wave.open(str(path)) as file:
         kept_s = file.getnframes() / file.getframerate()
-    heard = read(path, 16000)  # PyAV, as any player
-    assert len(heard) / 16000 == kept_s
-    assert 2 < kept_s < sent_s + 1 and np.abs(heard).max() > 3000
+    received = read(path, 16000)  # PyAV, as any player
+    assert len(received) / 16000 == kept_s
+    assert 2 < kept_s < sent_s + 1 and np.abs(received).max() > 3000
     events = lines_of(path.with_name("events.jsonl"))
     assert [event["type"] for event in events[:2]] == ["session.start", "track.start"]
     assert not (path.with_name("ledger.json")).exists()

@@ -36,8 +36,8 @@ def snr_db(samples: Samples, hz: float) -> float:
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("hz", [300, 1000, 3400])
 def test_a_tone_stays_clean(rate: int, hz: int) -> None:
-    heard = resampled(tone(hz, rate), rate)
-    assert snr_db(heard[1000:-1000], hz) > 80
+    received = resampled(tone(hz, rate), rate)
+    assert snr_db(received[1000:-1000], hz) > 80
 
 
 @given(

@@ -359,7 +359,7 @@ class TestSources:
         assert numbers(play(steady(1000) + other, playout)) == list(range(1000))
         assert playout.counters.stray > 900
 
-    def test_what_another_source_sent_at_the_same_time_is_not_heard_afterwards(self) -> None:
+    def test_what_another_source_sent_at_the_same_time_is_not_received_afterwards(self) -> None:
         playout = Playout(CODECS)
         other = [(10.005 + 0.02 * i, packet(5000 + i, ssrc=9)) for i in range(150)]
         got = numbers(play(steady(100) + other, playout))

@@ -23,7 +23,7 @@ from rtcstt.call import Call, CallSettings
 from rtcstt.embedded.http.auth import Keys
 from rtcstt.errors import CallerError
 from rtcstt.recordings import Recordings
-from rtcstt.server.access import Door, Knocks
+from rtcstt.server.access import Authenticator, RateLimiter
 from rtcstt.server.app import MAX_OFFER, Web
 from rtcstt.server.calls import QUIET_S, Calls, Entry, Limits
 from rtcstt.testing import ScriptedUpstream
@@ -39,7 +39,7 @@ Client = TestClient[web.Request, web.Application]
 @asynccontextmanager
 async def serving(
     *,
-    door: Door | None = None,
+    authenticator: Authenticator | None = None,
     max_calls: int = 10,
     per_minute: int = 1000,
     grace_s: float = 0.0,
@@ -55,7 +55,12 @@ async def serving(
         limits=limits or Limits(max_calls=max_calls, resume_grace_s=grace_s),
         recordings=recordings,
     )
-    face = Web(calls, door=door or Door(), knocks=Knocks(per_minute), **web_options)
+    face = Web(
+        calls,
+        authenticator=authenticator or Authenticator(),
+        rate_limiter=RateLimiter(per_minute),
+        **web_options,
+    )
     client: Client = TestClient(TestServer(face.application(stt_keys=Keys())))
     async with client:
         yield client, calls
@@ -66,7 +71,7 @@ async def calling(client: Client, path: str = "/offer", **options: Any) -> Async
     caller = Caller(opus_packets(TONE[: 48000 * 5]), loopback=True, **options)
     try:
         await caller.dial(str(client.make_url(path)))
-        await anext(caller.events())  # now commands are heard, too
+        await anext(caller.events())  # now commands are received, too
         yield caller
     finally:
         await caller.close()
@@ -126,13 +131,13 @@ async def test_a_call_from_offer_to_transcript() -> None:
         assert (await (await client.get(f"/calls/{caller.call}/transcript.json")).json())["complete"] is True
 
 
-async def test_a_listener_hears_a_call_live_and_to_its_end() -> None:
+async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:
     async with serving() as (client, _), calling(client) as caller:
         listening = asyncio.create_task(events_of(client, str(caller.call)))
         await asyncio.sleep(0.3)
         await caller.hang_up()
-        heard = await asyncio.wait_for(listening, 10)
-        assert [event for _, event in heard] == [event for _, event in caller.received]
+        received = await asyncio.wait_for(listening, 10)
+        assert [event for _, event in received] == [event for _, event in caller.received]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +233,7 @@ async def test_a_second_offer_for_a_call_that_works_is_refused_and_disturbs_noth
 
 
 class Resuming:
-    """The door of a call that is there already."""
+    """A call that is there already."""
 
     def __init__(self, client: Client, call: str) -> None:
         self._client = client
@@ -287,12 +292,12 @@ async def test_an_address_that_knocks_too_often_has_to_wait() -> None:
 
 
 def test_knocks_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None:
-    knocks = Knocks(2)
+    rate_limiter = RateLimiter(2)
     for now in (0.0, 30.0, 60.5, 91.0):
-        knocks.check("a", now)
+        rate_limiter.check("a", now)
     for number in range(10_000):
-        knocks.check(f"b{number}", 100.0)
-    assert len(knocks._seen) <= 4096
+        rate_limiter.check(f"b{number}", 100.0)
+    assert len(rate_limiter._seen) <= 4096
 
 
 def token(**claims: Any) -> dict[str, str]:
@@ -301,9 +306,9 @@ def token(**claims: Any) -> dict[str, str]:
 
 
 async def test_tokens_say_who_may_call_and_who_may_listen() -> None:
-    door = Door(("static-token",), SECRET)
+    authenticator = Authenticator(("static-token",), SECRET)
     static = {"Authorization": "Bearer static-token"}
-    async with serving(door=door) as (client, _):
+    async with serving(authenticator=authenticator) as (client, _):
         for headers in (
             {},
             {"Authorization": "Bearer wrong"},
@@ -327,7 +332,7 @@ async def test_tokens_say_who_may_call_and_who_may_listen() -> None:
 
 
 async def test_a_token_for_one_label_gets_to_know_of_no_other_call() -> None:
-    async with serving(door=Door(("all",), SECRET)) as (client, calls):
+    async with serving(authenticator=Authenticator(("all",), SECRET)) as (client, calls):
         calls._entries |= {
             id: Entry(Call(id, stt=calls.stt, label=label), 0.0)
             for id, label in (("a", "desk"), ("b", "other"), ("c", None))
@@ -361,11 +366,15 @@ async def test_pages_of_strangers_may_not_act() -> None:
             await refusal(await client.post("/offer", data=b"{}", headers=headers), status)
 
 
-@pytest.mark.parametrize("door", [Door(("static-token",)), Door(jwt_secret=SECRET)], ids=["static", "signed"])
-def test_a_token_that_is_no_text_is_only_a_wrong_one(door: Door) -> None:
+@pytest.mark.parametrize(
+    "authenticator",
+    [Authenticator(("static-token",)), Authenticator(jwt_secret=SECRET)],
+    ids=["static", "signed"],
+)
+def test_a_token_that_is_no_text_is_only_a_wrong_one(authenticator: Authenticator) -> None:
     headers = {"Authorization": b"Bearer \xff".decode("utf-8", "surrogateescape")}  # as aiohttp has it
     with pytest.raises(CallerError) as refused:
-        door.admit(headers, {})
+        authenticator.admit(headers, {})
     assert refused.value.status == 401
 
 
@@ -374,14 +383,14 @@ async def test_a_call_may_bring_its_own_settings() -> None:
     async with serving() as (client, calls):
         caller = Caller(opus_packets(TONE[:48000]), loopback=True)
 
-        class Door:
+        class Authenticator:
             async def answer(self, text: str) -> str:
                 body = {"type": "offer", "sdp": text, **about}
                 async with client.post("/offer", json=body) as response:
                     return str((await response.json())["sdp"])
 
         try:
-            await caller.dial(Door())
+            await caller.dial(Authenticator())
         finally:
             await caller.close()
         (call,) = calls.all()
@@ -511,12 +520,12 @@ def test_the_doors_key_files_are_read_with_care(tmp_path: Path) -> None:
 
     file = tmp_path / "tokens"
     file.write_text("# for the desk\n one \n\ntwo\n")
-    assert Door.open(file, None).tokens == ("one", "two")
+    assert Authenticator.open(file, None).tokens == ("one", "two")
     file.write_text("short\n")
     with pytest.raises(ConfigError, match="32 characters"):
-        Door.open(None, file)
+        Authenticator.open(None, file)
     file.write_text("# nothing\n")
     with pytest.raises(ConfigError, match="holds nothing"):
-        Door.open(file, None)
+        Authenticator.open(file, None)
     with pytest.raises(ConfigError, match="cannot be read"):
-        Door.open(tmp_path / "missing", None)
+        Authenticator.open(tmp_path / "missing", None)

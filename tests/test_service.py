@@ -1,4 +1,4 @@
-"""Sessions in virtual time, with a recogniser that hears a word a second."""
+"""Sessions in virtual time, with a recogniser that receives a word a second."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_manual_from_the_first_word_to_the_goodbye() -> None:
 
 @pytest.mark.parametrize("encoding", wire.ENCODINGS)
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000])
-def test_every_encoding_and_rate_is_heard_to_the_last_sample(encoding: str, rate: int) -> None:
+def test_every_encoding_and_rate_is_received_to_the_last_sample(encoding: str, rate: int) -> None:
     tone = np.sin(np.arange(rate) * 2 * np.pi * 300 / rate) * 0.5
     data = {
         "pcm_s16le": (tone * 32767).astype("<i2"),
@@ -153,12 +153,12 @@ def test_every_encoding_and_rate_is_heard_to_the_last_sample(encoding: str, rate
         await client.send(CLOSE)
 
     _, recognizer = talk(dialogue, wire.Handshake(endpoint="turns", encoding=encoding, sample_rate=rate))
-    heard = recognizer.streams[0].audio
-    assert abs(len(heard) - 16000) <= 1
+    received = recognizer.streams[0].audio
+    assert abs(len(received) - 16000) <= 1
     if encoding.startswith(("pcm_s", "pcm_f")):
         expected = np.sin(np.arange(16000) * 2 * np.pi * 300 / 16000) * 0.5
         middle = slice(500, 15500)  # resampling needs a run-up
-        assert np.allclose(heard[middle], expected[middle], atol=0.01)
+        assert np.allclose(received[middle], expected[middle], atol=0.01)
 
 
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=12))
@@ -230,7 +230,7 @@ def test_what_is_too_big_is_refused(data: str | bytes) -> None:
     assert client.lost and client.lost.close_code == 1009
 
 
-def test_what_comes_after_close_is_not_heard() -> None:
+def test_what_comes_after_close_is_not_received() -> None:
     async def dialogue(client: Client, recognizer: FakeRecognizer) -> None:
         await client.send(sound(1.0), "close")
         for late in (sound(5.0), "finalize", "close"):

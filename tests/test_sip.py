@@ -36,7 +36,7 @@ LEAD_S = 0.5  # of silence, while the WebRTC side connects
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A SIP account whose calls rtcstt hears; two at a time."""
+    """A SIP account whose calls rtcstt receives; two at a time."""
 
     account: str
     server: Server

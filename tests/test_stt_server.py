@@ -25,8 +25,7 @@ from fake_recognizer import FakeRecognizer
 
 from rtcstt import wire
 from rtcstt.embedded.batch import Batch, Word
-from rtcstt.embedded.http import routes as doors
-from rtcstt.embedded.http import upload
+from rtcstt.embedded.http import routes, upload
 from rtcstt.embedded.http.answers import openai, segments
 from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.service import Service
@@ -83,7 +82,7 @@ async def serving(
         return service
 
     app = web.Application(middlewares=[refusals])
-    doors.add_routes(app, services, Keys(keys))
+    routes.add_routes(app, services, Keys(keys))
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -271,10 +270,10 @@ async def test_what_is_too_long_to_be_received_is_told_so(
     path: str, compress: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a bomb of zeros, which is not unpacked. The client sends all of it, and then looks."""
-    monkeypatch.setattr(doors, "LINGER_S", 1.0)  # for the client to send the rest
+    monkeypatch.setattr(routes, "LINGER_S", 1.0)  # for the client to send the rest
     async with serving() as server, server.socket(path) as other:
         async with server.socket(path, compress=compress) as socket:
-            await socket.send_bytes(bytes(doors.MAX_MESSAGE + 1))
+            await socket.send_bytes(bytes(routes.MAX_MESSAGE + 1))
             error = (await read_all(socket))[-1]
             assert (error["type"], error["status_code"]) == ("error", 413)
             assert socket.close_code == 1009
@@ -294,7 +293,7 @@ async def test_what_is_too_long_to_be_received_is_told_so(
 async def test_what_is_no_websocket_message_is_told_so(
     frame: bytes, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "LINGER_S", 0.1)
+    monkeypatch.setattr(routes, "LINGER_S", 0.1)
     async with serving() as server, server.socket(MANUAL) as socket:
         socket._response.connection.transport.write(frame)
         error = (await read_all(socket))[-1]
@@ -498,7 +497,7 @@ async def test_pages_of_other_origins_may_ask() -> None:
 # -- batch ---------------------------------------------------------------------------------------------
 
 
-async def test_a_recording_of_each_shape_is_heard_whole() -> None:
+async def test_a_recording_of_each_shape_is_received_whole() -> None:
     second = (np.sin(np.arange(48000) / 20) * 9000).astype("<i2")
     stereo = np.repeat(second, 2).tobytes()
     async with serving() as server:
@@ -560,7 +559,7 @@ async def test_a_playlist_cannot_name_files_of_the_server(
         assert (status, body["error_code"]) == (400, "invalid_audio")
 
 
-async def test_a_truncated_file_is_heard_as_far_as_it_goes() -> None:
+async def test_a_truncated_file_is_received_as_far_as_it_goes() -> None:
     async with serving() as server:
         status, body = await server.post("/stt", data=form(wav()[:16044], model="ink-whisper"))
         assert status == 200 and body["duration"] == pytest.approx(0.5, abs=0.01)
@@ -583,7 +582,7 @@ def seconds(data: bytes) -> float:
     return sum(map(len, upload.blocks(io.BytesIO(data), {}))) / 16000
 
 
-def test_what_is_around_the_damage_is_heard() -> None:
+def test_what_is_around_the_damage_is_received() -> None:
     whole = mp3(10, 48000)
     middle = len(whole) // 2
     damaged = whole[:middle] + np.random.default_rng(5).bytes(2000) + whole[middle + 2000 :]
@@ -591,7 +590,7 @@ def test_what_is_around_the_damage_is_heard() -> None:
     assert 8.0 < seconds(damaged) < 10.5
 
 
-def test_files_one_behind_the_other_are_all_heard() -> None:
+def test_files_one_behind_the_other_are_all_received() -> None:
     assert seconds(mp3(2, 48000) + mp3(2, 32000)) == pytest.approx(4.0, abs=0.2)
 
 
@@ -659,7 +658,7 @@ def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "MAX_BATCHES", 1)
+    monkeypatch.setattr(routes, "MAX_BATCHES", 1)
     begun, release = asyncio.Event(), asyncio.Event()
 
     class Slow(FakeRecognizer):

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from rtcstt import wire
 from rtcstt.errors import ConnectionLost, UpstreamError
 from rtcstt.testing import (
+    ConnectionScript,
     Network,
     Oracle,
     ScriptedCaller,
     ScriptedUpstream,
     VirtualLoop,
-    Visit,
     chunks,
     noise,
     run_virtual,
@@ -70,8 +70,10 @@ def test_a_deadlock_is_an_error() -> None:
 # -- audio with words --------------------------------------------------------------------------------
 
 
-async def hear(samples: np.ndarray, cuts: list[int], oracle: Oracle, handshake: wire.Handshake) -> list[dict]:
-    upstream = ScriptedUpstream(Visit(oracle=oracle))
+async def receive(
+    samples: np.ndarray, cuts: list[int], oracle: Oracle, handshake: wire.Handshake
+) -> list[dict]:
+    upstream = ScriptedUpstream(ConnectionScript(oracle=oracle))
     said = []
     async with upstream:
         connection = await upstream.connect(handshake)
@@ -89,10 +91,10 @@ async def hear(samples: np.ndarray, cuts: list[int], oracle: Oracle, handshake: 
 @given(
     st.lists(st.sampled_from(["a", "no", "don't", "\u00fcber", "\u4eca"]), min_size=1, max_size=8), st.data()
 )
-def test_the_oracle_hears_every_word_however_it_is_cut(spoken: list[str], data: st.DataObject) -> None:
+def test_the_oracle_receives_every_word_however_it_is_cut(spoken: list[str], data: st.DataObject) -> None:
     samples = np.concatenate([silence(0.3), speech(spoken), silence(0.2)])
     cuts = sorted(data.draw(st.sets(st.integers(1, len(samples) - 1), max_size=10)))
-    said = run_virtual(hear(samples, cuts, Oracle(), TURNS))
+    said = run_virtual(receive(samples, cuts, Oracle(), TURNS))
     assert "".join(m["transcript"] for m in said if m["type"] == "turn.end") == " ".join(spoken)
     client = wire.TurnsClient()
     for message in said:
@@ -100,21 +102,21 @@ def test_the_oracle_hears_every_word_however_it_is_cut(spoken: list[str], data: 
 
 
 def test_the_oracle_on_the_manual_endpoint() -> None:
-    said = run_virtual(hear(speech("one two"), [], Oracle(), MANUAL))
+    said = run_virtual(receive(speech("one two"), [], Oracle(), MANUAL))
     assert [m["type"] for m in said] == ["transcript", "transcript", "transcript", "done"]
     assert said[-2]["text"] == "one two" and said[-2]["is_final"]
 
 
 @pytest.mark.parametrize(("heard_of_it", "text"), [(0.0, "b"), (0.4, "b"), (0.6, "a b"), (1.0, "a b")])
-def test_half_a_word_is_heard_or_not(heard_of_it: float, text: str) -> None:
+def test_half_a_word_is_received_or_not(heard_of_it: float, text: str) -> None:
     samples = speech("a b")[round((1 - heard_of_it) * 3200) :]
-    said = run_virtual(hear(samples, [], Oracle(start_s=0.05), TURNS))
+    said = run_virtual(receive(samples, [], Oracle(start_s=0.05), TURNS))
     assert said[-1]["transcript"] == text
 
 
 def test_noise_and_silence_carry_nothing() -> None:
     samples = np.concatenate([noise(2.0), silence(1.0)])
-    assert [m["type"] for m in run_virtual(hear(samples, [], Oracle(), TURNS))] == ["connected"]
+    assert [m["type"] for m in run_virtual(receive(samples, [], Oracle(), TURNS))] == ["connected"]
 
 
 def test_a_word_must_fit() -> None:
@@ -135,7 +137,9 @@ def test_chunks_follow_each_other() -> None:
 def test_visits_are_played_in_order_and_the_last_again() -> None:
     async def main() -> list[str]:
         async with ScriptedUpstream(
-            Visit(refuse=503), Visit(drop_after_s=1.0, drop_code=1012), Visit()
+            ConnectionScript(refuse=503),
+            ConnectionScript(drop_after_s=1.0, drop_code=1012),
+            ConnectionScript(),
         ) as upstream:
             with pytest.raises(UpstreamError) as refused:
                 await upstream.connect(TURNS)
@@ -161,7 +165,7 @@ def test_visits_are_played_in_order_and_the_last_again() -> None:
 
 def test_a_drop_is_exact_to_the_sample() -> None:
     async def main() -> float:
-        async with ScriptedUpstream(Visit(drop_after_audio_s=0.123)) as upstream:
+        async with ScriptedUpstream(ConnectionScript(drop_after_audio_s=0.123)) as upstream:
             connection = await upstream.connect(TURNS)
             for chunk in chunks(silence(0.5)):
                 await connection.send(chunk.pcm)

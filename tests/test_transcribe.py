@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from rtcstt.batch import audio, engines, run, transcripts
 from rtcstt.batch.audio import Block, Cutter, Recording
-from rtcstt.batch.engines import Heard, Word
+from rtcstt.batch.engines import Recognised, Word
 from rtcstt.batch.run import SAMPLE_RATE
 from rtcstt.batch.transcripts import Turn, turns_of
 from rtcstt.commands import transcribe
@@ -120,7 +120,7 @@ def test_turns_together_are_the_text_and_never_overlap(said: list[tuple[str, flo
         heard.append(Word(text, at, at + 0.3))
         at += 0.3 + gap
     text = " " + "  ".join(word.word for word in heard) + " "
-    turns = turns_of(Block(0, start, np.zeros(int(at * SAMPLE_RATE), np.float32)), Heard(text, heard))
+    turns = turns_of(Block(0, start, np.zeros(int(at * SAMPLE_RATE), np.float32)), Recognised(text, heard))
     assert "".join(turn.text for turn in turns) == text
     assert [word.word for turn in turns for word in turn.words] == [word.word for word in heard]
     assert all(turn.start < turn.end for turn in turns)
@@ -131,7 +131,7 @@ def test_turns_together_are_the_text_and_never_overlap(said: list[tuple[str, flo
 
 def test_words_that_do_not_match_the_text_lose_no_text() -> None:
     block = Block(0, SAMPLE_RATE, np.ones(2 * SAMPLE_RATE, np.float32))
-    (turn,) = turns_of(block, Heard(" Five.", [Word("5", 0.1, 0.2)]))
+    (turn,) = turns_of(block, Recognised(" Five.", [Word("5", 0.1, 0.2)]))
     assert (turn.text, turn.start, turn.end) == (" Five.", 1.0, 3.0)
 
 
@@ -151,11 +151,11 @@ class Echo:
     def __init__(self) -> None:
         self.blocks = 0
 
-    async def transcribe(self, samples: np.ndarray) -> Heard:
+    async def transcribe(self, samples: np.ndarray) -> Recognised:
         self.blocks += 1
         length = len(samples) / SAMPLE_RATE
         text = f"level {np.abs(samples).max():.1f}"
-        return Heard(text, [Word(word, length * 0.2, length * 0.8) for word in text.split()])
+        return Recognised(text, [Word(word, length * 0.2, length * 0.8) for word in text.split()])
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.M
     async with stt.started() as server:
         base = str(server.make_url("/prefix")).replace("http", "ws")
         async with engines.open_engine(base, None, 1) as engine:
-            assert await engine.transcribe(HALF) == Heard("Yes.", [Word("Yes.", 0.1, 0.4)])
+            assert await engine.transcribe(HALF) == Recognised("Yes.", [Word("Yes.", 0.1, 0.4)])
     assert stt.seen == [("Bearer k", "ink-whisper", 0.5)]
 
 

@@ -23,9 +23,9 @@ from rtcstt.media.pcm import Chunk
 from rtcstt.stt.stream import Stream
 from rtcstt.stt.transcription import Outgoing, Transcription
 from rtcstt.testing import (
+    ConnectionScript,
     Oracle,
     ScriptedUpstream,
-    Visit,
     chunks,
     play,
     run_virtual,
@@ -71,7 +71,9 @@ class Scene:
     def __post_init__(self) -> None:
         dice = self.dice = random.Random(self.seed)
         self.words = self._say()
-        self.visits = [self._visit() for _ in range(dice.randint(1, 5))] + [Visit(oracle=self._oracle())]
+        self.visits = [self._visit() for _ in range(dice.randint(1, 5))] + [
+            ConnectionScript(oracle=self._oracle())
+        ]
         self.events: list[Outgoing] = []
         self.truth: list[tuple[float, float]] = []
         self.flushes = 0
@@ -94,18 +96,18 @@ class Scene:
             durations=dice.random() < 0.5,
         )
 
-    def _visit(self) -> Visit:
+    def _visit(self) -> ConnectionScript:
         dice = self.dice
         kind = dice.random()
         if kind < 0.15:
-            return Visit(refuse=dice.choice([429, 500, 503]))
+            return ConnectionScript(refuse=dice.choice([429, 500, 503]))
         if kind < 0.25:
-            return Visit(delay_s=dice.uniform(0, 3), drop_after_audio_s=dice.uniform(0, 3))
+            return ConnectionScript(delay_s=dice.uniform(0, 3), drop_after_audio_s=dice.uniform(0, 3))
         if kind < 0.35:
             nonsense = dice.choice(["?", b"\x00", '{"type": "turn.resume"}', '{"type": "done"}'])
-            return Visit(inject=((dice.uniform(0, 3), nonsense),), oracle=self._oracle())
+            return ConnectionScript(inject=((dice.uniform(0, 3), nonsense),), oracle=self._oracle())
         code = dice.choice([None, 1001, 1011, 1012])
-        return Visit(drop_after_audio_s=dice.uniform(0, 12), drop_code=code, oracle=self._oracle())
+        return ConnectionScript(drop_after_audio_s=dice.uniform(0, 12), drop_code=code, oracle=self._oracle())
 
     async def _talk(self) -> None:
         dice = self.dice
@@ -349,7 +351,9 @@ def test_a_turn_longer_than_the_ring_survives_a_drop() -> None:
     events: list[Outgoing] = []
 
     async def main() -> None:
-        async with ScriptedUpstream(Visit(drop_after_audio_s=50.0), Visit()) as upstream:
+        async with ScriptedUpstream(
+            ConnectionScript(drop_after_audio_s=50.0), ConnectionScript()
+        ) as upstream:
             stream = Stream(upstream, on_event=events.append, seed=0)
             stream.start()
             at = await play(stream, speech(words))

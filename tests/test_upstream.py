@@ -14,9 +14,9 @@ from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.stream import Limits, Stream
 from rtcstt.stt.transcription import Outgoing
 from rtcstt.testing import (
+    ConnectionScript,
     Oracle,
     ScriptedUpstream,
-    Visit,
     noise,
     play,
     run_virtual,
@@ -122,14 +122,16 @@ def test_a_call() -> None:
 
 
 def test_audio_from_before_the_connection_is_sent() -> None:
-    upstream = ScriptedUpstream(Visit(delay_s=2.0))
+    upstream = ScriptedUpstream(ConnectionScript(delay_s=2.0))
     call = run(c := Call(upstream), upstream, talk=said(c))
     assert transcript(call.events) == WORDS
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_refusal_is_retried(status: int) -> None:
-    upstream = ScriptedUpstream(Visit(refuse=status), Visit(refuse=status), Visit())
+    upstream = ScriptedUpstream(
+        ConnectionScript(refuse=status), ConnectionScript(refuse=status), ConnectionScript()
+    )
     call = run(c := Call(upstream), upstream, talk=said(c))
     assert transcript(call.events) == WORDS
     assert [f["attempt"] for f in call.fields("stt.reconnecting")] == [1, 2]
@@ -140,7 +142,7 @@ def test_a_passing_refusal_is_retried(status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_lasting_refusal_is_an_error_at_once(status: int) -> None:
-    upstream = ScriptedUpstream(Visit(refuse=status), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(refuse=status), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c))
     (error,) = call.fields("error")
     assert error["status_code"] == status
@@ -150,7 +152,7 @@ def test_a_lasting_refusal_is_an_error_at_once(status: int) -> None:
 
 def test_an_error_event_that_lasts_ends_it() -> None:
     refusal = wire.encode(wire.Error(title="No", message="bad model", status_code=400, error_code="model"))
-    upstream = ScriptedUpstream(Visit(inject=((0.3, refusal),)), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(inject=((0.3, refusal),)), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c))
     (error,) = call.fields("error")
     assert (error["status_code"], error["error_code"]) == (400, "model")
@@ -159,7 +161,7 @@ def test_an_error_event_that_lasts_ends_it() -> None:
 
 def test_an_error_event_that_passes_is_a_reconnect() -> None:
     trouble = wire.encode(wire.Error(title="Oops", message="overloaded", status_code=500))
-    upstream = ScriptedUpstream(Visit(inject=((1.2, trouble),)), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(inject=((1.2, trouble),)), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c))
     assert not call.fields("error")
     assert transcript(call.events) == WORDS
@@ -167,7 +169,7 @@ def test_an_error_event_that_passes_is_a_reconnect() -> None:
 
 @pytest.mark.parametrize(("code", "again"), [(1001, True), (1012, True), (1000, True), (1008, False)])
 def test_close_codes(code: int, again: bool) -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=1.2, drop_code=code), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=1.2, drop_code=code), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c))
     assert len(upstream.visited) == 1 + again
     assert (transcript(call.events) == WORDS) is again
@@ -175,7 +177,7 @@ def test_close_codes(code: int, again: bool) -> None:
 
 
 def test_backoff_grows_and_never_ends() -> None:
-    upstream = ScriptedUpstream(*[Visit(refuse=503)] * 30, Visit())
+    upstream = ScriptedUpstream(*[ConnectionScript(refuse=503)] * 30, ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c, after_s=200.0))
     assert transcript(call.events) == WORDS
     times = [event.time for event in call.events if event.type == "stt.reconnecting"]
@@ -186,7 +188,7 @@ def test_backoff_grows_and_never_ends() -> None:
 
 def test_pauses_are_not_what_the_ring_is_spent_on() -> None:
     """An outage of a minute with one sentence in it loses nothing: silence is dropped first."""
-    upstream = ScriptedUpstream(Visit(delay_s=60.0), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(delay_s=60.0), ConnectionScript())
     call = Call(upstream, limits=Limits(connect_timeout_s=100.0, ring_s=10.0))
 
     async def talk() -> None:
@@ -200,7 +202,7 @@ def test_pauses_are_not_what_the_ring_is_spent_on() -> None:
 
 
 def test_what_the_ring_loses_is_said() -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=1.5), Visit(delay_s=30.0))
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=1.5), ConnectionScript(delay_s=30.0))
     call = Call(upstream, limits=Limits(connect_timeout_s=100.0, ring_s=10.0))
 
     async def talk() -> None:
@@ -217,8 +219,8 @@ def test_what_the_ring_loses_is_said() -> None:
             message = {"type": event.type, **event.fields}
             order.advance(wire.decode_server(wire.json.dumps(message)), AssertionError)  # type: ignore
     assert order.state is wire.TurnState.IDLE
-    heard = transcript(call.events).split()
-    assert heard[0] == "w0" and heard[-1] == "w119" and len(heard) == len(set(heard))
+    received = transcript(call.events).split()
+    assert received[0] == "w0" and received[-1] == "w119" and len(received) == len(set(received))
 
 
 def test_a_bug_in_a_connection_is_a_reconnect(caplog: pytest.LogCaptureFixture) -> None:
@@ -240,7 +242,7 @@ def test_a_bug_in_a_connection_is_a_reconnect(caplog: pytest.LogCaptureFixture) 
 
 
 def test_the_replay_keeps_the_pace() -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=8.0), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=8.0), ConnectionScript())
     call = Call(upstream)
 
     async def talk() -> None:
@@ -259,7 +261,7 @@ def test_the_replay_keeps_the_pace() -> None:
 
 
 def test_a_pause_wins_back_the_lag() -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=3.5), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=3.5), ConnectionScript())
     call = Call(upstream)
 
     async def talk() -> None:
@@ -279,7 +281,7 @@ def test_a_pause_wins_back_the_lag() -> None:
 
 
 def test_an_stt_that_stopped_answering_is_given_up() -> None:
-    upstream = ScriptedUpstream(Visit(silent_after_audio_s=1.0), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(silent_after_audio_s=1.0), ConnectionScript())
     call = Call(upstream, limits=Limits(stall_timeout_s=3.0))
     text = " ".join(f"w{i}" for i in range(30))
     run(call, upstream, talk=said(call, text))
@@ -288,7 +290,7 @@ def test_an_stt_that_stopped_answering_is_given_up() -> None:
 
 
 def test_an_stt_that_was_silent_for_a_while_is_not_given_up() -> None:
-    upstream = ScriptedUpstream(Visit(silent_after_audio_s=1.0, silent_s=2.0))
+    upstream = ScriptedUpstream(ConnectionScript(silent_after_audio_s=1.0, silent_s=2.0))
     call = Call(upstream, limits=Limits(stall_timeout_s=3.0))
     text = " ".join(f"w{i}" for i in range(30))
     run(call, upstream, talk=said(call, text))
@@ -311,7 +313,7 @@ def test_noise_is_not_taken_for_unanswered_speech_for_ever() -> None:
 
 
 def test_an_stt_that_does_not_read_is_given_up() -> None:
-    upstream = ScriptedUpstream(Visit(deaf_after_audio_s=1.0), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(deaf_after_audio_s=1.0), ConnectionScript())
     call = Call(upstream, limits=Limits(send_timeout_s=2.0, stall_timeout_s=1e9))
     text = " ".join(f"w{i}" for i in range(80))
     run(call, upstream, talk=said(call, text, after_s=15.0))
@@ -326,7 +328,12 @@ def both(call: Call, first: ScriptedUpstream, second: ScriptedUpstream, talk: Ca
 
 
 def test_the_fallback_takes_over_and_gives_back_at_a_turns_end() -> None:
-    first = ScriptedUpstream(Visit(drop_after_audio_s=1.6), *[Visit(refuse=503)] * 6, Visit(), name="cloud")
+    first = ScriptedUpstream(
+        ConnectionScript(drop_after_audio_s=1.6),
+        *[ConnectionScript(refuse=503)] * 6,
+        ConnectionScript(),
+        name="cloud",
+    )
     second = ScriptedUpstream(name="embedded")
     call = Call(first, fallback=second, patience_s=3.0, limits=Limits(probe_s=2.0))
     sentences = [" ".join(f"s{n}w{i}" for i in range(8)) for n in range(8)]
@@ -348,7 +355,10 @@ def test_the_fallback_takes_over_and_gives_back_at_a_turns_end() -> None:
 
 
 def test_a_bad_key_goes_to_the_fallback_and_stays_there() -> None:
-    first, second = ScriptedUpstream(Visit(refuse=401), name="cloud"), ScriptedUpstream(name="embedded")
+    first, second = (
+        ScriptedUpstream(ConnectionScript(refuse=401), name="cloud"),
+        ScriptedUpstream(name="embedded"),
+    )
     call = Call(first, fallback=second, limits=Limits(probe_s=0.5))
     both(call, first, second, said(call, after_s=10.0))
     assert transcript(call.events) == WORDS
@@ -357,8 +367,8 @@ def test_a_bad_key_goes_to_the_fallback_and_stays_there() -> None:
 
 
 def test_if_the_fallback_fails_too_they_take_turns() -> None:
-    first = ScriptedUpstream(*[Visit(refuse=503)] * 6, Visit(), name="cloud")
-    second = ScriptedUpstream(Visit(refuse=503), name="embedded")
+    first = ScriptedUpstream(*[ConnectionScript(refuse=503)] * 6, ConnectionScript(), name="cloud")
+    second = ScriptedUpstream(ConnectionScript(refuse=503), name="embedded")
     call = Call(first, fallback=second, patience_s=0.5)
     both(call, first, second, said(call, after_s=30.0))
     assert transcript(call.events) == WORDS
@@ -369,7 +379,7 @@ def test_if_the_fallback_fails_too_they_take_turns() -> None:
 
 
 def test_settings_are_kept_across_connections() -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=1.6), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=1.6), ConnectionScript())
     call = Call(upstream, settings=wire.TurnSettings(start_threshold=0.7))
 
     async def talk() -> None:
@@ -383,7 +393,7 @@ def test_settings_are_kept_across_connections() -> None:
 
 
 def test_settings_that_change_one_after_the_other_are_all_sent() -> None:
-    upstream = ScriptedUpstream(Visit())
+    upstream = ScriptedUpstream(ConnectionScript())
     call = Call(upstream)
 
     async def talk() -> None:
@@ -402,7 +412,7 @@ def test_settings_that_change_one_after_the_other_are_all_sent() -> None:
 
 def test_push_to_talk() -> None:
     """Presses of 300 ms: the word is there, whole, and each release is answered."""
-    upstream = ScriptedUpstream(Visit(oracle=Oracle(latency_s=0.1)))
+    upstream = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.1)))
     call = Call(upstream, mode="manual")
 
     async def talk() -> None:
@@ -423,7 +433,7 @@ def test_push_to_talk() -> None:
 
 @pytest.mark.parametrize("dead_after_s", [1.0, 2.05, 2.1, 2.2])
 def test_a_finalize_is_repeated_when_the_connection_dies(dead_after_s: float) -> None:
-    upstream = ScriptedUpstream(Visit(drop_after_s=dead_after_s), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_s=dead_after_s), ConnectionScript())
     call = Call(upstream, mode="manual")
 
     async def talk() -> None:
@@ -448,19 +458,19 @@ def test_commands_of_the_other_mode() -> None:
 
 
 def test_a_hang_up_in_mid_word_loses_nothing_that_was_said() -> None:
-    upstream = ScriptedUpstream(Visit(oracle=Oracle(latency_s=0.5, hold_words=3)))
+    upstream = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.5, hold_words=3)))
     call = run(c := Call(upstream), upstream, talk=said(c, after_s=0.0))
     assert transcript(call.events) == WORDS
 
 
 def test_a_connection_that_dies_in_the_drain_is_made_up_for() -> None:
-    upstream = ScriptedUpstream(Visit(drop_on_close=True), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_on_close=True), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c, after_s=0.0))
     assert transcript(call.events) == WORDS and len(upstream.visited) == 2
 
 
 def test_the_drain_is_capped() -> None:
-    upstream = ScriptedUpstream(Visit(ignore_close=True))
+    upstream = ScriptedUpstream(ConnectionScript(ignore_close=True))
     call = Call(upstream, drain_timeout_s=2.0)
     taken = []
 
@@ -476,7 +486,7 @@ def test_the_drain_is_capped() -> None:
 
 
 def test_close_without_an_stt_does_not_wait_for_nothing() -> None:
-    upstream = ScriptedUpstream(Visit(refuse=503))
+    upstream = ScriptedUpstream(ConnectionScript(refuse=503))
     call = Call(upstream, drain_timeout_s=2.0)
     taken = []
 

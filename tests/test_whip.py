@@ -1,4 +1,4 @@
-"""The WHIP door, sentence by sentence of RFC 9725, and the ICE servers that callers are given."""
+"""WHIP, sentence by sentence of RFC 9725, and the ICE servers that callers are given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from test_server import SECRET, TONE, Client, calling, events_of, refusal, serving, token
 
-from rtcstt.server.access import Door
+from rtcstt.server.access import Authenticator
 from rtcstt.server.calls import Calls
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer
@@ -168,8 +168,8 @@ async def test_pages_elsewhere_may_read_what_whip_needs() -> None:
 async def test_ice_servers_are_for_those_who_may_publish() -> None:
     """Section 4.6: on OPTIONS as well, but never on the preflight of a browser."""
     servers = (STUN, TURN, IceServer("turn:no.login.example.net"))
-    door = Door(("static-token",), SECRET)
-    async with serving(door=door, ice_servers=lambda: servers) as (client, _):
+    authenticator = Authenticator(("static-token",), SECRET)
+    async with serving(authenticator=authenticator, ice_servers=lambda: servers) as (client, _):
         good = {"Authorization": "Bearer static-token"}
         listener = token(**{"may-publish": False})
         answer = await client.options("/whip", headers=good)

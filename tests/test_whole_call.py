@@ -23,7 +23,7 @@ from rtcstt.call import Call
 from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 from rtcstt.media.files import read
 from rtcstt.media.rtp import Codec
-from rtcstt.testing import Network, ScriptedCaller, ScriptedUpstream, Visit, run_virtual, speech
+from rtcstt.testing import ConnectionScript, Network, ScriptedCaller, ScriptedUpstream, run_virtual, speech
 from rtcstt.testing import transcript as spoken
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import opus_packets
@@ -45,7 +45,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def scripted(folder: Path, *visits: Visit) -> AsyncIterator[tuple[Server, ScriptedUpstream]]:
+async def scripted(folder: Path, *visits: ConnectionScript) -> AsyncIterator[tuple[Server, ScriptedUpstream]]:
     """A server whose STT runs in the test."""
     async with ScriptedUpstream(*visits) as upstream, upstream.listening() as url:
         async with started("serve", folder, "--stt", url, "--offers-per-minute", "1000") as server:
@@ -148,7 +148,7 @@ TURNS = 100
 
 
 def turns_said(count: int) -> Iterator[tuple[float, str]]:
-    """For `Visit.inject`: turns of `LONG`, one every 30 ms."""
+    """For `ConnectionScript.inject`: turns of `LONG`, one every 30 ms."""
     for n in range(count):
         for message in ({"type": "turn.start"}, {"type": "turn.end", "transcript": LONG}):
             yield 1.0 + 0.03 * n, json.dumps({**message, "request_id": "scripted"})
@@ -169,7 +169,7 @@ def read_events(stream: socket.socket) -> list[dict[str, Any]]:
 
 async def test_a_listener_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
     """The caller has no data channel at all: the events, 8 MB, are to be had by HTTP alone."""
-    async with scripted(tmp_path, Visit(inject=tuple(turns_said(TURNS)))) as (server, _):
+    async with scripted(tmp_path, ConnectionScript(inject=tuple(turns_said(TURNS)))) as (server, _):
         async with calling(server, voice(end_s=END_S - 2.5), channel=False) as caller:
             with socket.socket() as deaf:
                 deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -177,12 +177,12 @@ async def test_a_listener_that_does_not_read_harms_nobody(tmp_path: Path) -> Non
                 deaf.sendall(f"GET /calls/{caller.call}/events HTTP/1.0\r\n\r\n".encode())
                 before_kb = server.resources()["memory_kb"]
                 assert caller.call
-                hearing = asyncio.create_task(collect(listen(server, caller.call)))
+                receiving = asyncio.create_task(collect(listen(server, caller.call)))
                 events = await said(caller, slow=True)
-                heard = await asyncio.wait_for(hearing, 10)
+                received = await asyncio.wait_for(receiving, 10)
                 assert server.resources()["memory_kb"] - before_kb < 100_000
                 late = await asyncio.to_thread(read_events, deaf)
-    for listener in (events, heard, late):
+    for listener in (events, received, late):
         check_events(listener, slow=True)
         assert transcript(listener) == LONG * TURNS
     assert "Traceback" not in server.log.read_text()

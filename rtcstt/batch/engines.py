@@ -39,13 +39,13 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Recognised:
     text: str
     words: Sequence[Word]
 
 
 class Engine(Protocol):
-    async def transcribe(self, samples: Floats) -> Heard: ...
+    async def transcribe(self, samples: Floats) -> Recognised: ...
 
 
 class EmbeddedEngine:
@@ -53,9 +53,9 @@ class EmbeddedEngine:
         self._recognizer = recognizer
         self._language = language
 
-    async def transcribe(self, samples: Floats) -> Heard:
+    async def transcribe(self, samples: Floats) -> Recognised:
         batch = await self._recognizer.transcribe(samples, words=True, language=self._language)
-        return Heard(batch.text, [Word(word.word, word.start, word.end) for word in batch.words or ()])
+        return Recognised(batch.text, [Word(word.word, word.start, word.end) for word in batch.words or ()])
 
 
 class BatchEndpoint:
@@ -76,7 +76,7 @@ class BatchEndpoint:
         self._language = language
         self._first_wait_s = first_wait_s
 
-    async def transcribe(self, samples: Floats) -> Heard:
+    async def transcribe(self, samples: Floats) -> Recognised:
         for attempt in range(TRIES):
             try:
                 return await self._post(samples)
@@ -86,7 +86,7 @@ class BatchEndpoint:
             await asyncio.sleep(self._first_wait_s * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _post(self, samples: Floats) -> Heard:
+    async def _post(self, samples: Floats) -> Recognised:
         form = aiohttp.FormData()
         form.add_field("file", io.BytesIO(wav(samples)), filename="block.wav", content_type="audio/wav")
         form.add_field("model", self._model)
@@ -101,7 +101,7 @@ class BatchEndpoint:
             words = [
                 Word(str(w["word"]), float(w["start"]), float(w["end"])) for w in answer.get("words") or ()
             ]
-            return Heard(str(answer["text"]), words)
+            return Recognised(str(answer["text"]), words)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UpstreamError(f"{self._url} cannot be reached: {error}") from error
         except (KeyError, TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rtcstt import captions
 from rtcstt.batch.audio import CUE, Block
-from rtcstt.batch.engines import NAME, Heard, Word
+from rtcstt.batch.engines import NAME, Recognised, Word
 from rtcstt.feed import Event
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -30,7 +30,7 @@ class Turn:
     words: Sequence[Word]
 
 
-def turns_of(block: Block, heard: Heard) -> list[Turn]:
+def turns_of(block: Block, heard: Recognised) -> list[Turn]:
     """Cuts what was heard at its long pauses; the turns' texts together are the whole text."""
     offset = block.start / SAMPLE_RATE
     words = [Word(w.word, round(w.start + offset, 3), round(w.end + offset, 3)) for w in heard.words]

@@ -1,7 +1,7 @@
 """`rtcstt rtp`: plain RTP that a gateway sends to a UDP port, as events on the standard output.
 
 For Asterisk's ExternalMedia, Janus' rtp_forward, rtpengine, ffmpeg: whatever can be told an address and a
-codec. RTP has no passwords. The first address that speaks is heard, and no other.
+codec. RTP has no passwords. The first address that speaks is received, and no other.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def _transcribe(codecs: Mapping[int, Codec], host: str, port: int, args: a
     return 0
 
 
-class _Ear(asyncio.DatagramProtocol):
+class _Receiver(asyncio.DatagramProtocol):
     def __init__(self, transcriber: Transcriber) -> None:
         self._transcriber = transcriber
         self._source: str | None = None
@@ -108,7 +108,7 @@ class _Ear(asyncio.DatagramProtocol):
 async def _listen(transcriber: Transcriber, host: str, port: int) -> asyncio.DatagramTransport:
     loop = asyncio.get_running_loop()
     try:
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Ear(transcriber), (host, port))
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(transcriber), (host, port))
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     host, port = transport.get_extra_info("sockname")[:2]

@@ -60,7 +60,7 @@ DANGLING = frozenset(
 )
 
 
-class Turning(enum.Enum):
+class TurnTransition(enum.Enum):
     """What happens to a turn; the value is the type of the message that says so."""
 
     START = "turn.start"
@@ -73,16 +73,16 @@ class Turning(enum.Enum):
 class Row:
     setting: str
     rises: bool
-    turning: Turning
+    turning: TurnTransition
     next: TurnState
 
 
 TABLE: Mapping[TurnState, tuple[Row, ...]] = {
-    TurnState.IDLE: (Row("start_threshold", True, Turning.START, TurnState.SPEAKING),),
-    TurnState.SPEAKING: (Row("eager_end_threshold", False, Turning.EAGER_END, TurnState.EAGER_ENDED),),
+    TurnState.IDLE: (Row("start_threshold", True, TurnTransition.START, TurnState.SPEAKING),),
+    TurnState.SPEAKING: (Row("eager_end_threshold", False, TurnTransition.EAGER_END, TurnState.EAGER_ENDED),),
     TurnState.EAGER_ENDED: (
-        Row("start_threshold", True, Turning.RESUME, TurnState.SPEAKING),
-        Row("end_threshold", False, Turning.END, TurnState.IDLE),
+        Row("start_threshold", True, TurnTransition.RESUME, TurnState.SPEAKING),
+        Row("end_threshold", False, TurnTransition.END, TurnState.IDLE),
     ),
 }
 
@@ -145,17 +145,17 @@ class Endpointer:
         self._completeness = completeness
         self._probed = True
 
-    def frame(self, probability: float) -> list[Turning]:
+    def frame(self, probability: float) -> list[TurnTransition]:
         """What the next frame, of this voice activity, makes happen."""
         self._move(probability)
         happened = []
         while (row := self._row()) is not None:
             happened.append(row.turning)
             self.state = row.next
-            if row.turning is Turning.START:
+            if row.turning is TurnTransition.START:
                 self._peak = max(self.likelihood, PEAK)
                 self._went_on = self._went_on + 1 if self._since_end_s < SOON_S else 0
-            elif row.turning is Turning.END:
+            elif row.turning is TurnTransition.END:
                 self.likelihood = self._since_end_s = 0.0
         return happened
 

@@ -30,7 +30,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, Turning, completeness
+from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, TurnTransition, completeness
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Spoken
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (
@@ -240,25 +240,25 @@ class Listener:
             segment.last_speech = self._length()
             segment.paused = None
 
-    def _turn(self, turning: Turning) -> list[TurnMessage]:
+    def _turn(self, turning: TurnTransition) -> list[TurnMessage]:
         match turning:
-            case Turning.START:
+            case TurnTransition.START:
                 self._since_update = 0
                 while len(self._lately) > PRE_ROLL // FRAME:
                     self._lately.popleft()  # an earlier turn says nothing about how this one sounds
                 return [TurnStart()]
-            case Turning.RESUME:
+            case TurnTransition.RESUME:
                 if self._length() - self._segment.settled > FAR:
                     self._settle()
                 return [TurnResume()]
-            case Turning.EAGER_END:
+            case TurnTransition.EAGER_END:
                 self._decode_pause()
                 self._publish_pause()
                 self._segment.settled, self._segment.resumed = self._segment.last_speech, 0
                 if not self._live:  # nothing can be forced on such a recogniser
                     self._settle()
                 return [*self._update(), TurnEagerEnd(self._transcript())]
-            case Turning.END:
+            case TurnTransition.END:
                 self._decode_pause()
                 self._publish_pause()
                 text = self._transcript()

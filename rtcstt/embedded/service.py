@@ -114,14 +114,14 @@ class Session:
         self._older = "" < version < NEWER_SINCE
         turns = handshake.endpoint == "turns"
         self._protocol = wire.TurnsServer(handshake.turn) if turns else wire.ManualServer()
-        self._ear = _Ear(handshake)
+        self._ear = _AudioInput(handshake)
         self._pace = Pace(service.limits.lead_s)
         self._stream = self._listen(handshake)
         self._outbox: deque[str] = deque()
         self._changed = asyncio.Event()  # the outbox, or whether this is over
         self._closing = False
         self._code, self._reason = NORMAL, ""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         if turns:
             self._put(wire.Connected())
         self._pump = asyncio.create_task(self._run(_patience(handshake, version, service.limits)))
@@ -132,13 +132,13 @@ class Session:
         if self._pump.done():
             raise ConnectionLost(self._code, self._reason)
         clock = asyncio.get_running_loop()
-        self._heard_at = clock.time()
+        self._received_at = clock.time()
         try:
             if isinstance(data, bytes):
-                await self._hear(data)
+                await self._receive(data)
             else:
                 await self._obey(data)
-            self._heard_at = clock.time()  # having to wait is not being idle
+            self._received_at = clock.time()  # having to wait is not being idle
         except CallerError as error:
             await self.refuse(error, TOO_BIG if error.status == 413 else POLICY)
         except ProtocolError as error:
@@ -187,7 +187,7 @@ class Session:
             max_silence_s=handshake.max_silence_duration_secs, language=handshake.language
         )
 
-    async def _hear(self, data: bytes) -> None:
+    async def _receive(self, data: bytes) -> None:
         if self._closing:
             return
         audio_s = self._ear.duration_s(data)
@@ -266,7 +266,7 @@ class Session:
         """Wind up when the client has sent nothing for too long."""
         clock = asyncio.get_running_loop()
         while True:
-            left = self._heard_at + idle_s - clock.time()
+            left = self._received_at + idle_s - clock.time()
             if left <= 0:
                 break
             await asyncio.sleep(left)
@@ -292,7 +292,7 @@ class Session:
         self._changed.set()
 
 
-class _Ear:
+class _AudioInput:
     """The client's bytes as 16 kHz samples."""
 
     def __init__(self, handshake: wire.Handshake) -> None:

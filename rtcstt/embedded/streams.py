@@ -140,7 +140,7 @@ class _Stream:
             return item.finish
         priority = LISTENING if self._listener.speaking else FINAL
         asked = time.monotonic()
-        await self._say(await self._workers.run(priority, lambda: self._hear(item, asked)))
+        await self._say(await self._workers.run(priority, lambda: self._receive(item, asked)))
         return False
 
     def _gather(self, first: Audio) -> Audio:
@@ -164,7 +164,7 @@ class _Stream:
                 self._outbox.append(message)
             self._changed.notify_all()
 
-    def _hear(self, samples: Audio, asked: float) -> list[ServerMessage]:
+    def _receive(self, samples: Audio, asked: float) -> list[ServerMessage]:
         """In a worker, which had time for it ``asked`` or later."""
         updates = self._pending < BEHIND and time.monotonic() - asked < LATE_S
         return self._shape(self._listener.hear(samples, updates=updates))

@@ -47,7 +47,7 @@ class AudioReceiver:
         self._codec: Codec | None = None
         self._decoder: Decoder | None = None
         self._bad_payloads = 0
-        self.last_heard: float | None = None
+        self.last_received: float | None = None
         """When audio last came."""
         self._stalled_since: float | None = None
         self._signals: list[Stalled | Resumed] = []
@@ -70,7 +70,7 @@ class AudioReceiver:
         self._pcm_delay_s = None
         known = self._playout.push(packet, now)
         if known and (packet.payload or self._stalled_since is None):  # keep-alives end no stall
-            self._heard(now)
+            self._received(now)
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
@@ -79,7 +79,7 @@ class AudioReceiver:
             self._clock.begin(now - duration_s)
         self._pcm_delay_s = max(self._pcm_delay_s or 0.0, PCM_DELAY_S, PCM_DELAY_S + duration_s - PACKET_S)
         self._clock.push(samples, Label.RECEIVED, now)
-        self._heard(now)
+        self._received(now)
 
     def pull(self, now: float) -> list[Chunk]:
         """The chunks that are due, oldest first."""
@@ -119,21 +119,21 @@ class AudioReceiver:
             "lag_ms": round(1000 * self._clock.lag_s, 1),
         }
 
-    def _heard(self, now: float) -> None:
+    def _received(self, now: float) -> None:
         if self._stalled_since is not None:
             self._signals.append(Resumed(now - self._stalled_since))
             self._stalled_since = None
-        self.last_heard = now
+        self.last_received = now
 
     def _stall_due(self) -> float:
-        assert self.last_heard is not None
-        return self.last_heard + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
+        assert self.last_received is not None
+        return self.last_received + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
 
     def _watch(self, now: float) -> None:
-        if self.last_heard is None or self._stalled_since is not None or now < self._stall_due():
+        if self.last_received is None or self._stalled_since is not None or now < self._stall_due():
             return
-        self._stalled_since = self.last_heard
-        self._signals.append(Stalled(self.last_heard))
+        self._stalled_since = self.last_received
+        self._signals.append(Stalled(self.last_received))
 
     def _take(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap) and item.cause is Cause.PAUSE:

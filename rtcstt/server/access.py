@@ -24,7 +24,7 @@ class Grant:
     label: str | None = None
 
 
-class Door:
+class Authenticator:
     """Static tokens (the lines of a file), and JWTs (HS256) with the claims `label`, `may-publish`,
     `may-listen` and `exp`. Without either everybody may do everything, which only suits loopback."""
 
@@ -33,7 +33,7 @@ class Door:
         self._jwt_secret = jwt_secret
 
     @classmethod
-    def open(cls, token_file: Path | None, jwt_secret_file: Path | None) -> Door:
+    def open(cls, token_file: Path | None, jwt_secret_file: Path | None) -> Authenticator:
         tokens = tuple(read_lines(token_file)) if token_file else ()
         secret = read_lines(jwt_secret_file)[0] if jwt_secret_file else None
         if secret is not None and len(secret) < 32:
@@ -80,7 +80,7 @@ class Door:
         )
 
 
-class Knocks:
+class RateLimiter:
     """How often each address came in the last minute; a core, time is an argument."""
 
     def __init__(self, per_minute: int) -> None:

@@ -21,7 +21,7 @@ from rtcstt.embedded.http.routes import MAX_UPLOAD, add_routes
 from rtcstt.errors import CallerError
 from rtcstt.http import Handler, refusals
 from rtcstt.server import addresses, gateways, whip
-from rtcstt.server.access import Door, Grant, Knocks
+from rtcstt.server.access import Authenticator, Grant, RateLimiter
 from rtcstt.server.calls import Calls, no_such_call
 from rtcstt.server.metrics import Metrics
 from rtcstt.webrtc.connection import IceServer
@@ -53,16 +53,16 @@ class Web:
         self,
         calls: Calls,
         *,
-        door: Door,
-        knocks: Knocks,
+        authenticator: Authenticator,
+        rate_limiter: RateLimiter,
         origins: tuple[str, ...] = (),
         ice_servers: Callable[[], Sequence[IceServer]] = tuple,
         embedded: Embedded | None = None,
         trusted: addresses.Networks | None = None,
     ) -> None:
         self.calls = calls
-        self._door = door
-        self._knocks = knocks
+        self._authenticator = authenticator
+        self._rate_limiter = rate_limiter
         self._origins = origins
         self._ice_servers = ice_servers
         self._embedded = embedded
@@ -294,13 +294,13 @@ class Web:
         return grant
 
     def _publisher(self, request: web.Request, query: Mapping[str, str]) -> Grant:
-        grant = self._door.admit(request.headers, query)
+        grant = self._authenticator.admit(request.headers, query)
         if not grant.may_publish:
             raise CallerError(403, "forbidden", "Forbidden", "This token is not for placing calls.")
         return grant
 
     def _knock(self, request: web.Request) -> None:
-        self._knocks.check(self._caller(request), asyncio.get_running_loop().time())
+        self._rate_limiter.check(self._caller(request), asyncio.get_running_loop().time())
 
     def _caller(self, request: web.Request) -> str:
         forwarded_for, forwarded = (
@@ -324,7 +324,7 @@ class Web:
             self._following.discard(task)
 
     def _may_listen(self, request: web.Request) -> Grant:
-        grant = self._door.admit(request.headers, request.query)
+        grant = self._authenticator.admit(request.headers, request.query)
         if not grant.may_listen:
             raise CallerError(403, "forbidden", "Forbidden", "This token is not for listening.")
         return grant

@@ -23,7 +23,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.http import is_loopback
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
-from rtcstt.server.access import Door, Knocks, read_lines
+from rtcstt.server.access import Authenticator, RateLimiter, read_lines
 from rtcstt.server.addresses import Networks
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
@@ -40,8 +40,8 @@ TURN_LOGIN_S = 12 * 3600.0
 @asynccontextmanager
 async def application(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[web.Application]:
     """The aiohttp application of these settings, its recogniser loaded; what it holds is let go after."""
-    door = Door.open(settings.token_file, settings.jwt_secret_file)
-    if not door.is_guarded and not is_loopback(settings.host):
+    authenticator = Authenticator.open(settings.token_file, settings.jwt_secret_file)
+    if not authenticator.is_guarded and not is_loopback(settings.host):
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
         )
@@ -66,21 +66,21 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
             service = await embedded.preload()
             configured_language(settings.language, service.recognizer.languages)
             if stt is embedded and service.max_streams is not None:
-                max_calls = min(max_calls, service.max_streams)  # a call more would not be heard
+                max_calls = min(max_calls, service.max_streams)  # a call more would not be received
         log.info("calls at once: %d", max_calls)
         ice_servers = _ice_servers(settings)
         fallback = embedded if settings.fallback else None
         calls = _calls(settings, max_calls, stt, fallback, ice_servers, recordings)
         face = Web(
             calls,
-            door=door,
-            knocks=Knocks(settings.offers_per_minute),
+            authenticator=authenticator,
+            rate_limiter=RateLimiter(settings.offers_per_minute),
             origins=settings.allow_origin,
             ice_servers=ice_servers,
             embedded=embedded if wants_embedded else None,
             trusted=trusted,
         )
-        app = face.application(stt_keys=_stt_keys(settings, door))
+        app = face.application(stt_keys=_stt_keys(settings, authenticator))
         if sockets is not None:
             app.cleanup_ctx.append(audiosocket.during(calls, sockets))
         yield app
@@ -168,11 +168,11 @@ def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str])
     return Cartesia(api_key=key, base_url=settings.stt)
 
 
-def _stt_keys(settings: Settings, door: Door) -> Keys:
+def _stt_keys(settings: Settings, authenticator: Authenticator) -> Keys:
     """Who may use the STT endpoints themselves: who has a key for them, else who has a token."""
     if settings.api_key_file is not None:
         return Keys.read(settings.api_key_file)
-    return Keys(door.tokens)
+    return Keys(authenticator.tokens)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

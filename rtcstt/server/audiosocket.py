@@ -121,14 +121,14 @@ async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.Str
         return
     watching = asyncio.create_task(_hang_up_with(call, writer))
     try:
-        await _hear(call, reader)
+        await _receive(call, reader)
     finally:
         call.hang_up("hung up")
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _hear(call: Call, reader: asyncio.StreamReader) -> None:
+async def _receive(call: Call, reader: asyncio.StreamReader) -> None:
     """Until the other end hangs up, leaves, or sends too much that makes no sense."""
     intake: tuple[int, Intake] | None = None
     bad = 0

@@ -214,12 +214,12 @@ class Calls:
         return answer
 
     async def _lost(self, entry: Entry, peer: Peer, reason: str) -> None:
-        """A caller who hung up is gone, and so is one who was never heard; one who lost the network may
+        """A caller who hung up is gone, and so is one who was never received; one who lost the network may
         come back."""
         if entry.peer is not peer:
             return  # replaced already
-        never_heard = entry.call.silent_s() == math.inf
-        if self._limits.resume_grace_s == 0 or peer.hung_up or never_heard or self._stopping:
+        never_received = entry.call.silent_s() == math.inf
+        if self._limits.resume_grace_s == 0 or peer.hung_up or never_received or self._stopping:
             await entry.call.close(reason)
             return
         entry.peer = None

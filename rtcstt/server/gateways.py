@@ -157,7 +157,7 @@ async def serve_media_stream(request: web.Request, begin: Begin) -> web.WebSocke
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=error.message.encode()[:120])
     else:
         async with _hanging_up(call), _ending_with(call, socket, tell=False):
-            await _hear(socket, call, form)
+            await _receive(socket, call, form)
     return socket
 
 
@@ -169,7 +169,7 @@ async def _start_of(socket: web.WebSocketResponse) -> dict[str, Any]:
     raise bad_request("The stream ended before its start message.")
 
 
-async def _hear(socket: web.WebSocketResponse, call: Call, form: Form) -> None:
+async def _receive(socket: web.WebSocketResponse, call: Call, form: Form) -> None:
     tracks: dict[str, Intake] = {}
     async for message in _messages(socket):
         if message["event"] == "stop":

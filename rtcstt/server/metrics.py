@@ -79,7 +79,7 @@ class Metrics(Collector):
         self._past.count(call)
 
     def _now(self, calls: list[Call]) -> Iterator[Metric]:
-        stats = [line.stats() for call in calls for line in call.lines.values() if not line.ended]
+        stats = [line.stats() for call in calls for line in call.tracks.values() if not line.ended]
         listeners = sum(call.feed.listeners for call in self._calls.all())
         yield _gauge("rtcstt_calls_open", "Calls that have not ended", [self._calls.open])
         yield _gauge("rtcstt_tracks_open", "Tracks that have not ended", [len(stats)])
@@ -114,7 +114,7 @@ class _Totals:
         self._sums["rtcstt_commands_ignored", ""] += counts.ignored_commands
         self._sums["rtcstt_events", ""] += call.feed.published
         self._sums["rtcstt_updates_coalesced", ""] += call.feed.coalesced
-        for line in call.lines.values():
+        for line in call.tracks.values():
             self._count_line(line.ledger(), line.stats())
 
     def _count_line(self, ledger: dict[str, Any], stats: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Settings:
     stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
     model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
-    language: str | None = _option(None, "ISO 639 code of what is spoken; default: as heard, where it can be")
+    language: str | None = _option(None, "ISO 639 code of what is spoken; default: detected, where possible")
     max_streams: int | None = _option(
         None, "streams that the embedded recogniser takes at once; default: measured"
     )

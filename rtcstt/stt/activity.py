@@ -50,7 +50,7 @@ class Stretch:
     open: bool = False
 
 
-class Activity:
+class SpeechActivity:
     """Feed it every sample of a track in order; ask it for the stretches of speech so far.
 
     Stretches that ended more than ``keep_s`` ago are forgotten.
@@ -77,7 +77,7 @@ class Activity:
         return self._position
 
     def push(self, samples: Samples, start: int) -> None:
-        """Samples from ``start`` on; a jump forward counts as silence, since nothing was heard there."""
+        """Samples from ``start`` on; a jump forward counts as silence, since nothing was received there."""
         if start > self._end:
             self._decide()
             self._waiting.clear()

@@ -1,6 +1,6 @@
 """Where does a second transcription of the same audio go beyond what was already published?
 
-After a reconnect the STT hears again what it had heard before, and says it again: perhaps in other
+After a reconnect the STT receives again what it had received before, and says it again: perhaps in other
 words, cut otherwise into turns, with other punctuation. The listener must get only what is new. So the
 new text is aligned, word by word and regardless of case and punctuation, with the text that was
 published from the same audio (weighted edit distance). Both begin at the same place in the audio; the
@@ -43,7 +43,7 @@ def words(text: str) -> list[Word]:
 
 @lru_cache(maxsize=4096)
 def _difference(old: str, new: str) -> float:
-    """Cost of hearing one word as the other: -1 for the same word, up to 1 for strangers."""
+    """Cost of receiving one word as the other: -1 for the same word, up to 1 for strangers."""
     if old == new:
         return _MATCH
     shorter = min(len(old), len(new))
@@ -52,7 +52,7 @@ def _difference(old: str, new: str) -> float:
     return 1.0 - 0.8 * (front + back) / max(len(old), len(new))
 
 
-def glue(before: str, after: str) -> str:
+def join_text(before: str, after: str) -> str:
     """``after`` as it must stand behind ``before`` where two connections' texts meet: exactly one space
     between two words (none in scripts without), no second full stop behind a full stop."""
     if not before:
@@ -68,7 +68,7 @@ def glue(before: str, after: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class Continuation:
     """New text that is not in the published one: publish ``text``, and from now on whatever the new
     transcription adds behind its character ``skip``."""
 
@@ -76,7 +76,7 @@ class Beyond:
     skip: int
 
 
-class Overlap:
+class TranscriptAligner:
     """Aligns one growing text with a published one.
 
     ``first`` and ``last`` bound the index of the published word at which the replayed audio begins
@@ -118,7 +118,7 @@ class Overlap:
         column = self._columns[-1]
         return column[-1] <= min(column)
 
-    def beyond(self, text: str) -> Beyond | None:
+    def beyond(self, text: str) -> Continuation | None:
         """What ``text`` has behind the published text; None while it has nothing certain."""
         new = self._align(text)
         ends = [column[-1] for column in self._columns]
@@ -130,5 +130,5 @@ class Overlap:
         if last and stem and last.key != stem.key and last.key.startswith(stem.key):
             rest = text[last.start + len(stem.key) :]  # published in the middle of the word
         else:
-            rest = glue(self._published, text[last.end if last else 0 :])
-        return Beyond(rest, len(text)) if rest.strip() else None
+            rest = join_text(self._published, text[last.end if last else 0 :])
+        return Continuation(rest, len(text)) if rest.strip() else None

@@ -1,11 +1,11 @@
-"""The audio of one track that the STT may have to hear (again): a bounded ring.
+"""The audio of one track that the STT may have to receive (again): a bounded ring.
 
 Audio goes in at the live edge and stays until the text of it is finished (`release`). A connection
 reads at its own cursor, so the same ring is the send queue, the replay after a reconnect, and the
 buffer while there is no connection at all.
 
 When the ring is full, what goes first is audio that a live connection has been sent already; then
-chunks in which nothing is said; speech nobody has heard goes last, and is counted.
+chunks in which nothing is said; speech nobody has received goes last, and is counted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
-from rtcstt.stt.activity import Activity
+from rtcstt.stt.activity import SpeechActivity
 
-# A pause keeps its first 0.7 s and its last 0.2 s when it is shortened, so that the STT still hears
+# A pause keeps its first 0.7 s and its last 0.2 s when it is shortened, so that the STT still receives
 # that a turn ended (`end_threshold` is reached after about 0.6 s) and no word loses its quiet onset.
 _KEEP_AFTER_SPEECH = round(0.7 * SAMPLE_RATE)
 _KEEP_BEFORE_SPEECH = round(0.2 * SAMPLE_RATE)
@@ -26,7 +26,7 @@ _DECIDED = _KEEP_BEFORE_SPEECH + round(0.05 * SAMPLE_RATE)
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """One chunk in the ring; ``quiet`` once `Backlog.is_quiet` has found that it lies deep in a pause."""
+    """A chunk in the ring; ``quiet`` once `ReplayBuffer.is_quiet` has found that it is deep in a pause."""
 
     start: int
     samples: Samples
@@ -37,10 +37,10 @@ class Piece:
         return self.start + len(self.samples)
 
 
-class Backlog:
+class ReplayBuffer:
     """``capacity_s`` bounds the audio held; positions are samples of the track."""
 
-    def __init__(self, activity: Activity, *, capacity_s: float) -> None:
+    def __init__(self, activity: SpeechActivity, *, capacity_s: float) -> None:
         self._activity = activity
         self._capacity = round(capacity_s * SAMPLE_RATE)
         self._pieces: list[Piece] = []

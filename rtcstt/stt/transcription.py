@@ -2,20 +2,20 @@
 
 The rules, and why they give every word once:
 
-* **Audio** is kept in a bounded ring (`backlog.Backlog`) from the *floor* on: the sample up to which the
+* **Audio** is kept in a bounded ring (`ReplayBuffer`) from the *floor* on: the sample up to which the
   text is finished. The floor moves when the STT says that a turn ended (or eagerly ended: its text is
   complete up to that pause; manual: at `flush_done`), into the pause that made it end, as found by
-  a local energy track (`activity.Activity`). Where no such pause can be told for certain, the floor
-  moves only to before the turn that ended: hearing too much again is harmless, too little is not.
+  a local energy track (`activity.SpeechActivity`). Where no such pause can be told for certain, the floor
+  moves only to before the turn that ended: receiving too much again is harmless, too little is not.
 * **A connection** is a `_Link`: it starts at the floor and reads the ring at its own cursor, never faster
   than `catch_up` times real time. Its sample 0 is a known sample of the track, and where it skipped a
   pause to win back time that is written down, so every moment of it is a moment of the track.
 * **Text** published from the audio behind the floor is the *reference*. A new link first says again what
-  is in the reference; `joining.Overlap` tells where it goes beyond, and only that is published,
+  is in the reference; `joining.TranscriptAligner` tells where it goes beyond, and only that is published,
   appended to what the listener has. Turn boundaries inside the reference are swallowed. Nothing that
   was published changes (protocol.md, guarantee 3), so a listener cannot see that there was a reconnect.
 * **Times** are samples: a turn starts at the onset of the speech that precedes its `turn.start`, and ends
-  with the last speech that the STT had heard when it sent `turn.end`.
+  with the last speech that the STT had received when it sent `turn.end`.
 
 No asyncio, no clock, no sockets here: `upstream.Stream` is the shell around it.
 """
@@ -31,9 +31,9 @@ from typing import Any
 from rtcstt import wire
 from rtcstt.errors import LocalProtocolError, RemoteProtocolError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
-from rtcstt.stt.activity import Activity, Stretch
-from rtcstt.stt.alignment import Overlap, glue, words
-from rtcstt.stt.replay_buffer import Backlog
+from rtcstt.stt.activity import SpeechActivity, Stretch
+from rtcstt.stt.alignment import TranscriptAligner, join_text, words
+from rtcstt.stt.replay_buffer import ReplayBuffer
 
 
 def _samples(seconds: float) -> int:
@@ -129,7 +129,7 @@ class _Link:
     client: wire.TurnsClient | wire.ManualClient
     cursor: int  # the next sample of the track to send
     first: bool  # no connection was before it
-    overlap: Overlap | None = None  # while it repeats the reference
+    overlap: TranscriptAligner | None = None  # while it repeats the reference
     jumps: list[tuple[int, int]] = field(default_factory=list)  # (sample of the link, of the track)
     sent: int = 0
     due: float = 0.0
@@ -178,8 +178,8 @@ class Transcription:
         self._manual = mode == "manual"
         self._offset_s = offset_s
         self._catch_up = catch_up
-        self._activity = Activity()
-        self._backlog = Backlog(self._activity, capacity_s=ring_s)
+        self._activity = SpeechActivity()
+        self._replay_buffer = ReplayBuffer(self._activity, capacity_s=ring_s)
         self._link: _Link | None = None
         self._links = 0
         self._floor = 0
@@ -216,21 +216,21 @@ class Transcription:
     def audio(self, chunk: Chunk) -> None:
         """The next chunk of the track. Never refused: when the ring is full something older goes."""
         self._activity.push(chunk.samples, chunk.start)
-        self._backlog.append(chunk)
+        self._replay_buffer.append(chunk)
         sent = self._link.cursor if self._link else 0
-        lost = self._backlog.make_room(sent, max(self._floor, self._reference.position - SAMPLE_RATE))
+        lost = self._replay_buffer.make_room(sent, max(self._floor, self._reference.position - SAMPLE_RATE))
         if lost:
             self._lost += lost
             self._close_turn()
-        if self._backlog.begin > self._floor:
-            self._reference.forget(self._backlog.begin - _TEXT_LAG)
+        if self._replay_buffer.begin > self._floor:
+            self._reference.forget(self._replay_buffer.begin - _TEXT_LAG)
 
     def finalize(self) -> None:
-        """Manual mode: everything heard so far is to be transcribed now. Answered by `flush_done`, after a
+        """Manual mode: everything received so far is to be transcribed now. Answered by `flush_done`, after a
         reconnect too."""
         if not self._manual:
             raise LocalProtocolError("finalize belongs to manual mode")
-        self._flushes.append(self._backlog.end)
+        self._flushes.append(self._replay_buffer.end)
 
     def configure(self, turn: wire.TurnSettings) -> None:
         """Change turn detection on the living connection (a later one gets it in its handshake)."""
@@ -246,14 +246,14 @@ class Transcription:
 
     def connected(self, client: wire.TurnsClient | wire.ManualClient, now: float) -> None:
         """A connection is up; it will be sent the audio from the floor on."""
-        start = max(self._floor, self._backlog.begin)
+        start = max(self._floor, self._replay_buffer.begin)
         overlap = None
         if words(self._reference.text):
             first, last = 0, self._reference.optional
             if start > self._floor:
                 first = self._reference.words_until(start)
                 last = max(last, self._reference.words_until(start + _TEXT_LAG))
-            overlap = Overlap(self._reference.text, first=first, last=last)
+            overlap = TranscriptAligner(self._reference.text, first=first, last=last)
         self._link = _Link(client, cursor=start, first=self._links == 0, overlap=overlap, due=now)
         self._link.jumps.append((0, start))
         self._link.answered = self._link.ended = start
@@ -280,7 +280,7 @@ class Transcription:
             if audio is None:
                 break
             data.append(audio)
-        if self._finishing and link.cursor >= self._backlog.end:
+        if self._finishing and link.cursor >= self._replay_buffer.end:
             data.append(link.client.send(wire.Close()))
             link.closing = True
         self._forget_stale_turn(link)
@@ -297,11 +297,15 @@ class Transcription:
     def _next_audio(self, link: _Link, now: float) -> bytes | None:
         if now < link.due - _BURST_S:
             return None
-        piece = self._backlog.next(link.cursor)
-        while piece and self._backlog.end - link.cursor > _LAG_TO_SKIP and self._backlog.is_quiet(piece):
+        piece = self._replay_buffer.next(link.cursor)
+        while (
+            piece
+            and self._replay_buffer.end - link.cursor > _LAG_TO_SKIP
+            and self._replay_buffer.is_quiet(piece)
+        ):
             self._skipped += piece.end - max(piece.start, link.cursor)
             link.cursor = piece.end
-            piece = self._backlog.next(link.cursor)
+            piece = self._replay_buffer.next(link.cursor)
         if piece is None:
             return None
         begin = max(piece.start, link.cursor)
@@ -319,7 +323,7 @@ class Transcription:
         """When `data_to_send` will have more audio, in the clock of its ``now``; None: not before more audio
         comes in."""
         link = self._link
-        if link is None or link.closing or link.cursor >= self._backlog.end:
+        if link is None or link.closing or link.cursor >= self._replay_buffer.end:
             return None
         return link.due - _BURST_S
 
@@ -435,7 +439,7 @@ class Transcription:
         """The first words of a link that repeats nothing: they follow the open turn, or the last one."""
         open_text = self._turn.text if self._turn else ""
         before = open_text or ("" if link.first else self._last_text)
-        after = glue(before, said)
+        after = join_text(before, said)
         link.lead = open_text + (" " if len(after) > len(said) else "")
         link.skip = max(0, len(said) - len(after))
         link.attached = True
@@ -495,7 +499,7 @@ class Transcription:
         """End the listener's open turn on our own account; its text stays in the reference."""
         if self._turn is not None:
             if self._turn.state is _Listening.SPEAKING:
-                position = self._reference.position or self._backlog.end
+                position = self._reference.position or self._replay_buffer.end
                 self._turn.end = max(self._turn.end, self._last_speech(position))
             self._end_turn(None)
             if self._link:  # what it says next of this turn of its own begins another one here
@@ -503,7 +507,7 @@ class Transcription:
 
     def _settle(self, cut: int | None, turn: _Turn, before: str) -> None:
         """The turn ended. Its text is finished, and with ``cut`` it is known where its audio ends;
-        otherwise it may be needed again, and some words of the turn ``before`` it may then be heard with
+        otherwise it may be needed again, and some words of the turn ``before`` it may then be received with
         it."""
         if cut is not None:
             self._finished(cut)
@@ -515,10 +519,10 @@ class Transcription:
         cursor = self._link.cursor if self._link else 0
         self._reference = _Reference(text, [(len(text), cursor)], optional=len(tail))
         self._floor = max(self._floor, turn.start - _LOOK_BACK)
-        self._backlog.release(self._floor)
+        self._replay_buffer.release(self._floor)
 
     def _forget_stale_turn(self, link: _Link) -> None:
-        """A turn that was opened on an earlier connection and that the new one never heard."""
+        """A turn that was opened on an earlier connection and that the new one never received."""
         turn = self._turn
         if turn is None or link.in_turn or self._manual:
             return
@@ -540,7 +544,7 @@ class Transcription:
         first = next(self._activity.stretches(self._floor), None)
         quiet_until = first.start - _LOOK_BACK if first else link.cursor
         self._floor = max(self._floor, min(quiet_until, link.cursor - _SILENCE_KEPT))
-        self._backlog.release(self._floor)
+        self._replay_buffer.release(self._floor)
 
     # -- times ---------------------------------------------------------------------------------------
 
@@ -574,14 +578,14 @@ class Transcription:
         only if there is no other."""
         if link.closing:
             return self._last_speech(link.cursor), None
-        heard = link.cursor - _SHORTEST_PAUSE
+        received = link.cursor - _SHORTEST_PAUSE
         spoken = [s for s in self._stretches(link.cursor) if s.end > link.onset]
         spoken = [s for s in spoken if s.end > resumed] or spoken
-        ended = [s for s in spoken if s.end <= heard]
+        ended = [s for s in spoken if s.end <= received]
         if not ended:
             return max(link.onset, resumed, link.cursor - _LOOK_BACK), None
-        likely = [s for s in ended if s.end <= heard - link.usual_lag] or ended
-        surely = [s for s in ended if s.end <= heard - max(link.longest_lags, default=0) - _LAG_SPREAD]
+        likely = [s for s in ended if s.end <= received - link.usual_lag] or ended
+        surely = [s for s in ended if s.end <= received - max(link.longest_lags, default=0) - _LAG_SPREAD]
         end = likely[-1].end
         following = min(
             (s.start for s in self._stretches(link.cursor) if s.start >= end), default=link.cursor
@@ -599,7 +603,7 @@ class Transcription:
         if text is None:
             return
         if not link.attached and text.strip():
-            text = text if link.first else glue(self._last_text, text)
+            text = text if link.first else join_text(self._last_text, text)
             link.attached = message.is_final
         start, end = self._span(link, message)
         turn = _Turn(self._turns, start, end)
@@ -644,7 +648,7 @@ class Transcription:
     def _finished(self, position: int) -> None:
         self._floor = max(self._floor, position)
         self._reference = _Reference()
-        self._backlog.release(self._floor)
+        self._replay_buffer.release(self._floor)
 
     def _span(self, link: _Link, message: Any) -> tuple[int, int]:
         """Where the words of a transcript were said."""
@@ -709,24 +713,26 @@ class Transcription:
     @property
     def time(self) -> float:
         """The audio clock, in seconds: the end of the audio taken in."""
-        return self._seconds(self._backlog.end)
+        return self._seconds(self._replay_buffer.end)
 
     @property
     def lag_s(self) -> float:
         """Audio that the connection (or the next one) has yet to be sent."""
-        cursor = self._link.cursor if self._link else max(self._floor, self._backlog.begin)
-        return (self._backlog.end - cursor) / SAMPLE_RATE
+        cursor = self._link.cursor if self._link else max(self._floor, self._replay_buffer.begin)
+        return (self._replay_buffer.end - cursor) / SAMPLE_RATE
 
     @property
     def idle(self) -> bool:
         """Between two turns, with nothing being said: the moment to change engines."""
         since = max(self._floor, self._last_end + _SHORTEST_PAUSE)
-        return not self._turn and not self._flushes and not self._activity.speech(since, self._backlog.end)
+        return (
+            not self._turn and not self._flushes and not self._activity.speech(since, self._replay_buffer.end)
+        )
 
     @property
     def unfinished(self) -> bool:
         """Whether there is speech behind the floor, an open turn, or a flush without its answer."""
-        speech = self._activity.speech(self._floor, self._backlog.end)
+        speech = self._activity.speech(self._floor, self._replay_buffer.end)
         return bool(self._turn or self._flushes or speech > _SHORTEST_PAUSE // 4)
 
     @property
@@ -758,11 +764,11 @@ class Transcription:
         return {
             "turns": self._turns,
             "connections": self._links,
-            "received_s": self._backlog.end / SAMPLE_RATE,
+            "received_s": self._replay_buffer.end / SAMPLE_RATE,
             "lag_s": self.lag_s,
             "replayed_s": self._replayed / SAMPLE_RATE,
             "skipped_silence_s": self._skipped / SAMPLE_RATE,
-            "dropped_silence_s": self._backlog.dropped_quiet / SAMPLE_RATE,
+            "dropped_silence_s": self._replay_buffer.dropped_quiet / SAMPLE_RATE,
             "lost_s": self._lost / SAMPLE_RATE,
         }
 

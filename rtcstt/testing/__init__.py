@@ -10,7 +10,7 @@
 * `Flaky`: a real STT whose connections die.
 * `ScriptedCaller`: RTP packets with loss, jitter, mute, DTX and hang-up.
 
-    upstream = ScriptedUpstream(Visit(drop_after_audio_s=1.5), Visit())
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=1.5), ConnectionScript())
     async def main():
         async with upstream:
             stream = Stream(upstream, on_event=events.append)
@@ -24,21 +24,27 @@
 from __future__ import annotations
 
 from rtcstt.testing.caller import Network, ScriptedCaller
-from rtcstt.testing.speech import Heard, Oracle, chunks, noise, play, silence, speech, transcript
-from rtcstt.testing.upstream import Flaky, MemoryConnection, ScriptedUpstream, Visit, Visited
+from rtcstt.testing.speech import Oracle, Received, chunks, noise, play, silence, speech, transcript
+from rtcstt.testing.upstream import (
+    ConnectionRecord,
+    ConnectionScript,
+    Flaky,
+    MemoryConnection,
+    ScriptedUpstream,
+)
 from rtcstt.testing.virtual_time import VirtualLoop, run_virtual
 
 __all__ = [
     "Flaky",
-    "Heard",
+    "Received",
     "MemoryConnection",
     "Network",
     "Oracle",
     "ScriptedCaller",
     "ScriptedUpstream",
     "VirtualLoop",
-    "Visit",
-    "Visited",
+    "ConnectionScript",
+    "ConnectionRecord",
     "chunks",
     "noise",
     "play",
@@ -47,3 +53,6 @@ __all__ = [
     "speech",
     "transcript",
 ]
+
+# The names of 0.1.0's first days; programs that use them keep working.
+Heard, Visit, Visited = Received, ConnectionScript, ConnectionRecord

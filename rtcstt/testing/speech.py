@@ -98,16 +98,16 @@ def transcript(events: Iterable[_Event]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Received:
     """A word found in the audio, with the sample behind its last one."""
 
     text: str
     end: int
 
 
-class _Ear:
+class _Receiver:
     """Finds the words in a stream of samples, however it is cut. A word of which less than half arrives
-    (the audio began in the middle of it) is not heard."""
+    (the audio began in the middle of it) is not received."""
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.int16)
@@ -115,7 +115,7 @@ class _Ear:
         self._frames = 0
         self._from = -1
 
-    def hear(self, samples: Samples) -> list[tuple[int, str | None]]:
+    def receive(self, samples: Samples) -> list[tuple[int, str | None]]:
         """(sample, None) for every frame of a word; (sample, text) where a word is complete."""
         pcm = np.concatenate([self._rest, samples])
         usable = max(0, len(pcm) - _FRAME + 1)
@@ -161,15 +161,15 @@ class Oracle:
 
 
 class _Recogniser:
-    """One connection's ears and mouth: audio and commands in, messages out, each with the sample from which
-    it is due. Both endpoints; time is samples heard."""
+    """The STT's side of one connection: audio and commands in, messages out, each with the sample from which
+    it is due. Both endpoints; time is samples received."""
 
     def __init__(self, oracle: Oracle, *, manual: bool, request_id: str) -> None:
         self._oracle = oracle
         self._manual = manual
         self._id = request_id
-        self._ear = _Ear()
-        self.heard = 0
+        self._ear = _Receiver()
+        self.received = 0
         self._pending: deque[tuple[int, Any]] = deque()
         self._words: list[str] = []
         self._speaking = False
@@ -180,21 +180,21 @@ class _Recogniser:
         self._ended = 0
         self._finals_from = 0
 
-    def hear(self, samples: Samples) -> None:
+    def receive(self, samples: Samples) -> None:
         """Take in audio; `due` then has what is to be said."""
-        found = self._ear.hear(samples)
-        self.heard += len(samples)
+        found = self._ear.receive(samples)
+        self.received += len(samples)
         for at, text in found:
             self._pause(at - _FRAME)
             self._voice(at)
             if text is not None:
                 self._words.append(self._oracle.mishear.get(text, text))
                 self._on_word(at)
-        self._pause(self.heard)
+        self._pause(self.received)
 
     def due(self, *, everything: bool = False) -> Iterator[Any]:
         """The messages whose time has come."""
-        while self._pending and (everything or self._pending[0][0] <= self.heard):
+        while self._pending and (everything or self._pending[0][0] <= self.received):
             yield self._pending.popleft()[1]
 
     def _say(self, at: int, message: Any) -> None:
@@ -262,9 +262,9 @@ class _Recogniser:
         self._voiced = 0
 
     def finalize(self) -> None:
-        """Manual: what was heard so far, then `flush_done`."""
-        self._final(self.heard)
-        self._say(self.heard, wire.FlushDone(request_id=self._id))
+        """Manual: what was received so far, then `flush_done`."""
+        self._final(self.received)
+        self._say(self.received, wire.FlushDone(request_id=self._id))
 
     def _final(self, at: int) -> None:
         if self._words:
@@ -278,9 +278,9 @@ class _Recogniser:
     def close(self) -> None:
         """Everything still due."""
         if self._manual:
-            self._final(self.heard)
-            self._say(self.heard, wire.Done(request_id=self._id))
+            self._final(self.received)
+            self._say(self.received, wire.Done(request_id=self._id))
         elif self._words or self._speaking:
             if not self._speaking:
-                self._say(self.heard, wire.TurnStart(request_id=self._id))
-            self._end(self.heard)
+                self._say(self.received, wire.TurnStart(request_id=self._id))
+            self._end(self.received)

@@ -22,7 +22,7 @@ from rtcstt.testing.speech import Oracle, _Recogniser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class ConnectionScript:
     """How the upstream treats one connection; seconds "of audio" count what it was sent on it.
 
     ``refuse``: this HTTP status instead of a handshake. ``delay_s``: before the handshake is answered.
@@ -48,7 +48,7 @@ class Visit:
 
 
 @dataclass(slots=True)
-class Visited:
+class ConnectionRecord:
     """What one connection brought: for assertions afterwards."""
 
     handshake: wire.Handshake
@@ -75,16 +75,16 @@ class _Pipe(Protocol):
 
 
 class ScriptedUpstream:
-    """An STT that plays one `Visit` per connection, the last one again and again.
+    """An STT that plays one `ConnectionScript` per connection, the last one again and again.
 
     Use it as an asynchronous context manager: it owns the tasks of its connections. ``visited`` has a
     record of each connection, refused ones included.
     """
 
-    def __init__(self, *visits: Visit, name: str = "scripted") -> None:
+    def __init__(self, *visits: ConnectionScript, name: str = "scripted") -> None:
         self.name = name
-        self.visited: list[Visited] = []
-        self._visits = visits or (Visit(),)
+        self.visited: list[ConnectionRecord] = []
+        self._visits = visits or (ConnectionScript(),)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> ScriptedUpstream:
@@ -96,9 +96,11 @@ class ScriptedUpstream:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _next(self, handshake: wire.Handshake, headers: Mapping[str, str]) -> tuple[Visit, Visited]:
+    def _next(
+        self, handshake: wire.Handshake, headers: Mapping[str, str]
+    ) -> tuple[ConnectionScript, ConnectionRecord]:
         visit = self._visits[min(len(self.visited), len(self._visits) - 1)]
-        visited = Visited(handshake, headers)
+        visited = ConnectionRecord(handshake, headers)
         self.visited.append(visited)
         return visit, visited
 
@@ -126,7 +128,7 @@ class ScriptedUpstream:
         """Serve on loopback; yields the base URL for `rtcstt.Cartesia(base_url=...)`."""
         from websockets.asyncio.server import ServerConnection, serve
 
-        records: dict[ServerConnection, tuple[Visit, Visited]] = {}
+        records: dict[ServerConnection, tuple[ConnectionScript, ConnectionRecord]] = {}
 
         async def answer(websocket: ServerConnection, request: Any) -> Any:
             try:
@@ -260,7 +262,7 @@ class _SocketPipe:
 class _Session:
     """One connection of the scripted upstream."""
 
-    def __init__(self, visit: Visit, visited: Visited, pipe: _Pipe) -> None:
+    def __init__(self, visit: ConnectionScript, visited: ConnectionRecord, pipe: _Pipe) -> None:
         self._visit, self._visited, self._pipe = visit, visited, pipe
         self._manual = visited.handshake.endpoint == "manual"
         self._turn = visited.handshake.turn
@@ -295,15 +297,15 @@ class _Session:
                 return
 
     def _passed(self, audio_s: float | None) -> bool:
-        return audio_s is not None and self._recogniser.heard >= round(audio_s * SAMPLE_RATE)
+        return audio_s is not None and self._recogniser.received >= round(audio_s * SAMPLE_RATE)
 
     async def _on_audio(self, data: bytes) -> bool:
         samples = np.frombuffer(data, "<i2").astype(np.int16)
         limit = self._visit.drop_after_audio_s
         if limit is not None:  # exact to the sample, in the middle of a message too
-            samples = samples[: max(0, round(limit * SAMPLE_RATE) - self._recogniser.heard)]
+            samples = samples[: max(0, round(limit * SAMPLE_RATE) - self._recogniser.received)]
         self._visited.audio.append((asyncio.get_running_loop().time(), len(samples)))
-        self._recogniser.hear(samples)
+        self._recogniser.receive(samples)
         await self._speak()
         while self._inject and self._passed(self._inject[0][0]):
             await self._pipe.send(self._inject.popleft()[1])

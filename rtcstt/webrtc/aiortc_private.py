@@ -187,13 +187,13 @@ class TransportTap:
 
     Exceptions of a track's ``on_packet`` are contained here, counted in ``failures`` and logged once.
     ``goodbye`` becomes true when the other side closes the transport, rather than being lost.
-    ``last_heard`` is the loop's time at which any datagram came, at first that of the beginning.
+    ``last_received`` is the loop's time at which any datagram came, at first that of the beginning.
     """
 
     def __init__(self, dtls: RTCDtlsTransport) -> None:
         self._clock = asyncio.get_running_loop().time
         self.goodbye = False
-        self.last_heard = self._clock()
+        self.last_received = self._clock()
         self.failures = 0
         self.broken = 0
         self.overflowed = 0
@@ -276,7 +276,7 @@ class TransportTap:
         stun = protocol.datagram_received
 
         def datagram_received(data: bytes, address: Any) -> None:
-            self.last_heard = self._clock()
+            self.last_received = self._clock()
             if data and data[0] > 3:
                 self._on_datagram(data, connection, protocol)
             elif data:
@@ -499,7 +499,7 @@ async def _reflexive_of(protocols: list[Any], stun_server: Any, timeout_s: float
     return [answer[0] for answer in answers if not isinstance(answer, BaseException)]
 
 
-def bend_sending(dtls: RTCDtlsTransport, network: Callable[[bytes, Callable[[bytes], Any]], Any]) -> None:
+def intercept_rtp(dtls: RTCDtlsTransport, network: Callable[[bytes, Callable[[bytes], Any]], Any]) -> None:
     """Let ``network(data, send)`` decide what becomes of each RTP packet sent; for tests of receivers."""
     transport: Any = dtls
     send = transport._send_rtp

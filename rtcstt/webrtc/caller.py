@@ -14,11 +14,11 @@ from aiortc import MediaStreamTrack, RTCSessionDescription
 
 from rtcstt.errors import CallerError
 from rtcstt.webrtc import sdp
-from rtcstt.webrtc.aiortc_private import bend_sending, fall_silent, shape_gathering
+from rtcstt.webrtc.aiortc_private import fall_silent, intercept_rtp, shape_gathering
 from rtcstt.webrtc.connection import close_connection, new_connection, transports_of
-from rtcstt.webrtc.impairment import Fate, Network
+from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
 from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, TIME_BASE, silence_packet
-from rtcstt.webrtc.signalling import Answering, Door, open_door
+from rtcstt.webrtc.signaling import Answering, SignalingClient, open_signaling
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Caller:
 
     Each item of ``tracks`` is one audio track, as Opus packets of 20 ms (`recording.opus_packets`).
     `dial`, then read `events` until `session.end`; `hang_up` or `close` ends the call. ``network``
-    spoils what is sent; ``mute`` (from, to; seconds) stops sending in between.
+    impairs what is sent; ``mute`` (from, to; seconds) stops sending in between.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Caller:
         self._network = network
         self._shape = {"timeout_s": 1.0, "hosts": tuple(hosts), "loopback": loopback}
         self._channel = self._pc.createDataChannel("events") if channel else None
-        self._door: Door | None = None
+        self._signaling: SignalingClient | None = None
         self._watch: asyncio.Task[None] | None = None
         self._delayed: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -62,9 +62,11 @@ class Caller:
     @property
     def call(self) -> str | None:
         """The call's id, once the server has answered with it."""
-        return self._door.call if self._door else None
+        return self._signaling.call if self._signaling else None
 
-    async def dial(self, door: str | Answering, *, token: str | None = None, mode: str | None = None) -> None:
+    async def dial(
+        self, target: str | Answering, *, token: str | None = None, mode: str | None = None
+    ) -> None:
         """Call a server (the URL of its ``/offer`` or ``/whip``) or a peer of this process.
 
         Returns when the connection stands. Raises `CallerError` with the server's refusal, or when
@@ -80,14 +82,14 @@ class Caller:
         for dtls in transports_of(self._pc):
             shape_gathering(dtls, **self._shape)  # type: ignore[arg-type]
             if self._network is not None:
-                bend_sending(dtls, self._spoiler(self._network))
+                intercept_rtp(dtls, self._impairment(self._network))
         await self._pc.setLocalDescription(offer)
-        self._door = open_door(door, token=token, mode=mode)
-        answer = await self._door.offer(self._pc.localDescription.sdp)
+        self._signaling = open_signaling(target, token=token, mode=mode)
+        answer = await self._signaling.offer(self._pc.localDescription.sdp)
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         if self._channel is None or not _answers_channel(answer):
             self._channel = None
-            self._watch = asyncio.create_task(self._follow(self._door))
+            self._watch = asyncio.create_task(self._follow(self._signaling))
         await self._wait_connected()
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -117,8 +119,8 @@ class Caller:
             async with asyncio.timeout(timeout_s):
                 if self._channel is not None:
                     self.send({"type": "close"})
-                elif self._door is not None:
-                    await self._door.hang_up()
+                elif self._signaling is not None:
+                    await self._signaling.hang_up()
                 await self._until(lambda: self._over)
         except TimeoutError:
             log.warning("no session.end within %g s of hanging up", timeout_s)
@@ -138,14 +140,14 @@ class Caller:
         for task in self._delayed:
             task.cancel()
         await asyncio.gather(*self._delayed, return_exceptions=True)
-        if self._door is not None:
-            await self._door.close()
+        if self._signaling is not None:
+            await self._signaling.close()
         self._end()
 
-    def _spoiler(self, network: Network) -> Callable[[bytes, Callable[[bytes], Any]], Any]:
-        fate = Fate(network)
+    def _impairment(self, network: Network) -> Callable[[bytes, Callable[[bytes], Any]], Any]:
+        fate = GilbertElliottLoss(network)
 
-        async def spoil(data: bytes, send: Callable[[bytes], Any]) -> None:
+        async def impair(data: bytes, send: Callable[[bytes], Any]) -> None:
             delay_s = fate.next_delay_s()
             if delay_s is None:
                 return
@@ -156,7 +158,7 @@ class Caller:
             self._delayed.add(task)
             task.add_done_callback(self._delayed.discard)
 
-        return spoil
+        return impair
 
     async def _send_later(self, delay_s: float, data: bytes, send: Callable[[bytes], Any]) -> None:
         await asyncio.sleep(delay_s)
@@ -184,8 +186,8 @@ class Caller:
         self._over = True
         self._wake()
 
-    async def _follow(self, door: Door) -> None:
-        async for text in door.events():
+    async def _follow(self, signaling: SignalingClient) -> None:
+        async for text in signaling.events():
             self._on_message(text)
         self._end()
 

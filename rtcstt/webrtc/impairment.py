@@ -17,7 +17,7 @@ class Network:
     seed: int = 0
 
 
-class Fate:
+class GilbertElliottLoss:
     """The fate of each packet in turn, by the Gilbert model; the same for the same seed."""
 
     def __init__(self, network: Network) -> None:

@@ -45,7 +45,7 @@ BUFFERED_HIGH = 16 * 1024  # bytes waiting on a data channel before the feed is 
 BUFFERED_LOW = 4 * 1024
 
 
-class Ears:
+class Receivers:
     """Makes each audio track of a connection a line of the call, also those of tracks that come later.
 
     ``offered``, where known, tells of payload types that aiortc does not negotiate (telephone-event,
@@ -57,7 +57,7 @@ class Ears:
         self._call = call
         self.offered: sdp.Description | None = None
         self._transports: dict[Any, TransportTap] = {}
-        self._heard: set[Any] = set()
+        self._received: set[Any] = set()
         pc.on("track", self._on_track)
         self._on_track()
 
@@ -67,9 +67,9 @@ class Ears:
         return any(transport.goodbye for transport in self._transports.values())
 
     @property
-    def last_heard(self) -> float:
+    def last_received(self) -> float:
         """The loop's time at which the other side last sent anything."""
-        return max((transport.last_heard for transport in self._transports.values()), default=math.inf)
+        return max((transport.last_received for transport in self._transports.values()), default=math.inf)
 
     def stats(self) -> dict[str, int]:
         """Packets that went nowhere, by cause."""
@@ -88,11 +88,11 @@ class Ears:
     def _on_track(self, _track: Any = None) -> None:
         for transceiver in self._pc.getTransceivers():
             receiver = transceiver.receiver
-            if transceiver.kind == "audio" and receiver.track and transceiver.mid not in self._heard:
-                self._heard.add(transceiver.mid)
-                self._hear(transceiver)
+            if transceiver.kind == "audio" and receiver.track and transceiver.mid not in self._received:
+                self._received.add(transceiver.mid)
+                self._receive(transceiver)
 
-    def _hear(self, transceiver: Any) -> None:
+    def _receive(self, transceiver: Any) -> None:
         codecs, mid_extension = negotiated(transceiver)
         section = self.offered.section(transceiver.mid) if self.offered else None
         codecs = {**(section.codecs() if section else {}), **codecs}
@@ -162,7 +162,7 @@ class Attachment:
     def __init__(self, pc: RTCPeerConnection, call: Call, *, channels: bool) -> None:
         self._pc = pc
         self._call = call
-        self.ears = Ears(pc, call)
+        self.receivers = Receivers(pc, call)
         self.channels = Channels(pc, call) if channels else None
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         pc.on("connectionstatechange", self._on_state)
@@ -181,7 +181,7 @@ class Attachment:
         finally:
             ended.cancel()
         if self.lost.done():
-            self.ears.end(self.lost.result())
+            self.receivers.end(self.lost.result())
             return self.lost.result()
         if self.channels is not None:
             await self.channels.finish(GOODBYE_S)
@@ -190,7 +190,7 @@ class Attachment:
     async def close(self) -> None:
         """Let go of the connection; idempotent."""
         self.lose("closed")
-        self.ears.end("closed")
+        self.receivers.end("closed")
         with contextlib.suppress(KeyError):
             self._pc.remove_listener("connectionstatechange", self._on_state)
         if self.channels is not None:
@@ -237,7 +237,7 @@ class Peer:
     @property
     def hung_up(self) -> bool:
         """Whether the caller has closed the connection, rather than having lost it."""
-        return self._attached.ears.goodbye
+        return self._attached.receivers.goodbye
 
     def stats(self) -> dict[str, Any]:
         channels = self._attached.channels
@@ -245,7 +245,7 @@ class Peer:
             "state": self.state,
             "channels": len(channels) if channels else 0,
             "refused_channels": channels.refused if channels else 0,
-            "dropped_packets": self._attached.ears.stats(),
+            "dropped_packets": self._attached.receivers.stats(),
         }
 
     async def answer(self, text: str) -> str:
@@ -259,7 +259,7 @@ class Peer:
         self._answering = True
         try:
             offer = sdp.Offer.parse(text, max_tracks=self._settings.max_tracks)
-            self._attached.ears.offered = offer.whole
+            self._attached.receivers.offered = offer.whole
             await self._negotiate(offer)
         except BaseException:
             await self.close()
@@ -277,7 +277,7 @@ class Peer:
 
         Raises `CallerError` 400 for a broken fragment, 422 for an ICE restart, which aiortc knows nothing of.
         """
-        offer = self._attached.ears.offered
+        offer = self._attached.receivers.offered
         if offer is not None and sdp.restarts_ice(fragment, offer):
             raise CallerError(422, "no_ice_restart", "No ICE restart", "Place a new call instead.")
         for mid, candidate in sdp.candidates(fragment):
@@ -353,7 +353,7 @@ class Peer:
     def _watch(self) -> None:
         """Miss a caller who vanished, before ICE does."""
         loop, limit_s = asyncio.get_running_loop(), self._settings.lost_after_s
-        due = self._attached.ears.last_heard + limit_s
+        due = self._attached.receivers.last_received + limit_s
         if due <= loop.time() and self.state == "connected":
             self._attached.lose(f"nothing came for {limit_s:g} s")
         else:

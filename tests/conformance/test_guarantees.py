@@ -79,7 +79,7 @@ def audio(parts: list[tuple[str, float, float]], voice: np.ndarray) -> bytes:
     return (np.clip(np.concatenate(pieces), -1, 1) * 32767).astype("<i2").tobytes()
 
 
-async def hear(
+async def receive(
     recognizer: Recognizer, handshake: wire.Handshake, data: bytes, sizes: list[int], commands: list[str]
 ) -> list[str]:
     """All that the server says to audio in messages of these sizes, with commands after every tenth."""
@@ -120,7 +120,7 @@ def test_turns(
 ) -> None:
     handshake = wire.Handshake(endpoint="turns", turn=turn)
     config = json.dumps({"type": "config", "turn": {"end_timeout_ms": 700}})
-    said = asyncio.run(hear(recognizer, handshake, audio(parts, voice), sizes, [config]))
+    said = asyncio.run(receive(recognizer, handshake, audio(parts, voice), sizes, [config]))
     client = wire.TurnsClient()
     messages = [client.receive_text(text) for text in said]
     assert client.order.state is wire.TurnState.IDLE
@@ -137,7 +137,7 @@ def test_transcripts(
 ) -> None:
     handshake = wire.Handshake(endpoint="manual", max_silence_duration_secs=1.0)
     data = audio(parts, voice)
-    said = asyncio.run(hear(recognizer, handshake, data, sizes, ["finalize"]))
+    said = asyncio.run(receive(recognizer, handshake, data, sizes, ["finalize"]))
     client = wire.ManualClient()
     asked = sum(json.loads(text)["type"] == "flush_done" for text in said)
     for _ in range(asked):

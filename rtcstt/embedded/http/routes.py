@@ -36,7 +36,7 @@ from rtcstt.errors import CallerError, ConnectionLost
 
 log = logging.getLogger(__name__)
 
-# Beyond this a message is not even received (`_Socket`); the session refuses what is shorter but too long.
+# A longer message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
@@ -56,15 +56,15 @@ def add_routes(
 ) -> None:
     """Mount the endpoints. ``services`` gives the service, once it is loaded. With a ``speaker`` text can
     be made speech as well, for clients that want something to listen to."""
-    doors = Doors(services, keys, speaker)
+    handlers = SttRoutes(services, keys, speaker)
     routes: list[tuple[str, str, Handler]] = [
-        ("GET", wire.PATHS["turns"], doors.turns),
-        ("GET", wire.PATHS["manual"], doors.manual),
-        ("POST", "/stt", doors.batch),
-        ("POST", "/stt/transcribe", doors.batch),
-        ("POST", "/audio/transcriptions", doors.openai),
-        ("POST", "/access-token", doors.access_token),
-        ("POST", "/tts/bytes", doors.speak),
+        ("GET", wire.PATHS["turns"], handlers.turns),
+        ("GET", wire.PATHS["manual"], handlers.manual),
+        ("POST", "/stt", handlers.batch),
+        ("POST", "/stt/transcribe", handlers.batch),
+        ("POST", "/audio/transcriptions", handlers.openai),
+        ("POST", "/access-token", handlers.access_token),
+        ("POST", "/tts/bytes", handlers.speak),
     ]
     paths = {path for _, path, _ in routes}
     for method, path, handler in routes:
@@ -76,10 +76,10 @@ def add_routes(
             response.headers.update(_CORS)
 
     app.on_response_prepare.append(allow_pages)
-    app.on_shutdown.append(doors.shut)
+    app.on_shutdown.append(handlers.shut)
 
 
-class Doors:
+class SttRoutes:
     """The handlers, and the conversations that are going on."""
 
     def __init__(
@@ -229,7 +229,7 @@ async def _json(request: web.Request) -> object:
 
 async def _converse(socket: _Socket, session: Session) -> None:
     """Both ways at once; the session says when it is over."""
-    hearing = asyncio.create_task(_hear(socket, session))
+    hearing = asyncio.create_task(_receive(socket, session))
     try:
         while True:
             await socket.send_str(await session.recv())
@@ -251,7 +251,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _hear(socket: _Socket, session: Session) -> None:
+async def _receive(socket: _Socket, session: Session) -> None:
     try:
         async for message in socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):

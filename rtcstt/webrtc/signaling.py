@@ -21,7 +21,7 @@ class Answering(Protocol):
     async def answer(self, text: str) -> str: ...
 
 
-class Door(Protocol):
+class SignalingClient(Protocol):
     """One call's signalling. ``call`` is its id, once answered, where the server told it."""
 
     call: str | None
@@ -37,16 +37,18 @@ class Door(Protocol):
     async def close(self) -> None: ...
 
 
-def open_door(target: str | Answering, *, token: str | None = None, mode: str | None = None) -> Door:
+def open_signaling(
+    target: str | Answering, *, token: str | None = None, mode: str | None = None
+) -> SignalingClient:
     if not isinstance(target, str):
-        return LocalDoor(target)
+        return LocalSignaling(target)
     parts = urlsplit(target)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{target} is not the URL of a server; try http://127.0.0.1:8080/offer")
-    return HttpDoor(target, token=token, mode=mode, whip="whip" in parts.path.split("/"))
+    return HttpSignaling(target, token=token, mode=mode, whip="whip" in parts.path.split("/"))
 
 
-class LocalDoor:
+class LocalSignaling:
     def __init__(self, peer: Answering) -> None:
         self._peer = peer
         self.call: str | None = None
@@ -65,7 +67,7 @@ class LocalDoor:
         pass
 
 
-class HttpDoor:
+class HttpSignaling:
     """`POST /offer` with JSON, or `POST /whip` with bare SDP (RFC 9725)."""
 
     def __init__(self, url: str, *, token: str | None, mode: str | None, whip: bool) -> None:
