@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.embedded import capacity, heap
-from rtcstt.embedded.recognizer import TRIM_EVERY_S, Recognizer
-from rtcstt.embedded.workers import FINAL, LATE_S, LISTENING, Workers
+from rtcstt.embedded.recognizer import Recognizer
+from rtcstt.embedded.workers import FINAL, LATE_S, LISTENING, TRIM_EVERY_S, Workers
 
 soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this package")
 

@@ -15,6 +15,7 @@ import soundfile
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from rtcstt.embedded.audio import AudioDecoder
 from rtcstt.embedded.http import speech
 from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.http.routes import add_routes
@@ -23,7 +24,6 @@ from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, EngineError
 from rtcstt.http import refusals
-from rtcstt.wire import AudioDecoder
 
 WORDS = "The quick brown fox jumps over the lazy dog."
 FORM = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 16000}

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from rtcstt.batch import audio, engines, run, transcripts
 from rtcstt.batch.audio import Block, Cutter, Recording
 from rtcstt.batch.engines import Recognised, Word
-from rtcstt.batch.run import SAMPLE_RATE
 from rtcstt.batch.transcripts import Turn, turns_of
 from rtcstt.commands import transcribe
 from rtcstt.commands.demo import REFERENCE, bundled_recording, word_errors
 from rtcstt.errors import ConfigError, UpstreamError
+from rtcstt.media.pcm import SAMPLE_RATE
 
 # --- cutting --------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt import wire
+from rtcstt.embedded.audio import AudioDecoder
 from rtcstt.errors import CallerError, LocalProtocolError, RemoteProtocolError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -325,8 +326,8 @@ def test_what_may_be_tried_again(code: int, again: bool) -> None:
 @pytest.mark.parametrize("encoding", wire.ENCODINGS)
 @given(data=st.binary(max_size=64), cuts=st.lists(st.integers(0, 64), max_size=4))
 def test_audio_is_the_same_however_it_is_cut(encoding: str, data: bytes, cuts: list[int]) -> None:
-    whole = wire.AudioDecoder(encoding).decode(data)
-    decoder = wire.AudioDecoder(encoding)
+    whole = AudioDecoder(encoding).decode(data)
+    decoder = AudioDecoder(encoding)
     edges = [0, *sorted(cuts), len(data)]
     parts = [decoder.decode(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
     assert np.array_equal(np.concatenate(parts), whole)
@@ -343,4 +344,4 @@ def test_encodings_agree_on_a_tone() -> None:
         "pcm_f32le": tone.astype("<f4").tobytes(),
     }
     for encoding, data in raw.items():
-        assert np.allclose(wire.AudioDecoder(encoding).decode(data), tone, atol=1e-3), encoding
+        assert np.allclose(AudioDecoder(encoding).decode(data), tone, atol=1e-3), encoding

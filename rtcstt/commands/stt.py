@@ -11,8 +11,9 @@ from aiohttp import web
 
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap
 from rtcstt.embedded.http.auth import Keys
-from rtcstt.embedded.http.routes import MAX_UPLOAD, add_routes
+from rtcstt.embedded.http.routes import add_routes
 from rtcstt.embedded.http.speech import Speaker
+from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import ConfigError
 from rtcstt.http import is_loopback, refusals, run_until_stopped
 

@@ -33,7 +33,6 @@ from rtcstt.wire import (
 )
 
 log = logging.getLogger(__name__)
-TRIM_EVERY_S = 10.0  # takes some 10 ms
 MEASURED = 4 * SAMPLE_RATE  # of noise, to know what the engine costs here
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rtcstt.embedded import heap
-from rtcstt.embedded.recognizer import TRIM_EVERY_S
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -21,6 +20,7 @@ T = TypeVar("T")
 THREADS = 2
 MAX_PENDING = 2 * SAMPLE_RATE  # samples that wait in a stream before its feeder has to
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
+TRIM_EVERY_S = 10.0  # takes some 10 ms
 LATE_S = 0.15  # nor does audio that waited so long for a thread
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
 

@@ -17,7 +17,8 @@ from aiohttp import web
 from rtcstt import __version__, captions
 from rtcstt.call import Call
 from rtcstt.embedded import Embedded
-from rtcstt.embedded.http.routes import MAX_UPLOAD, add_routes
+from rtcstt.embedded.http.routes import add_routes
+from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import CallerError
 from rtcstt.http import Handler, refusals
 from rtcstt.server import addresses, gateways, whip
