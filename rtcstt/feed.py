@@ -123,10 +123,15 @@ class Feed:
         self._wake()
 
     async def subscribe(self, *, after: int = -1) -> AsyncIterator[Event]:
-        """Events with a number above ``after``, first those that were, then those to come."""
+        """Events with a number above ``after``, first those that were, then those to come.
+
+        ``after`` comes from outside and may be any number: one beyond the newest event counts as that of
+        the newest, so that nothing of the past is sent, and everything to come.
+        """
         news = asyncio.Event()
         self._news.add(news)
         joined = self._next
+        after = max(-1, min(after, joined - 1))
         try:
             while not self._closed or self._behind(after):
                 news.clear()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +19,22 @@ from rtcstt.testing import run_virtual
 
 def said(feed: Feed, type_: str, turn: int | None = None, **fields: object) -> Event:
     return feed.publish(type_, time=1.0, track="0", turn=turn, fields=fields)
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """A coroutine that spins without an await cannot be cancelled: a signal ends the test instead."""
+
+    def stop(number: int, frame: object) -> None:
+        raise AssertionError(f"the event loop was held for {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 async def received(feed: Feed, *, after: int = -1, pause_s: float = 0.0) -> list[Event]:
@@ -50,6 +69,48 @@ def test_an_event_carries_the_stts_fields_untouched_and_ours_on_top() -> None:
 def test_a_transcript_event_has_its_text_as_transcript() -> None:
     assert Event("transcript", 0, "c", 0.0, fields={"text": "a", "is_final": True}).transcript == "a"
     assert Event("track.start", 0, "c", 0.0).transcript is None
+
+
+@pytest.mark.parametrize("after", [3, 999, 10**9, 10**30])
+def test_a_cursor_beyond_the_newest_event_waits_for_what_is_to_come(after: int) -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        said(feed, "turn.start", 0)
+        said(feed, "turn.update", 0)
+        said(feed, "turn.end", 0)
+        listener = asyncio.create_task(received(feed, after=after))
+        await asyncio.sleep(1)  # virtual: a listener that never waits would never let this end
+        said(feed, "turn.start", 1)
+        feed.close()
+        assert [event.seq for event in await listener] == [3]
+
+    with stopped_after(20.0):
+        run_virtual(main())
+
+
+@pytest.mark.parametrize("after", [3, 999])
+def test_a_cursor_beyond_the_newest_event_of_an_ended_call_ends(after: int) -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        said(feed, "turn.start", 0)
+        feed.close()
+        assert await received(feed, after=after) == []
+
+    with stopped_after(20.0):
+        run_virtual(main())
+
+
+@pytest.mark.parametrize("after", [-2, -999, -(10**30)])
+def test_a_negative_cursor_is_the_beginning(after: int) -> None:
+    async def main() -> None:
+        feed = Feed("c")
+        said(feed, "turn.start", 0)
+        said(feed, "turn.end", 0)
+        feed.close()
+        assert [event.seq for event in await received(feed, after=after)] == [0, 1]
+        assert feed.coalesced == 0
+
+    run_virtual(main())
 
 
 def test_late_and_early_listeners_get_the_same_events() -> None:
