@@ -89,7 +89,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
     class Ear:
         speaking = True
 
-        def receive(self, samples: np.ndarray, *, updates: bool) -> list[object]:
+        def hear(self, samples: np.ndarray, *, updates: bool) -> list[object]:
             allowed.append(updates)
             return []
 

@@ -21,6 +21,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.contrib.media import MediaPlayer
+from ports import free_port
 from processes import check_events, ended, started, until
 
 from rtcstt.commands.demo import bundled_recording
@@ -29,12 +30,6 @@ from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.connection import IceServer
 
 SECRET = "a secret that coturn and rtcstt share"
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def answers(port: int) -> bool:

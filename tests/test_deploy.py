@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnection
 from conformance import install
+from ports import free_port
 from processes import RTCSTT, Server, running
 
 from rtcstt.commands.demo import bundled_recording
@@ -55,12 +56,6 @@ def changed(name: str, changes: dict[str, str]) -> str:
         assert old in text, f"{name} no longer has {old}"
         text = text.replace(old, new)
     return text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

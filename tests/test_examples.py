@@ -26,6 +26,7 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+from ports import free_port
 from processes import RTCSTT, Server, running
 
 from rtcstt.commands.demo import bundled_recording
@@ -58,15 +59,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, int]]:
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with running("serve", tmp_path_factory.mktemp("server"), "--audiosocket", f"127.0.0.1:{port}") as server:
         yield server, port
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(name: str, *arguments: object, **options: Any) -> str:
@@ -105,7 +100,7 @@ def answers(port: int) -> None:
 
 
 def embed(speech: Path, server: tuple[Server, int]) -> str:
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with serving("embed.py", port) as process:
         answers(port)
         call = [RTCSTT, "call", str(speech), "--to", f"http://127.0.0.1:{port}/offer"]
@@ -136,7 +131,7 @@ def pcm(speech: Path, server: tuple[Server, int]) -> str:
 
 
 def rtp(speech: Path, server: tuple[Server, int]) -> str:
-    port, audio = free_port(socket.SOCK_DGRAM), mulaw(speech)
+    port, audio = free_port(), mulaw(speech)
     with serving("rtp.py", 0, port) as process, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         while not bound(port):
             assert process.poll() is None
@@ -166,7 +161,7 @@ def bound(port: int) -> bool:
 
 
 def websocket(speech: Path, server: tuple[Server, int]) -> str:
-    port, samples = free_port(socket.SOCK_STREAM), read(speech, 16000).tobytes()
+    port, samples = free_port(), read(speech, 16000).tobytes()
 
     async def listen() -> str:
         text = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import json
 import random
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,7 +80,7 @@ class Talk:
         end = 0.0
         for event in self.events:
             if event.type.startswith("turn."):
-                message = wire.decode_server(wire.json.dumps({"type": event.type, **event.fields}))
+                message = wire.decode_server(json.dumps({"type": event.type, **event.fields}))
                 if not isinstance(message, wire.Unknown):
                     order.advance(message, AssertionError)  # type: ignore[arg-type, type-var]
                 assert event.start is not None and event.end is not None

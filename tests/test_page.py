@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +19,7 @@ import pytest
 import soundfile
 import webvtt
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from processes import running
 
 from rtcstt.commands.demo import bundled_recording
 
@@ -65,33 +61,8 @@ def voice(speech: tuple[np.ndarray, int], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`rtcstt serve` with the embedded recogniser; its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    log = (tmp_path_factory.mktemp("server") / "log").open("w+")
-    rtcstt = Path(sys.executable).with_name("rtcstt")
-    process = subprocess.Popen([rtcstt, "serve", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(150):
-            if process.poll() is not None or _answers(f"{url}/readyz"):
-                break
-            time.sleep(0.2)  # a process of its own has no event to wait for
-        log.seek(0)
-        assert _answers(f"{url}/readyz"), f"rtcstt serve did not become ready:\n{log.read()}"
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return response.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+    with running("serve", tmp_path_factory.mktemp("server")) as started:
+        yield started.url
 
 
 @asynccontextmanager

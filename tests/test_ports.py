@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_range
 from test_coturn import SECRET, coturn
 from test_server import TONE, calling, serving
 
@@ -20,20 +21,6 @@ from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.sdp import Description
 
 HOSTS = ("127.0.0.1",)
-
-
-def free_range(count: int) -> range:
-    """Ports that nobody has; nobody but chance takes them meanwhile."""
-    for first in range(40000, 60000, count):
-        found = range(first, first + count)
-        try:
-            for port in found:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-                    one.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return found
-    raise AssertionError("no ports are free")
 
 
 def candidates(answer: str) -> dict[str, set[int]]:

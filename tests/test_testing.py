@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ async def receive(
         await connection.send("close")
         with pytest.raises(ConnectionLost) as caught:
             while True:
-                said.append(wire.json.loads(await connection.recv()))
+                said.append(json.loads(await connection.recv()))
         assert caught.value.close_code == 1000
     return said
 
@@ -98,7 +99,7 @@ def test_the_oracle_receives_every_word_however_it_is_cut(spoken: list[str], dat
     assert "".join(m["transcript"] for m in said if m["type"] == "turn.end") == " ".join(spoken)
     client = wire.TurnsClient()
     for message in said:
-        client.receive_text(wire.json.dumps(message))
+        client.receive_text(json.dumps(message))
 
 
 def test_the_oracle_on_the_manual_endpoint() -> None:

@@ -217,7 +217,7 @@ def test_what_the_ring_loses_is_said() -> None:
     for event in call.events:
         if event.type.startswith("turn."):
             message = {"type": event.type, **event.fields}
-            order.advance(wire.decode_server(wire.json.dumps(message)), AssertionError)  # type: ignore
+            order.advance(wire.decode_server(json.dumps(message)), AssertionError)  # type: ignore
     assert order.state is wire.TurnState.IDLE
     received = transcript(call.events).split()
     assert received[0] == "w0" and received[-1] == "w119" and len(received) == len(set(received))

@@ -9,7 +9,9 @@ import os
 from rtcstt.embedded import heap
 from rtcstt.http import run_until_stopped
 from rtcstt.server.assembly import _tls, application
-from rtcstt.server.settings import Settings, load
+from rtcstt.server.settings import Settings, add_arguments, load
+
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:

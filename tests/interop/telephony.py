@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from ports import free_port
 from processes import RTCSTT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,16 +33,6 @@ EXAMPLE = ROOT / "examples" / "janus_sip.py"
 BARESIP_MODULES = "/usr/lib/baresip/modules"  # where Debian has them; baresip looks beside itself
 ANSWERED = "Call established"
 START_S = 20.0
-
-
-def free_port() -> int:
-    """Free for UDP and TCP alike."""
-    while True:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                udp.bind(tcp.getsockname())
-                return int(udp.getsockname()[1])
 
 
 def need(*programs: str) -> None:
