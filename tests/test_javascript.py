@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import npm
 import pytest
-from playwright.async_api import expect
-from processes import ended, started, until
+from playwright.async_api import Page, expect
+from processes import Server, ended, started, until
 from test_coturn import SECRET, coturn
-from test_page import STATIC, browser
+from test_page import KEEP_CONNECTIONS, LOSE_CONNECTION, STATIC, browser
 
 from rtcstt.testing import ScriptedUpstream
+
+ROOT = STATIC.parents[2]
 
 # Nothing but relays, so that without the server's TURN login there is no connection.
 ONLY_RELAYS = """
@@ -54,12 +60,17 @@ async def test_the_page_connects_through_the_servers_turn_server(chromium: str, 
 
 
 RIGHT = """
-import { connect, RtcsttError, type CallEvent } from "./rtcstt.js";
+import { connect, RtcsttError, watch } from "./rtcstt.js";
+import type { CallEvent, Gap } from "./events.js";
 
 const iceServers: RTCIceServer[] = [{ urls: "turn:a", username: "b", credential: "c" }];
 const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
 try {
-  const call = await connect({ stream, mode: "manual", token: "t", metadata: { ticket: 77 }, iceServers });
+  const leaving = new AbortController();
+  const call = await connect({
+    stream, mode: "manual", token: "t", metadata: { ticket: 77 }, iceServers, signal: leaving.signal,
+    language: "en", keyterms: ["WHIP"], turn: { end_timeout_ms: 900 },
+  });
   const off: () => void = call.on("turn.end", ({ turn, start, transcript }) => {
     const text: string = transcript.toUpperCase() + turn.toFixed() + start.toFixed();
     document.title = text;
@@ -73,7 +84,18 @@ try {
   call.release();
   const asked: boolean = call.configure({ end_timeout_ms: 900 }) && call.finalize();
   await (await call.fetch("captions.vtt")).text();
-  await call.close();
+  const first = await call.once("turn.end");
+  document.title = first === null ? "none" : first.transcript;
+  call.on("audio.stalled", ({ track }) => track.length);
+  call.on("stt.behind", ({ lag }) => lag.toFixed());
+  call.on("session.end", ({ complete, missing }) => complete || missing.length.toFixed());
+  for await (const event of call) if (event.type === "dtmf") document.title = event.digit;
+  const { complete, missing } = await call.close();
+  const lost: Gap[] = complete ? [] : missing;
+  document.title = lost.map(({ reason, start, end }) => `${reason} ${end - start}`).join();
+  const reading = await watch({ call: call.id, url: "https://stt.example", token: "t" });
+  reading.on("transcript.gap", ({ start, end, reason }) => (end - start).toFixed() + reason);
+  reading.close();
   off();
   if (asked && call.state === "closed" && call.muted) document.title = call.id;
 } catch (error) {
@@ -82,7 +104,7 @@ try {
 """
 
 WRONG = """
-import { connect, type Call } from "./rtcstt.js";
+import { connect, watch, type Call } from "./rtcstt.js";
 
 // @ts-expect-error: no stream
 await connect({});
@@ -97,19 +119,178 @@ call.on("turn.start", (event) => event.transcript);
 call.muted = true;
 // @ts-expect-error: no such file
 await call.fetch("captions.txt");
+// @ts-expect-error: a list of terms
+await connect({ stream: new MediaStream(), keyterms: "hello world" });
+// @ts-expect-error: no such option
+await connect({ stream: new MediaStream(), lang: "en" });
+// @ts-expect-error: no call
+await watch({});
+// @ts-expect-error: there may be none
+(await call.once("turn.end")).transcript;
+// @ts-expect-error: made by connect
+new Call();
 // @ts-expect-error: no such setting
 call.configure({ end_timeout: 900 });
 """
 
 
+def tsc(project: Path) -> None:
+    """Check a TypeScript project, and emit what it says."""
+    compiler = npm.modules("typescript") / "typescript" / "bin" / "tsc"
+    done = subprocess.run(["node", compiler, "--project", project], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("source", [RIGHT, WRONG], ids=["right", "wrong"])
 def test_the_types_take_what_is_right_and_refuse_what_is_wrong(source: str, tmp_path: Path) -> None:
-    compiler = npm.modules("typescript") / "typescript" / "bin" / "tsc"
-    (tmp_path / "rtcstt.d.ts").write_text((STATIC / "rtcstt.d.ts").read_text())
+    for types in STATIC.glob("*.d.ts"):
+        shutil.copy(types, tmp_path)
     (tmp_path / "use.ts").write_text(source)
     options = {"target": "es2022", "module": "es2022", "moduleResolution": "bundler", "strict": True}
     options |= {"noEmit": True, "lib": ["es2022", "dom"], "types": []}
     config = tmp_path / "tsconfig.json"
     config.write_text(json.dumps({"compilerOptions": options, "include": ["*.ts"]}))
-    done = subprocess.run(["node", compiler, "--project", config], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    tsc(config)
+
+
+def test_the_client_holds_its_own_types_and_the_declarations_are_made_from_it(tmp_path: Path) -> None:
+    """`npm run types` makes them; they are kept, since a clone serves them without npm."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for source in [*STATIC.glob("*.js"), STATIC / "events.d.ts"]:
+        shutil.copy(source, sources)
+    project = json.loads((ROOT / "tsconfig.json").read_text())
+    project["compilerOptions"] |= {"outDir": str(tmp_path), "rootDir": str(sources)}
+    project["files"] = [str(sources / Path(file).name) for file in project["files"]]
+    (tmp_path / "tsconfig.json").write_text(json.dumps(project))
+    tsc(tmp_path / "tsconfig.json")
+    kept = {types.name: types.read_text() for types in STATIC.glob("*.d.ts") if types.name != "events.d.ts"}
+    assert kept == {name: (tmp_path / name).read_text() for name in kept}
+
+
+CONNECT = """async (url) => {
+  const { connect, watch } = await import(`${url}/rtcstt.js`);
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  window.states = [];
+  window.call = await connect({ stream, language: "en", keyterms: ["WHIP"], turn: { end_timeout_ms: 900 } });
+  call.on("state", ({ state }) => states.push([state, window.connections[0].connectionState]));
+}"""
+
+
+@asynccontextmanager
+async def calling(chromium: str, folder: Path, *options: str) -> AsyncIterator[tuple[Page, Server]]:
+    """A page with a call of its own in `window.call`, and its server."""
+    async with (
+        ScriptedUpstream() as upstream,
+        upstream.listening() as stt,
+        started("serve", folder, "--stt", stt, *options) as server,
+        browser(chromium) as running,
+    ):
+        page = await running.new_page()
+        await page.add_init_script(KEEP_CONNECTIONS)
+        await page.goto(f"{server.url}/healthz")
+        await page.evaluate(CONNECT, server.url)
+        yield page, server
+
+
+async def state(page: Page, wanted: str) -> None:
+    await page.wait_for_function(f"call.state === '{wanted}'", timeout=60_000)
+
+
+IN_STATE = """(state) => {
+  const [pc] = window.connections;
+  if (state) Object.defineProperty(pc, "connectionState", { value: state, configurable: true });
+  else delete pc.connectionState;
+  pc.dispatchEvent(new Event("connectionstatechange"));
+}"""
+
+
+async def test_a_connection_that_comes_back_by_itself_is_live_again(chromium: str, tmp_path: Path) -> None:
+    async with calling(chromium, tmp_path) as (page, server):
+        await page.evaluate(IN_STATE, "disconnected")
+        await state(page, "resuming")
+        await page.evaluate(IN_STATE, "")
+        await state(page, "live")
+
+        # The server still gets the audio: its refusal of a second connection says that the first is whole.
+        async with page.expect_response("**/offer", timeout=60_000) as asked:
+            await page.evaluate(IN_STATE, "disconnected")
+        assert (await asked.value).status == 409
+        await page.evaluate("delete window.connections[0].connectionState")
+        await state(page, "live")
+        offers = await page.evaluate("window.connections.length")
+
+        # A later loss is resumed like the first.
+        await page.evaluate(LOSE_CONNECTION)
+        await state(page, "resuming")
+        await state(page, "live")
+        assert await page.evaluate("window.connections.length") > offers
+        ending = await page.evaluate("call.close()")
+        assert (ending["complete"], ending["reason"]) == (True, "ended")
+        assert len(server.get("/calls")["calls"]) == 1
+
+
+async def test_a_server_that_died_is_noticed_before_ice_does(chromium: str, tmp_path: Path) -> None:
+    async with calling(chromium, tmp_path) as (page, server):
+        server.process.kill()
+        await state(page, "resuming")
+        assert (await page.evaluate("states"))[-1] == ["resuming", "connected"], "ICE takes 5 to 15 s"
+        ending = page.evaluate("call.close()")
+        assert (await ending)["complete"] is False
+
+
+FAILURES = """async ([url, dead]) => {
+  const { RtcsttError, connect } = await import(`${url}/rtcstt.js`);
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  const describe = (error) => (error instanceof RtcsttError ? error.code : error.name);
+  const code = (options) => connect(options).then(() => "none", describe);
+  return [
+    await code(undefined), await code({}), await code({ stream: new MediaStream() }),
+    await code({ stream, lang: "en" }),
+    await code({ stream, keyterms: "hello world" }), await code({ stream, language: "English" }),
+    await code({ stream, url: dead }), await code({ stream, signal: AbortSignal.abort() }),
+  ];
+}"""
+FROM_ELSEWHERE = """async (url) => {
+  const { RtcsttError, connect } = await import("/rtcstt.js");
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  return connect({ stream, url }).then(() => "none", (error) => error.code);
+}"""
+
+
+async def test_a_failure_says_what_it_is(chromium: str, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with calling(chromium, tmp_path) as (page, server):
+            codes = await page.evaluate(FAILURES, [server.url, dead])
+            bad = ["bad_option", "bad_option", "no_audio", "bad_option", "invalid_request", "invalid_request"]
+            assert codes == [*bad, "unreachable", "AbortError"]
+            async with started("serve", tmp_path, "--stt", "http://127.0.0.1:9") as other:
+                assert await page.evaluate(FROM_ELSEWHERE, other.url) == "origin_not_allowed"
+            assert len(server.get("/calls")["calls"]) == 1, "a failed one leaves nothing"
+
+
+READ = """async (url) => {
+  const { watch } = await import(`${url}/rtcstt.js`);
+  const reading = await watch({ call: call.id, url });
+  const of = async (source) => {
+    const seen = [];
+    for await (const event of source) if (event.seq !== undefined) seen.push(event.seq);
+    return seen;
+  };
+  const both = [of(reading), of(call)];
+  const first = reading.once("session.start");
+  const never = reading.once("dtmf");
+  await call.close();
+  const [read, own] = await Promise.all(both);
+  return { read, own, first: (await first).seq, never: await never, ending: await reading.ended };
+}"""
+
+
+async def test_a_reader_gets_the_whole_call_and_learns_of_its_end(chromium: str, tmp_path: Path) -> None:
+    async with calling(chromium, tmp_path) as (page, server):
+        seen = await page.evaluate(READ, server.url)
+        assert seen["read"] == list(range(len(seen["read"]))) and seen["first"] == 0
+        assert seen["own"] and set(seen["own"]) <= set(seen["read"])
+        assert seen["never"] is None and seen["ending"]["complete"] is True

@@ -7,7 +7,6 @@ it. A test is skipped, with the reason, where there is no browser.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -326,16 +325,3 @@ async def test_every_control_is_reached_by_keyboard_and_has_a_name(server: str, 
         until_end = names[: names.index("end")] if "end" in names else names
         assert {"Microphone", "Device", "Automatic", "Start"} <= set(until_end)
         assert all(until_end)
-
-
-def test_the_client_is_small_and_its_types_name_what_it_has() -> None:
-    source = (STATIC / "rtcstt.js").read_text()
-    types = (STATIC / "rtcstt.d.ts").read_text()
-    assert len(source.splitlines()) < 300
-    assert "import " not in re.sub(r"^\s*//.*$", "", source, flags=re.MULTILINE)
-    call = source[source.index("class Call") : source.index("async #hangUp")]
-    members = set(re.findall(r"^  (?:async |get )?([a-z]\w*)(?:\(| =)", call, flags=re.MULTILINE))
-    described = types[types.index("export interface Call {") :]
-    described = described[: described.index("}")]
-    typed = set(re.findall(r"^  (?:readonly )?([a-z]\w*)[<(:]", described, flags=re.MULTILINE))
-    assert members - {"constructor", "start"} == typed

@@ -3,97 +3,120 @@
 //   import { connect } from "https://HOST/rtcstt.js";
 //   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
 //   const call = await connect({ stream });
-//   call.on("turn.update", (event) => show(event.turn, event.transcript));
-//   call.on("turn.end", (event) => keep(event.turn, event.transcript));
+//   call.on("turn.update", (event) => show(event.track, event.turn, event.transcript));
+//   call.on("turn.end", (event) => keep(event.track, event.turn, event.transcript));
 //   await call.close();
 //
-// Types are in rtcstt.d.ts. Events come over a data channel of the call, or as server-sent events where it
-// does not open: each once and in order, also across a lost connection, which is made anew with the same
-// call. The stream stays yours: stop it yourself.
+// Events come over a data channel of the call, or as server-sent events where it does not open: each once and in
+// order, also across a lost connection, which is made again with the same call. The stream stays yours: stop it
+// yourself. The types are in events.d.ts; `npm run types` makes rtcstt.d.ts from them and from this file.
+
+/** @import { CallFile, ConnectOptions, Ending, TurnSettings } from "./events.js" */
+
+import { Link, when } from "./link.js";
+import { Events, Feed, Reading, RtcsttError, Server, messageOf, sleep, watch } from "./reading.js";
+
+export { Events, Reading, RtcsttError, watch };
 
 const TAIL_MS = 250; // what was just said is still in the encoder and on the wire
-const GATHER_MS = 1000;
-const CONNECT_MS = 15000;
 const CHANNEL_MS = 3000;
-const LOST_MS = 4000; // a connection that is only "disconnected" often mends itself
-const DRAIN_MS = 15000;
-const RESUME_WAITS_MS = [0, 500, 1000, 2000, 4000, 8000, 8000]; // within the server's default grace of 30 s
+const DRAIN_MS = 65_000; // the server's own limit is 60 s
+const OVERLAP_MS = 500;
+const OFTEN_MENDS_MS = 2500; // ICE brings back most connections that are only "disconnected"
+const RESUME_MS = 45_000; // the server's default grace is 30 s
+const FINAL = ["call_ended", "call_not_found", "unauthorized", "token_expired", "forbidden", "no_webrtc"];
+const OPTIONS = ["stream", "url", "mode", "token", "label", "metadata", "iceServers"];
+OPTIONS.push("language", "keyterms", "turn", "signal", "call");
 
-/** A refusal or failure. `code` is the server's error_code, or `unreachable` or `no_media_path`. */
-export class RtcsttError extends Error {
-  constructor(code, message, { title = "", status = 0, retryAfterS = null } = {}) {
-    super(message);
-    this.name = "RtcsttError";
-    Object.assign(this, { code, title, status, retryAfterS });
-  }
-}
-
-/** Places a call. Listeners added right after `await connect()` miss nothing. */
+/**
+ * Places a call. Listeners added right after `await connect()` miss nothing.
+ * @param {ConnectOptions} options
+ * @returns {Promise<Call>} Rejects with an `RtcsttError`, or with the signal's reason.
+ */
 export async function connect(options) {
-  const call = new Call(options);
-  await call.start();
-  return call;
+  const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.includes(name));
+  if (unknown) throw new RtcsttError("bad_option", `connect takes no option "${unknown}".`);
+  const streams = [options?.stream].flat();
+  if (!streams.every((stream) => stream instanceof MediaStream)) {
+    throw new RtcsttError("bad_option", "stream must be a MediaStream, or a list of them.");
+  }
+  if (!streams.some((stream) => stream?.getAudioTracks().length)) {
+    throw new RtcsttError("no_audio", "The stream has no audio track.");
+  }
+  return Call.place(options);
 }
 
-class Call extends EventTarget {
+/** @param {string} sdp @param {ConnectOptions} options @param {string} id */
+function offer(sdp, { mode, label, metadata, language, keyterms, turn }, id) {
+  const call = id || undefined;
+  const body = JSON.stringify({ sdp, type: "offer", mode, label, metadata, language, keyterms, turn, call });
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body };
+}
+
+/** A call of one's own: `connect` makes it. */
+export class Call extends Events {
+  #feed;
+  #server;
   #options;
   #tracks;
-  #base;
-  #pc = null;
-  #channel = null;
-  #held = []; // events that came before the caller of connect() could listen
-  #seq = -1;
+  #id;
+  /** @type {Link | null} */
+  #link = null;
+  /** @type {Promise<void> | null} */
   #following = null;
   #resuming = false;
+  #moving = false;
+  /** @type {Promise<Ending> | null} */
   #closing = null;
   #releaseTimer = 0;
-  #abort = new AbortController();
-  #ended;
-  #end;
+  #nudge = () => {}; // ends a pause between attempts
+  #stop = new AbortController();
+
+  /** @private @param {ConnectOptions} options @param {Feed} feed */
+  constructor(options, feed) {
+    super(feed);
+    this.#feed = feed;
+    this.#server = Server.at(options.url, options.token);
+    this.#options = options;
+    this.#id = options.call ?? "";
+    this.#tracks = [options.stream].flat().flatMap((stream) => stream.getAudioTracks());
+  }
 
   /** The server's id of this call. */
-  id = null;
-  /** connecting, live, resuming, closing or closed. */
-  state = "connecting";
-
-  constructor(options) {
-    super();
-    this.#options = options;
-    this.#tracks = [options.stream].flat().flatMap((stream) => stream.getAudioTracks());
-    this.#base = new URL(options.url ?? ".", options.url ? document.baseURI : import.meta.url);
-    this.#ended = new Promise((resolve) => (this.#end = resolve));
-  }
-
-  async start() {
-    try {
-      await this.#connect();
-    } catch (error) {
-      this.#finish(error.message);
-      if (this.id) this.#request(`calls/${this.id}`, { method: "DELETE" }).catch(() => {});
-      throw error;
-    }
-    if (this.state === "connecting") this.#setState("live");
-    setTimeout(() => {
-      const held = this.#held;
-      this.#held = null;
-      held.forEach((event) => this.#dispatch(event));
-    });
-  }
-
-  /** Calls `listener(event)` for every event of a type, or of all with `"*"`; returns what takes it off again. */
-  on(type, listener) {
-    const unwrap = ({ detail }) => listener(detail);
-    this.addEventListener(type, unwrap);
-    return () => this.removeEventListener(type, unwrap);
-  }
+  get id() { return this.#id; }
 
   get muted() { return this.#tracks.every((track) => !track.enabled); }
+
+  /** Whether something comes from the server now. */
+  get connected() { return this.#link?.works ?? false; }
+
+  /** @param {ConnectOptions} options */
+  static async place(options) {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const call = new Call(options, new Feed());
+    const abort = () => (call.state === "connecting" ? call.#stop.abort(signal?.reason) : void call.close());
+    const online = () => call.#nudge();
+    signal?.addEventListener("abort", abort);
+    addEventListener("online", online);
+    call.ended.then(() => (signal?.removeEventListener("abort", abort), removeEventListener("online", online)));
+    try {
+      await call.#connect();
+    } catch (error) {
+      call.#finish(messageOf(error));
+      if (call.id && !options.call) call.#delete();
+      throw error;
+    }
+    if (call.state === "connecting") call.#feed.setState("live");
+    call.#feed.letOut();
+    return call;
+  }
 
   mute(muted = true) {
     this.#tracks.forEach((track) => (track.enabled = !muted));
   }
 
-  /** Push-to-talk: from here on the caller is heard. */
+  /** Push-to-talk: from here on the caller is transcribed. */
   press() {
     clearTimeout(this.#releaseTimer);
     this.mute(false);
@@ -105,193 +128,191 @@ class Call extends EventTarget {
     this.#releaseTimer = setTimeout(() => (this.mute(), this.finalize()), TAIL_MS);
   }
 
-  /** Manual mode: asks for the text of all that was said until now. */
+  /** Manual mode: asks for the text of all that was said until now. False when no data channel is open. */
   finalize() {
     return this.#send({ type: "finalize" });
   }
 
-  /** Changes turn detection, e.g. `{ end_timeout_ms: 900 }`. */
+  /**
+   * Changes turn detection, e.g. `{ end_timeout_ms: 900 }`. False when no data channel is open.
+   * @param {TurnSettings} turn
+   */
   configure(turn) {
     return this.#send({ type: "config", turn });
   }
 
-  /** Another microphone in mid-call. */
+  /**
+   * Another microphone in mid-call.
+   * @param {MediaStreamTrack} track
+   */
   async replaceTrack(track, index = 0) {
     track.enabled = this.#tracks[index].enabled;
     this.#tracks[index] = track;
-    await this.#pc.getSenders()[index].replaceTrack(track);
+    await this.#link?.pc.getSenders()[index].replaceTrack(track);
   }
 
-  /** Something of this call over HTTP: `""` for its state, `"captions.vtt"`, `"transcript.json"`... */
+  /**
+   * Something of this call over HTTP: `""` for its state, `"captions.vtt"`, `"transcript.json"`...
+   * @param {CallFile} [name]
+   */
   fetch(name = "") {
-    return this.#request(`calls/${this.id}${name && "/" + name}`, { method: "GET" });
+    return this.#server.fetch(this.#id, name);
   }
 
-  /** Hangs up; resolves when every event still due has come. */
+  /** Hangs up; resolves when every event still due has come, and says whether all did. */
   close() {
     return (this.#closing ??= this.#hangUp());
   }
 
   async #hangUp() {
-    if (this.state === "closed") return;
-    this.#setState("closing");
+    if (this.state === "closed") return this.ended;
+    this.#feed.setState("closing");
     await sleep(TAIL_MS);
-    if (!this.#send({ type: "close" })) {
+    const asked = this.#send({ type: "close" });
+    if (!asked || !this.connected) {
+      this.#delete();
       this.#follow();
-      await this.#request(`calls/${this.id}`, { method: "DELETE" }).catch(() => {});
     }
-    await Promise.race([this.#ended, sleep(DRAIN_MS)]);
+    await Promise.race([this.ended, sleep(DRAIN_MS)]);
     this.#finish("closed");
+    return this.ended;
   }
 
   async #connect() {
-    const ask = async () => (await (await this.#request("ice-servers", { method: "GET" })).json()).iceServers;
-    const pc = new RTCPeerConnection({ iceServers: this.#options.iceServers ?? (await ask()) });
+    const { signal } = this.#stop;
+    const ask = async () => (await (await this.#server.request("ice-servers", { signal })).json()).iceServers;
+    const iceServers = this.#options.iceServers ?? (await ask());
+    signal.throwIfAborted();
+    const link = new Link(iceServers, this.#tracks, (text) => this.#receive(link, text));
     try {
-      this.#tracks.forEach((track) => pc.addTransceiver(track, { direction: "sendonly" }));
-      const channel = pc.createDataChannel("events");
-      channel.onmessage = ({ data }) => this.#receive(data);
-      await pc.setLocalDescription();
-      await when(pc, "icegatheringstatechange", () => pc.iceGatheringState === "complete", GATHER_MS);
-      const answer = await this.#offer(pc.localDescription.sdp);
-      this.id = answer.call;
-      await pc.setRemoteDescription({ type: "answer", sdp: answer.sdp });
-      const settled = () => ["connected", "failed", "closed"].includes(pc.connectionState);
-      await when(pc, "connectionstatechange", settled, CONNECT_MS);
-      if (pc.connectionState !== "connected") {
-        throw new RtcsttError("no_media_path", "No way for the audio to the server was found (ICE failed).");
-      }
-      this.#pc?.close();
-      this.#pc = pc;
-      this.#channel = channel;
-      this.#watch(pc, channel);
+      const body = offer(await link.offer(signal), this.#options, this.#id);
+      const answer = await (await this.#server.request("offer", { ...body, signal })).json();
+      this.#id = answer.call;
+      await link.accept(answer.sdp, signal);
     } catch (error) {
-      pc.close();
+      link.close();
       throw error;
     }
+    const before = this.#link;
+    setTimeout(() => before?.close(), OVERLAP_MS); // until the server has its first packet over the new one
+    this.#link = link;
+    link.onchange = () => this.#look(link);
+    link.watch(this.#server);
+    link.channel.onclose = () => link === this.#link && this.#follow();
+    when(link.channel, "open", () => link.channel.readyState !== "connecting", CHANNEL_MS).then(() => {
+      if (link === this.#link && link.channel.readyState !== "open") this.#follow();
+    });
   }
 
-  async #offer(sdp) {
-    const { mode, label, metadata } = this.#options;
-    const body = JSON.stringify({ sdp, type: "offer", mode, label, metadata, call: this.id ?? undefined });
-    const headers = { "Content-Type": "application/json" };
-    return (await this.#request("offer", { method: "POST", headers, body })).json();
+  /** @param {Link} link @param {string} text */
+  #receive(link, text) {
+    link.heard();
+    const event = this.#feed.receive(text);
+    if (event?.type === "session.end") this.#finish("ended");
+    if (event?.type === "session.move") this.#move();
   }
 
-  async #watch(pc, channel) {
-    const lost = () => ["disconnected", "failed", "closed"].includes(pc.connectionState);
-    pc.onconnectionstatechange = async () => {
-      if (pc.connectionState === "disconnected") await when(pc, "connectionstatechange", () => !lost(), LOST_MS);
-      if (lost() && pc === this.#pc) this.#resume();
-    };
-    channel.onclose = () => pc === this.#pc && this.#follow();
-    await when(channel, "open", () => channel.readyState !== "connecting", CHANNEL_MS);
-    if (channel.readyState !== "open") this.#follow();
+  /** The connection changed: it may be lost, or be back. @param {Link} link */
+  #look(link) {
+    if (link !== this.#link) return;
+    this.#nudge();
+    if (link.works && this.state === "resuming") this.#feed.setState("live");
+    else if (!link.works && this.state === "live") this.#resume(link);
+    else if (!link.works && this.state === "closing") this.#follow();
   }
 
-  /** Offers again with the call's id, so that transcript and clock go on. */
-  async #resume() {
-    if (this.#resuming || this.state !== "live") return;
+  /** Offers again with the call's id, so that transcript and clock go on, unless the old connection comes back.
+   * @param {Link} link */
+  async #resume(link) {
+    if (this.#resuming) return void this.#feed.setState("resuming");
     this.#resuming = true;
-    this.#setState("resuming");
-    let last = null;
-    for (const wait of RESUME_WAITS_MS) {
-      await sleep(wait);
-      if (this.state !== "resuming") break;
-      last = await this.#connect().then(() => null, (error) => error);
-      if (last === null || ["call_ended", "call_not_found", "unauthorized"].includes(last.code)) break;
+    this.#feed.setState("resuming");
+    let error = null;
+    let deadline = performance.now() + RESUME_MS;
+    await this.#pause(link.isOver ? 0 : OFTEN_MENDS_MS, () => link.isOver);
+    for (let wait = 500; this.state === "resuming"; wait = Math.min(2 * wait, 4000)) {
+      error = await this.#connect().then(() => null, (reason) => reason);
+      if (error?.code === "call_connected") {
+        // The server still gets the audio of the old connection: it is whole, or will soon be given up there too.
+        if (this.#link?.pc.connectionState === "connected") this.#link.heard();
+        deadline = performance.now() + RESUME_MS;
+        wait = 500;
+      }
+      if (this.#link) this.#look(this.#link);
+      if (FINAL.includes(error?.code) || performance.now() > deadline) break;
+      if (this.state === "resuming") await this.#pause(wait);
     }
     this.#resuming = false;
-    if (last) await this.#follow(); // the call may have ended, and its last events be there
-    if (this.state === "closed") this.#pc.close();
-    else if (last) this.#finish(last.message);
-    else if (this.state === "resuming") this.#setState("live");
+    if (this.state === "resuming") {
+      await this.#follow(); // the call may have ended, and its last events be there
+      this.#finish(error?.message ?? "");
+    }
+    this.#settle();
+  }
+
+  /** The server wants to be rid of the call: another connection first, and only then an end to this one. */
+  async #move() {
+    if (this.#moving) return;
+    this.#moving = true;
+    for (let wait = 250; ["live", "resuming"].includes(this.state); wait = Math.min(2 * wait, 4000)) {
+      const error = await this.#connect().then(() => null, (reason) => reason);
+      if (error === null || FINAL.includes(error.code) || this.#resuming) break;
+      await this.#pause(wait);
+    }
+    this.#moving = false;
+    this.#settle();
+  }
+
+  /** A connection that was made after the end, or after `close`, has no use. */
+  #settle() {
+    if (this.state === "closed") this.#link?.close();
+    else if (this.state === "closing") this.#send({ type: "close" });
+  }
+
+  /** @param {number} ms @param {() => boolean} [enough] */
+  #pause(ms, enough = () => true) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#nudge = () => enough() && (clearTimeout(timer), resolve(undefined));
+    });
   }
 
   /** Reads server-sent events from where the data channel stopped, until the call ends or the server is lost. */
   #follow() {
-    return (this.#following ??= this.#readEvents().catch(() => {}).finally(() => (this.#following = null)));
+    return (this.#following ??= this.#readEvents().finally(() => (this.#following = null)));
   }
 
   async #readEvents() {
-    const headers = this.#seq < 0 ? {} : { "Last-Event-ID": String(this.#seq) };
-    const response = await this.#request(`calls/${this.id}/events`, { method: "GET", headers });
-    for await (const data of serverSentEvents(response.body)) this.#receive(data);
+    const feed = this.#feed;
+    for (let wait = 500; this.state !== "closed"; wait *= 2) {
+      try {
+        for await (const text of this.#server.events(this.#id, feed.seq, this.#stop.signal)) feed.receive(text);
+      } catch (error) {
+        if (this.state === "closing" && wait > 4000) this.#finish(messageOf(error));
+      }
+      if (this.state !== "closing") break;
+      await sleep(wait);
+    }
+    if (this.state === "closed") this.#finish("ended");
   }
 
-  async #request(path, { headers = {}, ...init }) {
-    if (this.#options.token) headers = { ...headers, Authorization: `Bearer ${this.#options.token}` };
-    const signal = path.endsWith("/events") ? this.#abort.signal : undefined;
-    const response = await fetch(new URL(path, this.#base), { ...init, headers, signal }).catch((error) => {
-      throw new RtcsttError("unreachable", `The server does not answer: ${error.message}`);
-    });
-    if (response.ok) return response;
-    const refusal = await response.json().catch(() => ({}));
-    throw new RtcsttError(refusal.error_code ?? "refused", refusal.message ?? response.statusText, {
-      title: refusal.title ?? "The server refused",
-      status: response.status,
-      retryAfterS: Number(response.headers.get("Retry-After")) || null,
-    });
+  #delete() {
+    this.#server.request(`calls/${this.#id}`, { method: "DELETE" }, DRAIN_MS).catch(() => {}); // its events tell
   }
 
+  /** @param {object} message */
   #send(message) {
-    if (this.#channel?.readyState !== "open") return false;
-    this.#channel.send(JSON.stringify(message));
+    if (this.#link?.channel.readyState !== "open") return false;
+    this.#link.channel.send(JSON.stringify(message));
     return true;
   }
 
-  #receive(text) {
-    const event = JSON.parse(text);
-    if (event.seq <= this.#seq) return; // a new channel tells the whole call again
-    this.#seq = event.seq;
-    this.#dispatch(event);
-    if (event.type === "session.end") this.#finish("ended");
-  }
-
-  #dispatch(event) {
-    if (this.#held) return void this.#held.push(event);
-    for (const type of [event.type, "*"]) this.dispatchEvent(new CustomEvent(type, { detail: event }));
-  }
-
-  #setState(state, reason = null) {
-    this.state = state;
-    this.#dispatch({ type: "state", state, reason });
-  }
-
+  /** @param {string} reason */
   #finish(reason) {
-    if (this.state === "closed") return;
     clearTimeout(this.#releaseTimer);
-    this.#setState("closed", reason);
-    this.#abort.abort();
-    this.#pc?.close();
-    this.#end();
-  }
-}
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Resolves when `test()` holds, looked at on every event of `type`, or after `ms`. */
-function when(target, type, test, ms) {
-  return new Promise((resolve) => {
-    const finish = () => {
-      clearTimeout(timer);
-      target.removeEventListener(type, check);
-      resolve();
-    };
-    const check = () => test() && finish();
-    const timer = setTimeout(finish, ms);
-    target.addEventListener(type, check);
-    check();
-  });
-}
-
-/** The data of each event, which the server writes on one line. By fetch, since an EventSource can send no token. */
-async function* serverSentEvents(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    const lines = (text + part.value).split(/\r?\n/);
-    text = lines.pop();
-    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5);
+    this.#feed.finish(reason);
+    this.#stop.abort();
+    this.#link?.close();
+    this.#nudge();
   }
 }
