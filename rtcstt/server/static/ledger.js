@@ -29,7 +29,7 @@ export class Ledger {
       row.last = now;
       const seconds = (kind) => (now[kind] / 1000).toFixed(1);
       row.words.textContent =
-        `Speaker ${index + 1}: heard ${seconds("heard")} s, repaired ${seconds("repaired")} s, ` +
+        `Speaker ${index + 1}: received ${seconds("heard")} s, repaired ${seconds("repaired")} s, ` +
         `silence put in ${seconds("silence")} s`;
       draw(row.canvas, row.columns);
     });
