@@ -2,6 +2,7 @@
 
 RtcsttError
  ├── ConfigError        a setting is wrong; start-up refuses
+ │    └── FileError     a recording cannot be read
  ├── CallerError        what a caller or an HTTP client sent is wrong, or may not be served now
  ├── UpstreamError      the speech-to-text service refused or failed
  │    └── ConnectionLost        the connection to it ended
@@ -26,6 +27,10 @@ class RtcsttError(Exception):
 
 class ConfigError(RtcsttError):
     """A setting has a value that cannot work."""
+
+
+class FileError(ConfigError):
+    """A recording cannot be read; the message says why."""
 
 
 class CallerError(RtcsttError):

@@ -1,32 +1,295 @@
-"""Recordings of any kind that FFmpeg reads."""
+"""Recordings of any kind that FFmpeg reads: the one reader of the command, the batch endpoint and the caller.
+
+    file -> parts -> container -> packets -> frames -> 16 kHz float32, mixed or in channels -> `Sound`
+
+Times are the container's: holes in it are silence here, and what is missing because the file is damaged is
+said as a `Gap`. Only the file itself is opened, and only as one of the kinds in `kinds`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
-from rtcstt.errors import ConfigError
+from rtcstt.errors import FileError
+from rtcstt.media import kinds, raw
+from rtcstt.media.mixing import Floats
 from rtcstt.media.pcm import Samples
+from rtcstt.media.tracks import MAX_CHANNELS, RATES, FileInfo, Part, RawAudio, ReadSettings, Sound, Track
 
 OPUS_RATE = 48000
+MAX_STREAMS = 16  # read at once with ``stream="all"``
+ERRORS_IN_A_ROW = 1000  # of the container's, before the rest is given up
+SILENT = 2 / 32768  # a stream whose loudest sample is no louder is silent
+_PROTOCOLS = {"format_whitelist": kinds.DEMUXERS, "protocol_whitelist": "none"}
 
 
 def read(path: str | Path, rate: int = OPUS_RATE) -> Samples:
-    """The first audio stream of a file of any kind that FFmpeg opens, as mono int16.
-
-    Raises `ConfigError` when there is no such file, or no audio in it.
-    """
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
-    parts: list[Samples] = []
+    """A whole recording as mono int16 at ``rate`` Hz. Raises `FileError`."""
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(audio=0):
-                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    except (OSError, IndexError, av.FFmpegError) as error:
-        raise ConfigError(f"cannot read audio from {path}: {error}") from error
-    if not parts:
-        raise ConfigError(f"there is no audio in {path}")
-    return np.concatenate(parts)
+        parts = list(AudioFile(path, ReadSettings(rate=rate)))
+    except FileError as error:
+        raise FileError(f"cannot read audio from {path}: {error}") from error
+    whole = np.concatenate([part.samples[0] for part in parts if isinstance(part, Sound)]) * 32768
+    samples: Samples = np.clip(np.rint(whole), -32768, 32767).astype(np.int16)
+    return samples
+
+
+class AudioFile:
+    """Iterate it once: the recording's sound and gaps in order, each channel's without a hole.
+
+    Raises `FileError`: when it is made if the file cannot be read, while iterating if no sound can be
+    decoded. ``tick`` is called for each packet, also where nothing comes of it.
+    """
+
+    def __init__(
+        self, path: str | Path, settings: ReadSettings | None = None, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settings = settings or ReadSettings()
+        self._tick = tick
+        self._path = Path(path)
+        self._notes: list[str] = []
+        try:
+            with self._path.open("rb") as file:
+                self._parts = [(0, 0)] if self._settings.raw else kinds.parts(file)
+        except (OSError, ValueError) as error:
+            reason = "it is a directory" if isinstance(error, IsADirectoryError) else _plain(error)
+            raise FileError(f"cannot be read: {reason}") from error
+        self.info = self._describe()
+
+    def _describe(self) -> FileInfo:
+        if self._settings.raw:
+            return _describe_raw(self._settings)
+        with self._open(*self._parts[0]) as container:
+            streams = self._choose(container, self._parts[0])
+            others = [s for s in container.streams.audio if s not in streams]
+            if others:
+                names = ", ".join(_stream_name(container, stream) for stream in others)
+                chosen = ", ".join(_stream_name(container, stream) for stream in streams)
+                self._notes.append(f"read: audio stream {chosen}; left out: {names} (--audio-stream)")
+            channels = sum(_channels(stream, self._settings) for stream in streams)
+            duration = _stated(container, streams[0]) if len(self._parts) == 1 else None
+            return FileInfo(container.format.name, duration, channels, tuple(self._notes))
+
+    def __iter__(self) -> Iterator[Part]:
+        if self._settings.raw:
+            yield from self._raw(self._settings.raw)
+            return
+        tracks: list[Track] = []
+        for begin, end in self._parts:
+            yield from self._part(begin, end, tracks)
+        for track in tracks:
+            yield from track.flush()
+        if not any(track.decoded for track in tracks):
+            raise FileError("no sound in it can be decoded")
+
+    def _part(self, begin: int, end: int, tracks: list[Track]) -> Iterator[Part]:
+        """One of the recordings that the file is joined of."""
+        try:
+            container = self._open(begin, end)
+        except FileError:
+            if len(self._parts) == 1:
+                raise
+            yield from (track.damaged() for track in tracks[:1])
+            return
+        with container:
+            streams = self._choose(container, (begin, end))
+            channel = 0
+            for number, stream in enumerate(streams):
+                if number == len(tracks):
+                    tracks.append(Track(self._settings, channel, _channels(stream, self._settings)))
+                tracks[number].begin(container)
+                channel += tracks[number].channels
+            by_index = {stream.index: track for stream, track in zip(streams, tracks, strict=False)}
+            yield from self._decoded(container, streams, by_index)
+            if container.format.name in kinds.WITH_LENGTH and len(self._parts) == 1:
+                yield from tracks[0].check_length(_stated(container, streams[0]))
+
+    def _decoded(
+        self, container: InputContainer, streams: Sequence[AudioStream], tracks: dict[int, Track]
+    ) -> Iterator[Part]:
+        for packet in self._packets(container, streams):
+            if packet is None:
+                for track in tracks.values():
+                    track.note_damage(unreadable=True)
+                continue
+            track = tracks[packet.stream.index]
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, ValueError):
+                if packet.size:  # an empty one, at the end, asks for what the decoder still has
+                    track.note_damage()
+                continue
+            for frame in frames:
+                if isinstance(frame, av.AudioFrame) and frame.samples:
+                    yield from track.push(frame)
+            if all(track.is_over for track in tracks.values()):
+                return
+
+    def _packets(
+        self, container: InputContainer, streams: Sequence[AudioStream]
+    ) -> Iterator[av.Packet[Any] | None]:
+        """None: something could not be read, but what comes after can be."""
+        errors = 0
+        while errors < ERRORS_IN_A_ROW:
+            try:
+                for packet in container.demux(*streams):
+                    self._tick()
+                    errors = 0
+                    yield packet
+                return
+            except EOFError:
+                return
+            except av.FFmpegError:
+                self._tick()
+                errors += 1
+                yield None
+
+    def _choose(self, container: InputContainer, part: tuple[int, int]) -> list[AudioStream]:
+        streams = list(container.streams.audio)
+        if not streams:
+            raise FileError("there is no audio in it")
+        wanted = self._settings.stream
+        if wanted == "all":
+            return streams[:MAX_STREAMS]
+        if wanted is not None:
+            if not 0 <= wanted < len(streams):
+                raise FileError(f"there is no audio stream {wanted}; it has {len(streams)}, counted from 0")
+            return [streams[wanted]]
+        if len(streams) == 1:
+            return streams
+        ordered = sorted(streams, key=lambda stream: not stream.disposition & stream.disposition.default)
+        for stream in ordered:
+            if self._has_sound(stream.index, part):
+                return [stream]
+        return ordered[:1]
+
+    def _has_sound(self, index: int, part: tuple[int, int]) -> bool:
+        with self._open(*part) as container:
+            stream = container.streams[index]
+            assert isinstance(stream, AudioStream)
+            track = Track(ReadSettings(), 0, 1)
+            track.begin(container)
+            decoded = self._decoded(container, [stream], {index: track})
+            return any(
+                isinstance(part, Sound) and float(np.abs(part.samples).max()) > SILENT
+                for part in itertools.chain(decoded, track.flush())
+            )
+
+    def _open(self, begin: int, end: int) -> InputContainer:
+        window = _Window(self._path, begin, end)
+        try:
+            container = av.open(
+                window, "r", metadata_errors="ignore", container_options=_PROTOCOLS, buffer_size=1 << 17
+            )
+        except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
+            window.seek(0)
+            kind = kinds.guess(window.read(4096))
+            window.close()
+            what = f"it is {kind}" if kind else "it is no audio or video of a kind that is known"
+            raise FileError(f"cannot be read: {what}") from error
+        assert isinstance(container, InputContainer)
+        return container
+
+    def _raw(self, declared: RawAudio) -> Iterator[Part]:
+        track = Track(self._settings, 0, _describe_raw(self._settings).channels)
+        layout = {1: "mono", 2: "stereo"}.get(declared.channels, f"{declared.channels} channels")
+        size = raw.width(declared.encoding) * declared.channels
+        with self._path.open("rb") as file:
+            while (data := file.read(size * declared.rate)) and not track.is_over:
+                self._tick()
+                samples = raw.samples(declared.encoding, data[: len(data) - len(data) % size])
+                if len(samples):
+                    yield from track.push(_frame(samples, layout, declared))
+        yield from track.flush()
+        if not track.decoded:
+            raise FileError("there is no audio in it")
+
+
+def _frame(samples: Floats, layout: str, declared: RawAudio) -> av.AudioFrame:
+    frame = av.AudioFrame(format="flt", layout=layout, samples=len(samples) // declared.channels)
+    frame.planes[0].update(samples.tobytes())
+    frame.sample_rate = declared.rate
+    return frame
+
+
+class _Window:
+    """A part of a file, as PyAV reads it. It has the file's name, by whose ending FFmpeg knows some kinds."""
+
+    def __init__(self, path: Path, begin: int, end: int) -> None:
+        self._file = path.open("rb")
+        self._begin = begin
+        self._length = end - begin
+        self._at = 0
+        self.name = "recording" + "".join(c for c in path.suffix if c.isascii() and (c.isalnum() or c == "."))
+        self._file.seek(begin)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(max(0, min(size, self._length - self._at)))
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = {0: 0, 1: self._at, 2: self._length}[whence]
+        self._at = max(0, base + offset)
+        self._file.seek(self._begin + self._at)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._file.close()
+
+
+def _channels(stream: AudioStream, settings: ReadSettings) -> int:
+    count = stream.codec_context.channels
+    if count > MAX_CHANNELS:
+        raise FileError(f"it has {count} channels; at most {MAX_CHANNELS} can be read")
+    return max(1, count) if settings.split else 1
+
+
+def _stated(container: InputContainer, stream: AudioStream) -> float | None:
+    """The length in s that the file says it has."""
+    if stream.duration is not None and stream.time_base is not None:
+        start = stream.start_time or 0 if container.format.name in kinds.FROM_ZERO else 0
+        return float((start + stream.duration) * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _stream_name(container: InputContainer, stream: AudioStream) -> str:
+    number = list(container.streams.audio).index(stream)
+    words = [stream.metadata.get("language"), stream.metadata.get("title")]
+    about = ", ".join(word for word in words if word and word != "und")
+    return f"{number} ({about})" if about else f"{number}"
+
+
+def _describe_raw(settings: ReadSettings) -> FileInfo:
+    declared = settings.raw
+    assert declared is not None
+    if declared.encoding not in raw.ENCODINGS:
+        raise FileError(f"{declared.encoding} is none of {', '.join(raw.ENCODINGS)}")
+    if declared.rate not in RATES:
+        raise FileError(f"its rate is {declared.rate} Hz; from {RATES[0]} to {RATES[-1]} Hz can be read")
+    if not 1 <= declared.channels <= MAX_CHANNELS:
+        raise FileError(f"it has {declared.channels} channels; 1 to {MAX_CHANNELS} can be read")
+    return FileInfo(declared.encoding, None, declared.channels if settings.split else 1)
+
+
+def _plain(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

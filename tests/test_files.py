@@ -1,0 +1,391 @@
+"""Recordings of every kind: what is read of them, when it sounds, and what is said of what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcstt.errors import FileError
+from rtcstt.media import kinds, raw
+from rtcstt.media.file_worker import decode, encode, parse_request, request
+from rtcstt.media.files import AudioFile, read
+from rtcstt.media.mixing import Mixer, downmix
+from rtcstt.media.timeline import Timeline
+from rtcstt.media.tracks import FileInfo, Gap, RawAudio, ReadSettings, Sound
+from rtcstt.reading import Readers
+
+FILES = Path(__file__).parent / "fixtures" / "files"
+RATE = 16000
+
+
+def whole(path: Path, settings: ReadSettings | None = None) -> tuple[np.ndarray, list[Gap]]:
+    """All of a recording, (channels, samples), and its gaps; its parts follow each other without a hole."""
+    parts = list(AudioFile(path, settings))
+    sounds = [part for part in parts if isinstance(part, Sound)]
+    for before, after in zip(sounds, sounds[1:], strict=False):
+        if before.channel == after.channel:
+            assert after.start == before.start + before.samples.shape[1]
+    channels = sorted({sound.channel for sound in sounds})
+    joined = [np.concatenate([s.samples for s in sounds if s.channel == channel], 1) for channel in channels]
+    longest = max(samples.shape[1] for samples in joined)
+    padded = [np.pad(samples, ((0, 0), (0, longest - samples.shape[1]))) for samples in joined]
+    return np.concatenate(padded), [part for part in parts if isinstance(part, Gap)]
+
+
+def onset(samples: np.ndarray) -> float:
+    """When it gets loud, in s."""
+    return float(np.argmax(np.abs(samples[0]) > 0.02)) / RATE
+
+
+# Name, seconds, and when the speech begins on the container's clock.
+CASES = [
+    ("F03_latin1_comment.opus", 11.0, 0.106),  # a comment that is not UTF-8
+    ("F04_mono_then_stereo.mp3", 12.879, 0.106),
+    ("F04_rate_changes.mp3", 12.893, 0.106),
+    ("F05_chained_rates.ogg", 12.811, 0.106),  # FFmpeg stops at the second of the files it is joined of
+    ("F06_editlist_2s.m4a", 13.0, 2.106),
+    ("F14_female_scrub.spx", 15.46, 0.005),
+    ("c21_two_tracks_1st_silent.mkv", 11.072, 0.170),
+    ("c24.au", 11.0, 0.106),
+    ("c33.wma", 11.0, 0.138),
+    ("c43.ts", 11.072, 0.170),
+    ("j05_ts_discontinuity_back.ts", 7.872, 0.174),
+    ("j06_ts_discontinuity_fwd.ts", 7.872, 0.625),
+]
+
+
+@pytest.mark.parametrize(("name", "length", "begins"), CASES, ids=[case[0] for case in CASES])
+def test_each_kind_is_read_whole_at_the_times_of_its_container(
+    name: str, length: float, begins: float
+) -> None:
+    samples, gaps = whole(FILES / name)
+    assert samples.shape[1] / RATE == pytest.approx(length, abs=0.05)
+    assert onset(samples) == pytest.approx(begins, abs=0.04)
+    assert not gaps
+
+
+def speech() -> np.ndarray:
+    return read(FILES / "F03_latin1_comment.opus", RATE) / np.float32(32768)
+
+
+def test_the_default_stream_is_read_if_it_has_sound_and_others_are_mentioned(tmp_path: Path) -> None:
+    path = FILES / "c21_two_tracks_1st_silent.mkv"
+    info = AudioFile(path).info
+    assert "left out: 0" in info.notes[0]
+    silent, _ = whole(path, ReadSettings(stream=0))
+    assert not silent.any()
+    both, _ = whole(path, ReadSettings(stream="all"))
+    assert len(both) == 2 and not both[0].any() and both[1].any()
+    with pytest.raises(FileError, match="no audio stream 2; it has 2"):
+        AudioFile(path, ReadSettings(stream=2))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 9, 16, 32])
+def test_any_number_of_channels_is_mixed_and_kept_apart(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "many.wav"
+    sound = speech()
+    soundfile.write(path, np.tile(sound[:, None], (1, channels)), RATE)
+    mixed, _ = whole(path)
+    assert np.allclose(mixed[0], sound, atol=2e-3)
+    apart, _ = whole(path, ReadSettings(split=True))
+    assert apart.shape == (channels, len(sound))
+
+
+@pytest.mark.parametrize(("codec", "layout"), [("aac", "7.1"), ("aac", "hexadecagonal"), ("flac", "7.1")])
+def test_planar_sound_of_eight_channels_and_more_is_read(tmp_path: Path, codec: str, layout: str) -> None:
+    path = tmp_path / "film.mkv"
+    channels = av.AudioLayout(layout).nb_channels
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout=layout)
+        for start in range(0, 48000, 1024):
+            wave = np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000).astype(np.float32) / 4
+            frame = av.AudioFrame.from_ndarray(np.repeat(wave, channels)[None, :], "flt", layout)
+            frame.sample_rate, frame.pts = 48000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    samples, _ = whole(path, ReadSettings(split=True))
+    assert len(samples) == channels
+    mixed, _ = whole(path)
+    assert np.abs(mixed[0, 4000:12000]).max() == pytest.approx(0.25, abs=0.05)
+
+
+def test_what_is_no_number_is_silence_and_only_that(tmp_path: Path) -> None:
+    sound = speech()
+    bad = sound.copy()
+    bad[50000], bad[60000:60010], bad[70000] = np.nan, np.inf, -np.inf
+    soundfile.write(tmp_path / "nan.wav", bad, RATE, subtype="FLOAT")
+    samples, _ = whole(tmp_path / "nan.wav")
+    good = np.isfinite(bad)
+    assert np.allclose(samples[0][good], sound[good], atol=1e-3) and not samples[0][~good].any()
+
+
+def test_channels_of_opposite_phase_do_not_cancel_out(tmp_path: Path) -> None:
+    sound = speech()
+    soundfile.write(tmp_path / "opposite.wav", np.stack([sound, -sound], 1), RATE)
+    samples, _ = whole(tmp_path / "opposite.wav")
+    assert np.allclose(np.abs(samples[0]), np.abs(sound), atol=1e-3)
+
+
+def test_mixing_follows_the_phase_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(0, 0.1, (2, RATE)).astype(np.float32)
+    mixer = Mixer()
+    assert np.allclose(mixer.mix(np.stack([one, other]), "stereo")[0], (one + other) / 2, atol=1e-5)
+    assert np.allclose(mixer.mix(np.stack([one, -2 * one]), "stereo")[0], -one / 2, atol=1e-5)
+    assert np.allclose(mixer.mix(np.stack([one, -one]), "stereo")[0], one)
+    assert np.allclose(mixer.mix(np.stack([one, 0 * one]), "stereo")[0], one / 2, atol=1e-5)
+    assert downmix("5.1", 6)[2] > downmix("5.1", 6)[0] > downmix("5.1", 6)[3]  # centre, left, low frequencies
+    assert np.allclose(downmix("12 channels", 12), 1 / 12)
+
+
+def test_an_id3_tag_before_a_wave_file_and_waves_put_one_behind_the_other(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(), RATE)
+    one = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "tag.wav").write_bytes(b"ID3\x04\0\0\0\0\0\x0a" + b"\0" * 10 + one)
+    (tmp_path / "two.wav").write_bytes(one + one)
+    assert whole(tmp_path / "tag.wav")[0].shape[1] == len(speech())
+    assert whole(tmp_path / "two.wav")[0].shape[1] == 2 * len(speech())
+
+
+def test_only_the_part_that_is_wanted_keeps_its_times() -> None:
+    path = FILES / "c24.au"
+    everything, _ = whole(path)
+    sounds = list(AudioFile(path, ReadSettings(start=2.5, duration=3.0)))
+    assert isinstance(sounds[0], Sound) and sounds[0].start == 2.5 * RATE
+    part = np.concatenate([sound.samples for sound in sounds if isinstance(sound, Sound)], 1)
+    assert np.array_equal(part, everything[:, 2 * RATE + 8000 : 5 * RATE + 8000])
+
+
+def test_a_truncated_recording_keeps_what_is_there_and_says_what_is_missing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "whole.flac", speech(), RATE)
+    data = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "half.flac").write_bytes(data[: len(data) // 2])
+    samples, (gap,) = whole(tmp_path / "half.flac")
+    assert 3 * RATE < samples.shape[1] < 8 * RATE
+    assert gap.reason == "truncated" and gap.end == pytest.approx(11.0, abs=0.01)
+    assert gap.start == pytest.approx(samples.shape[1] / RATE, abs=0.05)
+
+
+def test_damage_in_the_middle_is_silence_of_its_length_and_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=RATE, layout="mono")
+        sound = (speech() * 32767).astype(np.int16)
+        for start in range(0, len(sound) - 4096, 4096):
+            frame = av.AudioFrame.from_ndarray(sound[None, start : start + 4096], "s16", "mono")
+            frame.sample_rate, frame.pts = RATE, start
+            for packet in stream.encode(frame):
+                if 4 * RATE < (packet.pts or 0) < 6 * RATE:
+                    broken = av.Packet(os.urandom(packet.size))
+                    broken.stream, broken.time_base = stream, packet.time_base
+                    broken.pts, broken.dts, broken.duration = packet.pts, packet.dts, packet.duration
+                    packet = broken
+                container.mux(packet)
+        container.mux(stream.encode(None))
+    samples, (gap,) = whole(path)
+    assert samples.shape[1] / RATE == pytest.approx(10.75, abs=0.4)
+    assert gap.reason == "damaged" and 3.7 < gap.start < 4.4 and 5.6 < gap.end < 6.3
+    later = slice(round(6.5 * RATE), 10 * RATE)
+    assert np.allclose(samples[0, later], sound[later] / 32768, atol=1e-3)
+
+
+def wave_header(rate: int, channels: int) -> bytes:
+    about = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
+    return b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0" + about + b"data\xff\xff\xff\x7f"
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "why"),
+    [(1, 1, "rate is 1 Hz"), (768000, 2, "rate is 768000 Hz"), (16000, 64, "64 channels; at most 32")],
+)
+def test_rates_and_channels_beyond_reason_are_refused(
+    tmp_path: Path, rate: int, channels: int, why: str
+) -> None:
+    path = tmp_path / "odd.wav"
+    path.write_bytes(wave_header(rate, channels) + bytes(86400 * 2))
+    with pytest.raises(FileError, match=why):
+        whole(path)
+
+
+def test_a_recording_longer_than_allowed_is_refused() -> None:
+    with pytest.raises(FileError, match=r"longer than 0.001 hours"):
+        whole(FILES / "c24.au", ReadSettings(max_s=3.6))
+
+
+REFUSED = [
+    (b"", "an empty file"),
+    (b"\0" * 5000, "nothing but zero bytes"),
+    (b"Dear all,\nplease find enclosed\n" * 50, "it is text"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(400), "a PNG image"),
+    (b"ffconcat version 1.0\nfile /etc/passwd\n", "a list of files"),
+    (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/x.wav\n", "a playlist"),
+    (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=audio 4000 RTP/AVP 0\n", "a session description"),
+    (b"RIFF" + os.urandom(400), "no audio or video of a kind that is known"),
+]
+
+
+@pytest.mark.parametrize(("data", "why"), REFUSED, ids=[case[1] for case in REFUSED])
+def test_what_is_no_recording_is_refused_by_its_kind(tmp_path: Path, data: bytes, why: str) -> None:
+    path = tmp_path / "some.wav"
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=why):
+        AudioFile(path)
+
+
+def test_paths_that_cannot_be_read_are_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere")
+    for path, why in [
+        (tmp_path, "a directory"),
+        (tmp_path / "link.wav", "No such file"),
+        (tmp_path / ("x" * 300), "name too long"),
+    ]:
+        with pytest.raises(FileError, match=why):
+            AudioFile(path)
+
+
+@pytest.mark.parametrize("name", ["http:a.au", "concat:a|b.au", "file:x.au", "-.au", b"\xff\xfe.au"])
+def test_names_are_names(tmp_path: Path, name: str | bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes((FILES / "c24.au").read_bytes())
+    assert whole(path)[0].shape[1] == pytest.approx(11 * RATE, abs=10)
+
+
+@pytest.mark.parametrize("encoding", sorted(raw.ENCODINGS))
+def test_raw_audio_is_read_as_it_is_declared(tmp_path: Path, encoding: str) -> None:
+    data = bytes(range(256)) * 2 * raw.width(encoding)
+    if "_f" in encoding:
+        data = np.linspace(-1, 1, 512).astype(raw.ENCODINGS[encoding]).tobytes()
+    (tmp_path / "a.raw").write_bytes(data + b"\x01" * (raw.width(encoding) - 1))
+    samples, _ = whole(tmp_path / "a.raw", ReadSettings(raw=RawAudio(encoding, RATE)))
+    assert samples.shape == (1, 512) and np.abs(samples).max() <= 1
+    both, _ = whole(tmp_path / "a.raw", ReadSettings(raw=RawAudio(encoding, RATE, 2), split=True))
+    assert np.array_equal(both[1], samples[0, 1::2])
+
+
+def test_raw_audio_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"abcd")
+    for declared, why in [
+        (RawAudio("pcm_s24le", 8000), "none of"),
+        (RawAudio("pcm_s16le", 1), "rate is 1 Hz"),
+        (RawAudio("pcm_s16le", 8000, 40), "40 channels"),
+    ]:
+        with pytest.raises(FileError, match=why):
+            AudioFile(tmp_path / "a.raw", ReadSettings(raw=declared))
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def test_holes_are_filled_leaps_are_not_and_rounding_is_neither() -> None:
+    line = Timeline()
+    line.start(0.0, may_jump=False)
+    assert line.place(2.0, 1.0) == 2.0  # the beginning is exact
+    assert line.place(3.03, 1.0) == 0.0
+    assert line.place(4.5, 1.0) == pytest.approx(0.5)
+    assert line.place(None, 1.0) == 0.0
+    assert line.place(6.0, 1.0) == 0.0  # half a second early: kept
+    assert line.place(7.6, 1.0) == pytest.approx(0.1)  # and held against the next hole
+    assert line.place(90000.0, 1.0) == 0.0
+    assert line.place(90002.0, 1.0) == pytest.approx(1.0)
+    assert line.place(3.0, 1.0) == 0.0
+
+
+def test_where_the_clock_may_jump_ten_seconds_are_a_leap() -> None:
+    line = Timeline()
+    line.start(80001.0, may_jump=True)
+    assert line.place(80001.5, 1.0) == pytest.approx(0.5)
+    assert line.place(80014.0, 1.0) == 0.0
+    line.start(5.0, may_jump=True)  # the next of joined files
+    assert line.place(5.0, 1.0) == 0.0 and line.position == pytest.approx(3.5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0.01, 2)), max_size=30))
+def test_times_that_rise_are_kept_within_a_rounding(frames: list[tuple[float, float]]) -> None:
+    line, clock = Timeline(), 0.0
+    line.start(0.0, may_jump=False)
+    for pause, duration in frames:
+        clock += pause
+        line.place(clock, duration)
+        assert line.position - duration == pytest.approx(clock, abs=0.05)
+        clock += duration
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def test_messages_survive_the_way_between_processes() -> None:
+    sound = Sound(1, 1 << 40, np.arange(6, dtype=np.float32).reshape(2, 3))
+    copy = decode(*encode(sound))
+    assert isinstance(copy, Sound) and np.array_equal(copy.samples, sound.samples)
+    assert (copy.channel, copy.start) == (1, 1 << 40)
+    for part in (Gap(1.0, 2.5, "damaged"), FileInfo("wav", None, 2, ("a", "b"))):
+        assert decode(*encode(part)) == part
+    wanted = ReadSettings(split=True, stream="all", raw=RawAudio("pcm_s16le", 8000, 2), duration=1.0)
+    name = os.fsdecode(b'\xff\n".wav')
+    assert parse_request(request(name, wanted)) == (name, wanted)
+
+
+# A worker that dies of one name and stands still on another.
+FAULTY = """
+import os, sys, time
+from rtcstt.media import file_worker
+serve = file_worker.Worker.serve
+def faulty(self, line):
+    if b"/crash." in line: os.kill(os.getpid(), 11)
+    if b"/hang." in line: time.sleep(1000)
+    serve(self, line)
+file_worker.Worker.serve = faulty
+file_worker.main()
+"""
+
+
+async def test_a_decoder_that_crashes_or_hangs_ends_its_file_alone(tmp_path: Path) -> None:
+    names = ["a.au", "crash.au", "b.au", "hang.au", "c.au"]
+    for name in names:
+        (tmp_path / name).write_bytes((FILES / "c24.au").read_bytes())
+    readers = Readers(2, stall_s=10, command=(sys.executable, "-c", FAULTY))
+
+    async def outcome(name: str) -> str:
+        try:
+            async with readers.open(tmp_path / name) as reading:
+                count = sum(
+                    [part.samples.shape[1] async for part in reading.parts() if isinstance(part, Sound)]
+                )
+                return str(round(count / RATE))
+        except FileError as error:
+            return str(error)
+
+    found = dict(zip(names, await asyncio.gather(*map(outcome, names)), strict=True))
+    await readers.close()
+    await readers.close()
+    assert found["a.au"] == found["b.au"] == found["c.au"] == "11"
+    assert "crashed on it (SIGSEGV)" in found["crash.au"] and "stood still on it for 10 s" in found["hang.au"]
+
+
+async def test_a_reading_that_is_left_frees_its_place() -> None:
+    readers = Readers(1)
+    for _ in range(2):
+        async with readers.open(FILES / "c24.au") as reading:
+            await anext(reading.parts())
+    with pytest.raises(FileError, match="No such file"):
+        async with readers.open(FILES / "missing"):
+            pass
+    async with readers.open(FILES / "c24.au") as reading:
+        assert reading.info.duration == 11.0
+    await readers.close()
+
+
+def test_every_kind_that_is_named_is_one_of_ffmpegs() -> None:
+    known = {name for names in av.formats_available for name in names.split(",")}
+    assert set(kinds.DEMUXERS.split(",")) - known <= {"asf_o", "ivr", "kux"}
