@@ -106,15 +106,17 @@ class Recognizer:
     ) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
-        listener = BatchListener(self.engine.stream(language), self._vad.stream())
+        batch = self.batch(language=language)
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
-            for start in range(0, len(block), 4 * BLOCK):
-                part = block[start : start + 4 * BLOCK]
-                found += await self._workers.run(BATCH, lambda part=part: list(listener.hear(part)))  # type: ignore[misc]
-        found += await self._workers.run(BATCH, lambda: list(listener.finish()))
+            found += await batch.push(block)
+        found += await batch.finish()
         text = " ".join(word.word for word in found)
-        return Batch(text, listener.heard / SAMPLE_RATE, tuple(found) if words else (), listener.language)
+        return Batch(text, batch.duration, tuple(found) if words else (), batch.language)
+
+    def batch(self, *, language: str | None = None) -> BatchStream:
+        """The same, for audio that comes piece by piece."""
+        return BatchStream(BatchListener(self.engine.stream(language), self._vad.stream()), self._workers)
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:
         """What decoding a second of noise costs, in seconds of a processor. Blocks for a fifth of a second.
@@ -141,6 +143,37 @@ class Recognizer:
         self._streams.add(stream)
         stream.task.add_done_callback(lambda task: self._streams.discard(stream))
         return stream
+
+
+class BatchStream:
+    """A whole recording, given in pieces of any length: 16 kHz mono float32. Its words come as they are
+    done."""
+
+    def __init__(self, listener: BatchListener, workers: Workers) -> None:
+        self._listener = listener
+        self._workers = workers
+
+    async def push(self, samples: Audio) -> list[Word]:
+        found: list[Word] = []
+        for start in range(0, len(samples), 4 * BLOCK):
+            part = samples[start : start + 4 * BLOCK]
+            found += await self._workers.run(BATCH, lambda part=part: list(self._listener.hear(part)))  #
+            type: ignore[misc]
+        return found
+
+    async def finish(self) -> list[Word]:
+        """The rest of them."""
+        return await self._workers.run(BATCH, lambda: list(self._listener.finish()))
+
+    @property
+    def duration(self) -> float:
+        """Seconds that were given."""
+        return self._listener.heard / SAMPLE_RATE
+
+    @property
+    def language(self) -> str:
+        """ISO 639 code of what is spoken, as far as is known."""
+        return self._listener.language
 
 
 def load_engine(model: str, *, threads: int = THREADS) -> Moonshine | Whisper:
