@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -156,14 +157,15 @@ class BatchStream:
     async def push(self, samples: Audio) -> list[Word]:
         found: list[Word] = []
         for start in range(0, len(samples), 4 * BLOCK):
-            part = samples[start : start + 4 * BLOCK]
-            found += await self._workers.run(BATCH, lambda part=part: list(self._listener.hear(part)))  #
-            type: ignore[misc]
+            found += await self._workers.run(BATCH, partial(self._hear, samples[start : start + 4 * BLOCK]))
         return found
 
     async def finish(self) -> list[Word]:
         """The rest of them."""
         return await self._workers.run(BATCH, lambda: list(self._listener.finish()))
+
+    def _hear(self, samples: Audio) -> list[Word]:
+        return list(self._listener.hear(samples))
 
     @property
     def duration(self) -> float:
