@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         RtcsttError,
         UpstreamError,
     )
-    from rtcstt.feed import Event
+    from rtcstt.events import Event
     from rtcstt.media.rtp import Codec, Packet
     from rtcstt.stt.cartesia import Cartesia
     from rtcstt.transcriber import Transcriber
@@ -62,7 +62,7 @@ _HOMES = {
     "ConfigError": "errors",
     "Embedded": "embedded",
     "EngineError": "errors",
-    "Event": "feed",
+    "Event": "events",
     "IceServer": "webrtc.connection",
     "Packet": "media.rtp",
     "Peer": "webrtc.peer",

@@ -18,20 +18,34 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from rtcstt import wire
 from rtcstt.errors import CallerError
-from rtcstt.feed import Event, Feed
+from rtcstt.events import (
+    AnyEvent,
+    AudioLedger,
+    AudioResumed,
+    AudioStalled,
+    ErrorEvent,
+    FlushDone,
+    SessionEnd,
+    SessionStart,
+    SttReconnecting,
+    TrackEnd,
+    TrackLedger,
+    TrackStart,
+    TurnEnd,
+)
+from rtcstt.feed import Feed
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.media.receiver import AudioReceiver, Stalled
 from rtcstt.media.resampling import Resampler, resampler
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.stt.seam import Stt
 from rtcstt.stt.stream import Stream
-from rtcstt.stt.transcription import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +133,7 @@ class Track:
     def finalize(self) -> None:
         """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""
         if self._stream is None:  # nothing has come
-            self._call.publish("flush_done", track=self.track)
+            self._call.publish(FlushDone(track=self.track))
             return
         self._flushes.append(self._received_until())
         self._advance()
@@ -157,8 +171,8 @@ class Track:
         """Audio that came and waits for its time to be sent: much, where it comes faster than real time."""
         return self._receiver.ledger.queued / SAMPLE_RATE
 
-    def ledger(self) -> dict[str, Any]:
-        return self._receiver.ledger.as_dict()
+    def ledger(self) -> AudioLedger:
+        return cast(AudioLedger, self._receiver.ledger.as_dict())
 
     def stats(self) -> dict[str, Any]:
         stt = self._stream.stats() if self._stream is not None else {}
@@ -184,9 +198,9 @@ class Track:
             self._stream.finalize()
         for signal in self._receiver.signals():
             if isinstance(signal, Stalled):
-                self._call.publish("audio.stalled", track=self.track)
+                self._call.publish(AudioStalled(track=self.track))
             else:
-                self._call.publish("audio.resumed", track=self.track, stalled=round(signal.stalled_s, 3))
+                self._call.publish(AudioResumed(track=self.track, stalled=round(signal.stalled_s, 3)))
 
     def _send(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
@@ -223,7 +237,8 @@ class Track:
             settings = self._call.settings
             self._stream = Stream(
                 self._call.stt,
-                on_event=self._publish,
+                track=self.track,
+                on_event=self._call.publish,
                 mode=settings.mode,
                 settings=self._call.turn,
                 keyterms=settings.keyterms,
@@ -235,9 +250,6 @@ class Track:
             )
             self._stream.start()
         return self._stream
-
-    def _publish(self, event: Outgoing) -> None:
-        self._call.publish_outgoing(self.track, event)
 
     def _resampled(self, samples: Samples, rate: int) -> Samples:
         if self._resampler is None or self._resampler[0] != rate:
@@ -348,7 +360,7 @@ class Call:
             line.ended = True
             return line
         self.tracks[name] = line
-        self.publish("track.start", track=name)
+        self.publish(TrackStart(track=name))
         return line
 
     def command(self, text: str) -> None:
@@ -398,31 +410,18 @@ class Call:
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
-    def publish(self, type_: str, *, track: str | None = None, **fields: Any) -> None:
-        """One of rtcstt's own events, now."""
-        self.feed.publish(type_, time=self.time, track=track, fields=fields)
-
-    def publish_outgoing(self, track: str, event: Outgoing) -> None:
-        """What a track's STT said."""
+    def publish(self, event: AnyEvent) -> None:
+        """Number an event and give it to the listeners; what comes after the end is nobody's concern."""
         if self._closed.is_set():
             return
-        self._time = max(self._time, event.time)
-        published = self.feed.publish(
-            event.type,
-            time=self._time,
-            track=track,
-            turn=event.turn,
-            start=event.start,
-            end=event.end,
-            fields={name: value for name, value in event.fields.items() if name != "type"},
-        )
-        self._count(published)
+        self._time = max(self.time, event.time)
+        self._count(self.feed.publish(event, time=self._time))
 
     def silent_s(self) -> float:
         """For how long no packet came, on any track."""
         return min((line.silent_s() for line in self.tracks.values()), default=math.inf)
 
-    def ledgers(self) -> dict[str, dict[str, Any]]:
+    def ledgers(self) -> dict[str, AudioLedger]:
         return {track: line.ledger() for track, line in self.tracks.items()}
 
     def snapshot(self) -> dict[str, Any]:
@@ -444,9 +443,14 @@ class Call:
         }
 
     def _begin(self) -> None:
-        about = {"mode": self.settings.mode, "engine": self.stt.name, "label": self.label}
-        about["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.created))
-        self.publish("session.start", **{name: value for name, value in about.items() if value is not None})
+        self.publish(
+            SessionStart(
+                mode=self.settings.mode,
+                engine=self.stt.name,
+                label=self.label or "",
+                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.created)),
+            )
+        )
         log.info("call %s: began (%s, %s)", self.id, self.settings.mode, self.stt.name)
 
     def _open_lines(self) -> list[Track]:
@@ -472,17 +476,21 @@ class Call:
                 raise wire.bad_request("Known messages are finalize, config and close.", "unknown_message")
 
     def _say_error(self, error: CallerError) -> None:
-        if self._closed.is_set():
-            return
-        fields = {**error.as_dict(), "status_code": error.status}
-        self.counts.errors += 1
-        self.publish("error", **fields)
+        self.publish(
+            ErrorEvent(
+                title=error.title,
+                message=error.message,
+                status_code=error.status,
+                error_code=error.code,
+                request_id=error.request_id,
+            )
+        )
 
-    def _count(self, event: Event) -> None:
+    def _count(self, event: AnyEvent) -> None:
         self.counts.turns += event.ends_turn
-        self.counts.errors += event.type == "error"
-        self.counts.reconnects += event.type == "stt.reconnecting"
-        if event.type == "turn.end" and event.end is not None and len(self.counts.end_delays_s) < 10_000:
+        self.counts.errors += isinstance(event, ErrorEvent)
+        self.counts.reconnects += isinstance(event, SttReconnecting)
+        if isinstance(event, TurnEnd) and len(self.counts.end_delays_s) < 10_000:
             self.counts.end_delays_s.append(max(0.0, event.time - event.end))
 
     async def _drain_line(self, line: Track, reason: str) -> None:
@@ -490,14 +498,16 @@ class Call:
             await line.drain()
         except Exception:
             log.exception("a track did not drain")
-        self.publish("track.end", track=line.track, reason=reason, ledger=line.ledger())
+        self.publish(TrackEnd(track=line.track, reason=reason, ledger=line.ledger()))
 
     async def _end(self, reason: str) -> None:
         drains = [*self._draining.values()]
         drains += [asyncio.create_task(self._drain_line(line, reason)) for line in self._open_lines()]
         await asyncio.gather(*drains)
-        tracks = [{"track": track, "ledger": ledger} for track, ledger in self.ledgers().items()]
-        self.publish("session.end", reason=reason, tracks=tracks, ledger=self.ledgers())
+        tracks = [TrackLedger(track=track, ledger=ledger) for track, ledger in self.ledgers().items()]
+        self.publish(
+            SessionEnd(reason=reason, tracks=tracks, ledger=self.ledgers(), complete=True, missing=[])
+        )
         log.info("call %s: ended (%s) after %.1f s", self.id, reason, self.time)
         self._closed.set()
         self.feed.close()

@@ -17,12 +17,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from rtcstt.feed import Event
+from rtcstt.events import AnyEvent, TrackStart, Transcript, TurnEagerEnd, TurnEnd, TurnUpdate
 
 LINE = 42  # characters
 LINES = 2
@@ -74,31 +73,28 @@ class Cue:
         return sum(map(len, self.lines))
 
 
-def turns(events: Iterable[Event]) -> list[Turn]:
+def turns(events: Iterable[AnyEvent]) -> list[Turn]:
     """The turns of a call in the order of their beginning, the open ones with their text so far."""
     found: dict[tuple[str, int], Turn] = {}
     speakers: dict[str, str] = {}
     for event in events:
-        if event.type == "track.start" and event.track is not None:
+        if isinstance(event, TrackStart):
             speakers[event.track] = f"Speaker {len(speakers) + 1}"
-        text = event.transcript
-        if text is None or event.turn is None or event.track is None:
+        if not isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd | Transcript):
             continue
-        start = event.start if event.start is not None else event.time
-        end = event.end if event.end is not None else event.time
         before = found.get((event.track, event.turn))
         complete, published = (before.complete, before.published) if before else ((), ())
-        if event.type == "turn.eager_end":
-            complete += ((_letters(text), end),)
-        elif event.type == "turn.update":
-            published += ((_letters(text), end),)
+        if isinstance(event, TurnEagerEnd):
+            complete += ((_letters(event.transcript), event.end),)
+        elif isinstance(event, TurnUpdate):
+            published += ((_letters(event.transcript), event.end),)
         found[event.track, event.turn] = Turn(
             track=event.track,
             speaker=speakers.get(event.track, f"Speaker {event.track}"),
             turn=event.turn,
-            text=text,
-            start=start,
-            end=max(start, end),
+            text=event.transcript,
+            start=event.start,
+            end=max(event.start, event.end),
             final=event.ends_turn,
             complete=complete,
             published=published,
@@ -106,7 +102,7 @@ def turns(events: Iterable[Event]) -> list[Turn]:
     return sorted(found.values(), key=lambda turn: turn.start)
 
 
-def text(events: Iterable[Event]) -> str:
+def text(events: Iterable[AnyEvent]) -> str:
     """The full transcript: one track verbatim; several as a line for each turn, with its speaker."""
     return _joined(turns(events))
 
@@ -118,7 +114,7 @@ def _joined(spoken: Sequence[Turn]) -> str:
     return "".join(f"{turn.speaker}: {turn.text.strip()}\n" for turn in final if turn.text.strip())
 
 
-def transcript(events: Sequence[Event]) -> dict[str, Any]:
+def transcript(events: Sequence[AnyEvent]) -> dict[str, Any]:
     """The call's text and turns, as `transcript.json` has them."""
     last = events[-1] if events else None
     spoken = turns(events)
@@ -143,7 +139,7 @@ def transcript(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
-def vtt(events: Iterable[Event]) -> str:
+def vtt(events: Iterable[AnyEvent]) -> str:
     """WebVTT, with the speaker of each cue."""
     blocks = ["WEBVTT"]
     for cue in cues(turns(events)):
@@ -153,7 +149,7 @@ def vtt(events: Iterable[Event]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def srt(events: Iterable[Event]) -> str:
+def srt(events: Iterable[AnyEvent]) -> str:
     """SubRip. It has no way to say who speaks, so where several do, each cue begins with its speaker."""
     spoken = turns(events)
     named = len({turn.track for turn in spoken if turn.text.strip()}) > 1
@@ -164,11 +160,11 @@ def srt(events: Iterable[Event]) -> str:
     return "\n".join(blocks)
 
 
-def transcript_json(events: Sequence[Event]) -> str:
+def transcript_json(events: Sequence[AnyEvent]) -> str:
     return json.dumps(transcript(events), ensure_ascii=False)
 
 
-RENDERERS: Mapping[str, Callable[[Sequence[Event]], str]] = {
+RENDERERS: Mapping[str, Callable[[Sequence[AnyEvent]], str]] = {
     "captions.vtt": vtt,
     "captions.srt": srt,
     "transcript.txt": text,

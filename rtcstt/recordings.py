@@ -32,7 +32,7 @@ from typing import Any
 from rtcstt import captions
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Recording:
         if events and await self._try(self._files.add_events, events):
             self._written = events[-1].seq
 
-    def _news(self) -> list[Event]:
+    def _news(self) -> list[AnyEvent]:
         """The events that are not on disk yet."""
         found = []
         for event in reversed(self._call.feed.history):
@@ -199,7 +199,7 @@ class _Files:
         for track, its in tracks.items():
             self._track(track).write(its)
 
-    def add_events(self, events: Sequence[Event]) -> None:
+    def add_events(self, events: Sequence[AnyEvent]) -> None:
         self._make()
         path = self.folder / "events.jsonl"
         lines = "".join(event.to_json() + "\n" for event in events).encode()
@@ -209,7 +209,7 @@ class _Files:
             file.truncate()
         self._events_size += len(lines)
 
-    def finish(self, events: Sequence[Event], about: Mapping[str, Any]) -> None:
+    def finish(self, events: Sequence[AnyEvent], about: Mapping[str, Any]) -> None:
         self._make()
         names = {track: wav.path.name for track, wav in self._tracks.items()}
         for name, text in (

@@ -20,7 +20,7 @@ import numpy as np
 
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
 from rtcstt.media.rtp import Codec, Packet
 
@@ -87,7 +87,7 @@ class Transcriber:
         else:
             self._track.push(Packet.parse(data) if isinstance(data, bytes) else data)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
         """Every event from the first; each iteration has them all."""
         return self._events()
 
@@ -106,7 +106,7 @@ class Transcriber:
     ) -> None:
         await self.close()
 
-    async def _events(self) -> AsyncIterator[Event]:
+    async def _events(self) -> AsyncIterator[AnyEvent]:
         async for event in self.call.feed.subscribe():
             yield event
 

@@ -13,7 +13,7 @@ import pytest
 from rtcstt import wire
 from rtcstt.call import MAX_TRACKS, Call, Track
 from rtcstt.errors import CallerError
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
@@ -46,7 +46,7 @@ def check_ledger(ledger: dict[str, Any]) -> None:
     assert ledger["discarded"] == sum(ledger["discarded_by_reason"].values())
 
 
-def check(call: Call) -> list[Event]:
+def check(call: Call) -> list[AnyEvent]:
     """What holds at the end of every call; its events."""
     events = list(call.feed.history)
     assert [event.seq for event in events] == list(range(len(events)))
@@ -56,8 +56,8 @@ def check(call: Call) -> list[Event]:
     return events
 
 
-def of(events: list[Event], track: str) -> list[Event]:
-    return [event for event in events if event.track == track]
+def of(events: list[AnyEvent], track: str) -> list[AnyEvent]:
+    return [event for event in events if event.as_dict().get("track") == track]
 
 
 def test_a_call_becomes_its_words_with_their_times() -> None:

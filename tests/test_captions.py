@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtcstt import captions
-from rtcstt.feed import Event, Feed
+from rtcstt.events import AnyEvent, from_dict
+from rtcstt.feed import Feed
 
 WORDS = st.text(
     st.characters(categories=("L", "N", "P", "S"), exclude_characters="\ufeff"), min_size=1, max_size=12
@@ -21,13 +22,17 @@ WORDS = st.text(
 TEXTS = st.lists(WORDS, min_size=1, max_size=60).map(" ".join)
 
 
-def end(feed: Feed, turn: int, text: str, start: float, stop: float, *, track: str = "0") -> Event:
-    return feed.publish(
-        "turn.end", time=stop, track=track, turn=turn, start=start, end=stop, fields={"transcript": text}
+def publish(feed: Feed, type_: str, *, time: float, **fields: object) -> AnyEvent:
+    return feed.publish(from_dict({"type": type_, **fields}), time=time)
+
+
+def end(feed: Feed, turn: int, text: str, start: float, stop: float, *, track: str = "0") -> AnyEvent:
+    return publish(
+        feed, "turn.end", time=stop, track=track, turn=turn, start=start, end=stop, transcript=text
     )
 
 
-def call(*texts: str) -> tuple[Event, ...]:
+def call(*texts: str) -> tuple[AnyEvent, ...]:
     feed = Feed("c")
     for turn, text in enumerate(texts):
         end(feed, turn, text, 10.0 * turn, 10.0 * turn + 8)
@@ -45,7 +50,7 @@ def test_the_transcript_is_verbatim() -> None:
 def test_updates_and_eager_ends_are_not_repeated() -> None:
     feed = Feed("c")
     for type_, text in (("turn.update", "One"), ("turn.eager_end", "One two"), ("turn.end", "One two.")):
-        feed.publish(type_, time=1, track="0", turn=0, start=0, end=1, fields={"transcript": text})
+        publish(feed, type_, time=1, track="0", turn=0, start=0, end=1, transcript=text)
     assert captions.text(feed.history) == "One two."
     assert [turn.text for turn in captions.turns(feed.history)] == ["One two."]
 
@@ -55,14 +60,14 @@ def test_only_final_transcripts_of_manual_mode_count() -> None:
     for turn, (text, final) in enumerate((("One", True), (" tw", False), (" two", True))):
         fields = {"text": text, "is_final": final}
         index = 0 if turn == 0 else 1
-        feed.publish("transcript", time=turn, track="0", turn=index, start=turn, end=turn + 1, fields=fields)
+        publish(feed, "transcript", time=turn, track="0", turn=index, start=turn, end=turn + 1, **fields)
     assert captions.text(feed.history) == "One two"
 
 
 def test_several_speakers_have_a_line_for_each_turn() -> None:
     feed = Feed("c")
     for track in ("audio", "1"):
-        feed.publish("track.start", time=0, track=track)
+        publish(feed, "track.start", time=0, track=track)
     end(feed, 0, "Hi!", 2, 3, track="1")
     end(feed, 0, "Hello.", 0, 1, track="audio")
     end(feed, 1, " How are you?", 4, 5, track="audio")
@@ -73,7 +78,7 @@ def test_several_speakers_have_a_line_for_each_turn() -> None:
 
 def test_an_open_turn_is_a_growing_caption() -> None:
     feed = Feed("c")
-    feed.publish("turn.update", time=2, track="0", turn=0, start=0.5, end=2, fields={"transcript": "So far"})
+    publish(feed, "turn.update", time=2, track="0", turn=0, start=0.5, end=2, transcript="So far")
     assert "So far" in captions.vtt(feed.history)
     assert captions.text(feed.history) == ""
     assert captions.transcript(feed.history)["turns"][0]["final"] is False
@@ -83,7 +88,7 @@ def test_json_says_whether_the_call_is_over() -> None:
     feed = Feed("c")
     assert captions.transcript(feed.history)["complete"] is False
     end(feed, 0, "One.", 0.1234, 1.5)
-    feed.publish("session.end", time=2)
+    publish(feed, "session.end", time=2, reason="", tracks=[], ledger={}, complete=True, missing=[])
     found: dict[str, Any] = captions.transcript(feed.history)
     assert found["complete"] is True and found["text"] == "One."
     assert found["turns"][0] | {"start": 0.123, "end": 1.5, "transcript": "One."} == found["turns"][0]
@@ -166,7 +171,7 @@ def test_words_keep_their_times_through_pauses_and_a_late_recogniser() -> None:
     for count, (_, at) in enumerate(spoken, 1):
         text, known = " ".join(word for word, _ in spoken[:count]), at + 0.4 + late
         fields = {"transcript": text}
-        feed.publish("turn.update", time=known, track="0", turn=0, start=1.0, end=known, fields=fields)
+        publish(feed, "turn.update", time=known, track="0", turn=0, start=1.0, end=known, **fields)
     whole = " ".join(word for word, _ in spoken)
     end(feed, 0, whole, 1.0, spoken[-1][1] + 0.4)
     said = 0
@@ -190,7 +195,7 @@ def test_words_keep_their_times_through_pauses_and_a_late_recogniser() -> None:
 def test_captions_never_go_back_in_time_whatever_the_events(said: list[tuple[str, str, float]]) -> None:
     feed = Feed("c")
     for type_, text, at in said:
-        feed.publish(type_, time=at, track="0", turn=0, start=1.0, end=at, fields={"transcript": text})
+        publish(feed, type_, time=at, track="0", turn=0, start=1.0, end=at, transcript=text)
     check_layout([(cue.start, cue.end) for cue in captions.cues(captions.turns(feed.history))])
 
 

@@ -20,10 +20,10 @@ from pydantic import TypeAdapter
 
 from rtcstt import wire
 from rtcstt.errors import EngineError
+from rtcstt.events import AnyEvent
 from rtcstt.stt.alignment import words
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.stream import Limits, Stream
-from rtcstt.stt.transcription import Outgoing
 from rtcstt.testing import (
     ConnectionScript,
     Flaky,
@@ -49,7 +49,7 @@ class Talk:
     """A call at `SPEED` times real time."""
 
     def __init__(self, **settings: object) -> None:
-        self.events: list[Outgoing] = []
+        self.events: list[AnyEvent] = []
         settings = {"limits": LIMITS, "seed": 0, **settings}
         self.stream = Stream(on_event=self.events.append, **settings)  # type: ignore[arg-type]
 
@@ -340,8 +340,8 @@ async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
         audio = np.frombuffer(file.readframes(10**9), np.int16)
     audio = np.concatenate([audio, silence(1.0)])
 
-    async def killed(url: str, *after_s: float) -> list[Outgoing]:
-        events: list[Outgoing] = []
+    async def killed(url: str, *after_s: float) -> list[AnyEvent]:
+        events: list[AnyEvent] = []
         flaky = Flaky(Cartesia(base_url=url), *after_s)
         # a machine that is busy with other things may need long to catch up
         stream = Stream(flaky, on_event=events.append, seed=0, drain_timeout_s=30)

@@ -21,7 +21,7 @@ from rtcstt import recordings as module
 from rtcstt.call import Call
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent, AudioStalled
 from rtcstt.media.files import read
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.recordings import Recording, Recordings
@@ -174,7 +174,7 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
                 patch.setattr(module._Wav, "_put", full)
                 patch.setattr(Path, "open", full)
                 recording.write("0", chunks[1], 0.0)
-                call.publish("audio.stalled", track="0")
+                call.publish(AudioStalled(track="0"))
                 await until(lambda: recordings.failures >= 2)
             recording.write("0", chunks[2], 0.0)
             assert call.state == "open"
@@ -193,7 +193,7 @@ async def test_what_comes_while_a_call_ends_is_kept(tmp_path: Path, monkeypatch:
     busy, go_on = threading.Event(), threading.Event()
     add_events = module._Files.add_events
 
-    def slow(files: module._Files, events: Sequence[Event]) -> None:
+    def slow(files: module._Files, events: Sequence[AnyEvent]) -> None:
         busy.set()
         go_on.wait(30)
         add_events(files, events)

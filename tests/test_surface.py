@@ -18,6 +18,7 @@ ROOT = Path(rtcstt.__file__).parent
 CORES = {
     "captions",
     "errors",
+    "events",
     "embedded.audio",
     "embedded.capacity",
     "embedded.endpointer",

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError, UpstreamError
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import Chunk
 from rtcstt.stt.stream import Stream
-from rtcstt.stt.transcription import Outgoing, Transcription
+from rtcstt.stt.transcription import Transcription
 from rtcstt.testing import (
     ConnectionScript,
     Oracle,
@@ -41,7 +42,7 @@ VOCABULARY = (
 ).split()
 
 
-def check_guarantees(events: Iterable[Outgoing]) -> None:
+def check_guarantees(events: Iterable[AnyEvent]) -> None:
     """protocol.md, guarantees 1 to 3, and the order of the times."""
     order = wire.TurnOrder()
     turn, last_end, time = -1, 0.0, 0.0
@@ -74,7 +75,7 @@ class Scene:
         self.visits = [self._visit() for _ in range(dice.randint(1, 5))] + [
             ConnectionScript(oracle=self._oracle())
         ]
-        self.events: list[Outgoing] = []
+        self.events: list[AnyEvent] = []
         self.truth: list[tuple[float, float]] = []
         self.flushes = 0
 
@@ -181,7 +182,7 @@ _STEP = st.one_of(
 @given(st.lists(_STEP, max_size=60))
 def test_any_legal_events_on_any_connections_give_legal_events(steps: list[tuple[str, object]]) -> None:
     core, now, start = Transcription(), 0.0, 0
-    events: list[Outgoing] = []
+    events: list[AnyEvent] = []
     server: wire.TurnsServer | None = None
     for kind, value in steps:
         if server is None:
@@ -348,7 +349,7 @@ def times_from(audio: np.ndarray, due: list[tuple[float, wire.ServerMessage]]) -
 def test_a_turn_longer_than_the_ring_survives_a_drop() -> None:
     """A minute without a pause, 30 s kept: the replay begins in the middle of the turn and still joins."""
     words = [f"{a}{b}" for a in VOCABULARY[:15] for b in VOCABULARY[15:31]]
-    events: list[Outgoing] = []
+    events: list[AnyEvent] = []
 
     async def main() -> None:
         async with ScriptedUpstream(

@@ -10,9 +10,9 @@ import pytest
 
 from rtcstt import wire
 from rtcstt.errors import ConfigError, LocalProtocolError
+from rtcstt.events import AnyEvent
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.stream import Limits, Stream
-from rtcstt.stt.transcription import Outgoing
 from rtcstt.testing import (
     ConnectionScript,
     Oracle,
@@ -32,7 +32,7 @@ class Call:
     """What a test says into a stream, and what came out."""
 
     def __init__(self, upstream: ScriptedUpstream, **settings: object) -> None:
-        self.events: list[Outgoing] = []
+        self.events: list[AnyEvent] = []
         self.stream = Stream(upstream, on_event=self.events.append, seed=1, **settings)  # type: ignore[arg-type]
         self.position = 0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rtcstt import captions
 from rtcstt.batch.audio import CUE, Block
 from rtcstt.batch.engines import NAME, Recognised, Word
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent, TurnEnd
 from rtcstt.media.pcm import SAMPLE_RATE
 
 TURN_PAUSE_S = 1.0  # a longer silence between words begins another turn
@@ -104,13 +104,12 @@ def as_json(transcript: Transcript) -> str:
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 
 
-def as_events(transcript: Transcript) -> list[Event]:
+def as_events(transcript: Transcript) -> list[AnyEvent]:
     """What `captions` makes cues of: pieces short enough for one, so that each has the times of its words."""
     room = CUE - NAME if transcript.channels > 1 else CUE
     pieces = [piece for turn in transcript.turns for piece in cut(turn, _cue_starts(turn.words, room))]
     return [
-        Event(
-            type="turn.end",
+        TurnEnd(
             seq=number,
             call=transcript.name,
             time=piece.end,
@@ -118,7 +117,7 @@ def as_events(transcript: Transcript) -> list[Event]:
             turn=number,
             start=piece.start,
             end=piece.end,
-            fields={"transcript": piece.text},
+            transcript=piece.text,
         )
         for number, piece in enumerate(pieces)
     ]

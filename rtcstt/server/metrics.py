@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -117,7 +117,7 @@ class _Totals:
         for line in call.tracks.values():
             self._count_line(line.ledger(), line.stats())
 
-    def _count_line(self, ledger: dict[str, Any], stats: dict[str, Any]) -> None:
+    def _count_line(self, ledger: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
         for kind in _LABELLED["rtcstt_audio_ms"][1]:
             self._sums["rtcstt_audio_ms", kind] += ledger[kind]
         for kind in _LABELLED["rtcstt_packets"][1]:

@@ -23,9 +23,10 @@ from rtcstt.errors import (
     RemoteProtocolError,
     UpstreamError,
 )
+from rtcstt.events import AnyEvent, ErrorEvent, SttReconnecting, SttRecovered
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 from rtcstt.stt.seam import Connection, Stt
-from rtcstt.stt.transcription import Outgoing, Transcription
+from rtcstt.stt.transcription import Transcription
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Stream:
 
     `start` it within a running loop, `send` it every chunk of the track, and `close` it: then everything
     still due is published before `close` returns. ``on_event`` is called in the loop, in order, with
-    `Outgoing` events; it must not block or raise. The stream reconnects for as long as it lives; only a
+    `AnyEvent` events; it must not block or raise. The stream reconnects for as long as it lives; only a
     refusal that will not change (a 4xx other than 429) ends that, with an `error` event, and then it merely
     counts.
 
@@ -80,7 +81,8 @@ class Stream:
         self,
         stt: Stt,
         *,
-        on_event: Callable[[Outgoing], None],
+        track: str = "0",
+        on_event: Callable[[AnyEvent], None],
         mode: str = "auto",
         settings: wire.TurnSettings | None = None,
         keyterms: Sequence[str] = (),
@@ -101,8 +103,9 @@ class Stream:
         self._patience_s, self._drain_timeout_s = patience_s, drain_timeout_s
         self._limits = limits or Limits()
         self._random = random.Random(seed)
+        self._track = track
         self._core = Transcription(
-            mode=mode, offset_s=offset_s, ring_s=self._limits.ring_s, catch_up=self._limits.catch_up
+            track, mode=mode, offset_s=offset_s, ring_s=self._limits.ring_s, catch_up=self._limits.catch_up
         )
         self._stall_s = self._limits.stall_timeout_s
         self._outage: _Outage | None = None
@@ -193,10 +196,14 @@ class Stream:
             raise
         except Exception:
             _log.exception("x the stream to the STT failed")
-            self._core.announce(
-                "error", title="Internal error", message="transcription stopped", status_code=500
+            self._announce(
+                ErrorEvent(
+                    track=self._track,
+                    title="Internal error",
+                    message="transcription stopped",
+                    status_code=500,
+                )
             )
-            self._flush()
 
     async def _keep_connected(self) -> None:
         connection: Connection | None = None
@@ -210,8 +217,8 @@ class Stream:
         for event in self._core.events():
             self._on_event(event)
 
-    def _announce(self, type_: str, **fields: object) -> None:
-        self._core.announce(type_, **fields, engine=self._engine.name)
+    def _announce(self, event: AnyEvent) -> None:
+        self._core.announce(event)
         self._flush()
 
     # -- connecting ----------------------------------------------------------------------------------
@@ -279,17 +286,24 @@ class Stream:
         outage = self._outage = self._outage or _Outage(now)
         outage.attempts += 1
         _log.info("! STT %s: attempt %d after %s", self._engine.name, outage.attempts, _brief(error))
-        self._announce("stt.reconnecting", attempt=outage.attempts, reason=_brief(error))
+        self._announce(
+            SttReconnecting(
+                track=self._track, attempt=outage.attempts, reason=_brief(error), engine=self._engine.name
+            )
+        )
 
     def _refused(self, error: UpstreamError) -> bool:
         """A refusal that will not change. Returns whether there is another engine to turn to."""
         _log.warning("x STT %s refused: %s", self._engine.name, _brief(error))
         self._announce(
-            "error",
-            title="The speech-to-text service refused",
-            message=str(error),
-            status_code=error.status or 502,
-            **({"error_code": error.code} if error.code else {}),
+            ErrorEvent(
+                track=self._track,
+                title="The speech-to-text service refused",
+                message=str(error),
+                status_code=error.status or 502,
+                error_code=error.code or "",
+                engine=self._engine.name,
+            )
         )
         if self._engine is not self._primary or self._fallback is None:
             return False
@@ -346,7 +360,15 @@ class Stream:
         self._recoveries += 1
         lag, lost = round(self._core.lag_s, 3), round(self._core.take_lost_s(), 3)
         _log.info("= STT %s after %d attempts, %.1f s behind", self._engine.name, self._outage.attempts, lag)
-        self._announce("stt.recovered", lag=lag, attempts=self._outage.attempts, lost=lost)
+        self._announce(
+            SttRecovered(
+                track=self._track,
+                lag=lag,
+                attempts=self._outage.attempts,
+                lost=lost,
+                engine=self._engine.name,
+            )
+        )
 
     def _ended(self, pumps: list[asyncio.Task[None]]) -> None:
         """The connection is over: say why, and judge whether to try again."""

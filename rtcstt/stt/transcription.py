@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rtcstt import wire
+from rtcstt import events, wire
 from rtcstt.errors import LocalProtocolError, RemoteProtocolError, UpstreamError
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 from rtcstt.stt.activity import SpeechActivity, Stretch
 from rtcstt.stt.alignment import TranscriptAligner, join_text, words
@@ -56,22 +57,6 @@ _CLEAR_AFTER = _samples(3.0)
 _WORDS_BEFORE = 4
 _OWN_EVENTS = ("session.", "track.", "audio.", "stt.")
 _FORGOTTEN = _samples(6.5)  # a turn that a new link never continues is closed after so much silence
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An event for the listeners.
-
-    ``fields`` are the STT message's own (or those of rtcstt's own event); ``time``, ``start`` and ``end``
-    are seconds on the call's audio clock.
-    """
-
-    type: str
-    fields: Mapping[str, Any]
-    time: float
-    turn: int | None = None
-    start: float | None = None
-    end: float | None = None
 
 
 class _Listening(enum.Enum):
@@ -173,8 +158,15 @@ class Transcription:
     """
 
     def __init__(
-        self, *, mode: str = "auto", offset_s: float = 0.0, ring_s: float = 30.0, catch_up: float = 1.25
+        self,
+        track: str = "0",
+        *,
+        mode: str = "auto",
+        offset_s: float = 0.0,
+        ring_s: float = 30.0,
+        catch_up: float = 1.25,
     ) -> None:
+        self._track = track
         self._manual = mode == "manual"
         self._offset_s = offset_s
         self._catch_up = catch_up
@@ -191,7 +183,7 @@ class Transcription:
         self._flushes: list[int] = []  # positions of unanswered finalizes, oldest first
         self._config: wire.TurnSettings | None = None
         self._finishing = False
-        self._events: list[Outgoing] = []
+        self._events: list[AnyEvent] = []
         self._lost = 0
         self._reported_lost = 0
         self._skipped = 0
@@ -676,30 +668,27 @@ class Transcription:
 
     def _emit(self, message: Any | None, type_: str, *, turn: _Turn | None = None, **fields: Any) -> None:
         own = wire.as_fields(message) if message is not None and message.type == type_ else {}
-        own.pop("type", None)
-        own.update(fields)
         request_id = message.request_id if message is not None else self._request_id
-        if request_id is not None:
-            own["request_id"] = request_id
+        own |= {**fields, "type": type_} | ({"request_id": request_id} if request_id is not None else {})
         self._events.append(
-            Outgoing(
-                type_,
+            events.from_message(
                 own,
                 time=self.time,
+                track=self._track,
                 turn=turn.index if turn else None,
                 start=self._seconds(turn.start) if turn else None,
                 end=self._seconds(turn.end) if turn else None,
             )
         )
 
-    def announce(self, type_: str, **fields: Any) -> None:
-        """An event of rtcstt's own (`stt.reconnecting`, `error`, ...), with its time."""
-        self._events.append(Outgoing(type_, fields, time=self.time))
+    def announce(self, event: AnyEvent) -> None:
+        """An event of rtcstt's own (`stt.reconnecting`, `error`, ...) gets its time."""
+        self._events.append(replace(event, time=self.time))
 
-    def events(self) -> list[Outgoing]:
+    def events(self) -> list[AnyEvent]:
         """What is to be published, in order; each event is handed out once."""
-        events, self._events = self._events, []
-        return events
+        due, self._events = self._events, []
+        return due
 
     def end(self) -> None:
         """Nothing more will come: ends the listener's open turn."""
