@@ -190,7 +190,7 @@ async def test_nothing_but_nonsense() -> None:
 async def test_unknown_messages_are_let_pass() -> None:
     talk, upstream = await call(ConnectionScript(inject=((1.0, '{"type": "turn.mood", "mood": "fair"}'),)))
     talk.check()
-    assert [e.fields["mood"] for e in talk.events if e.type == "turn.mood"] == ["fair"]
+    assert [e.fields["mood"] for e in talk.events if e.name == "turn.mood"] == ["fair"]
     assert len(upstream.visited) == 1
 
 

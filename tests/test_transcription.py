@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError, UpstreamError
-from rtcstt.events import AnyEvent
+from rtcstt.events import AnyEvent, SttReconnecting
 from rtcstt.media.pcm import Chunk
 from rtcstt.stt.stream import Stream
 from rtcstt.stt.transcription import Transcription
@@ -239,7 +239,7 @@ def test_messages_that_this_version_does_not_know_pass_through() -> None:
     core.receive('{"type": "turn.mood", "request_id": "r", "mood": {"fair": 1}}')
     core.receive('{"type": "session.end", "request_id": "r"}')  # that is ours to say
     (event,) = core.events()
-    assert (event.type, event.fields) == ("turn.mood", {"mood": {"fair": 1}, "request_id": "r"})
+    assert (event.name, event.fields) == ("turn.mood", {"mood": {"fair": 1}, "request_id": "r"})
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_an_old_silence_is_not_replayed() -> None:
 def test_events_are_on_the_calls_clock() -> None:
     core = Transcription(offset_s=100.0)
     core.audio(Chunk(silence(0.5), 0))
-    core.announce("stt.reconnecting", attempt=1)
+    core.announce(SttReconnecting(track="0", attempt=1, reason="r", engine="e"))
     (event,) = core.events()
-    assert event.time == 100.5 and event.fields == {"attempt": 1}
+    assert event.time == 100.5 and event.fields == {"attempt": 1, "reason": "r", "engine": "e"}
     assert core.events() == []
