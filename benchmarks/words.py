@@ -117,7 +117,7 @@ def narrow(samples: Audio) -> Audio:
     frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
     frame.sample_rate = 8000
     data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-    from rtcstt.wire import AudioDecoder
+    from rtcstt.embedded.audio import AudioDecoder
 
     return soxr.resample(AudioDecoder("pcm_mulaw").decode(data), 8000, RATE)
 

@@ -25,15 +25,18 @@ class FakeRecognizer:
 
     languages = ("en",)
 
-    def turns(self, settings: wire.TurnSettings | None = None, *, language: str | None = None) -> FakeStream:
+    def turns(self, settings: wire.TurnSettings | None = None, **options: object) -> FakeStream:
+        self.options = options
         return self._add(FakeStream(self, settings or wire.TurnSettings(), manual=False))
 
-    def manual(self, *, max_silence_s: float | None = None, language: str | None = None) -> FakeStream:
+    def manual(self, *, max_silence_s: float | None = None, **options: object) -> FakeStream:
+        self.options = options
         return self._add(FakeStream(self, max_silence_s, manual=True))
 
     async def transcribe(
-        self, samples: Iterable[np.ndarray], *, words: bool = False, language: str | None = None
+        self, samples: Iterable[np.ndarray], *, words: bool = False, **options: object
     ) -> Batch:
+        self.options = options
         length = sum(map(len, samples))
         return Batch("", length / RATE, ())
 

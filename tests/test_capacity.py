@@ -22,7 +22,7 @@ soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this pack
 
 @pytest.mark.parametrize(
     ("processors", "cost_s", "held"),
-    [(2, 0.012, 23), (2, 0.026, 10), (4, 0.012, 47), (1, 10.0, 4), (2, 1e-9, 128), (2, 0.0, 128)],
+    [(2, 0.012, 31), (2, 0.026, 14), (4, 0.012, 63), (1, 10.0, 4), (2, 1e-9, 128), (2, 0.0, 128)],
 )
 def test_what_is_held_follows_from_the_cost(processors: int, cost_s: float, held: int) -> None:
     assert capacity.streams(processors, cost_s) == held
@@ -89,7 +89,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
     class Ear:
         speaking = True
 
-        def hear(self, samples: np.ndarray, *, updates: bool) -> list[object]:
+        def receive(self, samples: np.ndarray, *, updates: bool) -> list[object]:
             allowed.append(updates)
             return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ class Rule:
         self.decodes = 0
         self.longest = 0
 
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
         self.decodes += 1
         self.longest = max(self.longest, len(audio))
         heard = np.unique(np.round(audio[audio > 0] * 10_000).astype(int))
@@ -97,11 +98,13 @@ def listener(complete: float = 0.99, rule: Rule | None = None, **turn: float) ->
     return Listener(rule or Rule(), Loud(), Complete(complete), TurnSettings(**turn))  # type: ignore[arg-type]
 
 
-def hear(ear: Listener, audio: Audio, *, step: int = 1600, updates: bool = True) -> list[TurnMessage]:
+def receive(
+    listening: Listener, audio: Audio, *, step: int = 1600, updates: bool = True
+) -> list[TurnMessage]:
     return [
         message
         for start in range(0, len(audio), step)
-        for message in ear.hear(audio[start : start + step], updates=updates)
+        for message in listening.receive(audio[start : start + step], updates=updates)
     ]
 
 
@@ -118,51 +121,52 @@ def said(count: int, first: int = 1) -> str:
 
 
 def test_a_turn_has_its_words_once() -> None:
-    messages = hear(listener(), sound(-0.5, 2.0, -2.0))
-    assert check(messages) == [said(20)]
+    messages = receive(listener(), sound(-0.5, 4.0, -2.0))
+    assert check(messages) == [said(40)]
     assert isinstance(messages[0], TurnStart) and isinstance(messages[-2], TurnEagerEnd)
     assert len([m for m in messages if isinstance(m, TurnUpdate)]) >= 3
 
 
 def test_flushing_adds_nothing_to_the_clock() -> None:
-    ear, audio = listener(), sound(-0.5, 1.0)
+    listening, audio = listener(), sound(-0.5, 1.0)
     for _ in range(20):
-        texts = check([*hear(ear, audio), *ear.flush()])
+        texts = check([*receive(listening, audio), *listening.flush()])
         assert len(texts) == 1
-    assert ear.position == 20 * len(audio), "times after many presses are still right"
+    assert listening.position == 20 * len(audio), "times after many presses are still right"
 
 
 def test_the_space_between_turns_is_in_the_text() -> None:
-    texts = check(hear(listener(), sound(-0.5, 1.0, -2.0, 1.0, -2.0, 1.0, -2.0)))
+    texts = check(receive(listener(), sound(-0.5, 1.0, -2.0, 1.0, -2.0, 1.0, -2.0)))
     assert texts == [said(10), " " + said(10, 11), " " + said(10, 21)]
     assert "".join(texts) == said(30)
 
 
 def test_speech_after_an_eager_end_joins_the_same_turn() -> None:
-    ear = listener()
-    messages = hear(ear, sound(-0.5, 1.0, -0.38, 1.0, -2.0))
+    listening = listener()
+    messages = receive(listening, sound(-0.5, 1.0, -0.38, 1.0, -2.0))
     assert check(messages) == [said(20)]
     assert [m.type for m in messages].count("turn.resume") == 1
 
 
 class Content(Rule):
-    """A recogniser that hears nothing more once it has said the tenth word."""
+    """A recogniser that believes all is said with the tenth word."""
 
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
         found = super().decode(audio, forced)
-        return Hypothesis(tuple(forced), True, found.logprob) if 20 in forced else found
+        ids = found.ids[: found.ids.index(20) + 1] if 20 in found.ids else found.ids
+        return replace(found, ids=ids)
 
 
 class Forgetful(Rule):
     """A recogniser that cannot be forced: what it says is all of the audio."""
 
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
         return super().decode(audio)
 
 
 def test_what_follows_an_eager_end_is_decoded_with_what_came_before() -> None:
     rule = Rule()
-    assert check(hear(listener(rule=rule), sound(-0.5, 1.0, -0.38, 1.0, -2.0))) == [said(20)]
+    assert check(receive(listener(rule=rule), sound(-0.5, 1.0, -0.38, 1.0, -2.0))) == [said(20)]
     assert rule.longest > 2.3 * SAMPLE_RATE
 
 
@@ -173,12 +177,12 @@ def test_what_follows_an_eager_end_is_decoded_with_what_came_before() -> None:
 def test_or_by_itself_where_that_is_of_no_use(rule: Rule, live: bool, pause: float) -> None:
     """After a long silence; when the recogniser believes that all is said; when nothing can be forced."""
     settings = TurnSettings(eager_end_threshold=0.59, end_threshold=0.01)
-    ear = Listener(rule, Loud(), Complete(0.6), settings, live=live)  # type: ignore[arg-type]
-    messages = hear(ear, sound(-0.5, 1.0, -pause, 1.0, -6.0))
+    listening = Listener(rule, Loud(), Complete(0.6), settings, live=live)  # type: ignore[arg-type]
+    messages = receive(listening, sound(-0.5, 1.0, -pause, 1.0, -6.0))
     assert check(messages) == [said(20)]
     assert [m.type for m in messages].count("turn.resume") == 1
     assert rule.longest < 2.3 * SAMPLE_RATE or isinstance(rule, Content)
-    assert [(round(p.start / SAMPLE_RATE, 1), round(p.end / SAMPLE_RATE, 1)) for p in ear.finished] == [
+    assert [(round(p.start / SAMPLE_RATE, 1), round(p.end / SAMPLE_RATE, 1)) for p in listening.finished] == [
         (0.5, 1.5),
         (round(1.5 + pause, 1), round(2.5 + pause, 1)),
     ]
@@ -186,7 +190,7 @@ def test_or_by_itself_where_that_is_of_no_use(rule: Rule, live: bool, pause: flo
 
 def test_a_long_turn_does_not_make_decoding_costlier() -> None:
     rule = Rule()
-    (text,) = check(hear(listener(rule=rule), sound(-0.5, 60.0, -2.0)))
+    (text,) = check(receive(listener(rule=rule), sound(-0.5, 60.0, -2.0)))
     wrong = set(said(600).split()) ^ set(text.split())
     assert len(wrong) <= 2 * 60 * SAMPLE_RATE // HARD  # at most the word where a segment had to be cut
     assert rule.longest <= HARD + SAMPLE_RATE
@@ -195,19 +199,19 @@ def test_a_long_turn_does_not_make_decoding_costlier() -> None:
 def test_without_updates_turns_and_their_text_are_the_same() -> None:
     audio = sound(-0.5, 3.0, -1.5, 8.0, -0.3, 4.0, -2.0)
     with_updates, without = Rule(), Rule()
-    first = check(hear(listener(rule=with_updates), audio))
-    second = check(hear(listener(rule=without), audio, updates=False))
+    first = check(receive(listener(rule=with_updates), audio))
+    second = check(receive(listener(rule=without), audio, updates=False))
     assert first == second
     assert without.decodes < with_updates.decodes
 
 
 def test_nothing_is_decoded_where_nobody_speaks() -> None:
     rule = Rule()
-    ear = listener(rule=rule)
-    assert hear(ear, sound(-30.0)) == []
+    listening = listener(rule=rule)
+    assert receive(listening, sound(-30.0)) == []
     click = np.zeros(SAMPLE_RATE, np.float32)
     click[1100:1500] = 0.5
-    assert hear(ear, click) == []
+    assert receive(listening, click) == []
     assert rule.decodes == 0
 
 
@@ -217,41 +221,41 @@ def test_nothing_is_decoded_where_nobody_speaks() -> None:
         (0.95, -0.1, 20),  # speech
         (0.95, -1.2, 20),  # speech in noise
         (0.95, -1.7, 0),  # nobody knows what
-        (0.75, -0.4, 0),  # music, which the recogniser takes for words
-        (0.75, -0.1, 20),  # a voice from far away
+        (0.75, -1.1, 0),  # music, which the recogniser takes for words
+        (0.75, -0.9, 20),  # a quiet voice on the telephone
     ],
 )
 def test_what_is_hardly_voice_or_hardly_words_is_not_written(
     certainty: float, logprob: float, words: int
 ) -> None:
-    ear = Listener(
+    listening = Listener(
         Rule(logprob=logprob),
         Loud(certainty),
         None,
         TurnSettings(start_threshold=0.7),  # type: ignore[arg-type]
     )
-    messages = hear(ear, sound(-0.5, 2.0, -6.0))
+    messages = receive(listening, sound(-0.5, 2.0, -6.0))
     assert check(messages) == [said(words)]
     assert any(isinstance(message, TurnUpdate) for message in messages) is bool(words)
 
 
 def test_a_loop_is_not_published_before_its_end_is_cut_off() -> None:
-    messages = hear(listener(rule=Rule(finished=False)), sound(-0.5, 3.0))
+    messages = receive(listener(rule=Rule(finished=False)), sound(-0.5, 3.0))
     assert not any(isinstance(message, TurnUpdate) for message in messages)
 
 
 @pytest.mark.parametrize("judged", [True, False])
 def test_half_a_sentence_is_waited_for_whatever_it_sounds_like(judged: bool) -> None:
     rule = Rule(stop=0.6)
-    ear = Listener(rule, Loud(), Complete(0.99) if judged else None, TurnSettings())  # type: ignore[arg-type]
-    assert check(hear(ear, sound(-0.5, 1.0, -1.2, 1.0))) == []
+    listening = Listener(rule, Loud(), Complete(0.99) if judged else None, TurnSettings())  # type: ignore[arg-type]
+    assert check(receive(listening, sound(-0.5, 1.0, -1.2, 1.0))) == []
 
 
 def test_by_silence_only_the_timeout_ends_a_turn() -> None:
     settings = TurnSettings(end_timeout_ms=3000)
-    ear = Listener(Rule(), Loud(), None, settings, by_silence=True)  # type: ignore[arg-type]
-    assert check(hear(ear, sound(-0.5, 1.0, -2.8))) == []
-    assert check([TurnStart(), *hear(ear, sound(-0.4))]) == [said(10)]
+    listening = Listener(Rule(), Loud(), None, settings, by_silence=True)  # type: ignore[arg-type]
+    assert check(receive(listening, sound(-0.5, 1.0, -2.8))) == []
+    assert check([TurnStart(), *receive(listening, sound(-0.4))]) == [said(10)]
 
 
 def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
@@ -262,8 +266,8 @@ def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
             heard.append(audio)
             return 0.99
 
-    ear = Listener(Rule(), Loud(), Judge(), TurnSettings())  # type: ignore[arg-type]
-    hear(ear, sound(-2.0, 1.0, -1.5, 2.0, -1.5, 12.0, -1.0))
+    listening = Listener(Rule(), Loud(), Judge(), TurnSettings())  # type: ignore[arg-type]
+    receive(listening, sound(-2.0, 1.0, -1.5, 2.0, -1.5, 12.0, -1.0))
     lengths = [len(audio) / SAMPLE_RATE for audio in heard]
     assert lengths == pytest.approx([1.5, 2.5, 8.0], abs=0.15)
     for audio in heard:
@@ -272,26 +276,26 @@ def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
 
 
 def test_flush_ends_the_turn_in_mid_word() -> None:
-    ear = listener()
-    messages = hear(ear, sound(-0.5, 1.0))
-    messages += ear.flush()
+    listening = listener()
+    messages = receive(listening, sound(-0.5, 1.0))
+    messages += listening.flush()
     assert check(messages) == [said(10)]
-    assert ear.flush() == []
-    assert check(messages + hear(ear, sound(1.0, -2.0, first=11))) == [said(10), " " + said(10, 11)]
+    assert listening.flush() == []
+    assert check(messages + receive(listening, sound(1.0, -2.0, first=11))) == [said(10), " " + said(10, 11)]
 
 
 def test_flush_hears_a_word_too_short_to_begin_a_turn() -> None:
-    ear = Listener(Rule(), Loud(0.85), None, TurnSettings())  # type: ignore[arg-type]
+    listening = Listener(Rule(), Loud(0.85), None, TurnSettings())  # type: ignore[arg-type]
     word = np.zeros(SAMPLE_RATE, np.float32)
     word[FRAME * 20 : FRAME * 23] = 7 / 10_000
-    assert hear(ear, word) == []
-    assert check(ear.flush()) == ["w7"]
+    assert receive(listening, word) == []
+    assert check(listening.flush()) == ["w7"]
 
 
 def test_what_a_turn_consists_of_is_known_with_its_place() -> None:
-    ear = listener()
-    hear(ear, sound(-0.5, 1.0, -2.0))
-    (piece,) = ear.finished
+    listening = listener()
+    receive(listening, sound(-0.5, 1.0, -2.0))
+    (piece,) = listening.finished
     assert piece.text == said(10)
     assert piece.start / SAMPLE_RATE == pytest.approx(0.5, abs=0.07)
     assert piece.end / SAMPLE_RATE == pytest.approx(1.5, abs=0.07)
@@ -300,7 +304,7 @@ def test_what_a_turn_consists_of_is_known_with_its_place() -> None:
 PARTS = st.lists(st.one_of(st.floats(0.05, 4.0), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(PARTS, st.floats(0, 1), st.integers(100, 9000), st.booleans())
 @example([-1.0, 14.0], 0.0, 100, False)  # cut without a pause, close to a word
 @example([-1.626, 14.0], 0.0, 100, False)
@@ -308,9 +312,9 @@ def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     parts: list[float], complete: float, step: int, updates: bool
 ) -> None:
     audio = sound(-0.5, *parts, -0.5)
-    ear = listener(complete, end_timeout_ms=DEFAULT_TURN.end_timeout_ms or 0)
-    messages = hear(ear, audio, step=step, updates=updates)
-    messages += ear.flush()
+    listening = listener(complete, end_timeout_ms=DEFAULT_TURN.end_timeout_ms or 0)
+    messages = receive(listening, audio, step=step, updates=updates)
+    messages += listening.flush()
     words = " ".join(check(messages)).split()
     numbers = [int(word[1:]) for word in words]
     assert numbers == sorted(set(numbers))
@@ -318,19 +322,19 @@ def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     assert set(numbers) <= spoken
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 20), st.integers(100, 9000))
 @example(13.625, 100)  # it ends just after a segment had to be cut
 def test_clear_speech_is_complete(seconds: float, step: int) -> None:
-    ear = listener()
+    listening = listener()
     audio = sound(-0.5, seconds, -3.0)
     count = round(seconds * 10)
-    assert check(hear(ear, audio, step=step)) == [said(count)]
+    assert check(receive(listening, audio, step=step)) == [said(count)]
 
 
 def test_frames_of_any_size_are_the_same() -> None:
     audio = sound(-0.5, 2.0, -1.5, 1.0, -2.0)
     texts = {
-        tuple(check(hear(listener(), audio, step=step))) for step in (160, FRAME, 1600, 7777, len(audio))
+        tuple(check(receive(listener(), audio, step=step))) for step in (160, FRAME, 1600, 7777, len(audio))
     }
     assert len(texts) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,17 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.moonshine import TOKENS_PER_S, Moonshine, loop_start
-from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.hypothesis import Audio, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
-
-pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module", params=["tiny-en", "base-en"])
@@ -115,6 +116,7 @@ def test_a_file_that_is_no_model_is_an_engine_error(tmp_path: Path, content: byt
 @given(
     st.lists(st.integers(3, 9), max_size=12), st.lists(st.integers(3, 9), min_size=1, max_size=5), st.data()
 )
+@settings(deadline=None, derandomize=True)
 def test_a_loop_is_cut_to_one_copy(before: list[int], loop: list[int], data: st.DataObject) -> None:
     copies = data.draw(st.integers(max(4, -(-16 // len(loop))), 30))
     ids = [*(100 + token for token in before), *loop * copies]
@@ -127,3 +129,55 @@ def test_a_loop_is_cut_to_one_copy(before: list[int], loop: list[int], data: st.
 @pytest.mark.parametrize("ids", [[], [5], [5, 5, 5], [7, 8] * 3, [48, 45, 48, 45, 48], list(range(3, 60))])
 def test_what_somebody_may_well_say_is_no_loop(ids: list[int]) -> None:
     assert loop_start(ids) is None
+
+
+def test_a_draft_changes_nothing_but_the_cost(engine: Moonshine, voice: Audio) -> None:
+    """Right, wrong from the middle on, too long, or of other audio: the words stay the same."""
+    whole = engine.decode(voice)
+    other = engine.decode(voice[3 * SAMPLE_RATE :]).ids
+    for draft in (whole.ids, whole.ids[:7], (*whole.ids[:7], *other), (*whole.ids, *other), other):
+        assert plain(engine.tokens.text(engine.decode(voice, (), draft).ids)) == plain(
+            engine.tokens.text(whole.ids)
+        )
+    forced = whole.ids[:6]
+    assert engine.decode(voice, forced, whole.ids).ids[:6] == forced
+    assert engine.decode(voice, forced, other).ids[:6] == forced, "a draft that does not begin so is not used"
+
+
+def test_how_sure_each_token_is(engine: Moonshine, voice: Audio) -> None:
+    found = engine.decode(voice)
+    assert len(found.odds) == len(found.ids) and all(0 < odds <= 1 for odds in found.odds)
+    assert len(engine.decode(voice, found.ids[:5]).odds) == len(found.ids) - 5
+
+
+def test_a_term_that_is_expected_is_found(engine: Moonshine) -> None:
+    """A name that the model spells its own way without being told."""
+    voice = spoken("Please connect me with Vosk and with Kyutai.")
+    without = engine.tokens.text(engine.stream().decode(voice).ids)
+    with_terms = engine.tokens.text(engine.stream(keyterms=Terms(("Vosk", "Kyutai"))).decode(voice).ids)
+    assert "Vosk" not in without and "Vosk" in with_terms, (without, with_terms)
+
+
+@pytest.mark.parametrize("pace", [1.0, 0.85, 0.75, 0.67])
+def test_no_number_is_lost_however_fast_it_is_dictated(engine: Moonshine, pace: float) -> None:
+    """Moonshine writes two tokens for each ", one"."""
+    numbers = (
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    )
+    found = engine.decode(
+        spoken(f"{', '.join(numbers.split())}, seventeen, eighteen, nineteen, twenty.", pace)
+    )
+    text = engine.tokens.text(found.ids).lower()
+    assert found.finished and ("twenty" in text or "20" in text), text
+
+
+def spoken(text: str, pace: float = 1.0) -> Audio:
+    """By flite; ``pace`` below 1 is faster."""
+    if shutil.which("flite") is None:
+        pytest.skip("needs flite")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "spoken.wav"
+        options = ["-voice", "rms", "--setf", f"duration_stretch={pace}", "-t", text, "-o", str(file)]
+        subprocess.run(["flite", *options], check=True)
+        samples, rate = soundfile.read(file, dtype="float32")
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)

@@ -50,8 +50,6 @@ from rtcstt.webrtc.impairment import Network
 from rtcstt.webrtc.peer import Peer
 from rtcstt.webrtc.playback import opus_packets
 
-pytestmark = pytest.mark.real
-
 LOOPBACK = ("127.0.0.1",)
 SETTINGS = PeerSettings(hosts=LOOPBACK)
 

@@ -20,8 +20,6 @@ from rtcstt.webrtc.connection import IceServer, PeerSettings
 from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.sdp import Description
 
-pytestmark = pytest.mark.real
-
 HOSTS = ("127.0.0.1",)
 
 

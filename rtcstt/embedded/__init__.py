@@ -28,12 +28,22 @@ class Embedded:
 
     A model is loaded once, whatever the number of these objects: at the first connection (half a second,
     in a thread) or by `preload`. ``model`` is a name or a folder; see ``rtcstt models``. ``max_streams``
-    is this object's own limit; None: what this machine is measured to hold. `close` it when no call uses
-    it any more; with the last one goes the model.
+    is this object's own limit; None: what this machine is measured to hold. ``update_ms``: of speech between
+    two updates of a turn's text; less costs more. ``keyterm_strength``, 0 to 2: how strongly key terms are
+    expected. Both hold for streams that do not ask for something else. `close` it when no call uses it any
+    more; with the last one goes the model.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, *, max_streams: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        max_streams: int | None = None,
+        update_ms: float = 500.0,
+        keyterm_strength: float = 1.0,
+    ) -> None:
         self.model = model
+        self._update_ms, self._keyterm_strength = update_ms, keyterm_strength
         self._max_streams = max_streams
         self._service: Service | None = None
         self._loading = asyncio.Lock()
@@ -53,9 +63,10 @@ class Embedded:
                 recognizer = await asyncio.to_thread(_acquire, self.model, id(self))
                 if self._max_streams is None:
                     self._max_streams = await asyncio.to_thread(_measured, self.model)
-                from rtcstt.embedded.service import Service
+                from rtcstt.embedded.service import Decoding, Service
 
-                self._service = Service(recognizer, max_streams=self._max_streams)
+                defaults = Decoding(update_ms=self._update_ms, keyterm_strength=self._keyterm_strength)
+                self._service = Service(recognizer, max_streams=self._max_streams, defaults=defaults)
             return self._service
 
     async def connect(self, handshake: wire.Handshake) -> Session:

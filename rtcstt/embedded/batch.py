@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rtcstt.embedded.hypothesis import FRAME, Audio, Spoken
-from rtcstt.embedded.listener import MIN_VOICED, TRIM, Recogniser, Voice
+from rtcstt.embedded.listener import Voice
+from rtcstt.embedded.segments import MIN_VOICED, TRIM, Recogniser, Run, Segment, part, word_odds
 from rtcstt.media.pcm import SAMPLE_RATE
 
 LONGEST = 15 * SAMPLE_RATE
@@ -26,11 +27,13 @@ VOICE, STILL_VOICE = 0.5, 0.35
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Times in seconds from the recording's beginning."""
+    """Times in seconds from the recording's beginning. ``confidence``: the mean probability of its tokens,
+    where the recogniser gives it."""
 
     word: str
     start: float
     end: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,99 +47,114 @@ class Batch:
 
 
 class BatchListener:
-    """`hear` the recording in blocks, then `finish`; both give the words that are done."""
+    """`receive` the recording in blocks, then `finish`; both give the words that are done."""
 
     def __init__(self, recogniser: Recogniser, voice: Voice) -> None:
         self._recogniser = recogniser
         self._voice = voice
         self._audio = np.zeros(0, np.float32)  # not decoded yet
-        self._start = 0  # the sample of the recording at which it begins
+        self._segment = Segment(0)  # where it begins in the recording, and the voice in it
         self._marked = 0  # samples of it that the voice detector has seen
-        self._runs: list[tuple[int, int]] = []  # voiced stretches of it
         self._voiced = False
-        self.heard = 0
+        self.received = 0
         self.language = "en"
 
-    def hear(self, samples: Audio) -> Iterator[Word]:
+    def receive(self, samples: Audio) -> Iterator[Word]:
         self._audio = np.concatenate((self._audio, samples))
-        self.heard += len(samples)
+        self.received += len(samples)
         while len(self._audio) - self._marked >= FRAME:
             self._mark(self._audio[self._marked : self._marked + FRAME])
             yield from self._decode_due()
 
     def finish(self) -> Iterator[Word]:
-        yield from self._decode(self._runs)
+        yield from self._decode(self._segment.runs)
 
     def _mark(self, frame: Audio) -> None:
         """Note whether the next frame is voiced."""
-        self._voiced = self._voice.probability(frame) > (STILL_VOICE if self._voiced else VOICE)
-        begin, end = self._marked, self._marked + FRAME
-        if self._voiced and self._runs and self._runs[-1][1] == begin:
-            self._runs[-1] = (self._runs[-1][0], end)
-        elif self._voiced:
-            self._runs.append((begin, end))
-        self._marked = end
+        probability = self._voice.probability(frame)
+        self._voiced = probability > (STILL_VOICE if self._voiced else VOICE)
+        begin, self._marked = self._marked, self._marked + FRAME
+        if self._voiced:
+            self._segment.voice(begin, self._marked, probability)
 
     def _decode_due(self) -> Iterator[Word]:
-        if not self._runs:
+        runs = self._segment.runs
+        if not runs:
             self._drop(self._marked - BEFORE - FRAME)
-        elif self._marked - self._runs[-1][1] >= PAUSE:
-            yield from self._decode(self._runs)
-        elif self._marked - self._runs[0][0] >= LONGEST:
+        elif self._marked - runs[-1][1] >= PAUSE:
+            yield from self._decode(runs)
+        elif self._marked - runs[0][0] >= LONGEST:
             yield from self._decode(self._until_longest_pause())
 
-    def _until_longest_pause(self) -> list[tuple[int, int]]:
+    def _until_longest_pause(self) -> list[Run]:
         """The voiced stretches before the longest pause in the latter half; all where there is none."""
-        runs = self._runs
+        runs = self._segment.runs
         pauses = [
             (after[0] - before[1], index) for index, (before, after) in enumerate(itertools.pairwise(runs))
         ]
         late = [pause for pause in pauses if runs[pause[1]][1] - runs[0][0] >= LONGEST // 3]
         return runs[: max(late)[1] + 1] if late else list(runs)
 
-    def _decode(self, runs: Sequence[tuple[int, int]]) -> Iterator[Word]:
+    def _decode(self, runs: Sequence[Run]) -> Iterator[Word]:
         if not runs:
             return
-        begin, end = max(0, runs[0][0] - BEFORE), min(len(self._audio), runs[-1][1] + TRIM)
-        words: list[Word] = []
-        if sum(stop - start for start, stop in runs) >= MIN_VOICED:
-            found = self._recogniser.decode(self._audio[begin:end])
-            words = timed_words(
-                self._recogniser.tokens.text(found.ids), found.words, begin, runs, self._start
-            )
-            self.language = found.language if words else self.language
         done = runs[-1][1]
-        self._runs = [run for run in self._runs if run[0] >= done]
+        if sum(stop - start for start, stop in runs) >= MIN_VOICED:
+            yield from self._words(max(0, runs[0][0] - BEFORE), min(len(self._audio), done + TRIM), runs)
         self._drop(min(done, self._marked))
-        yield from words
+
+    def _words(self, begin: int, end: int, runs: Sequence[Run]) -> Iterator[Word]:
+        """What was said between two samples, in the voiced stretches there; in parts where it has to be."""
+        runs = [(max(start, begin), min(stop, end)) for start, stop in runs if start < end and stop > begin]
+        found = self._recogniser.decode(self._audio[begin:end])
+        if not runs or not self._segment.believes(found, self._recogniser.tokens):
+            return
+        at = 0 if found.finished else part(self._audio[begin:end])
+        if at:
+            yield from self._words(begin, begin + at, runs)
+            yield from self._words(begin + at, end, runs)
+            return
+        text = self._recogniser.tokens.text(found.ids)
+        self.language = found.language if text else self.language
+        odds = word_odds(self._recogniser.tokens, found.ids, found.odds)
+        yield from timed_words(text, found.words, begin, runs, self._segment.start, odds)
 
     def _drop(self, count: int) -> None:
         if count > 0:
             self._audio = self._audio[count:]
-            self._start += count
             self._marked -= count
-            self._runs = [(start - count, stop - count) for start, stop in self._runs]
+            self._segment = self._segment.rest(count)
 
 
 def timed_words(
-    text: str, spoken: Sequence[Spoken], begin: int, runs: Sequence[tuple[int, int]], start: int
+    text: str,
+    spoken: Sequence[Spoken],
+    begin: int,
+    runs: Sequence[Run],
+    start: int,
+    odds: Sequence[float] = (),
 ) -> list[Word]:
-    """The words of a piece whose audio begins at ``begin``: where the model says, else spread."""
-    if [word.word for word in spoken] != text.split():
-        return spread(text.split(), runs, start)
-    return [
-        _word(word, _voiced_part(runs, begin + from_, begin + until), start) for word, from_, until in spoken
-    ]
+    """The words of a piece whose audio begins at ``begin``: where the model says, else spread. ``odds``: of
+    each word, if they are known."""
+    if [word.word for word in spoken] == text.split():
+        words = [_word(word, _voiced_part(runs, begin + at, begin + end), start) for word, at, end in spoken]
+    else:
+        words = spread(text.split(), runs, start)
+    return (
+        [replace(word, confidence=round(odd, 3)) for word, odd in zip(words, odds, strict=True)]
+        if odds
+        else words
+    )
 
 
-def _voiced_part(runs: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int]:
+def _voiced_part(runs: Sequence[Run], begin: int, end: int) -> tuple[int, int]:
     """The part of a word that is in one voiced stretch, where it has most of itself."""
     parts = [(max(begin, first), min(end, last)) for first, last in runs]
     first, last = max(parts, key=lambda part: part[1] - part[0])
     return (first, last) if last > first else (begin, end)
 
 
-def spread(words: Sequence[str], runs: Sequence[tuple[int, int]], start: int) -> list[Word]:
+def spread(words: Sequence[str], runs: Sequence[Run], start: int) -> list[Word]:
     """Words over voiced stretches (in samples, counted from ``start``), each as long as it is written."""
     voiced = sum(stop - begin for begin, stop in runs)
     letters = sum(len(word) + 1 for word in words)
@@ -148,7 +166,7 @@ def spread(words: Sequence[str], runs: Sequence[tuple[int, int]], start: int) ->
     ]
 
 
-def _at(runs: Sequence[tuple[int, int]], voiced: float, *, closing: bool = False) -> int:
+def _at(runs: Sequence[Run], voiced: float, *, closing: bool = False) -> int:
     """The sample at which so many voiced samples have passed; at a pause its beginning when ``closing``."""
     for begin, stop in runs:
         length = stop - begin

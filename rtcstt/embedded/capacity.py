@@ -8,7 +8,7 @@ their updates get rarer first; hence `USABLE` may be most of the processors.
 
 from __future__ import annotations
 
-LISTENING = 14.0  # measured: 0.17 CPU s per s of speech against 0.012 (tiny-en), 0.36 against 0.026 (base-en)
+LISTENING = 10.5  # measured: 0.115 CPU s per s of speech against 0.012 (tiny-en)
 TALKING = 0.4  # of a stream's time: in a conversation people take turns
 USABLE = 0.8  # of the processors; the rest is for sockets, WebRTC, and bad moments
 FEWEST, MOST = 4, 64  # of a machine, and of each of its processors

@@ -1,4 +1,4 @@
-"""What a recogniser says of some audio."""
+"""What a recogniser is given and what it says; imported by cores, so without onnxruntime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+FRAME = 512  # samples that the voice detector judges at once; 32 ms
 
 Audio = NDArray[np.float32]
 
@@ -19,10 +21,21 @@ class Spoken(NamedTuple):
     end: int
 
 
+class Terms(NamedTuple):
+    """Terms that are expected in a stream, and how strongly: 1 is what was measured to be good for most, 0
+    nothing."""
+
+    texts: tuple[str, ...] = ()
+    strength: float = 1.0
+
+
+NO_TERMS = Terms()
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """Tokens, those that were forced included. ``finished``: the model said that this was all;
-    otherwise it looped or did not stop, and the end is not to be trusted."""
+    otherwise it looped or did not stop, so what follows in the audio is missing."""
 
     ids: tuple[int, ...]
     finished: bool
@@ -34,6 +47,5 @@ class Hypothesis:
     language: str = "en"
     words: tuple[Spoken, ...] = ()
     """Where in the audio the words are, from models that know."""
-
-
-FRAME = 512  # samples; 32 ms
+    odds: tuple[float, ...] = ()
+    """How probable each token was that was not forced."""

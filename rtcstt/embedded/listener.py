@@ -1,37 +1,39 @@
 """One stream of audio becomes turns of text; a core: audio in, messages out, time is samples.
 
-The text of a turn is append-only by construction. Audio of a turn is cut into segments; the open
-segment is decoded again and again, with what was published forced as the beginning:
+`Endpointer` says when turns begin and end, `TurnText` turns audio into append-only text; here is when the
+text is asked for and what is said of it:
 
-- Every half second of speech, what the last two hypotheses agree on is published, cut back to a whole
-  word, less the newest word and punctuation, which may still change.
-- In each pause, once, shortly after the last speech, the segment is decoded without the silence behind
-  it (silence makes the model invent words). That text is what `turn.eager_end` and `turn.end` publish,
-  so that the end of a turn costs no further decode.
-- A segment is closed at a pause once it is long, and in any case before it gets so long that decoding it
-  again grows costly; then at the quietest moment of the last half second. Who goes on after an eager end
-  is understood better with what he said before ("... my fellow Americans", "Ask not"), so the segment
-  stays open then; but a full stop may have the model believe that all is said, and say nothing of the
-  rest. Then, and after a long silence, what was said since is decoded by itself.
-
-Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was
-said in a cough will answer. It answers music as well ("Thank you for watching!"), and is not ashamed
-of it: its probabilities are no worse than for speech in noise. The voice detector is: the frames that it
-takes for voice average 0.57 to 0.77 in music, 0.81 and more in speech of any quality. So what is said of
-doubtful voice is believed only when the recogniser is very sure.
+- While somebody speaks, the open segment is decoded every ``update_s`` of speech. Not before so much voice
+  that its first words are understood well (they could not be taken back), and more rarely the longer the
+  segment is.
+- In each pause, once, shortly after the last speech, it is decoded without the silence behind it. That text
+  is what `turn.eager_end` and `turn.end` publish.
+- A segment is closed at a pause, and the longer it is the shorter a pause will do; in any case before it gets
+  so long that decoding it again grows costly; then at the quietest moment of the last two seconds. Who goes
+  on after an eager end is understood better with what they said before ("... my fellow Americans", "Ask
+  not"), so the segment stays open then; but a full stop may have the model believe that all is said, and say
+  nothing of the rest. Then, and after a long silence, what was said since is decoded by itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, TurnTransition, completeness
-from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Spoken
+from rtcstt.embedded.hypothesis import FRAME, Audio
+from rtcstt.embedded.segments import (
+    CUT_WITHIN,
+    DOUBTFUL,
+    MIN_VOICED,
+    PRE_ROLL,
+    TRIM,
+    Piece,
+    Recogniser,
+    TurnText,
+)
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (
     TurnEagerEnd,
@@ -44,38 +46,15 @@ from rtcstt.wire import (
     TurnUpdate,
 )
 
-PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
-STEP = int(0.5 * SAMPLE_RATE)  # of speech between two updates
-AGREE = 2  # hypotheses
-SOFT, HARD = 6 * SAMPLE_RATE, 14 * SAMPLE_RATE  # when a segment should, and must, be closed
-SOFT_PAUSE_S = 0.25
-CUT_WITHIN = int(0.6 * SAMPLE_RATE)  # where a segment is cut without a pause
+UPDATE_MS = 500.0  # of speech between two decodes
+FIRST_UPDATE = 3  # times that, of voice, before the first
+RARER = ((0.0, 1.0), (4.0, 1.5), (7.0, 2.0))  # seconds of the segment, and how many times as long between two
+HARD = 14 * SAMPLE_RATE  # when a segment must be closed
+# Seconds of a segment, and the pause at which it is then closed; in between in proportion, before never.
+PAUSES = ((6.0, 0.25), (12.0, 0.06))
 FAR = int(1.5 * SAMPLE_RATE)  # of silence; what was said before it is no help any more
-TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
-MIN_VOICED = int(0.2 * SAMPLE_RATE)
-MIN_PRESSED = int(0.09 * SAMPLE_RATE)  # the same when somebody says that there was speech
-UNLIKELY, LIKELY = -1.5, -0.2  # mean log-probabilities: never believed; believed whatever the voice
-DOUBTFUL = 0.78  # mean voice activity of what may be no voice at all
-HEARD_BY_SMART_TURN = 8 * SAMPLE_RATE
-
-
-class Vocabulary(Protocol):
-    """What tokens mean."""
-
-    def text(self, ids: Sequence[int]) -> str: ...
-
-    def starts_word(self, token: int) -> bool: ...
-
-    def is_punctuation(self, token: int) -> bool: ...
-
-
-class Recogniser(Protocol):
-    """What `moonshine.Moonshine` and `whisper.WhisperStream` are to a listener."""
-
-    @property
-    def tokens(self) -> Vocabulary: ...
-
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis: ...
+MIN_PRESSED = int(0.09 * SAMPLE_RATE)  # of voice, when somebody says that there was speech
+JUDGED = 8 * SAMPLE_RATE  # of audio, by its sound
 
 
 class Voice(Protocol):
@@ -90,49 +69,12 @@ class Judge(Protocol):
     def complete(self, audio: Audio) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text that was said between two samples of the stream. ``words``: where each is, if that is known."""
-
-    text: str
-    start: int
-    end: int
-    words: tuple[Spoken, ...] = ()
-
-
-@dataclass(slots=True)
-class Segment:
-    """The open part of a turn: the sample at which it begins, what of it was published, what it holds."""
-
-    start: int
-    ids: tuple[int, ...] = ()
-    text: str = ""
-    recent: list[tuple[int, ...]] = field(default_factory=list)
-    voiced: int = 0
-    certainty: float = 0.0  # voice activity, summed over the voiced samples
-    first_voiced: int | None = None
-    last_speech: int = 0  # samples from the segment's beginning
-    settled: int = 0  # where the speech ended that was decoded for an eager end
-    resumed: int = 0  # where it went on
-    paused: Hypothesis | None = None  # what was decoded in the present pause
-
-    def rest(self, length: int) -> Segment:
-        """A new one, which begins ``length`` samples into this one, with the speech since then."""
-        begin = max(length, self.resumed)
-        speech = max(0, self.last_speech - begin)
-        if not speech:
-            return Segment(self.start + length)
-        certainty = speech * self.certainty / self.voiced
-        first, last = begin - length, self.last_speech - length
-        return Segment(self.start + length, (), "", [], speech, certainty, first, last)
-
-
 class Listener:
-    """One stream. `hear` its audio in order; `flush` ends the open turn at once.
+    """One stream. `receive` its audio in order; `flush` ends the open turn at once.
 
     ``judge`` None: how it sounds is not asked, and turns end later. ``by_silence``: nor is what was said;
-    turns end by ``end_timeout_ms`` alone. ``live`` False: the recogniser is too slow to hear the same speech
-    again and again; text comes with the pauses.
+    turns end by ``end_timeout_ms`` alone. ``live`` False: the recogniser is too slow to decode the same
+    speech again and again; text comes with the pauses. ``update_s``: of speech between two decodes.
     """
 
     def __init__(
@@ -144,19 +86,17 @@ class Listener:
         *,
         by_silence: bool = False,
         live: bool = True,
+        update_s: float = UPDATE_MS / 1000,
     ) -> None:
-        self._recogniser = recogniser
         self._voice = voice
         self._judge = judge
         self._by_silence = by_silence
         self._live = live
+        self._update_s = update_s
         self._endpointer = Endpointer(settings)
         self._rest = np.zeros(0, np.float32)
-        self._audio = _Tail()  # of the open segment; between turns the pre-roll
-        self._lately: deque[Audio] = deque(maxlen=HEARD_BY_SMART_TURN // FRAME)
-        self._segment = Segment(0)
-        self._closed: list[Piece] = []  # the open turn's segments before this one
-        self._said = False  # anything, in an earlier turn
+        self._text = TurnText(recogniser)
+        self._recent: deque[Audio] = deque(maxlen=JUDGED // FRAME)
         self._since_update = 0
         self._shown = ""
         self.finished: list[Piece] = []
@@ -172,13 +112,13 @@ class Listener:
 
     @property
     def position(self) -> int:
-        """Samples heard."""
-        return self._audio.end
+        """Samples received."""
+        return self._text.position
 
     def configure(self, settings: TurnSettings) -> None:
         self._endpointer.configure(settings)
 
-    def hear(self, samples: Audio, *, updates: bool = True) -> list[TurnMessage]:
+    def receive(self, samples: Audio, *, updates: bool = True) -> list[TurnMessage]:
         """The messages that 16 kHz ``samples`` bring about. Without ``updates`` a turn's text waits for its
         next pause; everything else happens as always."""
         audio = np.concatenate((self._rest, samples)) if len(self._rest) else samples
@@ -194,295 +134,118 @@ class Listener:
         messages: list[TurnMessage] = []
         self._take_rest()
         if not self.in_turn:
-            if self._segment.voiced < MIN_PRESSED:
+            if self._text.segment.voiced < MIN_PRESSED:
                 return messages
             messages.append(TurnStart())
-        self._decode_pause(least=MIN_PRESSED)
-        self._publish_pause()
-        messages.append(TurnEnd(self._transcript()))
+        self._text.decode_pause(least=MIN_PRESSED)
+        messages.append(self._end())
         self._endpointer = self._endpointer.restarted()
-        self._begin_idle()
         return messages
 
     def _take_rest(self) -> None:
         """What is no whole frame: too short to be judged, but part of what is decoded, and of the clock."""
-        self._audio.append(self._rest)
+        self._text.append(self._rest)
         if len(self._rest) and self.speaking:
-            self._segment.last_speech = self._length()
-            self._segment.paused = None
+            self._text.voice(len(self._rest), DOUBTFUL)
         self._rest = np.zeros(0, np.float32)
 
     def _frame(self, frame: Audio, updates: bool) -> list[TurnMessage]:
         probability = self._voice.probability(frame)
-        self._audio.append(frame)
-        self._lately.append(frame)
+        self._text.append(frame)
+        self._recent.append(frame)
         messages = [
             message for turning in self._endpointer.frame(probability) for message in self._turn(turning)
         ]
-        self._note(probability)
+        if self.speaking or (not self.in_turn and probability > 0.5):
+            self._text.voice(FRAME, probability)
         if not self.in_turn:
-            self._keep_pre_roll()
+            self._text.keep_pre_roll()
             return messages
         if self._endpointer.probe_due:
             self._pause()
         return messages + self._progress(updates)
 
-    def _note(self, probability: float) -> None:
-        """Keep account of where in the segment the voice is."""
-        segment = self._segment
-        if self.speaking or (not self.in_turn and probability > 0.5):
-            if segment.first_voiced is None:
-                segment.first_voiced = self._length() - FRAME
-            if segment.settled and not segment.resumed:
-                segment.resumed = self._length() - FRAME
-            segment.voiced += FRAME
-            segment.certainty += probability * FRAME
-            segment.last_speech = self._length()
-            segment.paused = None
-
     def _turn(self, turning: TurnTransition) -> list[TurnMessage]:
         match turning:
             case TurnTransition.START:
                 self._since_update = 0
-                while len(self._lately) > PRE_ROLL // FRAME:
-                    self._lately.popleft()  # an earlier turn says nothing about how this one sounds
+                while len(self._recent) > PRE_ROLL // FRAME:
+                    self._recent.popleft()  # an earlier turn says nothing about how this one sounds
                 return [TurnStart()]
             case TurnTransition.RESUME:
-                if self._length() - self._segment.settled > FAR:
-                    self._settle()
+                if self._text.length - self._text.segment.settled > FAR:
+                    self._text.settle()
+                else:
+                    self._text.resume()
                 return [TurnResume()]
             case TurnTransition.EAGER_END:
-                self._decode_pause()
-                self._publish_pause()
-                self._segment.settled, self._segment.resumed = self._segment.last_speech, 0
+                self._text.decode_pause()
+                self._text.eager_end()
                 if not self._live:  # nothing can be forced on such a recogniser
-                    self._settle()
-                return [*self._update(), TurnEagerEnd(self._transcript())]
+                    self._text.settle()
+                return [*self._update(), TurnEagerEnd(self._text.transcript)]
             case TurnTransition.END:
-                self._decode_pause()
-                self._publish_pause()
-                text = self._transcript()
-                self._begin_idle()
-                return [TurnEnd(text)]
+                self._text.decode_pause()
+                return [self._end()]
+
+    def _end(self) -> TurnEnd:
+        text = self._text.final()
+        self.finished = self._text.end()
+        self._shown = ""
+        return TurnEnd(text)
 
     def _progress(self, updates: bool) -> list[TurnMessage]:
-        length, silence_s = self._length(), self._endpointer.silence_s
         active = self._endpointer.state is TurnState.SPEAKING
-        if active and length > SOFT and silence_s >= SOFT_PAUSE_S:
-            return self._close_segment(self._segment.last_speech + TRIM)
+        length = self._text.length
         if length > HARD:
-            return self._close_segment(self._quietest())
+            self._text.close(self._text.cut())
+        elif active and self._endpointer.silence_s >= _closing_pause_s(length):
+            self._text.close(self._text.segment.last_speech + TRIM)
         self._since_update += FRAME
-        if updates and self._live and active and self.speaking and self._since_update >= STEP:
+        if updates and self._live and active and self.speaking and self._update_due():
             self._since_update = 0
-            self._agree()
+            self._text.agree()
         return self._update() if active else []
 
+    def _update_due(self) -> bool:
+        """Whether it is time to decode again. What is published has to lie before where a segment may be
+        cut."""
+        length, voiced = self._text.length, self._text.segment.voiced
+        rarer = next(times for after_s, times in reversed(RARER) if length >= after_s * SAMPLE_RATE)
+        early = voiced < max(MIN_VOICED, FIRST_UPDATE * self._update_s * SAMPLE_RATE)
+        late = length > HARD - CUT_WITHIN
+        return not early and not late and self._since_update >= rarer * self._update_s * SAMPLE_RATE
+
     def _update(self) -> list[TurnMessage]:
-        text = self._transcript()
+        text = self._text.transcript
         if text == self._shown:
             return []
         self._shown = text
         return [TurnUpdate(text)]
 
-    def _close_segment(self, length: int) -> list[TurnMessage]:
-        """Publish all of the segment's first ``length`` samples; the rest begins a new one."""
-        end = self._audio.start + min(length, self._length())
-        self._decode_pause(end - self._audio.start)
-        self._publish_pause()
-        updates = self._update()
-        length = end - self._audio.start
-        self._drop(length, length)
-        return updates
-
-    def _settle(self) -> None:
-        """What was decoded for an eager end stands; what follows the silence begins a new segment."""
-        segment = self._segment
-        if segment.settled:
-            resumed = segment.resumed or self._length() - FRAME
-            self._drop(max(segment.settled, resumed - PRE_ROLL), segment.settled)
-
-    def _drop(self, length: int, spoken: int) -> None:
-        """The segment ends after ``length`` samples, its speech after ``spoken``."""
-        self._closed.append(self._piece(spoken))
-        self._audio.drop(length)
-        self._segment = self._segment.rest(length)
-
-    def _begin_idle(self) -> None:
-        self.finished = [piece for piece in (*self._closed, self._piece(self._length())) if piece.text]
-        self._said = self._said or bool(self._transcript())
-        self._audio.drop(self._length())
-        self._segment = Segment(self._audio.start)
-        self._closed = []
-        self._shown = ""
-
-    def _keep_pre_roll(self) -> None:
-        """Between turns the last half second is kept, and a short word that began no turn a while longer."""
-        segment = self._segment
-        keep = PRE_ROLL
-        if segment.first_voiced is not None:
-            keep = max(keep, min(self._length() - segment.first_voiced + PRE_ROLL, 4 * PRE_ROLL))
-        excess = self._length() - keep
-        if excess <= 0:
-            return
-        self._audio.drop(excess)
-        last = segment.last_speech - excess
-        if segment.first_voiced is None or last <= 0:
-            self._segment = Segment(self._audio.start)
-        else:
-            first = max(0, segment.first_voiced - excess)
-            self._segment = Segment(
-                self._audio.start,
-                voiced=segment.voiced,
-                certainty=segment.certainty,
-                first_voiced=first,
-                last_speech=last,
-            )
-
     def _pause(self) -> None:
         """Shortly into a pause: what was said, and was it complete?"""
-        self._decode_pause()
+        self._text.decode_pause()
         if self._by_silence:
             self._endpointer.answer(UNFINISHED)
             return
-        paused = self._segment.paused
+        paused = self._text.segment.paused
         stop = paused.stop if paused and paused.ids else None
-        self._endpointer.answer(completeness(self._sound(), stop, self._with_pause()))
+        self._endpointer.answer(completeness(self._sound(), stop, self._text.with_pause))
 
     def _sound(self) -> float | None:
         """How complete it sounds, the silence behind it left out but for a moment."""
         if self._judge is None:
             return None
         spare = max(0, int((self._endpointer.silence_s - TAIL_S) * SAMPLE_RATE))
-        heard = np.concatenate(self._lately)
-        return self._judge.complete(heard[: len(heard) - spare])
-
-    def _with_pause(self) -> str:
-        paused = self._segment.paused
-        text = self._recogniser.tokens.text(paused.ids) if paused else self._segment.text
-        return _joined([piece.text for piece in self._closed] + [text])
-
-    def _decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
-        segment = self._segment
-        if length is None:
-            length = min(self._length(), segment.last_speech + TRIM)
-        if segment.paused is not None or segment.voiced < least:
-            return
-        found = self._recogniser.decode(self._audio.first(length), segment.ids)
-        if found.ids == segment.ids and 0 < segment.settled <= min(length, segment.last_speech) - least:
-            end = self._audio.start + length
-            self._settle()
-            self._decode_pause(end - self._audio.start, least=least)
-            return
-        segment.paused = found if self._believes(found) else Hypothesis(segment.ids, True, 0.0)
-
-    def _believes(self, found: Hypothesis) -> bool:
-        segment = self._segment
-        if segment.ids:
-            return True
-        certain = segment.certainty >= DOUBTFUL * segment.voiced
-        return found.logprob >= (UNLIKELY if certain else LIKELY)
-
-    def _publish_pause(self) -> None:
-        if self._segment.paused is not None:
-            self._publish(self._segment.paused.ids)
-
-    def _agree(self) -> None:
-        """Publish what the last hypotheses have in common, as far as it is safe."""
-        segment = self._segment
-        if segment.voiced < MIN_VOICED:
-            return
-        found = self._recogniser.decode(self._audio.first(self._length()), segment.ids)
-        if not found.finished or not self._believes(found):
-            return
-        segment.recent = [*segment.recent, found.ids][-AGREE:]
-        if len(segment.recent) == AGREE:
-            self._publish(self._safe(found.ids, _common(segment.recent)))
-
-    def _safe(self, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
-        """Whole words within the agreed tokens, less the newest one and punctuation at the end."""
-        tokens = self._recogniser.tokens
-        starts = [index for index, token in enumerate(ids) if tokens.starts_word(token)]
-        ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
-        end = ends[-1] if ends else 0
-        while end and tokens.is_punctuation(ids[end - 1]):
-            end -= 1
-        return ids[:end]
-
-    def _publish(self, ids: tuple[int, ...]) -> None:
-        segment = self._segment
-        if len(ids) <= len(segment.ids) or ids[: len(segment.ids)] != segment.ids:
-            return
-        text = self._recogniser.tokens.text(ids)
-        if text.startswith(segment.text):  # a token may be half of a character
-            segment.ids, segment.text = ids, text
-
-    def _transcript(self) -> str:
-        text = _joined([piece.text for piece in self._closed] + [self._segment.text])
-        return " " + text if text and self._said else text
-
-    def _piece(self, length: int) -> Piece:
-        """What was said in the open segment's first ``length`` samples."""
-        segment = self._segment
-        first = segment.start + (segment.first_voiced or 0)
-        last = max(first, segment.start + min(length, segment.last_speech))
-        found = segment.paused
-        if found is None or found.ids != segment.ids:
-            return Piece(segment.text, first, last)
-        at = segment.start
-        words = tuple(Spoken(word, at + begin, at + end) for word, begin, end in found.words)
-        return Piece(segment.text, first, last, words)
-
-    def _length(self) -> int:
-        return self._audio.end - self._audio.start
-
-    def _quietest(self) -> int:
-        """The middle of the quietest 60 ms of late, as a length of the segment. The middle counts most: there
-        it is cut, and between words of fluent speech it is quiet for hardly 20 ms."""
-        length = self._length()
-        late = self._audio.first(length)[-CUT_WITHIN:]
-        step, window = SAMPLE_RATE // 200, np.bartlett(13)[1:-1]
-        blocks = late[: len(late) // step * step].reshape(-1, step)
-        loudness = np.convolve((blocks**2).mean(axis=1), window, "valid")
-        return int(length - len(late) + (int(loudness.argmin()) + len(window) / 2) * step)
+        recent = np.concatenate(self._recent)
+        return self._judge.complete(recent[: len(recent) - spare])
 
 
-class _Tail:
-    """Audio from the sample ``start`` to the sample ``end`` of a stream."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.end = 0
-        self._parts: deque[Audio] = deque()
-
-    def append(self, samples: Audio) -> None:
-        self._parts.append(samples)
-        self.end += len(samples)
-
-    def first(self, length: int) -> Audio:
-        joined = np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
-        self._parts = deque([joined])
-        return joined[:length]
-
-    def drop(self, length: int) -> None:
-        self.start += length
-        while length and self._parts:
-            part = self._parts.popleft()
-            if len(part) > length:
-                self._parts.appendleft(part[length:])
-                return
-            length -= len(part)
-
-
-def _joined(texts: Sequence[str]) -> str:
-    return " ".join(text for text in texts if text)
-
-
-def _common(hypotheses: Sequence[tuple[int, ...]]) -> int:
-    """How many tokens the hypotheses have in common from the beginning."""
-    count = 0
-    for tokens in zip(*hypotheses, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        count += 1
-    return count
+def _closing_pause_s(length: int) -> float:
+    """The silence after which a segment of so many samples is closed."""
+    (soft, longest), (hard, shortest) = PAUSES
+    seconds = length / SAMPLE_RATE
+    if seconds < soft:
+        return np.inf
+    return float(np.interp(seconds, (soft, hard), (longest, shortest)))

@@ -23,8 +23,8 @@ from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.engines.whisper import Whisper, locate
-from rtcstt.embedded.hypothesis import Audio
-from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
+from rtcstt.embedded.listener import UPDATE_MS, Listener
 from rtcstt.embedded.streams import BLOCK, MANUAL_TURN, ManualStream, S, TurnStream, _Stream
 from rtcstt.embedded.workers import BATCH, THREADS, Workers
 from rtcstt.errors import EngineError
@@ -79,35 +79,60 @@ class Recognizer:
         """ISO 639 codes of those that are understood."""
         return self.engine.languages
 
-    def turns(self, settings: TurnSettings | None = None, *, language: str | None = None) -> TurnStream:
-        """``language`` None: found out by listening, where there is a choice."""
-        engine = self.engine.stream(language)
+    def turns(
+        self,
+        settings: TurnSettings | None = None,
+        *,
+        language: str | None = None,
+        keyterms: Terms = NO_TERMS,
+        update_ms: float = UPDATE_MS,
+    ) -> TurnStream:
+        """``language`` None: found out from the speech, where there is a choice. ``update_ms``: of speech
+        between two updates of a turn's text."""
         listener = Listener(
-            engine,
+            self.engine.stream(language, keyterms),
             self._vad.stream(),
             self.smart_turn,
             settings or TurnSettings(),
             live=self.engine.live,
+            update_s=update_ms / 1000,
         )
         return self._own(TurnStream(listener, self._workers))
 
-    def manual(self, *, max_silence_s: float | None = None, language: str | None = None) -> ManualStream:
+    def manual(
+        self,
+        *,
+        max_silence_s: float | None = None,
+        language: str | None = None,
+        keyterms: Terms = NO_TERMS,
+        update_ms: float = UPDATE_MS,
+    ) -> ManualStream:
         """A stream whose texts end by `finalize`, or after a silence (default 1.5 s)."""
         settings = MANUAL_TURN
         if max_silence_s is not None:
             settings = settings.merged(TurnSettings(end_timeout_ms=1000 * max_silence_s))
-        engine = self.engine.stream(language or "en")  # as the API has it
         listener = Listener(
-            engine, self._vad.stream(), None, settings, by_silence=True, live=self.engine.live
+            self.engine.stream(language or "en", keyterms),  # as the API has it
+            self._vad.stream(),
+            None,
+            settings,
+            by_silence=True,
+            live=self.engine.live,
+            update_s=update_ms / 1000,
         )
         return self._own(ManualStream(listener, self._workers, language or "en"))
 
     async def transcribe(
-        self, samples: Audio | Iterable[Audio], *, words: bool = False, language: str | None = None
+        self,
+        samples: Audio | Iterable[Audio],
+        *,
+        words: bool = False,
+        language: str | None = None,
+        keyterms: Terms = NO_TERMS,
     ) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
-        batch = self.batch(language=language)
+        batch = self.batch(language=language, keyterms=keyterms)
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
             found += await batch.push(block)
@@ -115,9 +140,10 @@ class Recognizer:
         text = " ".join(word.word for word in found)
         return Batch(text, batch.duration, tuple(found) if words else (), batch.language)
 
-    def batch(self, *, language: str | None = None) -> BatchStream:
+    def batch(self, *, language: str | None = None, keyterms: Terms = NO_TERMS) -> BatchStream:
         """The same, for audio that comes piece by piece."""
-        return BatchStream(BatchListener(self.engine.stream(language), self._vad.stream()), self._workers)
+        listener = BatchListener(self.engine.stream(language, keyterms), self._vad.stream())
+        return BatchStream(listener, self._workers)
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:
         """What decoding a second of noise costs, in seconds of a processor. Blocks for a fifth of a second.
@@ -165,12 +191,12 @@ class BatchStream:
         return await self._workers.run(BATCH, lambda: list(self._listener.finish()))
 
     def _hear(self, samples: Audio) -> list[Word]:
-        return list(self._listener.hear(samples))
+        return list(self._listener.receive(samples))
 
     @property
     def duration(self) -> float:
         """Seconds that were given."""
-        return self._listener.heard / SAMPLE_RATE
+        return self._listener.received / SAMPLE_RATE
 
     @property
     def language(self) -> str:

@@ -24,6 +24,8 @@ import soxr
 
 from rtcstt import wire
 from rtcstt.embedded.audio import AudioDecoder
+from rtcstt.embedded.hypothesis import Terms
+from rtcstt.embedded.listener import UPDATE_MS
 from rtcstt.errors import CallerError, ConfigError, ConnectionLost, EngineError, ProtocolError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -55,13 +57,27 @@ class Limits:
     flood_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """What holds for streams that do not ask for something else."""
+
+    update_ms: float = UPDATE_MS
+    keyterm_strength: float = 1.0
+
+
 class Service:
     """All sessions of one recogniser. Streams beyond ``max_streams`` are refused; None: none is."""
 
     def __init__(
-        self, recognizer: Recognizer, *, max_streams: int | None = None, limits: Limits | None = None
+        self,
+        recognizer: Recognizer,
+        *,
+        max_streams: int | None = None,
+        limits: Limits | None = None,
+        defaults: Decoding | None = None,
     ) -> None:
         self.recognizer = recognizer
+        self.defaults = defaults or Decoding()
         self.max_streams = max_streams
         self.limits = limits or Limits()
         self.opened = 0
@@ -181,10 +197,19 @@ class Session:
 
     def _listen(self, handshake: wire.Handshake) -> TurnStream | ManualStream:
         recognizer = self._service.recognizer
+        defaults = self._service.defaults
+        update_ms = defaults.update_ms if handshake.update_ms is None else handshake.update_ms
+        strength = handshake.keyterm_strength
+        keyterms = Terms(handshake.keyterms, defaults.keyterm_strength if strength is None else strength)
         if handshake.endpoint == "turns":
-            return recognizer.turns(handshake.turn, language=handshake.language)
+            return recognizer.turns(
+                handshake.turn, language=handshake.language, keyterms=keyterms, update_ms=update_ms
+            )
         return recognizer.manual(
-            max_silence_s=handshake.max_silence_duration_secs, language=handshake.language
+            max_silence_s=handshake.max_silence_duration_secs,
+            language=handshake.language,
+            keyterms=keyterms,
+            update_ms=update_ms,
         )
 
     async def _receive(self, data: bytes) -> None:
@@ -195,7 +220,7 @@ class Session:
             raise too_big("Send audio in chunks of 50 to 200 ms.")
         await self._keep_pace(audio_s)
         if not self._closing:
-            await self._feed(self._ear.hear(data))
+            await self._feed(self._ear.receive(data))
 
     async def _keep_pace(self, audio_s: float) -> None:
         wait = self._pace.take(audio_s, asyncio.get_running_loop().time())
@@ -304,7 +329,7 @@ class _AudioInput:
     def duration_s(self, data: bytes) -> float:
         return len(data) / self._bytes_per_s
 
-    def hear(self, data: bytes) -> Any:
+    def receive(self, data: bytes) -> Any:
         samples = self._decoder.decode(data)
         if len(samples) and float(np.abs(samples).max()) < self._min_volume:
             samples = np.zeros_like(samples)

@@ -14,7 +14,8 @@ import numpy as np
 
 from rtcstt.embedded.batch import timed_words
 from rtcstt.embedded.hypothesis import Audio
-from rtcstt.embedded.listener import Listener, Piece
+from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.segments import Piece
 from rtcstt.embedded.workers import BEHIND, FINAL, LATE_S, LISTENING, MAX_PENDING, Workers
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -167,7 +168,7 @@ class _Stream:
     def _receive(self, samples: Audio, asked: float) -> list[ServerMessage]:
         """In a worker, which had time for it ``asked`` or later."""
         updates = self._pending < BEHIND and time.monotonic() - asked < LATE_S
-        return self._shape(self._listener.hear(samples, updates=updates))
+        return self._shape(self._listener.receive(samples, updates=updates))
 
     def _command(self, command: _Command) -> list[ServerMessage]:
         return [*self._shape(self._listener.flush()), *self._answer(command)]
@@ -220,11 +221,7 @@ class ManualStream(_Stream):
 
 def _words(text: str, pieces: list[Piece]) -> list[Any]:
     """Word times as the API's types have them: a list of columns."""
-    timed = [
-        word
-        for piece in pieces
-        for word in timed_words(piece.text, piece.words, 0, [(piece.start, piece.end)], 0)
-    ]
+    timed = [word for piece in pieces for word in timed_words(piece.text, piece.words, 0, piece.runs, 0)]
     if [word.word for word in timed] != text.split():
         timed = []
     columns = {

@@ -15,6 +15,8 @@ VERSION = "2026-03-01"  # of the API, for the Cartesia-Version header
 
 MAX_KEYTERMS = 100
 MAX_KEYTERM_CHARACTERS = 1200
+UPDATE_MS = (100.0, 10_000.0)  # of speech between two updates, least and most
+KEYTERM_STRENGTH = (0.0, 2.0)
 SAMPLE_RATES = (8000, 48000)  # Hz, lowest and highest
 
 
@@ -54,6 +56,8 @@ class Handshake:
     language: str | None = None
     min_volume: float | None = None
     max_silence_duration_secs: float | None = None
+    update_ms: float | None = None  # additions of our server's, on both endpoints
+    keyterm_strength: float | None = None
 
     def query(self) -> list[tuple[str, str]]:
         """The query parameters, not yet percent-encoded (encode a space as ``%20``, not ``+``)."""
@@ -63,7 +67,9 @@ class Handshake:
             pairs += [(f"turn_{name}", _plain_number(value)) for name, value in self.turn.as_dict().items()]
         optional = ("language", "min_volume", "max_silence_duration_secs")
         values = ((name, getattr(self, name)) for name in optional if self.endpoint == "manual")
-        return pairs + [(name, f"{value}") for name, value in values if value is not None]
+        pairs += [(name, f"{value}") for name, value in values if value is not None]
+        own = (("update_ms", self.update_ms), ("keyterm_strength", self.keyterm_strength))
+        return pairs + [(name, _plain_number(value)) for name, value in own if value is not None]
 
     @classmethod
     def parse(cls, endpoint: Endpoint, query: Iterable[tuple[str, str]]) -> Handshake:
@@ -92,6 +98,8 @@ class Handshake:
             max_silence_duration_secs=(
                 _number(values, "max_silence_duration_secs", 0.0, 60.0) if manual else None
             ),
+            update_ms=_number(values, "update_ms", *UPDATE_MS),
+            keyterm_strength=_number(values, "keyterm_strength", *KEYTERM_STRENGTH),
         )
 
 

@@ -14,7 +14,8 @@ What was learned by measuring (word error rate on read speech):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcstt.embedded.engines.onnx import session
-from rtcstt.embedded.hypothesis import Audio, Hypothesis
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Terms
+from rtcstt.embedded.keyterms import KeyTerms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
 BEGIN, END = 1, 2
-TOKENS_PER_S = 6.5  # more than anybody says
+TOKENS_PER_S = 13.0  # more than anybody says: two for each of ", one", numbers being dictated in a hurry
 LEAD, TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE)
 SHORTEST = SAMPLE_RATE // 10
 _SPACE = "▁".encode()
@@ -55,6 +57,11 @@ class Tokens:
 
     def starts_word(self, token: int) -> bool:
         return self._tokens[token].startswith(_SPACE)
+
+    @functools.cached_property
+    def by_bytes(self) -> dict[bytes, int]:
+        """The tokens that stand for these bytes; a word begins with U+2581."""
+        return {text: token for token, text in reversed(list(enumerate(self._tokens))) if token > END}
 
     def is_punctuation(self, token: int) -> bool:
         text = self._tokens[token]
@@ -101,35 +108,69 @@ class Moonshine:
     def describe(self) -> str:
         return f"Moonshine {self.name} on onnxruntime, English"
 
-    def stream(self, language: str | None = None) -> Moonshine:
-        """What one stream asks: there is nothing to remember, and one language."""
-        return self
+    def stream(self, language: str | None = None, keyterms: Terms = NO_TERMS) -> MoonshineStream:
+        """What one stream asks: in English, with these terms expected."""
+        texts, strength = keyterms
+        terms = KeyTerms(texts, self.tokens.by_bytes, strength=strength) if texts and strength else None
+        return MoonshineStream(self, terms)
 
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
-        """The most likely tokens for 16 kHz audio, given that they begin with ``forced``."""
-        feed = self._encoded(audio)
+    def decode(
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        terms: KeyTerms | None = None,
+    ) -> Hypothesis:
+        """The most likely tokens for 16 kHz audio, given that they begin with ``forced``.
+
+        ``draft``: what was decoded of nearly the same audio before. It changes nothing but the cost: one pass
+        of the decoder verifies all of it. ``terms``: those that are expected.
+        """
+        expected = draft[len(forced) :] if tuple(draft[: len(forced)]) == tuple(forced) else ()
         most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
-        ids, logprobs = list(forced), list[float]()
-        step = [BEGIN, *forced]
+        ids, odds, last = list(forced), list[float](), 0.0
         finished, stop = False, 0.0
-        while len(ids) < most:
-            feed["input_ids"] = np.array([step], np.int64)
-            logits, *state = self._decoder.run(None, feed)
-            token, odds = _choose(logits[0, -1], may_end=bool(ids))
-            self._remember(feed, state)
-            logprobs.append(float(np.log(odds[token])))
+        within = terms.after(forced) if terms is not None else None
+        for logits in self._logits(self._encoded(audio), forced, expected, ids):
+            if len(ids) >= most:
+                break
+            token, probabilities = _choose(logits, within.raised() if within else {}, may_end=bool(ids))
             if not (ids and self.tokens.is_mark(ids[-1])):
-                stop = float(odds[self._stops].sum())  # after the last word so far
+                stop = float(probabilities[self._stops].sum())  # after the last word so far
             if token == END:
-                finished = True
+                finished, last = True, float(probabilities[token])
                 break
             ids.append(token)
-            step = [token]
+            odds.append(float(probabilities[token]))
+            if within is not None:
+                within.take(token)
             repeated = loop_start(ids[len(forced) :])
             if repeated is not None:
-                del ids[len(forced) + repeated :]
+                del ids[len(forced) + repeated :], odds[repeated:]
                 break
-        return Hypothesis(tuple(ids), finished, float(np.mean(logprobs)) if logprobs else 0.0, stop)
+        logprobs = np.log(np.maximum([*odds, last] if finished else odds, 1e-30))
+        return Hypothesis(
+            tuple(ids), finished, float(logprobs.mean()) if len(logprobs) else 0.0, stop, odds=tuple(odds)
+        )
+
+    def _logits(
+        self, feed: dict[str, Any], forced: Sequence[int], expected: Sequence[int], ids: Sequence[int]
+    ) -> Iterator[NDArray[np.float32]]:
+        """What the decoder finds of each next token. Between them ``ids`` grows by the one that was chosen;
+        as long as they are those ``expected``, the first pass has said it all."""
+        feed["input_ids"] = np.array([[BEGIN, *forced, *expected]], np.int64)
+        logits, *state = self._decoder.run(None, feed)
+        self._remember(feed, state)
+        for known, row in enumerate(logits[0, len(forced) :]):
+            yield row
+            if known < len(expected) and ids[-1] != expected[known]:
+                self._forget(feed, 1 + len(forced) + known)
+                break
+        while True:
+            feed["input_ids"] = np.array([ids[-1:]], np.int64)
+            logits, *state = self._decoder.run(None, feed)
+            self._remember(feed, state)
+            yield logits[0, -1]
 
     def _encoded(self, audio: Audio) -> dict[str, Any]:
         padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
@@ -150,6 +191,25 @@ class Moonshine:
                 feed["past_key_values." + name.removeprefix("present.")] = value
         feed["use_cache_branch"] = np.array([True])
 
+    def _forget(self, feed: dict[str, Any], length: int) -> None:
+        """Of what the decoder knows only so many tokens from the beginning are kept."""
+        for name in self._outputs:
+            if ".decoder." in name:
+                name = "past_key_values." + name.removeprefix("present.")
+                feed[name] = feed[name][:, :, :length]
+
+
+class MoonshineStream:
+    """The model for one stream; ``terms`` are those that are expected in it."""
+
+    def __init__(self, model: Moonshine, terms: KeyTerms | None = None) -> None:
+        self._model = model
+        self._terms = terms
+        self.tokens = model.tokens
+
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+        return self._model.decode(audio, forced, draft, self._terms)
+
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
     """Where the tokens began to go round in circles: at least 4 copies and 16 tokens; None if not."""
@@ -161,10 +221,15 @@ def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
     return None
 
 
-def _choose(logits: NDArray[np.float32], *, may_end: bool) -> tuple[int, NDArray[np.float32]]:
+def _choose(
+    logits: NDArray[np.float32], raised: Mapping[int, float], *, may_end: bool
+) -> tuple[int, NDArray[np.float32]]:
     """The best token, and the probability of each. Something is said: whether at all was decided before."""
-    if not may_end:
+    if raised or not may_end:
         logits = logits.copy()
+    for token, by in raised.items():
+        logits[token] += by
+    if not may_end:
         logits[END] = -np.inf
     token = int(logits.argmax())
     weights = np.exp(logits - logits[token])

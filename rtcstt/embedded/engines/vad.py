@@ -9,6 +9,7 @@ import numpy as np
 
 from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.levelling import Leveller
 from rtcstt.media.pcm import SAMPLE_RATE
 
 _CONTEXT = 64
@@ -32,10 +33,13 @@ class VadStream:
         self._state = np.zeros((2, 1, 128), np.float32)
         self._context = np.zeros((1, _CONTEXT), np.float32)
         self._rate = np.array(SAMPLE_RATE, np.int64)
+        self._leveller = Leveller()
 
     def probability(self, frame: Audio) -> float:
         """Of speech in the next `FRAME` samples."""
-        audio = np.concatenate((self._context, frame[None]), axis=1)
+        audio = np.concatenate((self._context, self._leveller.level(frame)[None]), axis=1)
         out, self._state = self._model.run(None, {"input": audio, "state": self._state, "sr": self._rate})
         self._context = audio[:, -_CONTEXT:]
-        return float(out[0, 0])
+        probability = float(out[0, 0])
+        self._leveller.note(frame, probability)
+        return probability

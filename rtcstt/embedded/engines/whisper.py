@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcstt.embedded.engines import models
-from rtcstt.embedded.hypothesis import Audio, Hypothesis, Spoken
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Spoken, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -62,24 +62,27 @@ class Whisper:
         speaks = f"{len(self.languages)} languages" if len(self.languages) > 1 else "English"
         return f"Whisper {self.name} on CTranslate2, {speaks}; text comes in the pauses"
 
-    def stream(self, language: str | None = None) -> WhisperStream:
-        """For one stream; ``language`` None: found out by listening."""
+    def stream(self, language: str | None = None, keyterms: Terms = NO_TERMS) -> WhisperStream:
+        """For one stream; ``language`` None: found out from the speech. Terms are given as a hint, of one
+        strength."""
         if language is None and len(self.languages) == 1:
             language = self.languages[0]
-        return WhisperStream(self, language)
+        hint = ", ".join(keyterms.texts) if keyterms.strength else ""
+        return WhisperStream(self, language, hint)
 
     def detect(self, audio: Audio) -> tuple[str, float]:
         """The language of speech, and how sure that is."""
         language, probability, _ = self._model.detect_language(audio)
         return str(language), float(probability)
 
-    def decode(self, audio: Audio, language: str) -> Hypothesis:
+    def decode(self, audio: Audio, language: str, hint: str = "") -> Hypothesis:
         segments, _ = self._model.transcribe(
             audio[:WINDOW],
             language=language,
             beam_size=1,
             temperature=TEMPERATURES,
             condition_on_previous_text=False,
+            hotwords=hint or None,
             without_timestamps=True,
             word_timestamps=True,
             max_new_tokens=min(20 + 20 * len(audio) // SAMPLE_RATE, 220),
@@ -96,19 +99,20 @@ class WhisperStream:
     """What one stream asks, in its language. Where that is not given, the language is looked for until it
     is certain and then kept: it costs as much as a decode, and short pieces are easily mistaken."""
 
-    def __init__(self, whisper: Whisper, language: str | None) -> None:
+    def __init__(self, whisper: Whisper, language: str | None, hint: str) -> None:
         self._whisper = whisper
+        self._hint = hint
         self._language = language
         self.tokens = whisper.tokens
 
-    def decode(self, audio: Audio, forced: Sequence[int] = ()) -> Hypothesis:
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
         language = self._language
         if language is None:
             language, probability = self._whisper.detect(audio)
             if probability >= CERTAIN:
                 self._language = language
-        return self._whisper.decode(audio, language)
+        return self._whisper.decode(audio, language, self._hint)
 
 
 def _spoken(words: Sequence[Any]) -> tuple[Spoken, ...]:

@@ -1,0 +1,463 @@
+"""The text of one turn as it grows: audio cut into segments, each decoded with what was published of it
+forced.
+
+The text is append-only by construction: `TurnText.publish` takes nothing that does not begin with the text
+before. A core; what happens when is `listener`'s.
+
+- What the last two hypotheses agree on is published, cut back to a whole word, less the newest word and
+  punctuation, which may still change.
+- A decode without the silence behind it (silence makes the model invent words) is kept for the pause, so that
+  the end of a turn costs no further one.
+- A decode that went in circles, or did not stop, is missing what follows in the audio. The audio is then cut
+  in two and decoded in parts.
+- A full stop in the midst of a turn is left out where the model was not sure of it; an eager end may be
+  wrong.
+- When speech goes on after an eager end, its last word may turn out to be half of one ("America",
+  "Americans"). So it is decoded once more, and taken where it continues the published text.
+
+Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was said in
+a cough will answer. It answers music as well ("Thank you for watching!") with odds that are no worse than for
+speech in noise. The voice detector tells: the frames that it takes for voice average 0.57 to 0.77 in music,
+0.81 and more in speech. So what is said of doubtful voice is believed only when the recogniser is rather
+sure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Spoken
+from rtcstt.media.pcm import SAMPLE_RATE
+
+PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
+AGREE = 2  # hypotheses
+CUT_WITHIN = 2 * SAMPLE_RATE  # where a segment is cut without a pause
+SHORTEST_PART = SAMPLE_RATE  # of a segment that is decoded in parts
+TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
+MIN_VOICED = int(0.2 * SAMPLE_RATE)
+# Mean log-probabilities: never believed; believed even of doubtful voice; believed however fast it was.
+UNLIKELY, LIKELY, SURE = -1.5, -1.0, -0.3
+DOUBTFUL = 0.83  # mean voice activity of what may be no voice at all
+LETTERS, LETTERS_PER_S = 2, 20  # the most that is said in so many seconds of voice
+INVENTED = frozenset(["you", "so"])  # what recognisers say of music
+SURE_STOP = 0.85  # the probability of a full stop that stays in the midst of a turn
+
+# Words that, with a capital letter behind no full stop, only seem to begin a sentence.
+COMMON = frozenset(
+    "a an the and or but nor so because if when while where who which that this these those of to for with"
+    " from in into on at by as than then not is are was were be been has have had do does did can could will"
+    " would shall should may might must my your his her its our their he she it we you they there here what"
+    " how any all some no one two three four five six seven eight nine ten twenty thirty forty fifty"
+    " hundred thousand".split()
+)
+
+
+class Vocabulary(Protocol):
+    """What tokens mean."""
+
+    def text(self, ids: Sequence[int]) -> str: ...
+
+    def starts_word(self, token: int) -> bool: ...
+
+    def is_punctuation(self, token: int) -> bool: ...
+
+
+class Recogniser(Protocol):
+    """What `moonshine.MoonshineStream` and `whisper.WhisperStream` are to a listener."""
+
+    @property
+    def tokens(self) -> Vocabulary: ...
+
+    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis: ...
+
+
+Run = tuple[int, int]  # samples between which there is voice
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that was said in a stretch of the stream. ``runs``: where in it there is voice, ``words``: where
+    each word is, if that is known; ``odds``: how sure each word is, if that is known."""
+
+    text: str
+    runs: tuple[Run, ...]
+    words: tuple[Spoken, ...] = ()
+    odds: tuple[float, ...] = ()
+
+    @property
+    def start(self) -> int:
+        return self.runs[0][0] if self.runs else 0
+
+    @property
+    def end(self) -> int:
+        return self.runs[-1][1] if self.runs else 0
+
+
+@dataclass(slots=True)
+class Segment:
+    """The open part of a turn. ``start`` is a sample of the stream, all others count from there."""
+
+    start: int
+    continues: bool = False  # a sentence that an earlier segment has begun
+    ids: tuple[int, ...] = ()  # published
+    odds: tuple[float, ...] = ()  # of those
+    text: str = ""  # of those
+    forced: tuple[int, ...] = ()  # those of them that the next decode has to begin with
+    draft: tuple[int, ...] = ()  # the last hypothesis
+    recent: list[tuple[int, ...]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    certainty: float = 0.0  # voice activity, summed over the voiced samples
+    settled: int = 0  # where the speech ended that was decoded for an eager end
+    settled_text: str = ""  # what was published of it
+    resumed: int = 0  # where it went on
+    paused: Hypothesis | None = None  # what was decoded in the present pause
+
+    @property
+    def voiced(self) -> int:
+        return sum(end - begin for begin, end in self.runs)
+
+    @property
+    def last_speech(self) -> int:
+        return self.runs[-1][1] if self.runs else 0
+
+    def voice(self, begin: int, end: int, probability: float) -> None:
+        """There is voice of this probability, after all that was known so far."""
+        if self.settled and not self.resumed:
+            self.resumed = begin
+        if self.runs and self.runs[-1][1] >= begin:
+            self.runs[-1] = (self.runs[-1][0], end)
+        else:
+            self.runs.append((begin, end))
+        self.certainty += probability * (end - begin)
+        self.paused = None
+
+    def rest(self, length: int, *, continues: bool = False) -> Segment:
+        """A new one that begins ``length`` samples into this one, with the speech since then that was not
+        decoded for an eager end."""
+        begin = max(length, self.resumed)
+        runs = [(max(first, begin) - length, last - length) for first, last in self.runs if last > begin]
+        rest = Segment(self.start + length, continues, runs=runs)
+        rest.certainty = rest.voiced * self.certainty / max(1, self.voiced)
+        return rest
+
+    def before(self, length: int) -> tuple[Run, ...]:
+        """The voice in its first ``length`` samples, counted from the beginning of the stream."""
+        runs = [(begin, min(end, length)) for begin, end in self.runs if begin < length]
+        return tuple((self.start + begin, self.start + end) for begin, end in runs)
+
+    def believes(self, found: Hypothesis, vocabulary: Vocabulary) -> bool:
+        """Whether somebody said that."""
+        if self.ids:
+            return True
+        text = vocabulary.text(found.ids)
+        said = "".join(filter(str.isalpha, text)).lower()
+        doubtful = self.certainty < DOUBTFUL * self.voiced
+        if found.logprob < (LIKELY if doubtful else UNLIKELY) or (doubtful and said in INVENTED):
+            return False
+        if not any(map(str.isalnum, text)):
+            return False
+        return found.logprob >= SURE or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
+
+    def reopen(self, vocabulary: Vocabulary) -> None:
+        """The last published word may be heard differently from now on, as far as the text stays."""
+        count = len(self.ids)
+        while count and vocabulary.is_punctuation(self.ids[count - 1]):
+            count -= 1
+        while count and not vocabulary.starts_word(self.ids[count - 1]):
+            count -= 1
+        self.forced = self.ids[: max(0, count - 1)]
+        self.recent = []
+
+
+class TurnText:
+    """The open turn of a stream: its audio since the last cut, and its text. Between turns it keeps the last
+    half second, from which the next one begins."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+        self._tokens = recogniser.tokens
+        self._audio = _Tail()
+        self._closed: list[Piece] = []  # the open turn's segments before this one
+        self._said = False  # anything, in an earlier turn
+        self._left_out = (
+            ""  # the mark behind the last closed segment, which belongs there if the turn ends with it
+        )
+        self.segment = Segment(0)
+
+    @property
+    def position(self) -> int:
+        """Samples of the stream so far."""
+        return self._audio.end
+
+    @property
+    def length(self) -> int:
+        """Samples of the open segment."""
+        return self._audio.end - self._audio.start
+
+    @property
+    def transcript(self) -> str:
+        text = _joined([piece.text for piece in self._closed] + [self.segment.text])
+        return " " + text if text and self._said else text
+
+    @property
+    def with_pause(self) -> str:
+        """The turn's text with what was decoded in this pause, published or not."""
+        paused = self.segment.paused
+        text = self._worded(paused.ids) if paused else self.segment.text
+        return _joined([piece.text for piece in self._closed] + [text])
+
+    def append(self, samples: Audio) -> None:
+        self._audio.append(samples)
+
+    def voice(self, samples: int, probability: float) -> None:
+        """The last so many samples were voice."""
+        self.segment.voice(self.length - samples, self.length, probability)
+
+    def agree(self) -> None:
+        """Decode all there is; publish what the last hypotheses have in common, as far as it is safe."""
+        segment = self.segment
+        found = self._decode(self.length)
+        if not found.finished or not segment.believes(found, self._tokens):
+            return
+        segment.recent = [*segment.recent, found.ids][-AGREE:]
+        if len(segment.recent) == AGREE:
+            self._publish(found, self._safe(found.ids, _common(segment.recent)))
+
+    def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
+        """Find out what was said until the present pause, or within ``length`` samples, unless that is known
+        or there are less than ``least`` samples of voice."""
+        segment = self.segment
+        if length is None:
+            length = min(self.length, segment.last_speech + TRIM)
+        if segment.paused is not None or segment.voiced < least:
+            return
+        found = self._decode(length)
+        if self._says_no_more(found) and 0 < segment.settled <= min(length, segment.last_speech) - least:
+            end = segment.start + length
+            self.settle()
+            self.decode_pause(end - self.segment.start, least=least)
+        elif not segment.believes(found, self._tokens):
+            segment.paused = Hypothesis(segment.ids, True, 0.0)
+        elif not found.finished and (at := part(self._audio.first(length))):
+            end = segment.start + length
+            self.close(at, least=least)
+            self.decode_pause(end - self.segment.start, least=least)
+        else:
+            segment.paused = found
+
+    def publish_pause(self, *, final: bool = False) -> None:
+        """What was decoded in this pause; all of it when the turn ends (``final``), else a full stop at its
+        end only where it is sure."""
+        found = self.segment.paused
+        if found is None:
+            return
+        count = len(found.ids)
+        if not final and found.stop is not None and found.stop < SURE_STOP:
+            while count and self._tokens.is_punctuation(found.ids[count - 1]):
+                count -= 1
+        self._publish(found, found.ids[:count])
+
+    def close(self, length: int, *, least: int = MIN_VOICED) -> None:
+        """Publish all of the segment's first ``length`` samples; the rest begins a new one."""
+        end = self.segment.start + min(length, self.length)
+        self.decode_pause(end - self.segment.start, least=least)
+        self.publish_pause()
+        length = end - self.segment.start  # it may have been settled, or closed in parts
+        self._drop(length, length)
+
+    def eager_end(self) -> None:
+        """Publish what was said until this pause; whether it is all of the turn will be seen."""
+        self.publish_pause()
+        segment = self.segment
+        segment.settled, segment.settled_text, segment.resumed = segment.last_speech, segment.text, 0
+
+    def resume(self) -> None:
+        """Speech goes on after an eager end."""
+        self.segment.reopen(self._tokens)
+
+    def settle(self) -> None:
+        """What was decoded for an eager end stands; what follows the silence begins a new segment."""
+        segment = self.segment
+        if segment.settled:
+            resumed = segment.resumed or self.length - FRAME
+            self._drop(max(segment.settled, resumed - PRE_ROLL), segment.settled)
+
+    def final(self) -> str:
+        """The transcript of the turn, which ends here."""
+        self.publish_pause(final=True)
+        if not self.segment.text and self._closed:
+            last = self._closed[-1]
+            self._closed[-1] = replace(last, text=last.text + self._left_out)
+        self._left_out = ""
+        return self.transcript
+
+    def end(self) -> list[Piece]:
+        """The turn is over; what it consisted of."""
+        pieces = [piece for piece in (*self._closed, self._piece(self.length)) if piece.text]
+        self._said = self._said or bool(self.transcript)
+        self._audio.drop(self.length)
+        self.segment = Segment(self._audio.start)
+        self._closed, self._left_out = [], ""
+        return pieces
+
+    def keep_pre_roll(self) -> None:
+        """Between turns the last half second is kept, and a short word that began no turn a while longer."""
+        keep = PRE_ROLL
+        if self.segment.runs:
+            keep = max(keep, min(self.length - self.segment.runs[0][0] + PRE_ROLL, 4 * PRE_ROLL))
+        excess = self.length - keep
+        if excess > 0:
+            self._audio.drop(excess)
+            self.segment = self.segment.rest(excess)
+
+    def cut(self) -> int:
+        """The middle of the quietest moment of the last seconds, as a length of the segment. What was
+        published lies before it."""
+        begin = max(self.length - CUT_WITHIN, self.segment.settled)
+        return quietest(self._audio.first(self.length), begin, self.length)
+
+    def _decode(self, length: int) -> Hypothesis:
+        segment, audio = self.segment, self._audio.first(length)
+        found = self._recogniser.decode(audio, segment.forced, segment.draft)
+        if segment.forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
+            segment.forced = segment.ids
+            found = self._recogniser.decode(audio, segment.forced, found.ids)
+        segment.draft = found.ids
+        return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds)
+
+    def _says_no_more(self, found: Hypothesis) -> bool:
+        """Than was published for an eager end, but for punctuation."""
+        segment = self.segment
+        said = len(_letters(self._worded(found.ids)))
+        return segment.text == segment.settled_text and said <= len(_letters(segment.text))
+
+    def _safe(self, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
+        """Whole words within the agreed tokens, less the newest one and punctuation at the end."""
+        starts = [index for index, token in enumerate(ids) if self._tokens.starts_word(token)]
+        ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
+        end = ends[-1] if ends else 0
+        while end and self._tokens.is_punctuation(ids[end - 1]):
+            end -= 1
+        return ids[:end]
+
+    def _publish(self, found: Hypothesis, ids: tuple[int, ...]) -> None:
+        """The first ``ids`` of what was found, where they say more than was published and nothing else."""
+        segment, text = self.segment, self._worded(ids)
+        if text.startswith(segment.text) and len(text) > len(
+            segment.text
+        ):  # a token may be half of a character
+            segment.ids, segment.text, segment.forced = ids, text, ids
+            segment.odds = found.odds[: len(ids)]
+
+    def _worded(self, ids: Sequence[int]) -> str:
+        """The segment's text. A sentence that goes on has no capital letter, as far as that can be known."""
+        text = self._tokens.text(ids)
+        first = text.split(" ", 1)[0].rstrip(",.?!;:")
+        if self.segment.continues and first.lower() in COMMON:
+            return text[:1].lower() + text[1:]
+        return text
+
+    def _drop(self, length: int, spoken: int) -> None:
+        """The segment ends after ``length`` samples, its speech after ``spoken``."""
+        segment, found = self.segment, self.segment.paused
+        if segment.text:
+            whole = self._worded(found.ids) if found is not None else ""
+            self._left_out = whole[len(segment.text) :] if whole.startswith(segment.text) else ""
+        self._closed.append(self._piece(spoken))
+        self._audio.drop(length)
+        last = _joined([closed.text for closed in self._closed])[-1:]
+        self.segment = self.segment.rest(length, continues=last.isalnum() or last == ",")
+
+    def _piece(self, length: int) -> Piece:
+        """What was said in the open segment's first ``length`` samples."""
+        segment = self.segment
+        found, words = segment.paused, tuple[Spoken, ...]()
+        if found is not None and found.ids == segment.ids:
+            at = segment.start
+            words = tuple(Spoken(word, at + begin, at + end) for word, begin, end in found.words)
+        odds = word_odds(self._tokens, segment.ids, segment.odds)
+        return Piece(segment.text, segment.before(length), words, odds)
+
+
+def quietest(audio: Audio, begin: int, end: int) -> int:
+    """The middle of the quietest 60 ms between two samples. The middle counts most: there it is cut, and
+    between words of fluent speech it is quiet for hardly 20 ms."""
+    step, window = SAMPLE_RATE // 200, np.bartlett(13)[1:-1]
+    part = audio[begin:end]
+    blocks = part[: len(part) // step * step].reshape(-1, step)
+    loudness = np.convolve((blocks**2).mean(axis=1), window, "valid")
+    return int(begin + (int(loudness.argmin()) + len(window) / 2) * step)
+
+
+def part(audio: Audio) -> int:
+    """Where to cut audio that cannot be decoded as a whole; 0 where it is too short for that."""
+    length = len(audio)
+    if length < 2 * SHORTEST_PART:
+        return 0
+    return quietest(
+        audio, max(SHORTEST_PART, length // 3), min(length - SHORTEST_PART, 2 * length // 3) + 1600
+    )
+
+
+class _Tail:
+    """Audio from the sample ``start`` to the sample ``end`` of a stream."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.end = 0
+        self._parts: deque[Audio] = deque()
+
+    def append(self, samples: Audio) -> None:
+        self._parts.append(samples)
+        self.end += len(samples)
+
+    def first(self, length: int) -> Audio:
+        joined = np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+        self._parts = deque([joined])
+        return joined[:length]
+
+    def drop(self, length: int) -> None:
+        self.start += length
+        while length and self._parts:
+            part = self._parts.popleft()
+            if len(part) > length:
+                self._parts.appendleft(part[length:])
+                return
+            length -= len(part)
+
+
+def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float]) -> tuple[float, ...]:
+    """How sure each word of the text is: the mean probability of its tokens. Nothing where that is not
+    known."""
+    if len(odds) != len(ids):
+        return ()
+    words: list[list[int]] = []
+    for index, token in enumerate(ids):
+        if vocabulary.starts_word(token) or not words:
+            words.append([])
+        words[-1].append(index)
+    means = tuple(float(np.mean([odds[index] for index in word])) for word in words)
+    return means if len(means) == len(vocabulary.text(ids).split()) else ()
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return " ".join(text for text in texts if text)
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalnum())
+
+
+def _common(hypotheses: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens the hypotheses have in common from the beginning."""
+    count = 0
+    for tokens in zip(*hypotheses, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        count += 1
+    return count

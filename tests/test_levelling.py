@@ -1,0 +1,59 @@
+"""The gain before the voice detector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcstt.embedded.hypothesis import FRAME, Audio
+from rtcstt.embedded.levelling import MOST_DB, TARGET_DB, Leveller
+
+
+def frame(level_db: float) -> Audio:
+    return np.full(FRAME, 10 ** (level_db / 20), np.float32)
+
+
+def after(leveller: Leveller, level_db: float, seconds: float, voice: float = 0.95) -> float:
+    for _ in range(round(seconds / 0.032)):
+        leveller.note(frame(level_db), voice)
+    return leveller.gain_db
+
+
+@pytest.mark.parametrize("level_db", [-50, -40, -30])
+def test_a_quiet_voice_is_brought_to_the_usual_level(level_db: float) -> None:
+    leveller = Leveller()
+    assert after(leveller, level_db, 15.0) == pytest.approx(min(TARGET_DB - level_db, MOST_DB), abs=1.0)
+    louder = leveller.level(frame(level_db))
+    assert 20 * np.log10(louder[0]) == pytest.approx(TARGET_DB, abs=1.0)
+
+
+def test_a_loud_voice_after_a_quiet_one_is_let_through_within_half_a_second() -> None:
+    leveller = Leveller()
+    after(leveller, -50, 15.0)
+    assert after(leveller, -15, 0.5) < 3.0
+
+
+def test_what_is_no_voice_moves_nothing() -> None:
+    leveller = Leveller()
+    before = leveller.gain_db
+    assert after(leveller, -80, 60.0, voice=0.1) == before
+    assert after(leveller, -60, 60.0, voice=0.7) == before, "music is taken for voice now and then"
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(-120, 20), st.floats(0, 1)), max_size=200))
+def test_the_gain_is_bounded_and_so_is_the_sound(heard: list[tuple[float, float]]) -> None:
+    leveller = Leveller()
+    for level_db, voice in heard:
+        leveller.note(frame(level_db), voice)
+        assert 0 <= leveller.gain_db <= MOST_DB
+    assert np.abs(leveller.level(frame(0))).max() <= 1
+
+
+def test_no_number_is_no_level() -> None:
+    leveller = Leveller()
+    before = leveller.gain_db
+    leveller.note(np.full(FRAME, np.nan, np.float32), 0.99)
+    assert leveller.gain_db == before
