@@ -23,7 +23,7 @@ import numpy as np
 
 from rtcstt.events import AnyEvent, TrackStart, Transcript, TurnEagerEnd, TurnEnd, TurnUpdate
 
-LINE = 42  # characters
+LINE = 42  # columns
 LINES = 2
 LONGEST_S = 7.0  # of speech in one cue, so that no word is shown long before it is said
 SHORTEST_S = 0.8
@@ -34,8 +34,22 @@ Mark = tuple[int, float]  # so many letters (spaces do not count) of a turn's te
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """Of a cue: how wide its lines are (a double-width character counts twice), how many, and how many
+    words."""
+
+    width: int = LINE
+    lines: int = LINES
+    words: int | None = None
+
+
+USUAL = Layout()
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """One stretch of speech. ``text`` is verbatim, its outer spaces included.
+    """One stretch of speech. ``text`` is verbatim, its outer spaces included. ``words``: when each of its
+    words (as its spaces part them) begins and ends, where that is known.
 
     ``complete``: all that had been said at a time was so much of the text (an eager end).
     ``published``: so much of it was known then, and more may have been said.
@@ -50,6 +64,7 @@ class Turn:
     final: bool
     complete: tuple[Mark, ...] = ()
     published: tuple[Mark, ...] = ()
+    words: tuple[tuple[float, float], ...] = ()
 
     @property
     def letters(self) -> int:
@@ -63,10 +78,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
+    """``times``: when each word of its lines begins."""
+
     start: float
     end: float
     speaker: str
     lines: tuple[str, ...]
+    times: tuple[float, ...] = ()
 
     @property
     def letters(self) -> int:
@@ -141,21 +159,47 @@ def transcript(events: Sequence[AnyEvent]) -> dict[str, Any]:
 
 def vtt(events: Iterable[AnyEvent]) -> str:
     """WebVTT, with the speaker of each cue."""
-    blocks = ["WEBVTT"]
-    for cue in cues(turns(events)):
-        spoken = html.escape("\n".join(cue.lines), quote=False)
-        voice = html.escape(cue.speaker, quote=False)
-        blocks.append(f"{_stamp(cue.start, '.')} --> {_stamp(cue.end, '.')}\n<v {voice}>{spoken}")
-    return "\n\n".join(blocks) + "\n"
+    return webvtt(turns(events))
 
 
 def srt(events: Iterable[AnyEvent]) -> str:
-    """SubRip. It has no way to say who speaks, so where several do, each cue begins with its speaker."""
-    spoken = turns(events)
+    """SubRip."""
+    return subrip(turns(events))
+
+
+def webvtt(spoken: Iterable[Turn], layout: Layout = USUAL, *, word_times: bool = False) -> str:
+    """Turns as WebVTT, with the speaker of each cue, if it has one, and if asked for the times of words."""
+    blocks = ["WEBVTT"]
+    for cue in cues(spoken, layout):
+        voice = f"<v {html.escape(cue.speaker, quote=False)}>" if cue.speaker else ""
+        lines = _timed_lines(cue) if word_times else [html.escape(line, quote=False) for line in cue.lines]
+        blocks.append(f"{stamp(cue.start, '.')} --> {stamp(cue.end, '.')}\n{voice}" + "\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _timed_lines(cue: Cue) -> list[str]:
+    """With a cue timestamp (W3C WebVTT section 4.2.2) before each word but the first."""
+    times = iter(cue.times)
+    last = cue.start
+    lines = []
+    for line in cue.lines:
+        words = []
+        for word in line.split():
+            time = next(times, last)
+            mark = f"<{stamp(time, '.')}>" if last < time < cue.end else ""
+            last = max(last, time)
+            words.append(mark + html.escape(word, quote=False))
+        lines.append(" ".join(words))
+    return lines
+
+
+def subrip(spoken: Sequence[Turn], layout: Layout = USUAL) -> str:
+    """Turns as SubRip. It has no way to say who speaks, so where several do, each cue begins with its
+    speaker."""
     named = len({turn.track for turn in spoken if turn.text.strip()}) > 1
     blocks = [
-        f"{number}\n{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(cues(spoken, named=named), 1)
+        f"{number}\n{stamp(cue.start, ',')} --> {stamp(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        for number, cue in enumerate(cues(spoken, layout, named=named), 1)
     ]
     return "\n".join(blocks)
 
@@ -172,12 +216,12 @@ RENDERERS: Mapping[str, Callable[[Sequence[AnyEvent]], str]] = {
 }
 
 
-def cues(spoken: Iterable[Turn], *, named: bool = False) -> list[Cue]:
+def cues(spoken: Iterable[Turn], layout: Layout = USUAL, *, named: bool = False) -> list[Cue]:
     """In the order of their beginning; those of one track never overlap. ``named``: the speaker is part of
     the text."""
     tracks: dict[str, list[Cue]] = {}
     for turn in spoken:
-        tracks.setdefault(turn.track, []).extend(_cues_of(turn, named))
+        tracks.setdefault(turn.track, []).extend(_cues_of(turn, layout, named))
     found = [cue for track in tracks.values() for cue in _readable(track)]
     return sorted(found, key=lambda cue: cue.start)
 
@@ -190,15 +234,31 @@ def _readable(track: list[Cue]) -> Iterator[Cue]:
         yield replace(cue, end=max(cue.start, min(next_start, max(cue.end, wanted))))
 
 
-def _cues_of(turn: Turn, named: bool) -> Iterator[Cue]:
+_Word = tuple[str, float, float]  # and when it begins and ends
+
+
+def _cues_of(turn: Turn, layout: Layout, named: bool) -> Iterator[Cue]:
+    name = [f"{_clipped(turn.speaker, layout.width // 2)}:"] if named and turn.speaker else []
+    for group in _groups(_timed_words(turn, layout), layout, name):
+        start, end = group[0][1], group[-1][2]
+        lines = _lines([*name, *(word for word, _, _ in group)], layout.width)
+        times = (*(start for _ in name), *(word[1] for word in group))
+        yield Cue(start, max(start, end), turn.speaker, tuple(lines), times)
+
+
+def _timed_words(turn: Turn, layout: Layout) -> list[_Word]:
+    """The words with their times: those that are known, else what the turn's marks say."""
+    words = _words(turn.text, layout.width)
+    if turn.words and len(turn.words) == len(words):
+        return [(word, start, end) for word, (start, end) in zip(words, turn.words, strict=True)]
     when = _when_said(turn)
-    name = [f"{turn.speaker[: LINE // 2]}:"] if named else []
+    found = []
     said = 0
-    for group in _groups(_words(turn.text), when, name):
-        first = len(group[0])  # there may be a pause before it
-        start = max(when(said), round(when(said + first) - first * turn.pace_s, 6))
-        said += sum(map(len, group))
-        yield Cue(start, max(start, when(said)), turn.speaker, tuple(_lines([*name, *group])))
+    for word in words:
+        end = when(said + len(word))  # there may be a pause before it
+        found.append((word, max(when(said), round(end - len(word) * turn.pace_s, 6)), end))
+        said += len(word)
+    return found
 
 
 def _when_said(turn: Turn) -> Callable[[int], float]:
@@ -236,42 +296,66 @@ def _letters(text: str) -> int:
     return sum(map(len, text.split()))
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, width: int) -> list[str]:
     """Cut where they are too long for a line; without characters that no parser wants."""
     shown = "".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc")
-    return [word[begin : begin + LINE] for word in shown.split() for begin in range(0, len(word), LINE)]
+    found = []
+    for word in shown.split():
+        while columns(word) > width:
+            part = _clipped(word, width) or word[0]
+            found.append(part)
+            word = word[len(part) :]
+        found += [word] if word else []
+    return found
 
 
-def _groups(words: Sequence[str], when: Callable[[int], float], name: Sequence[str]) -> Iterator[list[str]]:
-    """Words for one cue each: as many as its lines hold behind the ``name`` and its time allows, or to the
-    end of a sentence. ``when`` tells at what time so many letters had been said."""
-    group: list[str] = []
-    said = begin = 0
+def columns(text: str) -> int:
+    """How wide a text is shown: East Asian characters take two columns, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def _clipped(text: str, width: int) -> str:
+    """As much of its beginning as so many columns hold."""
+    length = len(text) if columns(text) <= width else 0
+    while length < len(text) and columns(text[: length + 1]) <= width:
+        length += 1
+    return text[:length]
+
+
+def _groups(words: Sequence[_Word], layout: Layout, name: Sequence[str]) -> Iterator[list[_Word]]:
+    """Words for one cue each: as many as the layout and the time allow, or to the end of a sentence."""
+    group: list[_Word] = []
     for word in words:
-        letters = sum(map(len, group))
-        sentence_ended = letters > LINE and group[-1].endswith((".", "?", "!", "\u2026"))
-        too_long = when(said + len(word)) - when(begin) > LONGEST_S
-        if group and (sentence_ended or too_long or len(_lines([*name, *group, word])) > LINES):
+        texts = [text for text, _, _ in group]
+        letters = sum(map(columns, texts))
+        sentence_ended = letters > layout.width and texts[-1].endswith((".", "?", "!", "\u2026"))
+        too_long = bool(group) and word[2] - group[0][1] > LONGEST_S
+        too_much = len(_lines([*name, *texts, word[0]], layout.width)) > layout.lines
+        if group and (sentence_ended or too_long or too_much or len(group) == layout.words):
             yield group
-            group, begin = [], said
+            group = []
         group.append(word)
-        said += len(word)
     if group:
         yield group
 
 
-def _lines(words: Sequence[str]) -> list[str]:
+def _lines(words: Sequence[str], width: int) -> list[str]:
     lines = [""]
     for word in words:
         if not lines[-1]:
             lines[-1] = word
-        elif len(lines[-1]) + 1 + len(word) <= LINE:
+        elif columns(lines[-1]) + 1 + columns(word) <= width:
             lines[-1] += " " + word
         else:
             lines.append(word)
     return lines
 
 
-def _stamp(seconds: float, point: str) -> str:
+def stamp(seconds: float, point: str) -> str:
+    """HH:MM:SS and milliseconds behind the ``point``."""
     ms = round(seconds * 1000)
     return f"{ms // 3600000:02}:{ms // 60000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"

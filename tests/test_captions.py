@@ -228,3 +228,32 @@ def test_markup_in_speech_stays_speech() -> None:
 def test_an_empty_call_has_valid_empty_captions() -> None:
     assert captions.vtt(()) == "WEBVTT\n"
     assert captions.srt(()) == ""
+
+
+def test_a_layout_says_how_wide_how_high_and_how_many_words() -> None:
+    text = "One two three four five six seven eight nine ten. " * 3
+    turn = captions.Turn("0", "", 0, text, 0.0, 20.0, True)
+    narrow = captions.cues([turn], captions.Layout(width=12, lines=1))
+    assert all(len(cue.lines) == 1 and len(cue.lines[0]) <= 12 for cue in narrow)
+    few = captions.cues([turn], captions.Layout(words=3))
+    assert all(len(" ".join(cue.lines).split()) <= 3 for cue in few)
+    for cues in (narrow, few):
+        assert " ".join(word for cue in cues for word in " ".join(cue.lines).split()) == text.strip()
+
+
+def test_a_double_width_character_takes_two_columns_and_a_combining_one_none() -> None:
+    assert [captions.columns(text) for text in ("abc", "\u65e5\u672c", "e\u0301", "\uff21")] == [3, 4, 1, 2]
+    turn = captions.Turn("0", "", 0, "\u65e5\u672c\u8a9e" * 20, 0.0, 10.0, True)
+    lines = [line for cue in captions.cues([turn], captions.Layout(width=10)) for line in cue.lines]
+    assert all(captions.columns(line) <= 10 for line in lines) and "".join(lines) == turn.text
+
+
+def test_known_times_of_words_are_those_of_cues_and_of_words_in_them() -> None:
+    times = ((1.0, 1.5), (1.5, 2.0), (5.25, 5.5), (5.5, 6.0))
+    turn = captions.Turn("0", "A & B", 0, "So <b> we go.", 1.0, 6.0, True, words=times)
+    (first, second) = captions.cues([turn], captions.Layout(words=2))
+    assert (first.start, second.start, second.times) == (1.0, 5.25, (5.25, 5.5))
+    text = captions.webvtt([turn], word_times=True)
+    assert "<v A &amp; B>So <00:00:01.500>&lt;b&gt; <00:00:05.250>we <00:00:05.500>go." in text
+    (cue,) = webvtt.from_string(text)
+    assert html.unescape(cue.text) == "So <b> we go."
