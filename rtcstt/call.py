@@ -125,9 +125,12 @@ class Track:
         """Another connection carries the track on."""
         self._receiver.renegotiate(codecs)
 
+    def bye(self, ssrc: int) -> None:
+        """A source says that it leaves (RTCP BYE). The track goes on with the next packet that comes."""
+
     def end(self, reason: str) -> None:
         """The track's sender is gone. What was received still comes out; idempotent."""
-        if reason == "bye" or not self._call.settings.outlives_peers:
+        if not self._call.settings.outlives_peers:
             self._call.end_track(self, reason)
 
     def finalize(self) -> None:

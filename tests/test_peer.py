@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aioice.ice
+import aioice.stun
 import numpy as np
 import pylibsrtp
 import pytest
@@ -44,11 +45,13 @@ from rtcstt.errors import CallerError, ConfigError
 from rtcstt.media.rtp import Packet
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc import aiortc_private, peer
+from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
 from rtcstt.webrtc.impairment import Network
 from rtcstt.webrtc.peer import Peer
 from rtcstt.webrtc.playback import opus_packets
+from tests.descriptions import AUDIO, SESSION
 
 LOOPBACK = ("127.0.0.1",)
 SETTINGS = PeerSettings(hosts=LOOPBACK)
@@ -93,12 +96,16 @@ class FakeTrack:
     codecs: dict[int, Any]
     packets: list[Packet] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    byes: list[int] = field(default_factory=list)
     failing: bool = False
 
     def push(self, packet: Packet) -> None:
         self.packets.append(packet)
         if self.failing:
             raise RuntimeError("a bug of ours")
+
+    def bye(self, ssrc: int) -> None:
+        self.byes.append(ssrc)
 
     def end(self, reason: str) -> None:
         self.ended.append(reason)
@@ -109,6 +116,8 @@ class FakeTrack:
 
 
 class FakeCall:
+    id = "fake"
+
     def __init__(self) -> None:
         self.feed = FakeFeed()
         self.tracks: dict[str, FakeTrack] = {}
@@ -120,6 +129,9 @@ class FakeCall:
     def add_track(self, track_id: str, codecs: dict[int, Any]) -> FakeTrack:
         self.tracks[track_id] = FakeTrack(dict(codecs))
         return self.tracks[track_id]
+
+    def publish(self, type: str, **fields: Any) -> None:
+        self.feed.publish(type, **fields)
 
     def command(self, text: str) -> None:
         self.commands.append(text)
@@ -378,26 +390,22 @@ async def test_channel_takes_only_so_much_at_a_time(monkeypatch: pytest.MonkeyPa
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_bye_ends_the_track(tone: list[bytes]) -> None:
+async def test_bye_is_told_to_the_track_and_ends_nothing(tone: list[bytes]) -> None:
+    """libwebrtc says BYE where a sender is paused, and goes on with the same source or another."""
     async with Wire(caller(tone)) as wire:
         await until(lambda: len(wire.line.packets) > 5)
-        await wire.caller._pc.getSenders()[0].stop()
-        await until(lambda: wire.line.ended)
-        assert wire.line.ended == ["bye"]
-        assert wire.call.closed == []
-
-
-async def test_bye_for_a_source_left_behind_ends_nothing(tone: list[bytes]) -> None:
-    async with Wire(caller(tone)) as wire:
-        await until(lambda: len(wire.line.packets) > 5)
-        old, transport = wire.line.packets[0].ssrc, wire.caller._pc.getSenders()[0].transport
-        wire.caller._pc.getSenders()[0]._ssrc = 4711
-        await until(lambda: wire.line.packets[-1].ssrc == 4711)
-        await transport._send_rtp(bytes(RtcpByePacket(sources=[old])))
+        sender = wire.caller._pc.getSenders()[0]
+        old = wire.line.packets[0].ssrc
+        await sender.transport._send_rtp(bytes(RtcpByePacket(sources=[old])))
+        await until(lambda: wire.line.byes)
+        assert wire.line.byes == [old]
         await wire.still_receives()
-        assert wire.line.ended == []
-        await transport._send_rtp(bytes(RtcpByePacket(sources=[4711])))
-        await until(lambda: wire.line.ended)
+        sender._ssrc = 4711
+        await until(lambda: wire.line.packets[-1].ssrc == 4711)
+        await sender.transport._send_rtp(bytes(RtcpByePacket(sources=[4711])))
+        await until(lambda: wire.line.byes == [old, 4711])
+        await wire.still_receives()
+        assert (wire.line.ended, wire.call.closed) == ([], [])
 
 
 async def test_a_caller_that_closes_ends_the_call(tone: list[bytes]) -> None:
@@ -469,7 +477,7 @@ async def test_nobody_comes() -> None:
     await pc.close()
     async with asyncio.timeout(5):
         await lonely.wait_closed()
-    assert call.closed == ["not connected within 0.1 s"]
+    assert call.closed[0].startswith("not connected within 0.1 s: no connectivity check came")
 
 
 async def test_bad_packets_harm_nothing(tone: list[bytes]) -> None:
@@ -539,7 +547,14 @@ async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytes
     gst._pc._RTCPeerConnection__certificates[:] = [certificate]
     for transport in transports_of(gst._pc):
         transport._RTCDtlsTransport__local_certificate = certificate
-    async with Wire(gst) as wire:
+    wire = Wire(gst)
+    answer = wire.peer.answer
+
+    async def answer_server(offer: str) -> str:
+        return await answer(offer.replace("a=setup:actpass", "a=setup:passive"))
+
+    monkeypatch.setattr(wire.peer, "answer", answer_server)
+    async with wire:
         await wire.still_receives()
 
 
@@ -560,6 +575,8 @@ async def test_video_is_not_received() -> None:
     answer = await answering.answer(await offer_of(pc))
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     await until(lambda: answering.state == "connected" and pc.connectionState == "connected")
+    refused = next(event.fields for event in call.feed.history if event.fields["type"] == "track.refused")
+    assert (refused["track"], refused["reason"]) == ("0", "video is not received")
     video, audio = pc.getTransceivers()
     assert (video.currentDirection, audio.currentDirection) == ("inactive", "sendonly")
     assert "useinbandfec=1" in answer
@@ -629,10 +646,10 @@ async def test_a_flood_before_the_connection_is_bounded() -> None:
     pc.addTransceiver("audio")
     await answering.answer(await offer_of(pc))
     connection = answering._pc.getReceivers()[0].transport.transport._connection
-    for _ in range(2 * aiortc_private.MAX_WAITING):
+    for _ in range(2 * MAX_WAITING):
         connection._protocols[0].datagram_received(b"\x80" * 100, ("127.0.0.1", 9))
-    assert connection._queue.qsize() == aiortc_private.MAX_WAITING
-    assert answering.stats()["dropped_packets"]["overflowed"] == aiortc_private.MAX_WAITING
+    assert connection._queue.qsize() == MAX_WAITING
+    assert answering.stats()["dropped_packets"]["overflowed"] == MAX_WAITING
     await pc.close()
     await answering.close()
 
@@ -719,14 +736,14 @@ def test_packets_are_parsed_as_aiortc_writes_them(
     written.padding_size = padding
     data = written.serialize(extensions)
     assert Packet.parse(data) == Packet(99, sequence, timestamp, payload_type, payload, True)
-    found = aiortc_private.header_extension(data, 5)
-    assert found == (mid.encode() if mid else None)
+    found = mid_of(data, 5)
+    assert found == mid
 
 
 @given(st.binary(min_size=1, max_size=80), st.integers(1, 255))
-def test_any_bytes_have_a_header_extension_or_none(data: bytes, wanted: int) -> None:
-    found = aiortc_private.header_extension(data, wanted)
-    assert found is None or found in data
+def test_any_bytes_have_a_mid_or_none(data: bytes, wanted: int) -> None:
+    found = mid_of(data, wanted)
+    assert found is None or found
 
 
 async def test_one_certificate_serves_all_connections_of_a_process() -> None:
@@ -737,3 +754,57 @@ async def test_one_certificate_serves_all_connections_of_a_process() -> None:
         fingerprints.add(re.search("a=fingerprint:sha-256 .*", await offer_of(pc)))
         await pc.close()
     assert len({found[0] for found in fingerprints if found}) == 1
+
+
+async def test_a_foreign_certificate_is_refused_with_the_reason(tone: list[bytes]) -> None:
+    wire = Wire(caller(tone))
+    answer = wire.peer.answer
+
+    async def answer_another(offer: str) -> str:
+        return await answer(re.sub(r"(fingerprint:sha-\d+) ..", r"\1 00", offer))
+
+    wire.peer.answer = answer_another  # type: ignore[method-assign,assignment]
+    with contextlib.suppress(CallerError):
+        await wire.caller.dial(wire.peer)
+    await until(lambda: wire.call.closed)
+    assert "fingerprint" in wire.call.closed[0]
+    await wire.caller.close()
+
+
+async def test_checks_are_bounded_and_go_to_no_denied_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An offer names hosts of its choice: 64 that never answer, on 4 local sockets."""
+    sent: list[tuple[str, int]] = []
+    send = aioice.ice.StunProtocol.send_stun
+
+    def counted(self: Any, message: Any, address: tuple[str, int]) -> None:
+        sent.append(address)
+        send(self, message, address)
+
+    monkeypatch.setattr(aioice.ice.StunProtocol, "send_stun", counted)
+    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.01)
+    hosts = [f"127.1.2.{number} 9" for number in range(1, 60)]
+    hosts += ["169.254.169.254 80", "224.0.0.1 9", "0.0.0.0 9", "255.255.255.255 9", "100.100.100.200 80"]
+    lines = [f"a=candidate:{i} 1 udp {i + 1} {host} typ host\n" for i, host in enumerate(hosts)]
+    section = AUDIO.replace("a=candidate:1 1", "".join(lines) + "a=candidate:1 1")
+    call = FakeCall()
+    settings = replace(SETTINGS, hosts=("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"))
+    lonely = Peer(call, settings=settings)  # type: ignore[arg-type]
+    await lonely.answer(SESSION + section)
+    limit = lonely._attached.receivers.limit
+    assert limit is not None
+    await until(lambda: limit.exceeded > 300)
+    assert 0 < len(sent) <= 100
+    assert {address.split(".")[0] for address, _ in sent} == {"127"}
+    assert limit.denied > 0
+    await lonely.close()
+
+
+async def test_candidates_after_the_offer_are_bounded(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        fragment = "".join(f"a=candidate:{i} 1 udp 1 127.0.1.{i % 200 + 1} 9 typ host\n" for i in range(40))
+        wire.peer.add_candidates(fragment)
+        with pytest.raises(CallerError) as refusal:
+            wire.peer.add_candidates(fragment)
+        assert (refusal.value.status, refusal.value.code) == (429, "too_many_candidates")
+        wire.peer.add_candidates("a=end-of-candidates\n")
+        await wire.still_receives()

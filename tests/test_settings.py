@@ -64,6 +64,7 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
         "turn_end_timeout_ms": "900",
         "public_ip": "192.0.2.1",
         "udp_ports": "50000-50999",
+        "deny_peer": "10.0.0.0/8",
     }.get(option.name, "7")
     paired = {"RTCSTT_TLS_CERT": "c", "RTCSTT_TLS_KEY": "k"} if option.name.startswith("tls") else {}
     found = parse(environment={**paired, f"RTCSTT_{option.name.upper()}": text})

@@ -30,6 +30,7 @@ from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.settings import Settings
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.seam import Stt
+from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
 from rtcstt.webrtc.connection import IceServer, PeerSettings
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def _calls(
             loopback=is_loopback(settings.host),
             public_ip=settings.public_ip,
             ports=settings.ports,
+            deny_peers=settings.deny_peer or DENIED_BY_DEFAULT,
             dtx=settings.dtx,
         )
 

@@ -16,8 +16,8 @@ from rtcstt.errors import CallerError
 from rtcstt.recordings import Recordings
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.negotiation import Offer
 from rtcstt.webrtc.peer import Peer
-from rtcstt.webrtc.sdp import Offer
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +106,10 @@ class Calls:
         ``options`` are those of `CallSettings` that the caller chose.
         """
         self._check_room()
-        Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
+        offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
         entry = self._enter(label, metadata, options or {})
         try:
-            answer = await self._connect(entry, sdp)
+            answer = await self._connect(entry, offer)
         except BaseException:
             del self._entries[entry.call.id]
             await entry.call.close("refused")
@@ -144,7 +144,7 @@ class Calls:
         if speaks or entry.connecting:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
         old = entry.peer
-        answer = await self._connect(entry, sdp)
+        answer = await self._connect(entry, Offer.parse(sdp, max_tracks=self._peers().max_tracks))
         if old is not None:
             await old.close("replaced")
         return entry.call, answer
@@ -195,7 +195,7 @@ class Calls:
             message = f"It takes {self._limits.max_calls} at once."
             raise CallerError(503, "full", "The server is full", message, retry_after_s=10)
 
-    async def _connect(self, entry: Entry, sdp: str) -> str:
+    async def _connect(self, entry: Entry, offer: Offer) -> str:
         peer: Peer
 
         async def on_lost(reason: str) -> None:
@@ -204,7 +204,7 @@ class Calls:
         entry.connecting = True
         try:
             peer = Peer(entry.call, settings=self._peers(), on_lost=on_lost)
-            answer = await peer.answer(sdp)
+            answer = await peer.answer(offer)
         finally:
             entry.connecting = False
         entry.peer = peer

@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 
 from rtcstt.embedded import MODEL_NAMES
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.wire import TurnSettings
 
 
@@ -53,6 +54,11 @@ class Settings:
     turn_secret_file: Path | None = _option(None, "secret shared with TURN servers, for time-limited logins")
     public_ip: str | None = _option(None, "this machine's address outside a NAT that keeps the ports (1:1)")
     udp_ports: str | None = _option(None, "FIRST-LAST: UDP ports for the audio; default: any")
+    deny_peer: tuple[str, ...] = _option(
+        (),
+        "network that callers' candidates may not lead to; default: loopback, link-local, multicast and "
+        "metadata (of clouds), each unless served there; may be repeated",
+    )
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
     max_calls: int = _option(
         100, "calls at once, no more than --max-streams when all are embedded; more get 503"
@@ -101,6 +107,7 @@ class Settings:
             _check(len(self.ports) >= self.max_calls, message)
         if self.public_ip is not None:
             _check_public("public_ip", self.public_ip)
+        DeniedPeers(self.deny_peer)
         try:
             self.turn.validated()
         except CallerError as error:
@@ -152,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
         shown = "" if option.default in (None, ()) else f" ({option.default})"
-        many: dict[str, Any] = {"nargs": "+", "action": "extend"} if hint == tuple[str, ...] else {}
+        many: dict[str, Any] = {"nargs": "+", "action": "extend"} if option.default == () else {}
         choices = option.metadata.get("choices")
         name = None if choices else option.name.rsplit("_", 1)[-1].upper()
         parser.add_argument(

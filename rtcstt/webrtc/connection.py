@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from aiortc import (
@@ -25,10 +25,7 @@ from rtcstt.webrtc.aiortc_private import (
     shape_gathering,
     share_certificate,
 )
-
-if TYPE_CHECKING:
-    pass
-
+from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +65,8 @@ class PeerSettings:
     ``max_tracks``: audio sections of one offer that are taken. ``stereo``, ``dtx``: what the answer asks
     of an Opus sender. ``lost_after_s``: a caller of whom nothing at all came for so long is lost. One that
     lives, however muted, answers the checks of ICE every 5 s; browsers give up after 15 s themselves, and
-    ICE's own consent takes 30 s to expire.
+    ICE's own consent takes 30 s to expire. ``deny_peers``: networks to which no connectivity check is sent,
+    whatever a caller says; see `candidates.DeniedPeers`.
     """
 
     ice_servers: tuple[IceServer, ...] = ()
@@ -80,6 +78,7 @@ class PeerSettings:
     connect_timeout_s: float = 30.0
     lost_after_s: float = 15.0
     max_tracks: int = 8
+    deny_peers: tuple[str, ...] = DENIED_BY_DEFAULT
     stereo: bool = False
     dtx: bool = False
 

@@ -26,17 +26,20 @@ from aiortc import (
 from aiortc.sdp import candidate_from_sdp
 
 from rtcstt.errors import CallerError
-from rtcstt.webrtc import sdp
+from rtcstt.webrtc import candidates
 from rtcstt.webrtc.aiortc_private import (
     TrackTap,
     TransportTap,
     negotiated,
     shape_gathering,
 )
+from rtcstt.webrtc.candidates import CheckLimit, DeniedPeers
+from rtcstt.webrtc.connection import GOODBYE_S, PeerSettings, close_connection, new_connection, transports_of
+from rtcstt.webrtc.negotiation import Offer, opus_preference
+from rtcstt.webrtc.sdp import bad_offer
 
 if TYPE_CHECKING:
     from rtcstt.call import Call
-from rtcstt.webrtc.connection import GOODBYE_S, PeerSettings, close_connection, new_connection, transports_of
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +51,15 @@ BUFFERED_LOW = 4 * 1024
 class Receivers:
     """Makes each audio track of a connection a line of the call, also those of tracks that come later.
 
-    ``offered``, where known, tells of payload types that aiortc does not negotiate (telephone-event,
-    comfort noise) and that a sender may use all the same.
+    ``offered``, where known, tells what payload types mean; aiortc is not asked then. ``denied``: addresses
+    to which no check is sent.
     """
 
-    def __init__(self, pc: RTCPeerConnection, call: Call) -> None:
+    def __init__(self, pc: RTCPeerConnection, call: Call, *, denied: DeniedPeers | None = None) -> None:
         self._pc = pc
         self._call = call
-        self.offered: sdp.Description | None = None
+        self.offered: Offer | None = None
+        self.limit = CheckLimit(denied) if denied is not None else None
         self._transports: dict[Any, TransportTap] = {}
         self._received: set[Any] = set()
         pc.on("track", self._on_track)
@@ -67,9 +71,24 @@ class Receivers:
         return any(transport.goodbye for transport in self._transports.values())
 
     @property
+    def failure(self) -> str | None:
+        """Why a transport could not be established, where that is known."""
+        return next((transport.failure for transport in self._transports.values() if transport.failure), None)
+
+    @property
     def last_received(self) -> float:
         """The loop's time at which the other side last sent anything."""
         return max((transport.last_received for transport in self._transports.values()), default=math.inf)
+
+    def progress(self) -> str:
+        """How far a connection came that does not stand, in words."""
+        limit = self.limit
+        if limit is None or "completed" in self._pc.iceConnectionState:
+            return "ICE succeeded, DTLS did not"
+        if limit.asked_by:
+            return f"checks came from {limit.asked_by} addresses, but none of {limit.sent} there was answered"
+        denied = f"; {limit.denied} more would have gone to denied addresses" if limit.denied else ""
+        return f"no connectivity check came, and none of {limit.sent} sent was answered{denied}"
 
     def stats(self) -> dict[str, int]:
         """Packets that went nowhere, by cause."""
@@ -94,17 +113,28 @@ class Receivers:
 
     def _receive(self, transceiver: Any) -> None:
         codecs, mid_extension = negotiated(transceiver)
-        section = self.offered.section(transceiver.mid) if self.offered else None
-        codecs = {**(section.codecs() if section else {}), **codecs}
+        section = self.offered.whole.section(transceiver.mid) if self.offered else None
+        if section is not None:
+            codecs, mid_extension = section.codecs(), section.mid_extension
         line = self._call.add_track(transceiver.mid, codecs)
         track = TrackTap(
-            transceiver, mid=transceiver.mid, codecs=codecs, on_packet=line.push, on_end=line.end
+            transceiver,
+            mid=transceiver.mid,
+            codecs=codecs,
+            on_packet=line.push,
+            on_bye=line.bye,
+            on_end=line.end,
         )
-        dtls = transceiver.receiver.transport
+        transport = self.tap(transceiver.receiver.transport)
+        transport.add(track, mid_extension, section.ssrcs if section is not None else ())
+
+    def tap(self, dtls: Any) -> TransportTap:
+        """What takes the packets of a transport from now on."""
         transport = self._transports.get(dtls)
         if transport is None:
-            transport = self._transports[dtls] = TransportTap(dtls)
-        transport.add(track, mid_extension)
+            exclusive = self.offered is not None
+            transport = self._transports[dtls] = TransportTap(dtls, exclusive=exclusive, limit=self.limit)
+        return transport
 
 
 class Channels:
@@ -159,10 +189,12 @@ class Attachment:
     Audio goes to the call's lines and, with ``channels``, its events to the caller's data channels.
     """
 
-    def __init__(self, pc: RTCPeerConnection, call: Call, *, channels: bool) -> None:
+    def __init__(
+        self, pc: RTCPeerConnection, call: Call, *, channels: bool, denied: DeniedPeers | None = None
+    ) -> None:
         self._pc = pc
         self._call = call
-        self.receivers = Receivers(pc, call)
+        self.receivers = Receivers(pc, call, denied=denied)
         self.channels = Channels(pc, call) if channels else None
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         pc.on("connectionstatechange", self._on_state)
@@ -198,8 +230,13 @@ class Attachment:
 
     def _on_state(self) -> None:
         log.debug("connection %s, ICE %s", self._pc.connectionState, self._pc.iceConnectionState)
-        if self._pc.connectionState in ("failed", "closed"):
-            self.lose(f"connection {self._pc.connectionState}")
+        if self._pc.connectionState == "failed":
+            self.lose(f"connection failed: {self._why()}")
+        elif self._pc.connectionState == "closed":
+            self.lose("connection closed")
+
+    def _why(self) -> str:
+        return self.receivers.failure or "no connectivity check succeeded (ICE)"
 
 
 class Peer:
@@ -223,8 +260,11 @@ class Peer:
         self._on_lost = on_lost or call.close
         # Sections that the offer does not bundle get a transport each; aiortc's default is one for all audio.
         self._pc = new_connection(self._settings.ice_servers, bundling=RTCBundlePolicy.MAX_COMPAT)
-        self._attached = Attachment(self._pc, call, channels=True)
+        served = [*self._settings.hosts, *(["127.0.0.1"] if self._settings.loopback else [])]
+        denied = DeniedPeers(self._settings.deny_peers, served)
+        self._attached = Attachment(self._pc, call, channels=True, denied=denied)
         self._answering = False
+        self._candidates_left = candidates.MAX_CANDIDATES
         self._trickling: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -248,7 +288,7 @@ class Peer:
             "dropped_packets": self._attached.receivers.stats(),
         }
 
-    async def answer(self, text: str) -> str:
+    async def answer(self, offer: str | Offer) -> str:
         """The SDP answer to a caller's offer.
 
         Raises `CallerError` 400 for an offer that cannot be answered, 409 for a second one, 503
@@ -258,29 +298,38 @@ class Peer:
             raise CallerError(409, "already_answered", "Second offer", "This call has been answered already.")
         self._answering = True
         try:
-            offer = sdp.Offer.parse(text, max_tracks=self._settings.max_tracks)
-            self._attached.receivers.offered = offer.whole
+            if isinstance(offer, str):
+                offer = Offer.parse(offer, max_tracks=self._settings.max_tracks)
+            self._attached.receivers.offered = offer
             await self._negotiate(offer)
         except BaseException:
             await self.close()
             raise
         self._life = asyncio.create_task(self._live())
+        for mid, reason in offer.refused.items():
+            log.info("call %s: section %s of the offer is refused: %s", self._call.id, mid, reason)
+            self._call.publish("track.refused", track=mid, reason=reason)
         for mid, candidate in offer.trickled:
             self._trickle(mid, candidate)
-        preference = sdp.opus_preference(stereo=self._settings.stereo, dtx=self._settings.dtx)
+        preference = opus_preference(stereo=self._settings.stereo, dtx=self._settings.dtx)
         answer = offer.answer(self._pc.localDescription.sdp, opus=preference)
         public_ip = self._settings.public_ip
-        return answer if public_ip is None else sdp.with_public_address(answer, public_ip)
+        return answer if public_ip is None else candidates.with_public_address(answer, public_ip)
 
     def add_candidates(self, fragment: str) -> None:
         """Candidates that come after the offer (RFC 8840); unusable ones are left out.
 
-        Raises `CallerError` 400 for a broken fragment, 422 for an ICE restart, which aiortc knows nothing of.
+        Raises `CallerError` 400 for a broken fragment, 422 for an ICE restart, which aiortc knows nothing of,
+        429 when there were too many.
         """
         offer = self._attached.receivers.offered
-        if offer is not None and sdp.restarts_ice(fragment, offer):
+        if offer is not None and candidates.restarts_ice(fragment, offer.whole):
             raise CallerError(422, "no_ice_restart", "No ICE restart", "Place a new call instead.")
-        for mid, candidate in sdp.candidates(fragment):
+        found = candidates.in_fragment(fragment)
+        if len(found) > self._candidates_left:
+            message = f"A call takes {candidates.MAX_CANDIDATES} candidates after its offer."
+            raise CallerError(429, "too_many_candidates", "Too many candidates", message, retry_after_s=60)
+        for mid, candidate in found:
             self._trickle(mid, candidate)
 
     async def wait_closed(self) -> None:
@@ -295,7 +344,7 @@ class Peer:
             await self._shut()
         await self.wait_closed()
 
-    async def _negotiate(self, offer: sdp.Offer) -> None:
+    async def _negotiate(self, offer: Offer) -> None:
         pc, settings = self._pc, self._settings
         try:
             await pc.setRemoteDescription(RTCSessionDescription(str(offer.taken), "offer"))
@@ -303,8 +352,9 @@ class Peer:
         except Exception as error:
             # aiortc has no error of its own for a bad description: asserts, key and value errors.
             log.debug("aiortc refused an offer", exc_info=True)
-            raise sdp.bad_offer(f"The offer cannot be used ({type(error).__name__}).") from error
+            raise bad_offer(f"The offer cannot be used ({type(error).__name__}).") from error
         for dtls in transports_of(pc):
+            self._attached.receivers.tap(dtls)
             shape_gathering(
                 dtls,
                 timeout_s=settings.gather_timeout_s,
@@ -319,7 +369,8 @@ class Peer:
             )
 
     def _trickle(self, mid: str, candidate: str) -> None:
-        if len(self._trickling) < sdp.MAX_CANDIDATES and not self._attached.lost.done():
+        if self._candidates_left and not self._attached.lost.done():
+            self._candidates_left -= 1
             task = asyncio.create_task(self._add_candidate(mid, candidate))
             self._trickling.add(task)
             task.add_done_callback(self._trickling.discard)
@@ -348,7 +399,8 @@ class Peer:
 
     def _give_up(self, timeout_s: float) -> None:
         if self.state != "connected":
-            self._attached.lose(f"not connected within {timeout_s:g} s")
+            progress = self._attached.receivers.progress()
+            self._attached.lose(f"not connected within {timeout_s:g} s: {progress}")
 
     def _watch(self) -> None:
         """Miss a caller who vanished, before ICE does."""

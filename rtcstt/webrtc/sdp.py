@@ -1,32 +1,76 @@
-"""Session descriptions as text: what a caller offers, what of it is taken, what is answered.
+"""Session descriptions as text (RFC 8866): sections, their attributes, and what payload types mean.
 
-aiortc reads only what it can carry: a section of another kind, a video codec it does not know or a
-candidate with an unusual field makes it refuse the whole offer. So the offer is cut down to the
-sections that rtcstt wants (audio that the caller sends, and the data channels) before aiortc sees
-it, and the other sections are put back, refused or inactive, into the answer (RFC 3264 section 6).
+Everything here takes time linear in the length of the text, which is bounded: each line is looked at
+once, and attributes are found by name. Numbers from outside have few digits, or are none.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 from rtcstt.errors import CallerError
 from rtcstt.media.rtp import Codec
 
-MAX_CANDIDATES = 64  # of one offer; a browser on many networks sends about 20
+MAX_CHARACTERS = 64 * 1024
+MAX_SECTIONS = 32
+MAX_ATTRIBUTES = 4000  # of all sections; a browser's with audio and video in every codec has 300
 MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
-_SPEECH = {"opus": "opus", "pcmu": "PCMU", "pcma": "PCMA", "g722": "G722"}
-_NOT_SPEECH = {"telephone-event": "telephone-event", "cn": "CN"}
-_STATIC = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000", "13": "CN/8000"}  # RFC 3551 section 6
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
-# What the sections of a bundle share, and may leave to one of them to say (RFC 8843 section 7.1.3).
-_TRANSPORT = ("ice-ufrag", "ice-pwd", "fingerprint", "setup", "rtcp-mux")
+DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+STATIC = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000", "13": "CN/8000"}  # RFC 3551 section 6
+_STATIC_L16 = {"10": "L16/44100/2", "11": "L16/44100/1"}
+# Names as here, with the clock rates and channels registered for them: RFC 7587 section 7, RFC 3551 section
+# 4.5, RFC 4733 section 7, RFC 3389 section 5 with the rates of the audio beside which it is sent.
+_WITH_SPEECH = (8000, 16000, 32000, 44100, 48000)
+REGISTERED: Mapping[str, tuple[str, tuple[int, ...], int]] = {
+    "opus": ("opus", (48000,), 2),
+    "pcmu": ("PCMU", (8000,), 1),
+    "pcma": ("PCMA", (8000,), 1),
+    "g722": ("G722", (8000,), 1),
+    "telephone-event": ("telephone-event", _WITH_SPEECH, 1),
+    "cn": ("CN", _WITH_SPEECH, 1),
+}
+_NEWLINE = re.compile(r"\r\n|\n|\r")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Encoding:
+    """What an ``a=rtpmap`` says of a payload type (RFC 8866 section 6.6), understood or not."""
+
+    payload_type: int
+    name: str
+    clock_rate: int
+    channels: int
+
+    @classmethod
+    def parse(cls, payload_type: str, text: str) -> Encoding | None:
+        """None where it is broken."""
+        number = whole(payload_type, 127)
+        name, *rest = text.split("/")
+        clock_rate = whole(rest[0]) if rest else None
+        channels = whole(rest[1]) if len(rest) > 1 else 1
+        if number is None or not name or not clock_rate or not channels:
+            return None
+        return cls(number, name, clock_rate, channels)
+
+    @property
+    def codec(self) -> Codec | None:
+        """As a codec of the registered form, None where it is not one of those known here."""
+        name, clock_rates, channels = REGISTERED.get(self.name.lower(), ("", (), 0))
+        if self.clock_rate in clock_rates and self.channels == channels:
+            return Codec(name, self.clock_rate, self.channels)
+        return None
+
+    def __str__(self) -> str:
+        channels = f"/{self.channels}" if self.channels != 1 else ""
+        return f"{self.name}/{self.clock_rate}{channels}"
+
+
+@dataclass(frozen=True)
 class Section:
     """One media section: its ``m=`` line and all that follows it."""
 
@@ -41,16 +85,24 @@ class Section:
         return self._fields[1]
 
     @property
+    def protocol(self) -> str:
+        return self._fields[2]
+
+    @property
     def formats(self) -> list[str]:
         return self._fields[3:]
 
-    @property
+    @cached_property
     def _fields(self) -> list[str]:
         return self.lines[0][2:].split()
 
+    @cached_property
+    def _attributes(self) -> dict[str, list[str]]:
+        return by_name(self.lines)
+
     def values(self, name: str) -> list[str]:
         """The values of every ``a=name:value`` line; an empty string for a bare ``a=name``."""
-        return attributes(self.lines, name)
+        return self._attributes.get(name, [])
 
     def value(self, name: str) -> str | None:
         return next(iter(self.values(name)), None)
@@ -61,7 +113,11 @@ class Section:
 
     @property
     def direction(self) -> str:
-        return next((name for name in _DIRECTIONS if self.values(name)), "sendrecv")
+        return direction(self._attributes) or "sendrecv"
+
+    @property
+    def is_refused(self) -> bool:
+        return whole(self.port.partition("/")[0]) == 0 and not self.values("bundle-only")
 
     @property
     def mid_extension(self) -> int | None:
@@ -69,34 +125,43 @@ class Section:
         for value in self.values("extmap"):
             number, _, rest = value.partition(" ")
             if rest.split(" ")[0] == MID_EXTENSION:
-                number = number.split("/")[0]
-                return int(number) if number.isdecimal() else None
+                return whole(number.split("/")[0], 255)
         return None
 
-    def codecs(self) -> dict[int, Codec]:
-        """What the payload types mean, speech or not, in the offer's order of preference.
+    @property
+    def ssrcs(self) -> list[int]:
+        """The sources that the section says it sends (RFC 5576)."""
+        found = (whole(value.partition(" ")[0], 0xFFFFFFFF) for value in self.values("ssrc"))
+        return list(dict.fromkeys(ssrc for ssrc in found if ssrc is not None))
 
-        Those that nobody here can use are left out.
-        """
-        encodings = dict(_STATIC)
+    @cached_property
+    def encodings(self) -> list[Encoding]:
+        """What the payload types of the ``m=`` line mean, in their order of preference; those of which
+        nothing, or nonsense, is said are left out."""
+        said = {**STATIC, **_STATIC_L16}
         for value in self.values("rtpmap"):
             payload_type, _, encoding = value.partition(" ")
-            encodings[payload_type] = encoding.strip()
-        found = {}
-        for payload_type in self.formats:
-            codec = _codec(encodings.get(payload_type, ""))
-            if codec is not None and payload_type.isdecimal() and int(payload_type) < 128:
-                found[int(payload_type)] = codec
-        return found
+            said[payload_type] = encoding.strip()
+        found = (Encoding.parse(number, said.get(number, "")) for number in dict.fromkeys(self.formats))
+        return [encoding for encoding in found if encoding is not None]
+
+    def codecs(self) -> dict[int, Codec]:
+        """What the payload types mean, speech or not, in the section's order of preference.
+
+        Those that nobody here can use are left out, and those that could not be told from RTCP where both
+        share a port (RFC 5761 section 4).
+        """
+        known = {e.payload_type: e.codec for e in self.encodings if not 63 < e.payload_type < 96}
+        return {payload_type: codec for payload_type, codec in known.items() if codec is not None}
 
     def without(self, *names: str) -> Section:
-        return replace(self, lines=tuple(line for line in self.lines if _name(line) not in names))
+        return Section(tuple(line for line in self.lines if name_of(line) not in names))
 
     def plus(self, lines: Iterable[str]) -> Section:
-        return replace(self, lines=(*self.lines, *lines))
+        return Section((*self.lines, *lines))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Description:
     """A whole description: the session's lines, then its media sections."""
 
@@ -105,294 +170,85 @@ class Description:
 
     @classmethod
     def parse(cls, text: str) -> Description:
-        """Raises `CallerError` 400 when ``text`` is no session description (RFC 8866)."""
-        lines = _lines(text)
+        """Raises `CallerError` 400 when ``text`` is no session description (RFC 8866), or too large a one."""
+        lines = lines_of(text)
         if not lines or lines[0] != "v=0" or any(line[1:2] != "=" for line in lines):
             raise bad_offer("That is not a session description.")
+        if len(lines) > MAX_ATTRIBUTES:
+            raise bad_offer(f"A session description may have at most {MAX_ATTRIBUTES} lines.")
         starts = [index for index, line in enumerate(lines) if line.startswith("m=")] + [len(lines)]
+        if len(starts) > MAX_SECTIONS + 1:
+            raise bad_offer(f"A session description may have at most {MAX_SECTIONS} media sections.")
         sections = tuple(
             Section(tuple(lines[begin:end])) for begin, end in zip(starts, starts[1:], strict=False)
         )
-        if any(len(section.lines[0].split()) < 4 for section in sections):
+        if any(len(section.lines[0][2:].split()) < 4 for section in sections):
             raise bad_offer("A media line (m=) of the session description is broken.")
+        for mid in (mid for section in sections for mid in section.values("mid")[:1] if mid):
+            if not _TOKEN.fullmatch(mid):
+                raise bad_offer("The mid of a media section is no token of at most 64 characters.")
         return cls(tuple(lines[: starts[0]]), sections)
 
     def __str__(self) -> str:
         lines = [*self.session, *(line for section in self.sections for line in section.lines)]
         return "\r\n".join(lines) + "\r\n"
 
+    @cached_property
+    def attributes(self) -> dict[str, list[str]]:
+        """Those of the session, by name."""
+        return by_name(self.session)
+
+    @cached_property
+    def _by_mid(self) -> dict[str, Section]:
+        return {section.mid: section for section in reversed(self.sections)}
+
     def section(self, mid: str) -> Section | None:
-        return next((section for section in self.sections if section.mid == mid), None)
+        return self._by_mid.get(mid)
 
+    @cached_property
+    def bundle(self) -> list[str]:
+        """The mids of the first group that shares a transport (RFC 8843), those that are there."""
+        groups = (group.split() for group in self.attributes.get("group", []))
+        named = next((group[1:] for group in groups if group[:1] == ["BUNDLE"]), [])
+        return [mid for mid in dict.fromkeys(named) if mid in self._by_mid]
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A caller's offer, sorted: ``taken`` for aiortc, the other sections answered without aiortc.
-
-    ``trickled`` are candidates that aiortc would resolve before it answers (mDNS names): add them
-    after the answer.
-    """
-
-    whole: Description
-    taken: Description
-    invented_mids: frozenset[str]
-    trickled: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def parse(cls, text: str, *, max_tracks: int) -> Offer:
-        """Raises `CallerError` 400 for a broken offer, one that is not WebRTC, or one without audio.
-
-        More than ``max_tracks`` audio sections: the first are taken, the others refused.
-        """
-        whole = Description.parse(text)
-        whole, invented = _with_mids(whole)
-        if len({section.mid for section in whole.sections}) != len(whole.sections):
-            raise bad_offer("Two media sections have the same mid.")
-        audio = [section for section in whole.sections if _sends_audio(section)]
-        if not audio:
-            raise bad_offer("The offer has no audio that the caller sends.", code="no_audio")
-        known = [
-            section for section in audio if any(c.name in _SPEECH.values() for c in section.codecs().values())
-        ]
-        if not known:
-            raise bad_offer("None of the offered audio codecs is known.", code="no_audio_codec")
-        channels = [section for section in whole.sections if _is_data(section)][:1]
-        kept = [section for section in whole.sections if section in known[:max_tracks] or section in channels]
-        trickled: list[tuple[str, str]] = []
-        sections = tuple(_for_aiortc(section, whole, trickled) for section in kept)
-        taken = Description(_session_for_aiortc(whole, sections), sections)
-        return cls(whole, taken, invented, tuple(trickled))
-
-    def answer(self, text: str, *, opus: str) -> str:
-        """aiortc's answer to ``taken``, completed to an answer to the whole offer.
-
-        ``opus`` is the ``fmtp`` that says how we like to receive Opus (RFC 7587 section 6.1).
-        """
-        answered = Description.parse(text)
-        bundle = _bundle(self.whole)
-        sections = []
-        for offered in self.whole.sections:
-            section = answered.section(offered.mid)
-            if section is not None:
-                section = _with_opus(section, opus)
-            elif offered.mid in bundle and offered.values("rtpmap"):
-                section = _silenced(offered, answered.sections[0])
-            else:
-                section = _refused(offered)
-                bundle = [mid for mid in bundle if mid != offered.mid]
-            sections.append(section.without("mid") if offered.mid in self.invented_mids else section)
-        session = [line for line in answered.session if _name(line) != "group"]
-        if bundle:
-            session.append(" ".join(["a=group:BUNDLE", *bundle]))
-        return str(Description(tuple(session), tuple(sections)))
+    def direction_of(self, section: Section) -> str:
+        """A section's direction: its own, else the session's (RFC 8866 section 6.7)."""
+        return direction(section._attributes) or direction(self.attributes) or "sendrecv"
 
 
 def bad_offer(message: str, *, code: str = "bad_sdp") -> CallerError:
     return CallerError(400, code, "The offer cannot be answered", message)
 
 
-def attributes(lines: Iterable[str], name: str) -> list[str]:
-    return [line[2:].partition(":")[2] for line in lines if _name(line) == name]
-
-
-def candidates(fragment: str) -> list[tuple[str, str]]:
-    """The (mid, candidate) pairs of a trickle-ice-sdpfrag (RFC 8840 section 9), bounded; those that are of
-    no use are left out. `CallerError` 400 when it is no such fragment."""
-    found, mid = [], ""
-    for line in _lines(fragment):
-        if line[1:2] != "=":
-            raise bad_offer("That is not a fragment of a session description.", code="bad_fragment")
-        value = line.partition(":")[2]
-        if _name(line) == "mid":
-            mid = value
-        elif _name(line) == "candidate":
-            found += [(mid, candidate) for candidate in _usable([value])]
-    return found[:MAX_CANDIDATES]
-
-
-def restarts_ice(fragment: str, offer: Description) -> bool:
-    """Whether a fragment has other credentials than the offer had (RFC 9725 section 4.3.3)."""
-    offered = [*offer.session, *(line for section in offer.sections for line in section.lines)]
-    return any(
-        set(attributes(_lines(fragment), name)) - set(attributes(offered, name))
-        for name in ("ice-ufrag", "ice-pwd")
-    )
-
-
-def with_public_address(answer: str, public: str) -> str:
-    """The answer of a server behind a NAT that maps ``public`` to its own address, port by port.
-
-    Each local address gets a server-reflexive candidate besides (RFC 8445 section 5.1.1.2), and stays: for
-    callers on the same network it is the shorter way.
-    """
-    whole = Description.parse(answer)
-    return str(replace(whole, sections=tuple(_with_public(section, public) for section in whole.sections)))
-
-
-def opus_preference(*, stereo: bool = False, dtx: bool = False) -> str:
-    settings: Mapping[str, bool] = {"usedtx": dtx, "stereo": stereo}
-    return ";".join(["minptime=10", "useinbandfec=1", *(f"{name}=1" for name, on in settings.items() if on)])
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _name(line: str) -> str:
-    return line[2:].partition(":")[0] if line.startswith("a=") else ""
-
-
-def _codec(encoding: str) -> Codec | None:
-    name, *rest = encoding.split("/")
-    known = {**_SPEECH, **_NOT_SPEECH}.get(name.lower())
-    if known is None or not rest or not all(number.isdecimal() for number in rest[:2]):
+def whole(text: str, most: int = 999_999_999_999) -> int | None:
+    """A number of decimal ASCII digits from 0 to ``most``, None for anything else."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12):
         return None
-    return Codec(known, int(rest[0]), int(rest[1]) if len(rest) > 1 else 1) if int(rest[0]) else None
+    number = int(text)
+    return number if number <= most else None
 
 
-def _sends_audio(section: Section) -> bool:
-    offered = section.port != "0" or bool(section.values("bundle-only"))
-    return section.kind == "audio" and offered and section.direction in ("sendrecv", "sendonly")
+def by_name(lines: Iterable[str]) -> dict[str, list[str]]:
+    """The values of the attributes (``a=``) among the lines."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("a="):
+            name, _, value = line[2:].partition(":")
+            found.setdefault(name, []).append(value)
+    return found
 
 
-def _is_data(section: Section) -> bool:
-    return section.kind == "application" and "SCTP" in section.lines[0]
+def direction(attributes: Mapping[str, list[str]]) -> str | None:
+    return next((name for name in DIRECTIONS if name in attributes), None)
 
 
-def _with_mids(whole: Description) -> tuple[Description, frozenset[str]]:
-    """Gateways may leave out the mid, by which aiortc, the answer and the events name a section."""
-    sections, invented = [], set()
-    for index, section in enumerate(whole.sections):
-        if not section.mid:
-            invented.add(str(index))
-            section = section.without("mid").plus([f"a=mid:{index}"])
-        sections.append(section)
-    return replace(whole, sections=tuple(sections)), frozenset(invented)
+def lines_of(text: str) -> list[str]:
+    """The lines of a description, which end with CR, LF or both, and with nothing else."""
+    if len(text) > MAX_CHARACTERS:
+        raise bad_offer(f"A session description may have at most {MAX_CHARACTERS >> 10} kB.")
+    return [line for line in (line.strip(" \t") for line in _NEWLINE.split(text)) if line]
 
 
-def _bundle(description: Description) -> list[str]:
-    groups = (group.split() for group in attributes(description.session, "group"))
-    return next((group[1:] for group in groups if group[:1] == ["BUNDLE"]), [])
-
-
-def _session_for_aiortc(whole: Description, sections: tuple[Section, ...]) -> tuple[str, ...]:
-    """The session's lines that matter, its bundle cut down to the sections that are left."""
-    left = [section.mid for section in sections]
-    lines = [line for line in whole.session if line[:2] in ("v=", "o=", "s=", "t=") or line == "a=ice-lite"]
-    if bundle := [mid for mid in _bundle(whole) if mid in left]:
-        lines.append(" ".join(["a=group:BUNDLE", *bundle]))
-    return tuple(lines)
-
-
-def _for_aiortc(section: Section, whole: Description, trickled: list[tuple[str, str]]) -> Section:
-    """A taken section with only what aiortc needs; candidates to add later go into ``trickled``.
-
-    ``end-of-candidates`` is left out: a caller whose candidates are all unusable still reaches us,
-    and is then known by the address that its checks come from.
-    """
-    transport = {name: _transport(section, whole, name) for name in _TRANSPORT}
-    missing = [name for name in _TRANSPORT[:4] if not transport[name]]
-    if missing:
-        raise bad_offer(f"A section of the offer is not WebRTC: it lacks {', '.join(missing)}.")
-    lines = [f"a=mid:{section.mid}", f"a={section.direction}"]
-    if section.kind == "audio":
-        codecs = section.codecs()
-        media = f"m=audio 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, codecs))}"
-        lines += [f"a=rtpmap:{pt} {c.name}/{c.clock_rate}/{c.channels}" for pt, c in codecs.items()]
-        if section.mid_extension is not None:
-            lines.append(f"a=extmap:{section.mid_extension} {MID_EXTENSION}")
-    else:
-        media = section.lines[0]
-        lines += [
-            line for line in section.lines if _name(line) in ("sctp-port", "sctpmap", "max-message-size")
-        ]
-    lines += [f"a={name}:{value}".rstrip(":") for name in _TRANSPORT for value in transport[name]]
-    for candidate in _usable(section.values("candidate")):
-        if _is_mdns(candidate):
-            trickled.append((section.mid, candidate))
-        else:
-            lines.append(f"a=candidate:{candidate}")
-    return Section((media, *lines))
-
-
-def _transport(section: Section, whole: Description, name: str) -> list[str]:
-    """A transport attribute of a section: its own, the session's, or that of the bundle's first."""
-    bundle = _bundle(whole) if section.mid in _bundle(whole) else []
-    others = (other.values(name) for other in whole.sections if other.mid in bundle)
-    return section.values(name) or attributes(whole.session, name) or next(filter(None, others), [])
-
-
-def _usable(offered: Iterable[str]) -> list[str]:
-    """The candidates that ICE over UDP can use, cut down to the fields that matter."""
-    usable = []
-    for candidate in offered:
-        fields = candidate.split()[:8]
-        if len(fields) < 8 or fields[1] != "1" or fields[2].lower() != "udp" or fields[6] != "typ":
-            continue  # component 1: RTCP is multiplexed
-        numbers = fields[3].isdecimal() and fields[5].isdecimal() and 0 < int(fields[5]) < 65536
-        if numbers and (_is_address(fields[4]) or fields[4].endswith(".local")):
-            usable.append(" ".join(fields))
-    return usable[:MAX_CANDIDATES]
-
-
-def _is_mdns(candidate: str) -> bool:
-    return candidate.split()[4].endswith(".local")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _with_public(section: Section, public: str) -> Section:
-    known = {tuple(candidate.split()[4:6]) for candidate in section.values("candidate")}
-    lines = []
-    for line in section.lines:
-        lines.append(line)
-        fields = line.split()
-        if _name(line) != "candidate" or fields[7] != "host" or (public, fields[5]) in known:
-            continue
-        host = ipaddress.ip_address(fields[4])
-        if host.version == ipaddress.ip_address(public).version and not host.is_loopback:
-            lines.append(_reflexive(fields, public))
-    return Section(tuple(lines))
-
-
-def _reflexive(host: list[str], public: str) -> str:
-    """A host candidate's line, in fields, as its public side. Another kind has another foundation, which is
-    at most 32 characters long, and a lower priority by the type's preference (RFC 8445 section 5.1.2.2)."""
-    foundation, component, transport, priority, address, port = host[:6]
-    priority = str(int(priority) - ((126 - 100) << 24))
-    fields = [foundation[:-1] + "p", component, transport, priority, public, port]
-    return " ".join([*fields, "typ", "srflx", "raddr", address, "rport", port])
-
-
-def _refused(offered: Section) -> Section:
-    kind, _, *rest = offered.lines[0][2:].split()
-    return Section((f"m={kind} 0 {' '.join(rest)}", "c=IN IP4 0.0.0.0", f"a=mid:{offered.mid}", "a=inactive"))
-
-
-def _silenced(offered: Section, like: Section) -> Section:
-    """A section that stays in the bundle but carries nothing.
-
-    As good as refused, and callers built on aiortc cannot read an answer that refuses a section.
-    ``like`` lends its transport, since the section may be the one that stands for the bundle.
-    """
-    kind, _, *rest = offered.lines[0][2:].split()
-    codecs = [line for line in offered.lines if _name(line) in ("rtpmap", "fmtp")]
-    lent = [line for line in like.lines if line[:2] == "c=" or _name(line) in (*_TRANSPORT, "candidate")]
-    return Section(
-        (f"m={kind} {like.port} {' '.join(rest)}", f"a=mid:{offered.mid}", "a=inactive", *codecs, *lent)
-    )
-
-
-def _with_opus(section: Section, fmtp: str) -> Section:
-    lines = []
-    for line in section.lines:
-        lines.append(line)
-        if _name(line) == "rtpmap" and line.split(" ", 1)[1].lower().startswith("opus/"):
-            lines.append(f"a=fmtp:{line.split(':', 1)[1].split(' ')[0]} {fmtp}")
-    return Section(tuple(lines))
+def name_of(line: str) -> str:
+    return line[2:].partition(":")[0] if line.startswith("a=") else ""
