@@ -215,6 +215,32 @@ class TrackUnmuted(TrackEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackRefused(TrackEvent):
+    """A section of the offer is refused (port 0), and why."""
+
+    type: ClassVar[Literal["track.refused"]] = "track.refused"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioIgnored(TrackEvent):
+    """Packets come that are not received, and why; said once for each reason, the counters go on.
+    ``track`` is empty where it is not known whose they are."""
+
+    type: ClassVar[Literal["audio.ignored"]] = "audio.ignored"
+    reason: str
+    payload_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioSources(TrackEvent):
+    """So many sources (SSRCs) send at once on one track; whoever speaks is received."""
+
+    type: ClassVar[Literal["audio.sources"]] = "audio.sources"
+    sources: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AudioStalled(TrackEvent):
     """Packets stopped, and the sender had not said that they would."""
 
@@ -415,6 +441,9 @@ AnyEvent: TypeAlias = (
     | TrackEnd
     | TrackMuted
     | TrackUnmuted
+    | TrackRefused
+    | AudioIgnored
+    | AudioSources
     | AudioStalled
     | AudioResumed
     | AudioSuspect

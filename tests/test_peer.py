@@ -130,8 +130,9 @@ class FakeCall:
         self.tracks[track_id] = FakeTrack(dict(codecs))
         return self.tracks[track_id]
 
-    def publish(self, type: str, **fields: Any) -> None:
-        self.feed.publish(type, **fields)
+    def publish(self, event: Any) -> None:
+        fields = event.as_dict()
+        self.feed.publish(fields.pop("type"), **{n: v for n, v in fields.items() if n not in ("call", "seq")})
 
     def command(self, text: str) -> None:
         self.commands.append(text)

@@ -26,6 +26,7 @@ from aiortc import (
 from aiortc.sdp import candidate_from_sdp
 
 from rtcstt.errors import CallerError
+from rtcstt.events import TrackRefused
 from rtcstt.webrtc import candidates
 from rtcstt.webrtc.aiortc_private import (
     TrackTap,
@@ -308,7 +309,7 @@ class Peer:
         self._life = asyncio.create_task(self._live())
         for mid, reason in offer.refused.items():
             log.info("call %s: section %s of the offer is refused: %s", self._call.id, mid, reason)
-            self._call.publish("track.refused", track=mid, reason=reason)
+            self._call.publish(TrackRefused(track=mid, reason=reason))
         for mid, candidate in offer.trickled:
             self._trickle(mid, candidate)
         preference = opus_preference(stereo=self._settings.stereo, dtx=self._settings.dtx)

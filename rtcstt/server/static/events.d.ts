@@ -113,6 +113,25 @@ export interface TrackUnmuted extends OfTrack {
   type: "track.unmuted";
 }
 
+/** A section of the offer that is not taken, and why. */
+export interface TrackRefused extends OfTrack {
+  type: "track.refused";
+  reason: string;
+}
+
+/** Packets come that are not received; said once for each reason. */
+export interface AudioIgnored extends OfTrack {
+  type: "audio.ignored";
+  reason: string;
+  payload_type?: number;
+}
+
+/** More than one source sends on this track. */
+export interface AudioSources extends OfTrack {
+  type: "audio.sources";
+  sources: number;
+}
+
 /** The audio cannot be what its sender states; `guess` is what it seems to be. */
 export interface AudioSuspect extends OfTrack {
   type: "audio.suspect";
@@ -217,6 +236,9 @@ export type ServerEvent =
   | AudioResumed
   | TrackMuted
   | TrackUnmuted
+  | TrackRefused
+  | AudioIgnored
+  | AudioSources
   | AudioSuspect
   | SttReconnecting
   | SttRecovered
