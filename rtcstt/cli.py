@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from rtcstt import __version__
+from rtcstt import __version__, logs
 from rtcstt.errors import ConfigError, RtcsttError
 
 COMMANDS = {
@@ -40,7 +39,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args, command = _parse(words)
-    _set_up_logging(verbose=args.verbose, server=args.command in SERVERS)
+    logs.set_up(verbose=args.verbose, server=args.command in SERVERS)
     try:
         return command.run(args)
     except ConfigError as error:
@@ -71,18 +70,6 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     args = parser.parse_args(words)
     assert command is not None  # the parser has refused anything else
     return args, command
-
-
-def _set_up_logging(*, verbose: bool, server: bool) -> None:
-    """To stderr. Servers tell the lifecycle of calls; other commands have their own output."""
-    quiet = logging.INFO if server else logging.WARNING
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else quiet,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    if not verbose:
-        for chatty in ("aioice", "aiortc", "aiohttp.access", "websockets"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _fail(error: RtcsttError, status: int) -> int:

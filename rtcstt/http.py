@@ -6,8 +6,9 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -61,30 +62,78 @@ async def run_until_stopped(
     port: int,
     tls: ssl.SSLContext | None = None,
     ready: Callable[[str], None] = lambda url: None,
+    sockets: Sequence[socket.socket] | None = None,
+    local: Sequence[socket.socket] = (),
+    drain: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then shut down in order (aiohttp's on_shutdown, then on_cleanup)."""
+    """Serve until SIGTERM or SIGINT, then shut down in order (aiohttp's on_shutdown, then on_cleanup).
+
+    ``sockets``: bound already, in place of those of ``host`` and ``port``; ``local`` ones are served without
+    TLS. ``drain`` is awaited first after SIGTERM; SIGINT, or a second signal, ends it.
+    """
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def signalled(number: signal.Signals) -> None:
+        if stop.is_set() or number is signal.SIGINT:
+            at_once.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signalled, number)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=True)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
+        sites = [web.SockSite(runner, one, ssl_context=tls) for one in sockets or ()]
+        sites += [web.SockSite(runner, one) for one in local]
         try:
-            await site.start()
+            for site in sites if sockets else [web.TCPSite(runner, host, port, ssl_context=tls)]:
+                await site.start()
         except OSError as error:
             raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
         url = f"{'https' if tls else 'http'}://{host}:{runner.addresses[0][1]}"
-        log.info("listening on %s", url)
+        if sockets is None:  # else it is said by whoever bound them
+            log.info("listening on %s", url)
         ready(url)
         await stop.wait()
         log.info("stopping")
+        if drain is not None:
+            await _first_of(drain(), at_once.wait())
     finally:
         await runner.cleanup()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _first_of(*works: Awaitable[object]) -> None:
+    """Until one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def listen(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets, one for each address of ``host``; `ConfigError` when it cannot be."""
+    found: list[socket.socket] = []
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in dict.fromkeys(infos):
+            one = socket.socket(family, kind, protocol)
+            found.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if port == 0 and len(found) > 1:
+                address = (address[0], found[0].getsockname()[1], *address[2:])
+            one.bind(address)
+    except OSError as error:
+        for one in found:
+            one.close()
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return found
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import os
 
-from rtcstt.embedded import heap
+from rtcstt.embedded import heap, processors
+from rtcstt.fleet import parent
+from rtcstt.fleet.member import MEMBER
 from rtcstt.http import run_until_stopped
-from rtcstt.server.assembly import _tls, application
+from rtcstt.server.assembly import _tls, application, check
 from rtcstt.server.settings import Settings, add_arguments, load
 
 __all__ = ["add_arguments", "run"]
@@ -16,11 +18,41 @@ __all__ = ["add_arguments", "run"]
 
 def run(args: argparse.Namespace) -> int:
     settings = load(args, os.environ)
+    count = processors.usable() if settings.workers == "auto" else int(settings.workers)
+    if count == 1:
+        heap.one()
+        asyncio.run(_serve(settings, None))
+        return 0
+    check(settings, os.environ)
+    plan = parent.Plan(
+        count=count,
+        entry=_work,
+        settings=lambda index: settings.of_worker(index, count),
+        host=settings.host,
+        port=settings.port,
+        scheme="https" if settings.tls_cert else "http",
+        stop_s=settings.drain_s + settings.drain_timeout_s,
+    )
+    return parent.run(plan)
+
+
+def _work(assignment: parent.Assignment, settings: Settings) -> None:
+    """One of the workers, in its process."""
     heap.one()
-    asyncio.run(_serve(settings))
-    return 0
+    processors.share(assignment.count)
+    asyncio.run(_serve(settings, assignment))
 
 
-async def _serve(settings: Settings) -> None:
-    async with application(settings, os.environ) as app:
-        await run_until_stopped(app, host=settings.host, port=settings.port, tls=_tls(settings))
+async def _serve(settings: Settings, assignment: parent.Assignment | None) -> None:
+    async with application(settings, os.environ, assignment) as app:
+        member = app[MEMBER]
+        await run_until_stopped(
+            app,
+            host=settings.host,
+            port=settings.port,
+            tls=_tls(settings),
+            ready=member.ready,
+            sockets=assignment.listeners if assignment else None,
+            local=member.local_sockets(),
+            drain=member.drain,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -55,6 +56,14 @@ class Embedded:
     @property
     def is_ready(self) -> bool:
         return self._service is not None
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """Those that are open, and how many may be; nothing before it is loaded."""
+        if self._service is None:
+            return 0, 0
+        most = self._service.max_streams
+        return self._service.streams, sys.maxsize if most is None else most
 
     async def preload(self) -> Service:
         """Load the model now, unless it is loaded; `EngineError` says how to mend what is missing."""

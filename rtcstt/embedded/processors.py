@@ -10,11 +10,23 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 
 
+_sharing = 1
+
+
+def share(processes: int) -> None:
+    """This process is one of so many that work on the same processors."""
+    global _sharing
+    _sharing = processes
+
+
 def usable(groups: Path = CGROUPS, own: Path = OWN_GROUP) -> int:
     """By affinity (cpusets, taskset) and by quota (`docker run --cpus`, CPU limits of Kubernetes,
-    `CPUQuota=` of systemd; control groups version 2). A quota of part of a processor counts as one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return math.ceil(min(allowed, _quota(groups, own))) if own.exists() else allowed
+    `CPUQuota=` of systemd; control groups version 2), less what the processes get that it shares with. Part
+    of a processor counts as one."""
+    allowed: float = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if own.exists():
+        allowed = min(allowed, _quota(groups, own))
+    return math.ceil(allowed / _sharing)
 
 
 def _quota(groups: Path, own: Path) -> float:

@@ -20,6 +20,7 @@ from rtcstt.embedded import Embedded
 from rtcstt.embedded.http.routes import add_routes
 from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import CallerError
+from rtcstt.fleet.router import BODY
 from rtcstt.http import Handler, refusals
 from rtcstt.server import addresses, gateways, whip
 from rtcstt.server.access import Authenticator, Grant, RateLimiter
@@ -434,6 +435,9 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
 
 async def _limited(request: web.Request) -> bytes:
     """The body, of at most `MAX_OFFER` bytes."""
+    if BODY in request:  # to find out whom it is for it was read already
+        read: bytes = request[BODY]
+        return read
     if (request.content_length or 0) > MAX_OFFER:
         raise _too_big()
     body = bytearray()

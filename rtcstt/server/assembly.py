@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -20,6 +20,9 @@ from rtcstt.embedded import Embedded
 from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.service import configured_language
 from rtcstt.errors import ConfigError
+from rtcstt.fleet.member import Member
+from rtcstt.fleet.parent import Assignment
+from rtcstt.fleet.placement import Load
 from rtcstt.http import is_loopback
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
@@ -39,13 +42,13 @@ TURN_LOGIN_S = 12 * 3600.0
 
 
 @asynccontextmanager
-async def application(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[web.Application]:
-    """The aiohttp application of these settings, its recogniser loaded; what it holds is let go after."""
+async def application(
+    settings: Settings, environment: Mapping[str, str], assignment: Assignment | None = None
+) -> AsyncIterator[web.Application]:
+    """The aiohttp application of these settings, its recogniser loaded; what it holds is let go after.
+    ``assignment``: of one worker of several."""
+    check(settings, environment)
     authenticator = Authenticator.open(settings.token_file, settings.jwt_secret_file)
-    if not authenticator.is_guarded and not is_loopback(settings.host):
-        raise ConfigError(
-            f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
-        )
     try:
         trusted = Networks(settings.trusted_proxy)
     except ValueError as error:
@@ -71,7 +74,8 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         log.info("calls at once: %d", max_calls)
         ice_servers = _ice_servers(settings)
         fallback = embedded if settings.fallback else None
-        calls = _calls(settings, max_calls, stt, fallback, ice_servers, recordings)
+        worker = assignment.index if assignment is not None else None
+        calls = _calls(settings, max_calls, stt, fallback, ice_servers, recordings, worker)
         face = Web(
             calls,
             authenticator=authenticator,
@@ -83,13 +87,47 @@ async def application(settings: Settings, environment: Mapping[str, str]) -> Asy
         )
         app = face.application(stt_keys=_stt_keys(settings, authenticator))
         if sockets is not None:
-            app.cleanup_ctx.append(audiosocket.during(calls, sockets))
+            app.cleanup_ctx.append(audiosocket.during(calls, sockets, reuse_port=assignment is not None))
+        here = _Here(calls, embedded if wants_embedded else None)
+        member = Member(here, lambda: calls.drain(settings.drain_s), assignment)
+        calls.on_changed = member.publish
+        member.attach(app)
         yield app
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await embedded.close()
         if recordings is not None:
             recordings.close()
+
+
+def check(settings: Settings, environment: Mapping[str, str]) -> None:
+    """`ConfigError` for what can be known to be wrong before anything is loaded."""
+    authenticator = Authenticator.open(settings.token_file, settings.jwt_secret_file)
+    if not authenticator.is_guarded and not is_loopback(settings.host):
+        raise ConfigError(
+            f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What this process holds, for the other workers."""
+
+    calls: Calls
+    embedded: Embedded | None
+
+    def has(self, call: str) -> bool:
+        return self.calls.has(call)
+
+    def load(self) -> Load:
+        streams, most = self.embedded.streams if self.embedded is not None else (0, 0)
+        return Load(
+            calls=self.calls.open,
+            capacity=self.calls.capacity,
+            streams=streams,
+            stream_capacity=most,
+            draining=self.calls.stopping,
+        )
 
 
 def _calls(
@@ -99,6 +137,7 @@ def _calls(
     fallback: Stt | None,
     ice_servers: Callable[[], tuple[IceServer, ...]],
     recordings: Recordings | None,
+    worker: int | None,
 ) -> Calls:
     def peers() -> PeerSettings:
         return PeerSettings(
@@ -132,6 +171,7 @@ def _calls(
             keep_ended_s=settings.keep_ended_s,
         ),
         recordings=recordings,
+        worker=worker,
     )
 
 

@@ -65,10 +65,14 @@ class Address:
 
 
 def during(
-    calls: Calls, address: Address, ready: Callable[[int], None] = lambda port: None
+    calls: Calls,
+    address: Address,
+    ready: Callable[[int], None] = lambda port: None,
+    *,
+    reuse_port: bool = False,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """For `web.Application.cleanup_ctx`: listens for as long as the application runs. ``ready`` is told the
-    port."""
+    port. ``reuse_port``: other processes listen there as well, and the system shares connections out."""
 
     async def listen(_: web.Application) -> AsyncIterator[None]:
         connections: set[asyncio.Task[None]] = set()
@@ -89,7 +93,7 @@ def during(
                 writer.close()
 
         try:
-            server = await asyncio.start_server(connected, address.host, address.port)
+            server = await asyncio.start_server(connected, address.host, address.port, reuse_port=reuse_port)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {address.host} port {address.port}: {error.strerror or error}"

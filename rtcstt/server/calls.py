@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import math
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError
+from rtcstt.fleet import ids
 from rtcstt.recordings import Recordings
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.connection import PeerSettings
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 KEPT_ENDED = 200  # calls that can still be read after their end, at most
 QUIET_S = 2.0  # a connection that sent nothing for so long may be replaced by a new offer
+SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
+LOOK_S = 0.2  # between two looks whether all callers have finished
 
 
 @dataclass(slots=True)
@@ -63,15 +65,20 @@ class Calls:
         peers: Callable[[], PeerSettings],
         limits: Limits,
         recordings: Recordings | None = None,
+        worker: int | None = None,
     ) -> None:
+        """``worker``: its number, where several share a port."""
         self.stt = stt
         self.settings = replace(settings, outlives_peers=limits.resume_grace_s > 0)
         self._peers = peers
         self._limits = limits
         self.recordings = recordings
         self._entries: dict[str, Entry] = {}
+        self._worker = worker
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
+        self.on_changed: Callable[[], None] = lambda: None
+        "There are more, or fewer, or no more are taken."
         self.placed = 0
         self.refused = 0
 
@@ -79,6 +86,19 @@ class Calls:
     def open(self) -> int:
         """Calls that have not ended."""
         return sum(entry.call.state != "closed" for entry in self._entries.values())
+
+    @property
+    def capacity(self) -> int:
+        """Calls at once, at most."""
+        return self._limits.max_calls
+
+    @property
+    def stopping(self) -> bool:
+        """No more calls are taken."""
+        return self._stopping
+
+    def has(self, id: str) -> bool:
+        return id in self._entries
 
     def all(self) -> list[Call]:
         """Every call that is remembered, newest last."""
@@ -112,6 +132,7 @@ class Calls:
             answer = await self._connect(entry, offer)
         except BaseException:
             del self._entries[entry.call.id]
+            self.on_changed()
             await entry.call.close("refused")
             raise
         self._start(entry)
@@ -153,12 +174,28 @@ class Calls:
         """Drain a call and end it."""
         await self._entry(id).call.close(reason)
 
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more calls, and wait until every caller has finished, or has not been received for a while,
+        or the time is over."""
+        self._stopping = True
+        self.on_changed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._speaking():  # noqa: ASYNC110 (it is time that ends a silence, no event)
+                    await asyncio.sleep(LOOK_S)
+
     async def close(self, reason: str = "server stops") -> None:
         """Take no more calls, drain those that are open, and wait until all connections are closed."""
         self._stopping = True
         entries = list(self._entries.values())
         await asyncio.gather(*(entry.call.close(reason) for entry in entries))
         await asyncio.gather(*(entry.life for entry in entries if entry.life is not None))
+
+    def _speaking(self) -> bool:
+        return any(
+            entry.call.state == "open" and entry.call.silent_s() < SILENT_S
+            for entry in self._entries.values()
+        )
 
     def _entry(self, id: str) -> Entry:
         self._forget()
@@ -172,11 +209,10 @@ class Calls:
     ) -> Entry:
         """A call that counts from now on, so that offers at once cannot be too many."""
         settings = replace(self.settings, **options)
-        call = Call(
-            secrets.token_urlsafe(12), stt=self.stt, label=label, metadata=metadata, settings=settings
-        )
+        call = Call(ids.new(self._worker), stt=self.stt, label=label, metadata=metadata, settings=settings)
         entry = Entry(call, asyncio.get_running_loop().time())
         self._entries[call.id] = entry
+        self.on_changed()
         return entry
 
     def _start(self, entry: Entry) -> None:
@@ -243,6 +279,7 @@ class Calls:
             await entry.recording
         entry.ended = loop.time()
         self.on_ended(entry.call)
+        self.on_changed()
 
     def _keep_limits(self, entry: Entry, now: float) -> float | None:
         """End a call that has lasted, or been idle, too long; else in how many seconds to look again."""

@@ -20,8 +20,11 @@ from typing import Any, get_type_hints
 
 from rtcstt.embedded import MODEL_NAMES
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.fleet.ids import MAX_WORKERS
 from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.wire import TurnSettings
+
+_WORKERS = f"workers must be from 1 to {MAX_WORKERS}"
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -34,6 +37,7 @@ class Settings:
 
     host: str = _option("127.0.0.1", "address to listen on; elsewhere than loopback a token is needed")
     port: int = _option(8080, "port to listen on")
+    workers: str = _option("1", "processes behind the one port, or auto: one for each processor")
     stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
     model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
@@ -68,6 +72,7 @@ class Settings:
     keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds")
     resume_grace_s: float = _option(30.0, "how long a call waits for a caller who lost the network")
     drain_timeout_s: float = _option(5.0, "how long the last words may take at the end of a call")
+    drain_s: float = _option(30.0, "how long SIGTERM waits for callers who are speaking")
     patience_s: float = _option(3.0, "how long the STT may be away before the fallback takes over")
     offers_per_minute: int = _option(120, "offers that one address may make in a minute")
     record: Path | None = _option(None, "folder that gets each call's audio, transcript and ledger")
@@ -100,8 +105,10 @@ class Settings:
         _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
         for name in ("max_call_s", "idle_timeout_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
             _check(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("resume_grace_s", "keep_ended_s"):
+        for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
             _check(getattr(self, name) >= 0, f"{name} must not be below 0")
+        _check(self.workers == "auto" or self.workers.isdecimal(), "workers must be a number, or auto")
+        _check(self.workers == "auto" or 1 <= int(self.workers) <= MAX_WORKERS, _WORKERS)
         if self.ports is not None:
             message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
             _check(len(self.ports) >= self.max_calls, message)
@@ -122,6 +129,21 @@ class Settings:
         _check(good, "udp_ports must be FIRST-LAST, from 1024 to 65535")
         return range(int(first), int(last) + 1)
 
+    def of_worker(self, index: int, count: int) -> Settings:
+        """What one of ``count`` workers does: its share of what a server has so many of."""
+        _check(count <= self.max_calls, f"max_calls ({self.max_calls}) is less than one for each worker")
+        udp_ports = None
+        if self.ports is not None:
+            whole = len(self.ports)
+            begin = sum(_share(whole, before, count) for before in range(index))
+            udp_ports = f"{self.ports[begin]}-{self.ports[begin + _share(whole, index, count) - 1]}"
+        return dataclasses.replace(
+            self,
+            max_calls=_share(self.max_calls, index, count),
+            max_streams=None if self.max_streams is None else _share(self.max_streams, index, count),
+            udp_ports=udp_ports,
+        )
+
     @property
     def turn(self) -> TurnSettings:
         return TurnSettings(
@@ -130,6 +152,11 @@ class Settings:
             end_threshold=self.turn_end_threshold,
             end_timeout_ms=self.turn_end_timeout_ms,
         )
+
+
+def _share(whole: int, index: int, count: int) -> int:
+    """Shares differ by one at most, and nobody's is nothing."""
+    return max(1, whole // count + (index < whole % count))
 
 
 def _check(holds: bool, message: str) -> None:

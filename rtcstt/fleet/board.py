@@ -1,0 +1,58 @@
+"""The loads of all workers of a machine, in memory that they share: each writes its own row, all read."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from multiprocessing.reduction import DupFd
+from typing import Protocol
+
+from rtcstt.fleet.placement import Load
+
+_MOST = 2**32 - 1
+_ROW = struct.Struct("<IIIIBB14x")  # calls, capacity, streams, stream_capacity, ready, draining
+
+
+class Board:
+    """Rows for ``workers`` processes. Pickled only while a process is being started, which it is sent to."""
+
+    def __init__(self, workers: int, *, file: int | None = None) -> None:
+        self._workers = workers
+        self._file = os.memfd_create("rtcstt-board") if file is None else file
+        if file is None:
+            os.ftruncate(self._file, workers * _ROW.size)
+        self._rows = mmap.mmap(self._file, workers * _ROW.size)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _received, (self._workers, DupFd(self._file))
+
+    def write(self, worker: int, load: Load) -> None:
+        counts = (
+            min(count, _MOST) for count in (load.calls, load.capacity, load.streams, load.stream_capacity)
+        )
+        _ROW.pack_into(self._rows, worker * _ROW.size, *counts, load.ready, load.draining)
+
+    def clear(self, worker: int) -> None:
+        """The worker is gone."""
+        self.write(worker, Load(ready=False))
+
+    def read(self, worker: int) -> Load:
+        row = _ROW.unpack_from(self._rows, worker * _ROW.size)
+        calls, capacity, streams, stream_capacity, ready, draining = row
+        return Load(calls, capacity, streams, stream_capacity, bool(ready), bool(draining))
+
+    def all(self) -> list[Load]:
+        return [self.read(worker) for worker in range(self._workers)]
+
+    def close(self) -> None:
+        self._rows.close()
+        os.close(self._file)
+
+
+class _Sent(Protocol):
+    def detach(self) -> int: ...
+
+
+def _received(workers: int, file: _Sent) -> Board:
+    return Board(workers, file=file.detach())

@@ -1,0 +1,329 @@
+"""Several processes behind one port: the cores by table, the whole with real processes and a real kill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from processes import Server, started, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from rtcstt.embedded import processors
+from rtcstt.errors import ConfigError
+from rtcstt.fleet import ids
+from rtcstt.fleet.board import Board
+from rtcstt.fleet.metrics import summed
+from rtcstt.fleet.placement import Load, ranked
+from rtcstt.fleet.proxy import CALLER, SECRET
+from rtcstt.fleet.restarts import Restarts
+from rtcstt.server.settings import Settings
+
+# Nobody listens there: calls take place, and nothing is recognised.
+NO_STT = ("--stt", "ws://127.0.0.1:9", "--workers", "2", "--drain-timeout-s", "0.2")
+SECOND = bytes(32000)
+PATIENCE_S = 60.0
+
+
+# -- cores -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "loads, expected",
+    [
+        ({"a": Load(1, 4), "b": Load(0, 4)}, ["b", "a"]),
+        ({"a": Load(1, 4), "b": Load(1, 4)}, ["b", "a"]),  # of equals the one that asks
+        ({"a": Load(3, 100), "b": Load(1, 4)}, ["a", "b"]),  # shares count, not calls
+        ({"a": Load(4, 4), "b": Load(5, 4)}, []),
+        ({"a": Load(0, 4, draining=True), "b": Load(3, 4)}, ["b"]),
+        ({"a": Load(0, 4, ready=False), "b": Load(0, 0)}, []),
+        ({}, []),
+    ],
+)
+def test_a_new_call_goes_to_the_least_busy(loads: dict[str, Load], expected: list[str]) -> None:
+    assert ranked(loads.items(), own="b") == expected
+
+
+def test_streams_and_calls_are_counted_apart() -> None:
+    loads = {"a": Load(0, 4, 4, 4), "b": Load(3, 4, 1, 4)}
+    assert ranked(loads.items(), own="a", kind="stream") == ["b"]
+    assert ranked(loads.items(), own="b", kind="call") == ["a", "b"]
+
+
+def test_an_id_names_its_worker_to_those_who_know() -> None:
+    assert ids.worker_of(ids.new()) is None
+    for worker in range(ids.MAX_WORKERS):
+        call = ids.new(worker)
+        assert ids.worker_of(call) == worker
+        assert re.fullmatch(r"[\w-]{17}", call)
+    for strange in ("", "x", "x" * 17 + "0", "-" * 17):
+        assert ids.worker_of(strange) is None
+    assert len({ids.new(0) for _ in range(100)}) == 100
+
+
+def test_a_worker_that_ends_early_is_started_later_and_later() -> None:
+    restarts = Restarts()
+    delays = []
+    for now in range(12):
+        restarts.started(now)
+        delays.append(restarts.ended(now + 0.5))
+    assert delays == sorted(delays) and delays[0] == 0.1 and delays[-1] == 10.0
+    restarts.started(100)
+    assert restarts.ended(200) == 0.1
+    assert restarts.count == 13
+
+
+def test_shares_of_a_server_add_up() -> None:
+    whole = Settings(max_calls=7, max_streams=9, udp_ports="20000-20008")
+    for count in (1, 2, 3, 7):
+        shares = [whole.of_worker(index, count) for index in range(count)]
+        assert sum(share.max_calls for share in shares) == 7
+        assert sum(share.max_streams or 0 for share in shares) == 9
+        ports = [port for share in shares for port in share.ports or ()]
+        assert ports == list(range(20000, 20009))
+    with pytest.raises(ConfigError, match="max_calls"):
+        whole.of_worker(0, 8)
+
+
+@pytest.mark.parametrize("workers", ["0", "63", "-1", "many", "1.5", ""])
+def test_a_number_of_workers_that_cannot_be_is_refused(workers: str) -> None:
+    with pytest.raises(ConfigError, match="workers"):
+        Settings(workers=workers)
+
+
+def test_processors_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = processors.usable()
+    monkeypatch.setattr(processors, "_sharing", 1)
+    processors.share(2)
+    assert processors.usable() == (whole + 1) // 2
+    processors.share(10 * whole)
+    assert processors.usable() == 1
+
+
+def test_the_board_holds_what_each_worker_wrote() -> None:
+    board = Board(2)
+    assert [load.ready for load in board.all()] == [False, False]
+    load = Load(3, 10, 2**40, 2**32 - 1, ready=True, draining=True)
+    board.write(1, load)
+    assert board.read(1) == Load(3, 10, 2**32 - 1, 2**32 - 1, ready=True, draining=True)
+    assert not board.read(0).ready
+    board.clear(1)
+    assert board.read(1) == Load(ready=False)
+    board.close()
+
+
+def test_metrics_keep_their_kind_and_say_whose_they_are() -> None:
+    page = '# HELP a_total A\n# TYPE a_total counter\na_total{kind="x"} 2.0\n# TYPE b gauge\nb 1.0\n'
+    histogram = (
+        '# TYPE h histogram\nh_bucket{le="1.0"} 1.0\nh_bucket{le="+Inf"} 2.0\nh_count 2.0\nh_sum 3.0\n'
+    )
+    text = summed({0: page, 1: page + histogram}).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert [sample.labels["worker"] for sample in families["a"].samples] == ["0", "1"]
+    assert sum(sample.value for sample in families["a"].samples) == 4
+    assert families["a"].type == "counter" and families["h"].type == "histogram"
+    assert text.count("# TYPE") == 3
+
+
+# -- the whole ---------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """Each request on a connection of its own, so that any worker may take it."""
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
+        yield session
+
+
+async def begin(
+    session: aiohttp.ClientSession, server: Server
+) -> tuple[str, aiohttp.ClientWebSocketResponse]:
+    """A call from a gateway."""
+    socket = await session.ws_connect(f"{server.url}/pcm?label=caller")
+    first = await socket.receive_json()
+    assert first["type"] == "session.start" and first["seq"] == 0
+    await socket.send_bytes(SECOND)
+    return first["call"], socket
+
+
+async def calls(session: aiohttp.ClientSession, server: Server) -> list[dict[str, Any]]:
+    async with session.get(f"{server.url}/calls") as response:
+        return (await response.json())["calls"]
+
+
+async def events(session: aiohttp.ClientSession, server: Server, call: str) -> list[dict[str, Any]]:
+    """All of a call's, until it has ended."""
+    found = []
+    async with session.get(f"{server.url}/calls/{call}/events") as response:
+        assert response.status == 200
+        async for line in response.content:
+            if line.startswith(b"data: "):
+                found.append(json.loads(line[6:]))
+    return found
+
+
+def children(server: Server) -> list[int]:
+    """The workers' processes, in the order of their start."""
+    text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in text.split()}
+    return sorted(pid for pid, command in commands.items() if b"spawn_main" in command)
+
+
+async def test_every_url_works_on_every_worker(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        begun = [await begin(session, server) for _ in range(6)]
+        ids_ = [call for call, _ in begun]
+        assert Counter(ids.worker_of(call) for call in ids_) == {0: 3, 1: 3}
+        for _ in range(6):
+            listed = await calls(session, server)
+            assert [one["call"] for one in listed] == ids_
+            for call in ids_:
+                async with session.get(f"{server.url}/calls/{call}") as response:
+                    assert response.status == 200 and (await response.json())["call"] == call
+                async with session.get(f"{server.url}/calls/{call}/captions.vtt") as response:
+                    assert (await response.text()).startswith("WEBVTT")
+        for strange in ("nobody", "A" * 16 + "0", "A" * 16 + "1"):
+            async with session.get(f"{server.url}/calls/{strange}") as response:
+                assert response.status == 404 and (await response.json())["error_code"] == "call_not_found"
+        async with session.get(f"{server.url}/metrics") as response:
+            page = await response.text()
+        opened = [line for line in page.splitlines() if line.startswith("rtcstt_calls_open{")]
+        assert opened == ['rtcstt_calls_open{worker="0"} 3.0', 'rtcstt_calls_open{worker="1"} 3.0']
+        listeners = [asyncio.create_task(events(session, server, call)) for call in ids_ for _ in range(3)]
+        for call, socket in begun:
+            async with session.delete(f"{server.url}/calls/{call}") as response:
+                assert (await response.json())["state"] == "closed"
+            await socket.close()
+        for found in await asyncio.gather(*listeners):
+            assert [event["seq"] for event in found] == list(range(len(found)))
+            assert found[-1]["type"] == "session.end"
+
+
+async def test_a_worker_that_is_killed_takes_its_own_calls_only(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        begun = dict([await begin(session, server) for _ in range(4)])
+        first, second = children(server)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: children(server) not in ([first, second], [second]), PATIENCE_S)
+
+        lost = {call for call in begun if ids.worker_of(call) == 0}
+        kept = set(begun) - lost
+        assert len(lost) == len(kept) == 2
+        assert {one["call"] for one in await calls(session, server)} == kept
+        for call in lost:
+            async with session.get(f"{server.url}/calls/{call}") as response:
+                assert response.status == 404
+        for call in kept:
+            # It came in at either worker; one that came in at the dead one has lost its way, not its call.
+            async with session.get(f"{server.url}/calls/{call}") as response:
+                assert response.status == 200
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                call, socket = await begin(session, server)
+                begun[call] = socket
+                await asyncio.sleep(0.5)  # or there would be very many of them
+                if ids.worker_of(call) == 0:  # it is back, and the least busy
+                    break
+        for socket in begun.values():
+            await socket.close()
+
+
+async def test_websockets_are_passed_on_whole(tmp_path: Path) -> None:
+    """Refusals with their body, messages of either kind, and the code of the close."""
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        for _ in range(4):
+            async with session.get(f"{server.url}/pcm?encoding=mp3", headers=UPGRADE) as response:
+                assert response.status == 400 and "error_code" in await response.json()
+        for _ in range(4):  # half of them at the other worker
+            call, socket = await begin(session, server)
+            await socket.send_json({"type": "close"})
+            types = []
+            async for message in socket:
+                types.append(json.loads(message.data)["type"])
+            assert types[-1] == "session.end" and socket.close_code == 1000
+
+
+async def test_a_full_server_says_so(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT, "--max-calls", "2") as server, http() as session:
+        assert await status(session, f"{server.url}/readyz") == 200
+        (one, first), (other, second) = [await begin(session, server) for _ in range(2)]
+        assert {ids.worker_of(one), ids.worker_of(other)} == {0, 1}
+        for _ in range(4):
+            async with session.get(f"{server.url}/readyz") as response:
+                assert response.status == 503 and (await response.json())["error_code"] == "full"
+                assert int(response.headers["Retry-After"]) > 0
+            async with session.get(f"{server.url}/pcm", headers=UPGRADE) as response:
+                assert response.status == 503 and (await response.json())["error_code"] == "full"
+        await first.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await answers(session, f"{server.url}/readyz", 200)
+        await second.close()
+
+
+async def test_requests_that_claim_to_be_from_inside_are_refused(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        for forged in ({SECRET: "x"}, {SECRET: ""}, {CALLER: "127.0.0.1"}, {SECRET: "\udcff"}):
+            for path in ("/calls", "/readyz", "/calls/x/events"):
+                async with session.get(server.url + path, headers=forged) as response:
+                    assert response.status == 403, (forged, path)
+
+
+async def test_sigterm_lets_callers_finish(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        call, socket = await begin(session, server)
+        speaking = asyncio.create_task(speak(socket))
+        server.process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            await answers(session, f"{server.url}/readyz", 503)
+        async with session.get(f"{server.url}/pcm", headers=UPGRADE) as response:
+            assert response.status == 503 and (await response.json())["error_code"] == "stopping"
+        assert [one["call"] for one in await calls(session, server)] == [call]
+        speaking.cancel()
+        await socket.send_json({"type": "close"})
+        last = [json.loads(message.data) async for message in socket if message.type is TEXT][-1]
+        assert last["type"] == "session.end" and last["reason"] == "asked"
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_S) == 0
+
+
+async def test_the_workers_end_with_their_parent(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server:
+        workers = children(server)
+        assert len(workers) == 2
+        server.process.kill()
+        await until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), PATIENCE_S)
+
+
+TEXT = aiohttp.WSMsgType.TEXT
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+async def speak(socket: aiohttp.ClientWebSocketResponse) -> None:
+    while True:
+        await socket.send_bytes(SECOND[:3200])
+        await asyncio.sleep(0.1)
+
+
+async def status(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url) as response:
+        return response.status
+
+
+async def answers(session: aiohttp.ClientSession, url: str, expected: int) -> None:
+    """Returns once it does."""
+    while await status(session, url) != expected:  # noqa: ASYNC110 (about another process)
+        await asyncio.sleep(0.05)
