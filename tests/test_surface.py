@@ -19,6 +19,10 @@ CORES = {
     "captions",
     "errors",
     "events",
+    "fleet.ids",
+    "fleet.metrics",
+    "fleet.placement",
+    "fleet.restarts",
     "embedded.audio",
     "embedded.capacity",
     "embedded.endpointer",
@@ -55,6 +59,7 @@ BORDERS = {
     "moonshine_voice": set(),
     "faster_whisper": {"embedded.engines.whisper"},
     "ray": {"batch.ray"},
+    "redis": {"fleet.store"},
 }
 
 

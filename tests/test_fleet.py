@@ -1,0 +1,114 @@
+"""Where calls go, who has them, what workers share: cores, by table and in virtual time."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rtcstt.embedded import processors
+from rtcstt.errors import ConfigError
+from rtcstt.fleet import ids
+from rtcstt.fleet.board import Board
+from rtcstt.fleet.metrics import summed
+from rtcstt.fleet.placement import Load, ranked
+from rtcstt.fleet.restarts import Restarts
+from rtcstt.server.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "loads, expected",
+    [
+        ({"a": Load(1, 4), "b": Load(0, 4)}, ["b", "a"]),
+        ({"a": Load(1, 4), "b": Load(1, 4)}, ["b", "a"]),  # of equals the one that asks
+        ({"a": Load(3, 100), "b": Load(1, 4)}, ["a", "b"]),  # shares count, not calls
+        ({"a": Load(4, 4), "b": Load(5, 4)}, []),
+        ({"a": Load(0, 4, draining=True), "b": Load(3, 4)}, ["b"]),
+        ({"a": Load(0, 4, ready=False), "b": Load(0, 0)}, []),
+        ({}, []),
+    ],
+)
+def test_a_new_call_goes_to_the_least_busy(loads: dict[str, Load], expected: list[str]) -> None:
+    assert ranked(loads.items(), own="b") == expected
+
+
+def test_streams_and_calls_are_counted_apart() -> None:
+    loads = {"a": Load(0, 4, 4, 4), "b": Load(3, 4, 1, 4)}
+    assert ranked(loads.items(), own="a", kind="stream") == ["b"]
+    assert ranked(loads.items(), own="b", kind="call") == ["a", "b"]
+
+
+def test_an_id_names_its_worker_to_those_who_know() -> None:
+    assert ids.worker_of(ids.new()) is None
+    for worker in range(ids.MAX_WORKERS):
+        call = ids.new(worker)
+        assert ids.worker_of(call) == worker
+        assert re.fullmatch(r"[\w-]{17}", call)
+    for strange in ("", "x", "x" * 17 + "0", "-" * 17):
+        assert ids.worker_of(strange) is None
+    assert len({ids.new(0) for _ in range(100)}) == 100
+
+
+def test_a_worker_that_ends_early_is_started_later_and_later() -> None:
+    restarts = Restarts()
+    delays = []
+    for now in range(12):
+        restarts.started(now)
+        delays.append(restarts.ended(now + 0.5))
+    assert delays == sorted(delays) and delays[0] == 0.1 and delays[-1] == 10.0
+    restarts.started(100)
+    assert restarts.ended(200) == 0.1
+    assert restarts.count == 13
+
+
+def test_shares_of_a_server_add_up() -> None:
+    whole = Settings(max_calls=7, max_streams=9, udp_ports="20000-20008")
+    for count in (1, 2, 3, 7):
+        shares = [whole.of_worker(index, count) for index in range(count)]
+        assert sum(share.max_calls for share in shares) == 7
+        assert sum(share.max_streams or 0 for share in shares) == 9
+        ports = [port for share in shares for port in share.ports or ()]
+        assert ports == list(range(20000, 20009))
+    with pytest.raises(ConfigError, match="max_calls"):
+        whole.of_worker(0, 8)
+
+
+@pytest.mark.parametrize("workers", ["0", "63", "-1", "many", "1.5", ""])
+def test_a_number_of_workers_that_cannot_be_is_refused(workers: str) -> None:
+    with pytest.raises(ConfigError, match="workers"):
+        Settings(workers=workers)
+
+
+def test_processors_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = processors.usable()
+    monkeypatch.setattr(processors, "_sharing", 1)
+    processors.share(2)
+    assert processors.usable() == (whole + 1) // 2
+    processors.share(10 * whole)
+    assert processors.usable() == 1
+
+
+def test_the_board_holds_what_each_worker_wrote() -> None:
+    board = Board(2)
+    assert [load.ready for load in board.all()] == [False, False]
+    load = Load(3, 10, 2**40, 2**32 - 1, ready=True, draining=True)
+    board.write(1, load)
+    assert board.read(1) == Load(3, 10, 2**32 - 1, 2**32 - 1, ready=True, draining=True)
+    assert not board.read(0).ready
+    board.clear(1)
+    assert board.read(1) == Load(ready=False)
+    board.close()
+
+
+def test_metrics_keep_their_kind_and_say_whose_they_are() -> None:
+    page = '# HELP a_total A\n# TYPE a_total counter\na_total{kind="x"} 2.0\n# TYPE b gauge\nb 1.0\n'
+    histogram = (
+        '# TYPE h histogram\nh_bucket{le="1.0"} 1.0\nh_bucket{le="+Inf"} 2.0\nh_count 2.0\nh_sum 3.0\n'
+    )
+    text = summed({0: page, 1: page + histogram}).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert [sample.labels["worker"] for sample in families["a"].samples] == ["0", "1"]
+    assert sum(sample.value for sample in families["a"].samples) == 4
+    assert families["a"].type == "counter" and families["h"].type == "histogram"
+    assert text.count("# TYPE") == 3
