@@ -1,4 +1,4 @@
-# The two commands to know:   make demo   and   make test.   Both start from a fresh clone.
+# The commands to know:   make demo,   make check   and   make test.   All start from a fresh clone.
 # Everything lands in .venv; remove it to start over. Stamps there are keyed on pyproject.toml and constraints.txt.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -12,15 +12,20 @@ DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gst
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	coturn iptables janus kamailio baresip-core
 PYTEST_ARGS ?=
+# Tests side by side: as many as there are processors, up to 4. A file of real parts stays on one worker.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$n || echo 4)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help models demo serve test lint format test-conformance bench debian-packages constraints clean
+.PHONY: help models demo serve check test lint format fuzz test-conformance bench debian-packages constraints clean
 
 help:
 	@echo "make demo              install into $(VENV), place a WebRTC call on loopback, print its words"
 	@echo "make serve             the server and its page on http://127.0.0.1:8080/"
-	@echo "make test              install what the tests need, lint, check types, run the tests"
+	@echo "make check             format, lint, types, and the tests in virtual time; for each commit"
+	@echo "make test              make check and the tests of real parts: browser, servers, models"
+	@echo "make test-conformance  the tests that need large packages or minutes"
+	@echo "make fuzz              the properties with other examples each time"
 	@echo "make lint | format     ruff and mypy | ruff format"
-	@echo "make test-conformance  also the tests that need large packages or minutes"
 	@echo "make bench             the measurements that the README quotes"
 
 demo: $(VENV)/installed models
@@ -30,8 +35,15 @@ demo: $(VENV)/installed models
 serve: $(VENV)/installed models
 	$(BIN)/rtcstt serve
 
+# Under 2 minutes once installed, and alike on a slow machine: nothing here waits for real time.
+check: lint
+	$(PYTEST) -m "not real and not heavy" $(PYTEST_ARGS)
+
 test: lint debian-packages models
-	$(BIN)/python -m pytest -m "not heavy" $(PYTEST_ARGS)
+	$(PYTEST) -m "not heavy" $(PYTEST_ARGS)
+
+fuzz: $(VENV)/installed-dev
+	$(PYTEST) -m "not real and not heavy" --hypothesis-profile=fuzz $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -7,8 +7,26 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is. The gate tries the same examples each time;
+# `make fuzz` tries others, and says how to repeat what it found.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("gate", **PATIENT, derandomize=True, database=None)
+settings.register_profile("fuzz", **PATIENT, max_examples=1000, print_blob=True)
+settings.load_profile("gate")
 
 SHARED = Path(os.environ.get("RTCSTT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The real parts come first, each file on one worker, for its fixtures are servers; the rest, quick and
+    independent, fills what time the workers have left."""
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_silence_is_quiet_and_an_offset_is_no_sound() -> None:
     assert received(silence(5.0) + np.int16(500)) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.integers(1, 40_000), max_size=20))
 def test_any_cutting_gives_the_same(cuts: set[int]) -> None:
     audio = np.concatenate([silence(0.5), speech("a b"), silence(0.6), speech("c d e"), silence(0.3)])

@@ -25,6 +25,8 @@ from rtcstt.server.calls import Calls, Limits
 from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.connection import PeerSettings
 
+pytestmark = pytest.mark.real
+
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([speech(WORDS), silence(0.8)])
 SLIN8, SLIN16 = 0x10, 0x12

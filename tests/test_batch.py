@@ -36,7 +36,7 @@ def check_times(words: list[Word], length: int) -> None:
     assert all(word.start < word.end for word in words)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 30000), min_size=1, max_size=4))
 def test_the_blocks_it_comes_in_change_nothing(sizes: list[int]) -> None:
     audio = np.concatenate([sound(2.0), sound(-2.0), sound(3.0, first=21), sound(-0.5)])
@@ -107,7 +107,6 @@ RUNS = st.lists(st.tuples(st.integers(1, 40_000), st.integers(1, 40_000)), min_s
 
 
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=12), max_size=20), RUNS, st.integers(0, 10**9))
-@settings(deadline=None, derandomize=True)
 def test_spread_words_keep_their_order_and_stay_within_the_voice(
     names: list[str], gaps: list[tuple[int, int]], start: int
 ) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="no benchmarks in this package")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="no benchmarks in this package"),
+]
 
 
 def test_nothing_good_is_thrown_away_on_a_bad_network() -> None:

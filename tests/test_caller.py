@@ -20,6 +20,8 @@ from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
 from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.signaling import open_signaling
 
+pytestmark = pytest.mark.real
+
 HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
 
 

@@ -27,6 +27,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 from rtcstt.media.pcm import SAMPLE_RATE
 
+pytestmark = pytest.mark.real
+
 CHUNK_S = 0.1
 WORDS = (
     "It was the best of times, it was the worst of times, "

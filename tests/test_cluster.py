@@ -24,6 +24,8 @@ from rtcstt.batch.run import Done, plan
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError, EngineError
 
+pytestmark = pytest.mark.real
+
 HOW = cluster.How("tiny-en", None, False)
 
 

@@ -29,6 +29,8 @@ from rtcstt.server.assembly import turn_login
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.connection import IceServer
 
+pytestmark = pytest.mark.real
+
 SECRET = "a secret that coturn and rtcstt share"
 
 

@@ -21,6 +21,8 @@ from rtcstt.commands.demo import (
 )
 from rtcstt.media.files import read
 
+pytestmark = pytest.mark.real
+
 words = st.lists(st.sampled_from(["it", "was", "the", "best"]), max_size=8)
 
 

@@ -38,7 +38,7 @@ FOLDERS = ("src", "venv", "models")  # of the image
 # Of glibc, gcc and zlib, which every Debian has.
 SLIM = {"libc", "libm", "libmvec", "libdl", "libpthread", "librt", "libutil", "libgcc_s", "libstdc++", "libz"}
 
-pytestmark = pytest.mark.skipif(not DEPLOY.exists(), reason="no deploy/ in this package")
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not DEPLOY.exists(), reason="no deploy/ in this package")]
 
 
 def program(name: str, package: str) -> str:

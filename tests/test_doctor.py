@@ -13,6 +13,8 @@ from rtcstt.commands import doctor
 from rtcstt.errors import EngineError
 from rtcstt.testing import ConnectionScript, ScriptedUpstream
 
+pytestmark = pytest.mark.real
+
 
 async def examine(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
     """The command in a thread, since it has an event loop of its own."""

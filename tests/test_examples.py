@@ -39,7 +39,10 @@ SPEECH_S = 6.8
 WORDS = "it was the best of times it was the worst of times it was the age of wisdom"
 TIMEOUT_S = 90.0
 
-pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="no examples in this package")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not EXAMPLES.exists(), reason="no examples in this package"),
+]
 _plain = jiwer.Compose(
     [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
 )

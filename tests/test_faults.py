@@ -35,6 +35,8 @@ from rtcstt.testing import (
     transcript,
 )
 
+pytestmark = pytest.mark.real
+
 SENTENCES = (
     "it was the best of times it was the worst of times",
     "it was the age of wisdom it was the age of foolishness",

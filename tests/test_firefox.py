@@ -19,6 +19,8 @@ from test_page import PICTURES
 
 from rtcstt.commands.demo import bundled_recording, word_errors
 
+pytestmark = pytest.mark.real
+
 SCRIPT = Path(__file__).parent / "interop" / "firefox.cjs"
 WORDS = "It was the best of times, it was the worst of times,"
 FROM_S, UNTIL_S = 0.8, 4.9  # of the recording

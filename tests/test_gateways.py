@@ -25,6 +25,8 @@ from rtcstt.server.access import Authenticator
 from rtcstt.server.calls import Calls
 from rtcstt.testing import silence, speech
 
+pytestmark = pytest.mark.real
+
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([speech(WORDS), silence(0.8)])
 PCM = "/pcm?encoding=pcm_s16le&sample_rate=16000"

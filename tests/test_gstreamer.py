@@ -17,6 +17,8 @@ from processes import check_events, running
 
 from rtcstt.commands.demo import bundled_recording, word_errors
 
+pytestmark = pytest.mark.real
+
 CALLER = Path(__file__).parent / "interop" / "gstreamer_caller.py"
 PYTHON = "/usr/bin/python3"  # Debian's own, the one that has gi
 SPOKEN_S = 4.8  # of the recording, up to a pause

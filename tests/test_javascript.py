@@ -19,6 +19,8 @@ from test_page import KEEP_CONNECTIONS, LOSE_CONNECTION, STATIC, browser
 
 from rtcstt.testing import ScriptedUpstream
 
+pytestmark = pytest.mark.real
+
 ROOT = STATIC.parents[2]
 
 # Nothing but relays, so that without the server's TURN login there is no connection.

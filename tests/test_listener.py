@@ -304,7 +304,7 @@ def test_what_a_turn_consists_of_is_known_with_its_place() -> None:
 PARTS = st.lists(st.one_of(st.floats(0.05, 4.0), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PARTS, st.floats(0, 1), st.integers(100, 9000), st.booleans())
 @example([-1.0, 14.0], 0.0, 100, False)  # cut without a pause, close to a word
 @example([-1.626, 14.0], 0.0, 100, False)
@@ -322,7 +322,7 @@ def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     assert set(numbers) <= spoken
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(0.5, 20), st.integers(100, 9000))
 @example(13.625, 100)  # it ends just after a segment had to be cut
 def test_clear_speech_is_complete(seconds: float, step: int) -> None:

@@ -20,6 +20,8 @@ from aiohttp import web
 from rtcstt.embedded.engines import models
 from rtcstt.errors import EngineError
 
+pytestmark = pytest.mark.real
+
 DATA = b"weights" * 5000
 MEMBER = "toy/weights.bin"
 

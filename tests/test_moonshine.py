@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.commands.demo import bundled_recording
@@ -21,6 +21,8 @@ from rtcstt.embedded.engines.moonshine import TOKENS_PER_S, Moonshine, loop_star
 from rtcstt.embedded.hypothesis import Audio, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
+
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module", params=["tiny-en", "base-en"])
@@ -116,7 +118,6 @@ def test_a_file_that_is_no_model_is_an_engine_error(tmp_path: Path, content: byt
 @given(
     st.lists(st.integers(3, 9), max_size=12), st.lists(st.integers(3, 9), min_size=1, max_size=5), st.data()
 )
-@settings(deadline=None, derandomize=True)
 def test_a_loop_is_cut_to_one_copy(before: list[int], loop: list[int], data: st.DataObject) -> None:
     copies = data.draw(st.integers(max(4, -(-16 // len(loop))), 30))
     ids = [*(100 + token for token in before), *loop * copies]

@@ -14,6 +14,8 @@ import pytest
 import soundfile
 from processes import RTCSTT, running
 
+pytestmark = pytest.mark.real
+
 OUTSIDE, INSIDE, CALLER = "198.51.100.1", "10.0.0.2", "198.51.100.2"
 PORTS = "40000-40099"
 

@@ -22,6 +22,8 @@ from processes import running
 
 from rtcstt.commands.demo import bundled_recording
 
+pytestmark = pytest.mark.real
+
 STATIC = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static"
 PICTURES = Path(__file__).resolve().parents[1] / "build" / "pictures"
 LEAD_S = 2.0  # the recording plays from getUserMedia on, so the call must be up before the first word

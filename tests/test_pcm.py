@@ -325,7 +325,7 @@ def test_a_pause_that_is_not_over_yet_is_only_shortened() -> None:
     assert 0.18 * SAMPLE_RATE < rose - fell < 0.2 * SAMPLE_RATE
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     chunk_ms=st.sampled_from([20, 30, 100, 200]),
     delay=st.sampled_from([0.0, 0.005, 0.05, 0.2]),

@@ -53,6 +53,8 @@ from rtcstt.webrtc.peer import Peer
 from rtcstt.webrtc.playback import opus_packets
 from tests.descriptions import AUDIO, SESSION
 
+pytestmark = pytest.mark.real
+
 LOOPBACK = ("127.0.0.1",)
 SETTINGS = PeerSettings(hosts=LOOPBACK)
 

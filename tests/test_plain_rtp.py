@@ -23,6 +23,8 @@ from rtcstt.errors import ConfigError
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.testing import Network, ScriptedCaller, ScriptedUpstream, silence, speech
 
+pytestmark = pytest.mark.real
+
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([speech(WORDS), silence(0.8)])
 SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP "

@@ -20,6 +20,8 @@ from rtcstt.webrtc.connection import IceServer, PeerSettings
 from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.sdp import Description
 
+pytestmark = pytest.mark.real
+
 HOSTS = ("127.0.0.1",)
 
 

@@ -400,7 +400,7 @@ garbage = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     packets=st.lists(st.tuples(st.floats(0, 0.6), garbage), max_size=60),
     chunk_ms=st.sampled_from([20, 100]),
@@ -415,7 +415,7 @@ def test_any_packets_are_survived(packets: list[tuple[float, Packet]], chunk_ms:
     received.check(chunk_ms=chunk_ms, lag_s=max(0.0, ahead))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 400),

@@ -226,6 +226,7 @@ def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "calls").is_dir()
 
 
+@pytest.mark.real
 async def test_what_a_killed_server_had_written_can_be_played(tmp_path: Path) -> None:
     folder = tmp_path / "calls"
     caller = Caller(opus_packets(read(bundled_recording())), loopback=True)
@@ -251,6 +252,7 @@ async def test_what_a_killed_server_had_written_can_be_played(tmp_path: Path) ->
     assert not (path.with_name("ledger.json")).exists()
 
 
+@pytest.mark.real
 async def test_a_server_keeps_its_calls_to_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "calls"
     caller = Caller(opus_packets(read(bundled_recording())[: 2 * 48000]), loopback=True)

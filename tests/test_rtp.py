@@ -489,7 +489,7 @@ def network(draw: st.DrawFn) -> tuple[list[tuple[float, Packet]], set[int]]:
     return arrivals, arrived
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(network())
 def test_frames_are_in_order_and_cover_the_time(
     schedule: tuple[list[tuple[float, Packet]], set[int]],
@@ -517,7 +517,7 @@ garbage = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.floats(0, 0.5), garbage), max_size=60))
 def test_any_packets_are_survived(schedule: list[tuple[float, Packet]]) -> None:
     playout = Playout(CODECS)

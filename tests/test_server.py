@@ -31,6 +31,8 @@ from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import PeerSettings
 from rtcstt.webrtc.playback import opus_packets
 
+pytestmark = pytest.mark.real
+
 SECRET = "a secret of at least thirty-two characters"
 TONE = (np.sin(np.arange(48000 * 30) / 20) * 8000).astype(np.int16)
 Client = TestClient[web.Request, web.Application]
@@ -189,7 +191,7 @@ async def test_what_is_not_there_is_refused_as_json(method: str, path: str, stat
         await refusal(await client.request(method, path), status)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     method=st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]),
     path=st.sampled_from(

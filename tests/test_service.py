@@ -162,7 +162,7 @@ def test_every_encoding_and_rate_is_received_to_the_last_sample(encoding: str, r
 
 
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_same_audio_whatever_the_messages(sizes: list[int]) -> None:
     rng = np.random.default_rng(7)
     data = rng.integers(-9000, 9000, 12000).astype("<i2").tobytes()

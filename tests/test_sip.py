@@ -22,6 +22,8 @@ from processes import Server, check_events, ended, running, until
 
 from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 
+pytestmark = pytest.mark.real
+
 WISDOM = (
     "It was the best of times, it was the worst of times, "
     "it was the age of wisdom, it was the age of foolishness,"

@@ -16,6 +16,8 @@ from rtcstt.embedded.hypothesis import Audio
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture(scope="module")
 def judge() -> SmartTurn:

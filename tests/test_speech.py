@@ -25,6 +25,8 @@ from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, EngineError
 from rtcstt.http import refusals
 
+pytestmark = pytest.mark.real
+
 WORDS = "The quick brown fox jumps over the lazy dog."
 FORM = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 16000}
 flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")

@@ -19,7 +19,7 @@ from test_stt_server import MANUAL, Server, form, read_all, serving
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.engines import models
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.real, pytest.mark.heavy]
 
 
 async def test_a_thousand_idle_sockets_cost_little_and_harm_nobody(tmp_path: Path) -> None:

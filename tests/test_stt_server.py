@@ -32,6 +32,8 @@ from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.http import refusals
 
+pytestmark = pytest.mark.real
+
 QUERY = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
 TURNS, MANUAL = f"/stt/turns/websocket?{QUERY}", f"/stt/websocket?{QUERY}"
 KEY = {"Authorization": "Bearer sesame"}

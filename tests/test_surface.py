@@ -146,3 +146,12 @@ def test_importing_the_package_is_cheap() -> None:
 @pytest.mark.parametrize("name", sorted(set(modules()) - {"cli"}))
 def test_every_module_can_be_imported_first(name: str) -> None:
     importlib.import_module(f"rtcstt.{name}" if name != "__init__" else "rtcstt")
+
+
+PARTS = {"processes", "netns", "npm", "interop", "playwright"}
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_what_runs_other_programs_is_not_part_of_the_quick_check(path: Path) -> None:
+    if {module.split(".")[0] for module in imports(path)} & PARTS:
+        assert "mark.real" in path.read_text(), "mark its tests or the module with pytest.mark.real"

@@ -88,7 +88,7 @@ async def receive(
     return said
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from(["a", "no", "don't", "\u00fcber", "\u4eca"]), min_size=1, max_size=8), st.data()
 )

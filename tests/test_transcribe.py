@@ -30,7 +30,7 @@ from rtcstt.media.pcm import SAMPLE_RATE
 # --- cutting --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 45 * SAMPLE_RATE), max_size=8))
 def test_blocks_are_the_whole_channel_in_order_and_none_is_long(sizes: list[int]) -> None:
     cutter = Cutter(0)
@@ -261,6 +261,7 @@ class Server:
 HALF = np.full(SAMPLE_RATE, 0.5, np.float32)
 
 
+@pytest.mark.real
 async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTCSTT_STT_KEY", "k")
     stt = Server()
@@ -271,6 +272,7 @@ async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.M
     assert stt.seen == [("Bearer k", "ink-whisper", 0.5)]
 
 
+@pytest.mark.real
 async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refuses() -> None:
     stt = Server(503, 429, 200, 401)
     async with stt.started() as server, aiohttp.ClientSession() as http:
@@ -282,6 +284,7 @@ async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refu
         assert len(stt.seen) == 4
 
 
+@pytest.mark.real
 async def test_the_batch_endpoint_gets_the_language_where_one_is_given() -> None:
     stt = Server()
     async with stt.started() as server:
@@ -305,6 +308,7 @@ def test_a_language_that_the_model_does_not_understand_is_refused(tmp_path: Path
         command(tone(tmp_path / "a.wav", 0.5), "--language", "fr")
 
 
+@pytest.mark.real
 def test_speech_becomes_its_words_with_their_times(tmp_path: Path) -> None:
     source = bundled_recording()
     assert command(source, "--format", "txt,json,vtt", "--output-dir", tmp_path) == 0

@@ -17,7 +17,7 @@ from rtcstt.commands.demo import bundled_recording
 from rtcstt.media.files import OPUS_RATE, read
 from rtcstt.webrtc.playback import PACKET_SAMPLES, TIME_BASE, opus_packets
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.real, pytest.mark.heavy]
 
 MINUTE = 60 * OPUS_RATE
 

@@ -131,6 +131,7 @@ class Owner:
         return str(self.pc.localDescription.sdp)
 
 
+@pytest.mark.real
 async def test_on_a_connection_of_ones_own() -> None:
     before = asyncio.all_tasks()
     async with ScriptedUpstream() as stt:
@@ -152,6 +153,7 @@ async def test_on_a_connection_of_ones_own() -> None:
     assert asyncio.all_tasks() == before
 
 
+@pytest.mark.real
 async def test_real_speech_on_a_connection_of_ones_own() -> None:
     """The snippet of the README, with the embedded recogniser."""
     stt = rtcstt.Embedded()
@@ -175,6 +177,7 @@ async def hang_up(caller: Caller) -> None:
     await caller.close()
 
 
+@pytest.mark.real
 async def test_events_go_to_the_callers_channels_when_asked() -> None:
     async with ScriptedUpstream() as stt:
         owner = Owner(stt, channels=True, mode="manual")

@@ -144,7 +144,7 @@ class Scene:
         return errors
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.integers(0, 2**32))
 def test_every_word_once_whatever_the_connections_do(seed: int) -> None:
     scene = Scene(seed).play()
@@ -152,7 +152,7 @@ def test_every_word_once_whatever_the_connections_do(seed: int) -> None:
     check_guarantees(scene.events)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_every_word_once_in_manual_mode(seed: int) -> None:
     scene = Scene(seed, mode="manual").play()
@@ -178,7 +178,7 @@ _STEP = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(_STEP, max_size=60))
 def test_any_legal_events_on_any_connections_give_legal_events(steps: list[tuple[str, object]]) -> None:
     core, now, start = Transcription(), 0.0, 0

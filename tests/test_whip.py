@@ -17,6 +17,8 @@ from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer
 from rtcstt.webrtc.playback import opus_packets
 
+pytestmark = pytest.mark.real
+
 STUN = IceServer("stun:stun.example.net")
 TURN = IceServer("turn:turn.example.net?transport=udp", "user", 'my"Pass\\word')
 LINKS = [

@@ -22,6 +22,8 @@ from test_page import browser
 
 from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 
+pytestmark = pytest.mark.real
+
 TOKEN = "a-token-for-publishing"
 WORDS = "It was the best of times, it was the worst of times,"
 UNTIL_S = 4.9  # where the recording has said them

@@ -21,6 +21,8 @@ from rtcstt.embedded.service import check_language
 from rtcstt.errors import CallerError, EngineError
 from rtcstt.wire import Transcript, TurnEnd, TurnUpdate
 
+pytestmark = pytest.mark.real
+
 RATE = 16000
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -28,6 +28,8 @@ from rtcstt.testing import transcript as spoken
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import opus_packets
 
+pytestmark = pytest.mark.real
+
 FIRST = "It was the best of times, it was the worst of times,"
 SECOND = "it was the age of wisdom, it was the age of foolishness,"
 START_S, MIDDLE_S, END_S = 0.9, 4.9, 8.7  # where they are in two_cities.wav

@@ -17,7 +17,7 @@ import pytest
 from cartesia import Cartesia
 from outside import CLIENTS, assert_turns, assert_words, bundled, vendors_turns_example, vendors_typescript
 
-pytestmark = [pytest.mark.conformance, pytest.mark.heavy]
+pytestmark = [pytest.mark.real, pytest.mark.conformance, pytest.mark.heavy]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -29,7 +29,7 @@ from outside import (
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError
 
-pytestmark = pytest.mark.conformance
+pytestmark = [pytest.mark.real, pytest.mark.conformance]
 FOX = "The quick brown fox jumps over the lazy dog."  # what the vendor's examples have said
 SEASHELLS = " Sandy sells seashells on the sea shore."
 

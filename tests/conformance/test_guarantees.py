@@ -20,7 +20,7 @@ from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Service
 from rtcstt.errors import ConnectionLost, EngineError
 
-pytestmark = pytest.mark.conformance
+pytestmark = [pytest.mark.real, pytest.mark.conformance]
 
 RATE = 16000
 
