@@ -12,9 +12,10 @@ DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gst
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	coturn iptables janus kamailio baresip-core
 PYTEST_ARGS ?=
-# Tests side by side: as many as there are processors, up to 4. A file of real parts stays on one worker.
+# Tests side by side: as many as there are processors, up to 4. A file stays on one worker, for its
+# fixtures may be servers; by files, not by groups, which pytest 9.2 no longer tells pytest-xdist 3.8.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$n || echo 4)
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help models demo serve check test lint format fuzz test-conformance bench debian-packages constraints clean
 

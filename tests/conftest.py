@@ -19,13 +19,8 @@ settings.load_profile("gate")
 SHARED = Path(os.environ.get("RTCSTT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real parts come first, each file on one worker, for its fixtures are servers; the rest, quick and
-    independent, fills what time the workers have left."""
-    for item in items:
-        if item.get_closest_marker("real") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """The real parts come first; the rest, quick and independent, fills what time the workers have left."""
     items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
