@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, cast
@@ -54,6 +54,20 @@ MAX_COMMAND_CHARACTERS = 16_384
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
 MAX_TRACKS = 32  # tracks of one call, those of lost connections included
 CHUNK_MS = (20, 200)
+# What callers get who may not listen: nothing that was said, also in events that are not known here.
+_WITHOUT_WORDS = frozenset(
+    {
+        "session.start",
+        "session.end",
+        "session.move",
+        "track.start",
+        "track.end",
+        "track.muted",
+        "track.unmuted",
+    }
+    | {"audio.stalled", "audio.resumed", "audio.suspect", "stt.reconnecting", "stt.recovered", "stt.behind"}
+    | {"stt.caught_up", "transcript.gap", "flush_done", "error"}
+)
 
 
 class Recorder(Protocol):
@@ -316,6 +330,7 @@ class Call:
         self.label = label
         self.metadata = dict(metadata or {})
         self.recorder = recorder
+        self.caller_may_listen = True
         self.settings = settings or CallSettings(**options)
         self.turn = self.settings.turn
         self.feed = Feed(id)
@@ -423,6 +438,12 @@ class Call:
     def silent_s(self) -> float:
         """For how long no packet came, on any track."""
         return min((line.silent_s() for line in self.tracks.values()), default=math.inf)
+
+    async def caller_events(self) -> AsyncIterator[Event]:
+        """Every event for the caller's own connection: those without words, where they may not listen."""
+        async for event in self.feed.subscribe():
+            if self.caller_may_listen or event.type in _WITHOUT_WORDS:
+                yield event
 
     def ledgers(self) -> dict[str, AudioLedger]:
         return {track: line.ledger() for track, line in self.tracks.items()}

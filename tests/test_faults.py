@@ -314,16 +314,18 @@ async def embedded_server() -> AsyncIterator[str]:
     from aiohttp import web
 
     from rtcstt.embedded import Embedded
-    from rtcstt.embedded.http.auth import Keys
     from rtcstt.embedded.http.routes import add_routes
+    from rtcstt.http.access import Authenticator
+    from rtcstt.http.guard import Guard
 
     embedded = Embedded()
     try:
         await embedded.preload()
     except EngineError as error:
         pytest.skip(str(error))
-    app = web.Application()
-    add_routes(app, embedded.preload, Keys())
+    guard = Guard(Authenticator())
+    app = guard.application(client_max_size=1 << 20)
+    add_routes(app, embedded.preload, guard)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

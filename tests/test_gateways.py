@@ -18,10 +18,10 @@ from test_recordings import wav_in
 from test_server import Client, events_of, refusal, serving
 
 from rtcstt.call import Call
+from rtcstt.http.access import Authenticator
 from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
-from rtcstt.server.access import Authenticator
 from rtcstt.server.calls import Calls
 from rtcstt.testing import silence, speech
 
@@ -156,7 +156,7 @@ async def test_a_form_that_is_not_taken_is_refused(query: str, status: int) -> N
 
 async def test_limits_and_tokens_hold_for_sockets_too() -> None:
     async with serving(authenticator=Authenticator(("secret",)), max_calls=1) as (client, calls):
-        await refusal(await client.get("/pcm"), 426, "websocket_needed")
+        await refusal(await client.get("/pcm?access_token=secret"), 426, "websocket_needed")
         for url, status in (("/pcm", 401), ("/pcm?access_token=wrong", 401)):
             with pytest.raises(WSServerHandshakeError) as refused:
                 await client.ws_connect(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtcstt.call import Call, CallSettings
-from rtcstt.embedded.http.auth import Keys
+from rtcstt.embedded import Embedded
 from rtcstt.errors import CallerError
+from rtcstt.http.access import Authenticator, Permission
+from rtcstt.http.guard import Guard, Hosts
+from rtcstt.limits import RateLimiter, Slots
 from rtcstt.recordings import Recordings
-from rtcstt.server.access import Authenticator, RateLimiter
-from rtcstt.server.app import MAX_OFFER, Web
+from rtcstt.server.addresses import Networks
+from rtcstt.server.app import Web
 from rtcstt.server.calls import QUIET_S, Calls, Entry, Limits
+from rtcstt.server.context import Context, caller_behind
+from rtcstt.server.signaling_routes import MAX_BODY
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.caller import Caller
-from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.connection import IceServer, PeerSettings
 from rtcstt.webrtc.playback import opus_packets
 
 pytestmark = pytest.mark.real
@@ -48,7 +53,12 @@ async def serving(
     limits: Limits | None = None,
     recordings: Recordings | None = None,
     peers: PeerSettings | None = None,
-    **web_options: Any,
+    hosts: tuple[str, ...] = (),
+    origins: tuple[str, ...] = (),
+    trusted: Networks | None = None,
+    ice_servers: Callable[[], Sequence[IceServer]] = tuple,
+    streams: Slots | None = None,
+    embedded: Embedded | None = None,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
@@ -56,14 +66,16 @@ async def serving(
         peers=lambda: peers or PeerSettings(loopback=True),
         limits=limits or Limits(max_calls=max_calls, resume_grace_s=grace_s),
         recordings=recordings,
+        streams=streams,
     )
-    face = Web(
-        calls,
-        authenticator=authenticator or Authenticator(),
-        rate_limiter=RateLimiter(per_minute),
-        **web_options,
+    guard = Guard(
+        authenticator or Authenticator(),
+        hosts=Hosts(hosts),
+        origins=origins,
+        caller=caller_behind(trusted or Networks()),
     )
-    client: Client = TestClient(TestServer(face.application(stt_keys=Keys())))
+    context = Context(calls, guard, offers_per_minute=per_minute, ice_servers=ice_servers)
+    client: Client = TestClient(TestServer(Web(context, embedded=embedded).application()))
     async with client:
         yield client, calls
 
@@ -164,7 +176,7 @@ async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:
         (b'{"type": "offer", "sdp": "v=0", "keyterms": ["%s"]}' % (b"x" * 1300), 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0", "language": "en us"}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "call": "nope"}', 404, "call_not_found"),
-        (b" " * (MAX_OFFER + 1), 413, "offer_too_big"),
+        (b" " * (MAX_BODY + 1), 413, "offer_too_big"),
     ],
 )
 async def test_bad_offers_are_refused_and_leave_nothing(body: bytes, status: int, code: str) -> None:
@@ -296,10 +308,10 @@ async def test_an_address_that_knocks_too_often_has_to_wait() -> None:
 def test_knocks_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None:
     rate_limiter = RateLimiter(2)
     for now in (0.0, 30.0, 60.5, 91.0):
-        rate_limiter.check("a", now)
+        assert rate_limiter.take("a", now) == 0
     for number in range(10_000):
-        rate_limiter.check(f"b{number}", 100.0)
-    assert len(rate_limiter._seen) <= 4096
+        rate_limiter.take(f"b{number}", 100.0)
+    assert len(rate_limiter) <= 4096
 
 
 def token(**claims: Any) -> dict[str, str]:
@@ -376,7 +388,7 @@ async def test_pages_of_strangers_may_not_act() -> None:
 def test_a_token_that_is_no_text_is_only_a_wrong_one(authenticator: Authenticator) -> None:
     headers = {"Authorization": b"Bearer \xff".decode("utf-8", "surrogateescape")}  # as aiohttp has it
     with pytest.raises(CallerError) as refused:
-        authenticator.admit(headers, {})
+        authenticator.authenticate(headers, {})
     assert refused.value.status == 401
 
 
@@ -521,8 +533,13 @@ def test_the_doors_key_files_are_read_with_care(tmp_path: Path) -> None:
     from rtcstt.errors import ConfigError
 
     file = tmp_path / "tokens"
-    file.write_text("# for the desk\n one \n\ntwo\n")
-    assert Authenticator.open(file, None).tokens == ("one", "two")
+    file.write_text("# for the desk\n first token of it \n\nsecond token of it\n")
+    authenticator = Authenticator.open(file)
+    assert authenticator.admit("first token of it").permissions == frozenset(Permission)
+    assert (
+        authenticator.admit("second token of it").identity
+        != authenticator.admit("first token of it").identity
+    )
     file.write_text("short\n")
     with pytest.raises(ConfigError, match="32 characters"):
         Authenticator.open(None, file)

@@ -123,12 +123,12 @@ async def test_off_loopback_a_token_is_needed() -> None:
 
 
 async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
-    from rtcstt.server.assembly import _tls
+    from rtcstt.server.assembly import tls_context
 
     file = tmp_path / "cert.pem"
     file.write_text("no certificate")
     with pytest.raises(ConfigError, match="TLS certificate"):
-        _tls(Settings(tls_cert=file, tls_key=file))
+        tls_context(Settings(tls_cert=file, tls_key=file))
 
 
 def test_turn_servers_get_logins_for_a_while(tmp_path: Path) -> None:

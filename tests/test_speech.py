@@ -12,18 +12,17 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from rtcstt.embedded.audio import AudioDecoder
 from rtcstt.embedded.http import speech
-from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.http.routes import add_routes
 from rtcstt.embedded.http.speech import MAX_TEXT, Speaker, Wanted
 from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, EngineError
-from rtcstt.http import refusals
+from rtcstt.http.access import Authenticator
+from rtcstt.http.guard import Guard
 
 pytestmark = pytest.mark.real
 
@@ -145,8 +144,9 @@ async def test_the_door_is_open_only_where_that_was_asked_for(with_tts: bool) ->
     async def services() -> Service:
         raise AssertionError("no recogniser is needed")
 
-    app = web.Application(middlewares=[refusals])
-    add_routes(app, services, Keys(("sesame",)), Speaker() if with_tts else None)
+    guard = Guard(Authenticator(api_keys=("sesame",)))
+    app = guard.application(client_max_size=1 << 20)
+    add_routes(app, services, guard, Speaker() if with_tts else None)
     async with TestClient(TestServer(app)) as client:
         body = {"transcript": WORDS, "output_format": FORM}
         assert (await client.post("/tts/bytes", json=body)).status == 401

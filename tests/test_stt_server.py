@@ -27,10 +27,10 @@ from rtcstt import wire
 from rtcstt.embedded.batch import Batch, Word
 from rtcstt.embedded.http import routes, upload
 from rtcstt.embedded.http.answers import openai, segments
-from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.http import refusals
+from rtcstt.http.access import Authenticator, Permission
+from rtcstt.http.guard import Guard
 
 pytestmark = pytest.mark.real
 
@@ -83,8 +83,9 @@ async def serving(
     async def services() -> Service:
         return service
 
-    app = web.Application(middlewares=[refusals])
-    routes.add_routes(app, services, Keys(keys))
+    guard = Guard(Authenticator(api_keys=keys))
+    app = guard.application(client_max_size=1 << 20)
+    routes.add_routes(app, services, guard)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -338,7 +339,7 @@ async def test_a_slow_reader_is_waited_for_and_memory_stays_flat() -> None:
     """A client that talks and never reads: the server stops taking audio instead of storing it."""
     async with serving() as server:
         reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
-        request = f"GET {MANUAL} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request = f"GET {MANUAL} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         writer.write(request.encode())
         await reader.readuntil(b"\r\n\r\n")
@@ -359,7 +360,7 @@ async def test_a_client_that_never_closes_holds_no_stream() -> None:
     """It was told goodbye; whether it answers is its own affair. A stream is free for others at once."""
     async with serving(max_streams=1) as server:
         reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
-        request = f"GET {MANUAL} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request = f"GET {MANUAL} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         writer.write(request.encode() + b"\x81\x85" + bytes(4) + b"close")
         await reader.readuntil(b'"done"')
@@ -427,22 +428,25 @@ async def test_a_token_opens_for_its_time() -> None:
         claims = jwt.decode(body["token"], options={"verify_signature": False})
         assert 55 <= claims["exp"] - time.time() <= 60
         status, _ = await server.post("/access-token?access_token=" + body["token"], json=wish)
-        assert status == 401, "a token does not make tokens"
+        assert status == 403, "a token does not make tokens"
 
 
 def test_a_token_ends() -> None:
-    keys = Keys(("sesame",))
-    token = keys.grant(KEY, {}, {"grants": {"stt": True}, "expires_in": 3600})
-    keys.check({}, {"access_token": token})
-    for other in (Keys(("sesame",)), Keys(("another",))):  # of a server that was started later
+    secret = b"a secret that several processes share"
+    keys = Authenticator(api_keys=("sesame",), access_secret=secret)
+    wanted = {"grants": {"stt": True}, "expires_in": 3600}
+    token = keys.issue(keys.authenticate(KEY, {}), wanted)
+    assert keys.authenticate({}, {"access_token": token}).permissions == {Permission.TRANSCRIBE}
+    for other in ("sesame", "another"):  # of a server that was started later
         with pytest.raises(CallerError):
-            other.check({}, {"access_token": token})
-    past = jwt.encode({"grants": {"stt": True}, "exp": 1}, keys._secret, algorithm="HS256")
-    other_grant = jwt.encode({"grants": {"tts": True}, "exp": 9e9}, keys._secret, algorithm="HS256")
-    endless = jwt.encode({"grants": {"stt": True}}, keys._secret, algorithm="HS256")
-    for token in (past, other_grant, endless):
+            Authenticator(api_keys=(other,)).authenticate({}, {"access_token": token})
+    past = jwt.encode({"grants": {"stt": True}, "exp": 1}, secret, algorithm="HS256")
+    other_grant = jwt.encode({"grants": {"tts": True}, "exp": 9e9}, secret, algorithm="HS256")
+    endless = jwt.encode({"grants": {"stt": True}}, secret, algorithm="HS256")
+    no_object = jwt.encode({"grants": "stt", "exp": 9e9}, secret, algorithm="HS256")
+    for token in (past, other_grant, endless, no_object):
         with pytest.raises(CallerError):
-            keys.check({}, {"access_token": token})
+            keys.authenticate({}, {"access_token": token})
 
 
 @pytest.mark.parametrize(
@@ -474,21 +478,22 @@ async def test_a_long_wish_for_a_token() -> None:
 def test_the_key_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     with pytest.raises(ConfigError):
-        Keys.read(file)
+        Authenticator.open(None, None, file)
     file.write_text("# nobody yet\n\n")
     with pytest.raises(ConfigError):
-        Keys.read(file)
+        Authenticator.open(None, None, file)
     file.write_text("# the desk\nsesame\n  other  \n")
-    keys = Keys.read(file)
-    assert keys.required
-    keys.check({"X-API-Key": "other"}, {})
+    keys = Authenticator.open(None, None, file)
+    assert keys.is_guarded and not keys.may_publish_at_all
+    grant = keys.authenticate({"X-API-Key": "other"}, {})
+    assert grant.permissions == {Permission.TRANSCRIBE, Permission.ISSUE}
 
 
 async def test_pages_of_other_origins_may_ask() -> None:
     async with serving("sesame") as server:
         page = {"Origin": "https://page.example", "Access-Control-Request-Headers": "authorization,x-new"}
         async with server.http.options(server.url + "/stt", headers=page) as response:
-            assert response.status == 204
+            assert response.status == 200
             assert response.headers["Access-Control-Allow-Origin"] == "*"
             assert response.headers["Access-Control-Allow-Headers"] == "authorization,x-new"
         async with server.http.post(server.url + "/stt", headers=page) as response:

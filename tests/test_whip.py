@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from test_server import SECRET, TONE, Client, calling, events_of, refusal, serving, token
 
-from rtcstt.server.access import Authenticator
+from rtcstt.http.access import Authenticator
 from rtcstt.server.calls import Calls
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer

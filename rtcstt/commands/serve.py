@@ -10,7 +10,8 @@ from rtcstt.embedded import heap, processors
 from rtcstt.fleet import parent
 from rtcstt.fleet.member import MEMBER
 from rtcstt.http import run_until_stopped
-from rtcstt.server.assembly import _tls, application, check
+from rtcstt.http.serving import raise_descriptor_limit
+from rtcstt.server.assembly import application, check, tls_context
 from rtcstt.server.settings import Settings, add_arguments, load
 
 __all__ = ["add_arguments", "run"]
@@ -21,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     count = processors.usable() if settings.workers == "auto" else int(settings.workers)
     if count == 1:
         heap.one()
+        raise_descriptor_limit()
         asyncio.run(_serve(settings, None))
         return 0
     check(settings, os.environ)
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def _work(assignment: parent.Assignment, settings: Settings) -> None:
     """One of the workers, in its process."""
     heap.one()
+    raise_descriptor_limit()
     processors.share(assignment.count)
     asyncio.run(_serve(settings, assignment))
 
@@ -50,9 +53,10 @@ async def _serve(settings: Settings, assignment: parent.Assignment | None) -> No
             app,
             host=settings.host,
             port=settings.port,
-            tls=_tls(settings),
+            tls=tls_context(settings),
             ready=member.ready,
             sockets=assignment.listeners if assignment else None,
             local=member.local_sockets(),
             drain=member.drain,
+            max_connections=settings.max_connections,
         )

@@ -10,12 +10,13 @@ from pathlib import Path
 from aiohttp import web
 
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap
-from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.http.routes import add_routes
 from rtcstt.embedded.http.speech import Speaker
 from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import ConfigError
-from rtcstt.http import is_loopback, refusals, run_until_stopped
+from rtcstt.http import is_loopback, run_until_stopped
+from rtcstt.http.access import Authenticator, Permission
+from rtcstt.http.guard import Guard, Hosts, Route
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--key-file", type=Path, metavar="FILE", help="API keys, one a line; needed off loopback"
     )
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name the server may be reached by, beside loopback's and --host; may be repeated",
+    )
+    parser.add_argument(
         "--with-tts",
         action="store_true",
         help="also make speech of text (POST /tts/bytes), for clients' examples; needs flite",
@@ -46,16 +54,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace) -> int:
-    keys = Keys.read(args.key_file) if args.key_file else Keys()
-    if not keys.required and not is_loopback(args.host):
+    authenticator = Authenticator.open(None, None, args.key_file)
+    if not authenticator.is_guarded and not is_loopback(args.host):
         raise ConfigError(f"without --key-file only loopback is served, not {args.host}")
     speaker = Speaker() if args.with_tts else None
     embedded = Embedded(args.model, max_streams=args.max_streams)
     for line in await embedded.describe():
         log.info(line)
-    app = web.Application(middlewares=[refusals], client_max_size=MAX_UPLOAD)
-    add_routes(app, embedded.preload, keys, speaker)
-    app.router.add_get("/healthz", _healthy)
+    guard = Guard(authenticator, hosts=Hosts([args.host, *args.allow_host]))
+    app = guard.application(client_max_size=MAX_UPLOAD)
+    add_routes(app, embedded.preload, guard, speaker)
+    health = Route(
+        method="GET",
+        path="/healthz",
+        handler=_healthy,
+        permission=Permission.PUBLIC,
+        summary="Whether it runs",
+    )
+    guard.add_routes(app, [health])
     try:
         await run_until_stopped(app, host=args.host, port=args.port)
     finally:

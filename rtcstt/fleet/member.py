@@ -33,7 +33,7 @@ class Member:
         self._is_ready = False
         if assignment is None:
             self._board = Board(1)
-            own, targets, secret = 0, [Target("http://worker")], secrets.token_urlsafe(32)
+            own, targets, secret = 0, [Target("http://localhost")], secrets.token_urlsafe(32)
         else:
             self._board = assignment.board
             own, secret = assignment.index, assignment.secret

@@ -52,7 +52,7 @@ class Assignment:
 
     def target(self, index: int) -> Target:
         """Where a worker takes what the others pass on."""
-        return Target("http://worker", socket=self.folder / str(index))
+        return Target("http://localhost", socket=self.folder / str(index))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +204,7 @@ class _Parent(Generic[S]):
                     answered = loop.time()
                     continue
                 with contextlib.suppress(Unreachable):
-                    await proxy.get(Target("http://worker", socket=self._folder / str(index)), "/healthz")
+                    await proxy.get(Target("http://localhost", socket=self._folder / str(index)), "/healthz")
                     answered = loop.time()
         finally:
             await proxy.close()

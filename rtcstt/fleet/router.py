@@ -23,11 +23,11 @@ from rtcstt.fleet.board import Board
 from rtcstt.fleet.metrics import summed
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
+from rtcstt.http.bodies import read_body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-BODY = "offer"  # where an offer's body is kept that was read here
-MAX_OFFER = 128 * 1024
+MAX_BODY = 128 * 1024  # of an offer; what it is for refuses less
 _OF_A_CALL = re.compile(r"/(?:calls|whip|watch)/([^/]+)(?:/.*)?")
 _NEW_CALL = {("POST", "/offer"), ("POST", "/whip"), ("GET", "/pcm"), ("GET", "/media-stream")}
 _NEW_STREAM = {("GET", path) for path in wire.PATHS.values()}
@@ -95,7 +95,7 @@ class Router:
     async def _new_call(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = None
         if request.method == "POST":
-            body = await _body(request)
+            body = await read_body(request, MAX_BODY, code="offer_too_big")
             if request.path == "/offer" and (call := _call_of(body)) is not None:
                 return await self._of_call(request, handler, call, body)
         return await self._place(request, handler, "call", body)
@@ -176,17 +176,3 @@ def _call_of(body: bytes) -> str | None:
         call = offer.get("call") if isinstance(offer, dict) else None
         return call if isinstance(call, str) else None
     return None
-
-
-async def _body(request: web.Request) -> bytes:
-    """The body of an offer, which may be needed here, there, or at several places in turn."""
-    body = bytearray()
-    if (request.content_length or 0) <= MAX_OFFER:
-        async for chunk in request.content.iter_chunked(1 << 14):
-            body += chunk
-            if len(body) > MAX_OFFER:
-                break
-    if len(body) > MAX_OFFER or (request.content_length or 0) > MAX_OFFER:
-        raise CallerError(413, "offer_too_big", "Offer too big", f"At most {MAX_OFFER >> 10} kB are taken.")
-    read = request[BODY] = bytes(body)
-    return read

@@ -17,19 +17,21 @@ from aiohttp import web
 
 from rtcstt.call import CallSettings
 from rtcstt.embedded import Embedded
-from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.service import configured_language
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.member import Member
 from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
 from rtcstt.http import is_loopback
+from rtcstt.http.access import Authenticator, read_lines
+from rtcstt.http.guard import Guard, Hosts
+from rtcstt.limits import Slots
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
-from rtcstt.server.access import Authenticator, RateLimiter, read_lines
 from rtcstt.server.addresses import Networks
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.settings import Settings
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.seam import Stt
@@ -48,11 +50,9 @@ async def application(
     """The aiohttp application of these settings, its recogniser loaded; what it holds is let go after.
     ``assignment``: of one worker of several."""
     check(settings, environment)
-    authenticator = Authenticator.open(settings.token_file, settings.jwt_secret_file)
-    try:
-        trusted = Networks(settings.trusted_proxy)
-    except ValueError as error:
-        raise ConfigError(f"trusted_proxy: {error}") from error
+    authenticator = _authenticator(settings, assignment)
+    if authenticator.is_guarded and not authenticator.may_publish_at_all:
+        log.warning("--api-key-file alone: nobody may place calls; --token-file says who may")
     sockets = (
         audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
         if settings.audiosocket is not None
@@ -63,29 +63,26 @@ async def application(
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
     try:
-        max_calls = settings.max_calls
+        streams = Slots(lambda: None)
         if wants_embedded:
             for line in await embedded.describe():
                 log.info(line)
             service = await embedded.preload()
             configured_language(settings.language, service.recognizer.languages)
-            if stt is embedded and service.max_streams is not None:
-                max_calls = min(max_calls, service.max_streams)  # a call more would not be received
-        log.info("calls at once: %d", max_calls)
+            if stt is embedded:
+                streams = Slots(lambda: service.max_streams)
+        log.info("calls at once: %d", settings.max_calls)
         ice_servers = _ice_servers(settings)
         fallback = embedded if settings.fallback else None
         worker = assignment.index if assignment is not None else None
-        calls = _calls(settings, max_calls, stt, fallback, ice_servers, recordings, worker)
-        face = Web(
+        calls = _calls(settings, stt, fallback, ice_servers, recordings, streams, worker)
+        context = Context(
             calls,
-            authenticator=authenticator,
-            rate_limiter=RateLimiter(settings.offers_per_minute),
-            origins=settings.allow_origin,
+            _guard(settings, authenticator),
+            offers_per_minute=settings.offers_per_minute,
             ice_servers=ice_servers,
-            embedded=embedded if wants_embedded else None,
-            trusted=trusted,
         )
-        app = face.application(stt_keys=_stt_keys(settings, authenticator))
+        app = Web(context, embedded=embedded if wants_embedded else None).application()
         if sockets is not None:
             app.cleanup_ctx.append(audiosocket.during(calls, sockets, reuse_port=assignment is not None))
         here = _Here(calls, embedded if wants_embedded else None)
@@ -102,7 +99,7 @@ async def application(
 
 def check(settings: Settings, environment: Mapping[str, str]) -> None:
     """`ConfigError` for what can be known to be wrong before anything is loaded."""
-    authenticator = Authenticator.open(settings.token_file, settings.jwt_secret_file)
+    authenticator = _authenticator(settings)
     if not authenticator.is_guarded and not is_loopback(settings.host):
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
@@ -120,7 +117,10 @@ class _Here:
         return self.calls.has(call)
 
     def load(self) -> Load:
-        streams, most = self.embedded.streams if self.embedded is not None else (0, 0)
+        slots = self.calls.streams
+        streams, most = slots.used, slots.capacity or 0
+        if slots.capacity is None and self.embedded is not None:
+            streams, most = self.embedded.streams
         return Load(
             calls=self.calls.open,
             capacity=self.calls.capacity,
@@ -130,13 +130,33 @@ class _Here:
         )
 
 
+def _authenticator(settings: Settings, assignment: Assignment | None = None) -> Authenticator:
+    """Workers know each other's access tokens."""
+    secret = None
+    if assignment is not None:
+        secret = hmac.digest(assignment.secret.encode(), b"access tokens", "sha256")
+    return Authenticator.open(
+        settings.token_file, settings.jwt_secret_file, settings.api_key_file, access_secret=secret
+    )
+
+
+def _guard(settings: Settings, authenticator: Authenticator) -> Guard:
+    try:
+        trusted = Networks(settings.trusted_proxy)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxy: {error}") from error
+
+    hosts = Hosts([settings.host, *settings.allow_host])
+    return Guard(authenticator, hosts=hosts, origins=settings.allow_origin, caller=caller_behind(trusted))
+
+
 def _calls(
     settings: Settings,
-    max_calls: int,
     stt: Stt,
     fallback: Stt | None,
     ice_servers: Callable[[], tuple[IceServer, ...]],
     recordings: Recordings | None,
+    streams: Slots,
     worker: int | None,
 ) -> Calls:
     def peers() -> PeerSettings:
@@ -164,13 +184,16 @@ def _calls(
         ),
         peers=peers,
         limits=Limits(
-            max_calls=max_calls,
+            max_calls=settings.max_calls,
+            max_calls_per_address=settings.max_calls_per_address,
+            max_calls_per_token=settings.max_calls_per_token,
             max_call_s=settings.max_call_s,
             idle_s=settings.idle_timeout_s,
             resume_grace_s=settings.resume_grace_s,
             keep_ended_s=settings.keep_ended_s,
         ),
         recordings=recordings,
+        streams=streams,
         worker=worker,
     )
 
@@ -210,14 +233,7 @@ def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str])
     return Cartesia(api_key=key, base_url=settings.stt)
 
 
-def _stt_keys(settings: Settings, authenticator: Authenticator) -> Keys:
-    """Who may use the STT endpoints themselves: who has a key for them, else who has a token."""
-    if settings.api_key_file is not None:
-        return Keys.read(settings.api_key_file)
-    return Keys(authenticator.tokens)
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

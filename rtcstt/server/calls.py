@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import math
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids
+from rtcstt.http import is_loopback
+from rtcstt.limits import Reservation, Slots
 from rtcstt.recordings import Recordings
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.connection import PeerSettings
@@ -21,18 +25,36 @@ from rtcstt.webrtc.peer import Peer
 
 log = logging.getLogger(__name__)
 
+RETRY_S = 10  # what a caller is told who finds no room
+CALLS_PER_ADDRESS = 32
 KEPT_ENDED = 200  # calls that can still be read after their end, at most
 QUIET_S = 2.0  # a connection that sent nothing for so long may be replaced by a new offer
 SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
 LOOK_S = 0.2  # between two looks whether all callers have finished
 
 
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who placed a call: a digest of their token (empty where none is needed), their address, and whether
+    they may have what is said."""
+
+    identity: str = ""
+    address: str = ""
+    may_listen: bool = True
+
+
 @dataclass(slots=True)
 class Entry:
-    """A call, its present connection, and the task that keeps its limits until it has ended."""
+    """A call, its present connection, and the task that keeps its limits until it has ended.
+
+    ``secret`` is told to who placed the call alone, and lets whoever has it resume the call.
+    """
 
     call: Call
     placed: float
+    by: Requester = Requester()
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    streams: Reservation | None = None
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
@@ -41,21 +63,37 @@ class Entry:
     recording: asyncio.Task[None] | None = None
     ended: float | None = None
 
+    def give_back(self) -> None:
+        """The streams that were reserved for it."""
+        if self.streams is not None:
+            self.streams.release()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What calls a server takes, and for how long; times in seconds."""
 
     max_calls: int = 100
+    max_calls_per_address: int | None = None
+    "None: `CALLS_PER_ADDRESS`, and no limit for this machine's own, where proxies and gateways are."
+    max_calls_per_token: int | None = None
     max_call_s: float = 4 * 3600.0
     idle_s: float = 3600.0
     "Without a packet; muted browsers may send none, so this is no sign of a lost caller."
     resume_grace_s: float = 30.0
     keep_ended_s: float = 3600.0
 
+    def calls_of(self, address: str) -> int | None:
+        """How many calls at once are taken from an address; None: any number."""
+        if self.max_calls_per_address is not None:
+            return self.max_calls_per_address
+        return None if not address or is_loopback(address) else CALLS_PER_ADDRESS
+
 
 class Calls:
-    """Every call of a server, from its offer until it is forgotten. ``recordings``: where calls are kept."""
+    """Every call of a server, from its offer until it is forgotten. ``recordings``: where calls are kept.
+    ``streams``: what the STT takes at once; one is reserved for each track before a call is accepted.
+    """
 
     def __init__(
         self,
@@ -66,6 +104,7 @@ class Calls:
         limits: Limits,
         recordings: Recordings | None = None,
         worker: int | None = None,
+        streams: Slots | None = None,
     ) -> None:
         """``worker``: its number, where several share a port."""
         self.stt = stt
@@ -73,6 +112,7 @@ class Calls:
         self._peers = peers
         self._limits = limits
         self.recordings = recordings
+        self.streams = streams or Slots(lambda: None)
         self._entries: dict[str, Entry] = {}
         self._worker = worker
         self._stopping = False
@@ -89,8 +129,11 @@ class Calls:
 
     @property
     def capacity(self) -> int:
-        """Calls at once, at most."""
-        return self._limits.max_calls
+        """Calls at once, at most; no more than there are streams for."""
+        streams = self.streams.capacity
+        if streams is None:
+            return self._limits.max_calls
+        return min(self._limits.max_calls, self.open + max(0, streams - self.streams.used))
 
     @property
     def stopping(self) -> bool:
@@ -113,10 +156,15 @@ class Calls:
         """The call's present connection."""
         return self._entry(id).peer
 
+    def secret(self, id: str) -> str:
+        """What its caller may resume the call with."""
+        return self._entry(id).secret
+
     async def place(
         self,
         sdp: str,
         *,
+        by: Requester = Requester(),
         label: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -125,15 +173,16 @@ class Calls:
 
         ``options`` are those of `CallSettings` that the caller chose.
         """
-        self._check_room()
+        self._check_room(by)
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
-        entry = self._enter(label, metadata, options or {})
+        entry = self._enter(by, _tracks(offer), label, metadata, options or {})
         try:
             answer = await self._connect(entry, offer)
         except BaseException:
             del self._entries[entry.call.id]
             self.on_changed()
             await entry.call.close("refused")
+            entry.give_back()
             raise
         self._start(entry)
         return entry.call, answer
@@ -141,20 +190,37 @@ class Calls:
     def begin(
         self,
         *,
+        by: Requester = Requester(),
+        tracks: int = 1,
         label: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Call:
-        """A new call without a peer. Who began it adds its tracks, gives it audio, and hangs it up."""
-        self._check_room()
-        entry = self._enter(label, metadata, {**(options or {}), "outlives_peers": False})
+        """A new call without a peer. Who began it adds its ``tracks``, gives it audio, and hangs it up."""
+        self._check_room(by)
+        entry = self._enter(by, tracks, label, metadata, {**(options or {}), "outlives_peers": False})
         entry.is_gateways = True
         self._start(entry)
         return entry.call
 
-    async def resume(self, id: str, sdp: str) -> tuple[Call, str]:
-        """Another connection for a call whose caller lost his; 409 while the old one still speaks."""
+    def admit_tracks(self, call: Call, count: int) -> bool:
+        """Whether a call that `begin` made may have so many tracks, for which streams are reserved then."""
+        streams = self._entry(call.id).streams
+        return streams is None or streams.grow(count)
+
+    async def resume(
+        self, id: str, sdp: str, *, by: Requester = Requester(), secret: str | None = None
+    ) -> tuple[Call, str]:
+        """Another connection for a call whose caller lost theirs; 409 while the old one still sends.
+
+        It is for who placed it: who has the same token, or the ``secret`` that came with the answer.
+        """
         entry = self._entry(id)
+        known = secret is not None and hmac.compare_digest(
+            secret.encode("utf-8", "surrogatepass"), entry.secret.encode()
+        )
+        if not known and by.identity != entry.by.identity:
+            raise CallerError(403, "not_your_call", "Not your call", "Another token placed this call.")
         if entry.call.state != "open":
             raise CallerError(409, "call_ended", "The call has ended", "Place a new call.")
         if entry.is_gateways:
@@ -164,8 +230,12 @@ class Calls:
         speaks = entry.peer is not None and entry.call.silent_s() < QUIET_S
         if speaks or entry.connecting:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
+        offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)
+        if entry.streams is not None and not entry.streams.grow(_tracks(offer)):
+            raise self._full("No speech-to-text stream is free for another track.")
         old = entry.peer
-        answer = await self._connect(entry, Offer.parse(sdp, max_tracks=self._peers().max_tracks))
+        entry.call.caller_may_listen = by.may_listen
+        answer = await self._connect(entry, offer)
         if old is not None:
             await old.close("replaced")
         return entry.call, answer
@@ -205,12 +275,22 @@ class Calls:
         return entry
 
     def _enter(
-        self, label: str | None, metadata: Mapping[str, Any] | None, options: Mapping[str, Any]
+        self,
+        by: Requester,
+        tracks: int,
+        label: str | None,
+        metadata: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
     ) -> Entry:
         """A call that counts from now on, so that offers at once cannot be too many."""
         settings = replace(self.settings, **options)
+        streams = self.streams.reserve(tracks)
+        if streams is None:
+            capacity = self.streams.capacity
+            raise self._full(f"It has {capacity} speech-to-text streams; the call's tracks need {tracks}.")
         call = Call(ids.new(self._worker), stt=self.stt, label=label, metadata=metadata, settings=settings)
-        entry = Entry(call, asyncio.get_running_loop().time())
+        call.caller_may_listen = by.may_listen
+        entry = Entry(call, asyncio.get_running_loop().time(), by, streams=streams)
         self._entries[call.id] = entry
         self.on_changed()
         return entry
@@ -221,15 +301,28 @@ class Calls:
         self.placed += 1
         entry.life = asyncio.create_task(self._live(entry))
 
-    def _check_room(self) -> None:
+    def _check_room(self, by: Requester) -> None:
         self._forget()
         if self._stopping:
             self.refused += 1
             raise CallerError(503, "stopping", "The server stops", "Try another one.", retry_after_s=30)
         if self.open >= self._limits.max_calls:
-            self.refused += 1
-            message = f"It takes {self._limits.max_calls} at once."
-            raise CallerError(503, "full", "The server is full", message, retry_after_s=10)
+            raise self._full(f"It takes {self._limits.max_calls} calls at once.")
+        per_address, per_token = self._limits.calls_of(by.address), self._limits.max_calls_per_token
+        others = [entry.by for entry in self._entries.values() if entry.call.state != "closed"]
+        if per_address is not None and sum(one.address == by.address for one in others) >= per_address:
+            raise self._too_many(f"It takes {per_address} calls at once from one address.")
+        if by.identity and per_token is not None:
+            if sum(one.identity == by.identity for one in others) >= per_token:
+                raise self._too_many(f"It takes {per_token} calls at once of one token.")
+
+    def _full(self, message: str) -> CallerError:
+        self.refused += 1
+        return CallerError(503, "full", "The server is full", message, retry_after_s=RETRY_S)
+
+    def _too_many(self, message: str) -> CallerError:
+        self.refused += 1
+        return CallerError(429, "too_many_calls", "Too many calls", message, retry_after_s=RETRY_S)
 
     async def _connect(self, entry: Entry, offer: Offer) -> str:
         peer: Peer
@@ -275,6 +368,7 @@ class Calls:
         if entry.peer is not None:
             await entry.peer.wait_closed()
             entry.peer = None
+        entry.give_back()
         if entry.recording is not None:
             await entry.recording
         entry.ended = loop.time()
@@ -307,3 +401,8 @@ class Calls:
 
 def no_such_call() -> CallerError:
     return CallerError(404, "call_not_found", "No such call", "There is no call with this id.")
+
+
+def _tracks(offer: Offer) -> int:
+    """How many streams an offer needs."""
+    return sum(section.kind == "audio" for section in offer.taken.sections)

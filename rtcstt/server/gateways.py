@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
+from rtcstt.http.bodies import checked_metadata, parse_object
 from rtcstt.media import g711
 from rtcstt.media.pcm import Samples
 from rtcstt.wire import bad_request
@@ -35,6 +36,7 @@ WAIT_S = 0.1
 MAX_MESSAGE = 256 * 1024
 MAX_BAD = 100  # messages that make no sense, of one connection
 START_S = 10.0  # a media stream has to say by then what it is
+SILENT_S = 15.0  # a gateway of which no message came for so long is gone
 UNREAD_S = 60.0  # a client who reads nothing for so long gets no more events
 SAMPLE_RATES = (8000, 96000)
 
@@ -108,14 +110,17 @@ def check_websocket(request: web.Request) -> None:
         raise CallerError(426, "websocket_needed", "A WebSocket is needed", "This address is a WebSocket's.")
 
 
-async def serve_pcm(request: web.Request, call: Call, form: Form) -> web.WebSocketResponse:
-    """One fork until it ends. The call is over when its socket is, or the other way round."""
+async def serve_pcm(
+    request: web.Request, call: Call, form: Form, *, silent_s: float = SILENT_S
+) -> web.WebSocketResponse:
+    """One fork until it ends. The call is over when its socket is, or the other way round, or when no message
+    came for ``silent_s``."""
     socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
     async with _hanging_up(call):
         await socket.prepare(request)
         intake = Intake(call, [str(channel) for channel in range(form.channels)], form)
         async with _ending_with(call, socket, tell=True):
-            async for message in socket:
+            async for message in _received(socket, silent_s):
                 if message.type is WSMsgType.BINARY:
                     await intake.push(message.data)
                 elif message.type is WSMsgType.TEXT:
@@ -126,29 +131,29 @@ async def serve_pcm(request: web.Request, call: Call, form: Form) -> web.WebSock
 def _obey(call: Call, text: str) -> None:
     """Commands are those of the data channel. FreeSWITCH begins with a text of the dialplan's own, which is
     the call's metadata where it is an object."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    if not isinstance(value, dict):
-        return
-    if "type" in value:
-        call.command(text)
-    elif not call.metadata and len(text) <= 4096:
-        call.metadata = value
+    with contextlib.suppress(CallerError):
+        value = parse_object(text)
+        if "type" in value:
+            call.command(text)
+        elif not call.metadata:
+            call.metadata = checked_metadata(value)
 
 
 Begin = Callable[[Mapping[str, Any]], Call]
+AdmitTrack = Callable[[Call, int], bool]
 
 
-async def serve_media_stream(request: web.Request, begin: Begin) -> web.WebSocketResponse:
+async def serve_media_stream(
+    request: web.Request, begin: Begin, admit_track: AdmitTrack, *, silent_s: float = SILENT_S
+) -> web.WebSocketResponse:
     """One media stream until it ends. ``begin`` makes its call, from what the `start` message says, or
-    raises `CallerError`. Nothing but audio's own messages is known to the other end, so no events go back."""
+    raises `CallerError`; ``admit_track`` tells whether it may have so many tracks.
+    Nothing but audio's own messages is known to the other end, so no events go back."""
     socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
     await socket.prepare(request)
     try:
         async with asyncio.timeout(START_S):
-            start = await _start_of(socket)
+            start = await _start_of(socket, silent_s)
         form = _media_form(start)
         call = begin(start)
     except TimeoutError:
@@ -157,21 +162,44 @@ async def serve_media_stream(request: web.Request, begin: Begin) -> web.WebSocke
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=error.message.encode()[:120])
     else:
         async with _hanging_up(call), _ending_with(call, socket, tell=False):
-            await _receive(socket, call, form)
+            await _receive(_messages(socket, silent_s), call, form, admit_track)
     return socket
 
 
-async def _start_of(socket: web.WebSocketResponse) -> dict[str, Any]:
-    async for message in _messages(socket):
+async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[WSMessage]:
+    """The messages, until the socket ends, or none came for ``silent_s``."""
+    try:
+        while True:
+            async with asyncio.timeout(silent_s):
+                message = await anext(socket, None)
+            if message is None:
+                return
+            yield message
+    except TimeoutError:
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"nothing came for too long")
+
+
+def tracks_of(start: Mapping[str, Any]) -> int:
+    """How many tracks a media stream says that it has: ``inbound``, ``outbound``, or both."""
+    tracks = start.get("tracks")
+    return (
+        2 if isinstance(tracks, list) and {"inbound", "outbound"} <= {str(one)[:16] for one in tracks} else 1
+    )
+
+
+async def _start_of(socket: web.WebSocketResponse, silent_s: float) -> dict[str, Any]:
+    async for message in _messages(socket, silent_s):
         start = message.get("start")
         if message["event"] == "start" and isinstance(start, dict):
             return start
     raise bad_request("The stream ended before its start message.")
 
 
-async def _receive(socket: web.WebSocketResponse, call: Call, form: Form) -> None:
-    tracks: dict[str, Intake] = {}
-    async for message in _messages(socket):
+async def _receive(
+    messages: AsyncIterator[dict[str, Any]], call: Call, form: Form, admit_track: AdmitTrack
+) -> None:
+    tracks: dict[str, Intake | None] = {}
+    async for message in messages:
         if message["event"] == "stop":
             return
         media = message.get("media")
@@ -181,14 +209,24 @@ async def _receive(socket: web.WebSocketResponse, call: Call, form: Form) -> Non
         with contextlib.suppress(ValueError, TypeError):
             data = base64.b64decode(media.get("payload", ""), validate=True)
             if track not in tracks:
-                tracks[track] = Intake(call, [track], form)
-            await tracks[track].push(data)
+                admitted = admit_track(call, len(tracks) + 1)
+                tracks[track] = Intake(call, [track], form) if admitted else None
+                if not admitted:
+                    _refuse(call, track)
+            intake = tracks[track]
+            if intake is not None:
+                await intake.push(data)
 
 
-async def _messages(socket: web.WebSocketResponse) -> AsyncIterator[dict[str, Any]]:
+def _refuse(call: Call, track: str) -> None:
+    message = "No speech-to-text stream is free for this track: its audio is left out."
+    call.publish("error", track=track, error_code="full", title="The server is full", message=message)
+
+
+async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects that have an `event`; ends when the socket does, or after too much of other things."""
     bad = 0
-    async for message in socket:
+    async for message in _received(socket, silent_s):
         try:
             value = json.loads(message.data) if message.type is WSMsgType.TEXT else None
         except (ValueError, RecursionError):
@@ -213,11 +251,15 @@ def about_media_stream(start: Mapping[str, Any]) -> dict[str, Any]:
     parameters = start.get("customParameters")
     parameters = parameters if isinstance(parameters, dict) else {}
     names = ("streamSid", "callSid", "accountSid")
-    metadata: dict[str, Any] = {name: str(start[name])[:200] for name in names if name in start}
-    shown = {str(name)[:64]: str(value)[:500] for name, value in list(parameters.items())[:32]}
-    shown.pop("access_token", None)
+    metadata: dict[str, Any] = {name: start[name][:200] for name in names if isinstance(start.get(name), str)}
+    shown = {
+        name[:64]: str(value)[:500]
+        for name, value in list(parameters.items())[:32]
+        if name != "access_token" and isinstance(value, str | int | float | bool)
+    }
     if shown:
         metadata["customParameters"] = shown
+    checked_metadata(metadata)
     label = shown.get("label") or metadata.get("callSid")
     return {"label": label[:200] if label else None, "metadata": metadata}
 
@@ -244,7 +286,7 @@ async def _ending_with(call: Call, socket: web.WebSocketResponse, *, tell: bool)
 
 async def _tell(call: Call, socket: web.WebSocketResponse) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError):  # he has left, or does not read
-        async for event in call.feed.subscribe():
+        async for event in call.caller_events():
             async with asyncio.timeout(UNREAD_S):
                 await socket.send_str(event.to_json())
     await _watch(call, socket)

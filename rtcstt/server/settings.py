@@ -65,7 +65,14 @@ class Settings:
     )
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
     max_calls: int = _option(
-        100, "calls at once, no more than --max-streams when all are embedded; more get 503"
+        100, "calls at once; those for which no stream of the recogniser is free get 503, too"
+    )
+    max_calls_per_address: int | None = _option(
+        None, "calls at once from one address; default: 32, and any number from this machine itself"
+    )
+    max_calls_per_token: int | None = _option(None, "calls at once of one token; default: any number")
+    max_connections: int | None = _option(
+        None, "HTTP connections at once; default: 2000, and at most half of the file descriptors"
     )
     max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
     idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended")
@@ -83,7 +90,10 @@ class Settings:
     token_file: Path | None = _option(None, "bearer tokens, one a line; who calls must show one")
     jwt_secret_file: Path | None = _option(None, "secret of signed tokens (HS256) that are taken as well")
     stt_key_file: Path | None = _option(None, "key of the STT, in place of RTCSTT_STT_KEY")
-    api_key_file: Path | None = _option(None, "keys for the STT endpoints served here; default: the tokens")
+    api_key_file: Path | None = _option(None, "keys that are for the STT endpoints served here alone")
+    allow_host: tuple[str, ...] = _option(
+        (), "name the server may be reached by, beside loopback's and --host; may be repeated"
+    )
     allow_origin: tuple[str, ...] = _option(
         (), "origin of pages that may call from elsewhere; may be repeated"
     )
@@ -105,6 +115,8 @@ class Settings:
         _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
         for name in ("max_call_s", "idle_timeout_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
             _check(getattr(self, name) > 0, f"{name} must be above 0")
+        for name in ("max_calls_per_address", "max_calls_per_token", "max_connections"):
+            _check((getattr(self, name) or 1) >= 1, f"{name} must be at least 1")
         for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
             _check(getattr(self, name) >= 0, f"{name} must not be below 0")
         _check(self.workers == "auto" or self.workers.isdecimal(), "workers must be a number, or auto")

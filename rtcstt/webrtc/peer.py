@@ -434,7 +434,7 @@ async def _speak(channel: RTCDataChannel, call: Call) -> None:
             await state_changed.wait()
 
     await until(lambda: channel.readyState == "open")
-    async for event in call.feed.subscribe():
+    async for event in call.caller_events():
         await until(lambda: channel.bufferedAmount <= BUFFERED_HIGH)
         if channel.readyState != "open":
             return

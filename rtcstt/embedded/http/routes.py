@@ -1,7 +1,6 @@
-"""The embedded STT's doors: both WebSocket endpoints, batch, and short-lived tokens, on aiohttp.
+"""The embedded STT over HTTP: both WebSocket endpoints, batch, and short-lived tokens, on aiohttp.
 
-Whoever mounts them puts `rtcstt.server.http.refusals` among the application's middlewares: refusals are
-`CallerError`.
+Who may use them is checked by the `Guard` that they are mounted with, before a handler here is called.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -21,7 +21,6 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtcstt import wire
 from rtcstt.embedded.batch import Batch
 from rtcstt.embedded.http import answers, speech, upload
-from rtcstt.embedded.http.auth import Keys
 from rtcstt.embedded.http.upload import MAX_UPLOAD as MAX_UPLOAD
 from rtcstt.embedded.service import (
     GOING_AWAY,
@@ -33,6 +32,9 @@ from rtcstt.embedded.service import (
     too_big,
 )
 from rtcstt.errors import CallerError, ConnectionLost
+from rtcstt.http.access import Permission
+from rtcstt.http.guard import GRANT, Guard, Route
+from rtcstt.limits import Slots
 
 log = logging.getLogger(__name__)
 
@@ -40,42 +42,26 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
-HEARTBEAT_S = 30.0
+HEARTBEAT_S = 30.0  # longer than a client may be held back while the recogniser is behind
 DRAIN_S = 5.0  # for the open streams, when the server stops
 LINGER_S = 2.0  # for the rest of a message that is too long
 _VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def add_routes(
     app: web.Application,
     services: Callable[[], Awaitable[Service]],
-    keys: Keys,
+    guard: Guard,
     speaker: speech.Speaker | None = None,
+    *,
+    streams: Slots | None = None,
 ) -> None:
     """Mount the endpoints. ``services`` gives the service, once it is loaded. With a ``speaker`` text can
-    be made speech as well, for clients that want something to listen to."""
-    handlers = SttRoutes(services, keys, speaker)
-    routes: list[tuple[str, str, Handler]] = [
-        ("GET", wire.PATHS["turns"], handlers.turns),
-        ("GET", wire.PATHS["manual"], handlers.manual),
-        ("POST", "/stt", handlers.batch),
-        ("POST", "/stt/transcribe", handlers.batch),
-        ("POST", "/audio/transcriptions", handlers.openai),
-        ("POST", "/access-token", handlers.access_token),
-        ("POST", "/tts/bytes", handlers.speak),
-    ]
-    paths = {path for _, path, _ in routes}
-    for method, path, handler in routes:
-        app.router.add_route(method, path, handler)
-        app.router.add_route("OPTIONS", path, _preflight)
-
-    async def allow_pages(request: web.Request, response: web.StreamResponse) -> None:
-        if request.path in paths:
-            response.headers.update(_CORS)
-
-    app.on_response_prepare.append(allow_pages)
+    be made speech as well, for clients that want something to listen to. ``streams``, where others draw
+    from the same: one is reserved for each WebSocket."""
+    handlers = SttRoutes(services, guard, speaker, streams or Slots(lambda: None))
+    guard.add_routes(app, handlers.table())
     app.on_shutdown.append(handlers.shut)
 
 
@@ -83,13 +69,62 @@ class SttRoutes:
     """The handlers, and the conversations that are going on."""
 
     def __init__(
-        self, services: Callable[[], Awaitable[Service]], keys: Keys, speaker: speech.Speaker | None
+        self,
+        services: Callable[[], Awaitable[Service]],
+        guard: Guard,
+        speaker: speech.Speaker | None,
+        streams: Slots,
     ) -> None:
         self._services = services
-        self._keys = keys
+        self._guard = guard
         self._speaker = speaker
+        self._streams = streams
         self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
         self._batches = 0
+
+    def table(self) -> list[Route]:
+        speech_to_text = partial(Route, permission=Permission.TRANSCRIBE, any_origin=True)
+        tokens = "A short-lived token for the requests above, for a browser that must not have the key"
+        return [
+            speech_to_text(
+                method="GET",
+                path=wire.PATHS["turns"],
+                handler=self.turns,
+                summary="WebSocket: audio to turns",
+            ),
+            speech_to_text(
+                method="GET",
+                path=wire.PATHS["manual"],
+                handler=self.manual,
+                summary="WebSocket: audio to text, ended by the client",
+            ),
+            speech_to_text(
+                method="POST", path="/stt", handler=self.batch, summary="A recording to its transcript"
+            ),
+            speech_to_text(
+                method="POST", path="/stt/transcribe", handler=self.batch, summary="The same as `/stt`"
+            ),
+            speech_to_text(
+                method="POST",
+                path="/audio/transcriptions",
+                handler=self.openai,
+                summary="A recording to its transcript, in OpenAI's form",
+            ),
+            speech_to_text(
+                method="POST",
+                path="/tts/bytes",
+                handler=self.speak,
+                summary="Text to speech, with `rtcstt stt --with-tts`",
+            ),
+            Route(
+                method="POST",
+                path="/access-token",
+                handler=self.access_token,
+                permission=Permission.ISSUE,
+                summary=tokens,
+                any_origin=True,
+            ),
+        ]
 
     async def turns(self, request: web.Request) -> web.StreamResponse:
         return await self._socket(request, "turns")
@@ -99,7 +134,7 @@ class SttRoutes:
 
     async def batch(self, request: web.Request) -> web.StreamResponse:
         """`POST /stt`: a file, or raw audio declared in the query, to its whole text."""
-        self._admit(request)
+        _version_of(request)
         request_id = str(uuid.uuid4())
         async with self._transcribed(request) as (fields, batch):
             words = "word" in fields.get("timestamp_granularities", [])
@@ -108,7 +143,7 @@ class SttRoutes:
 
     async def openai(self, request: web.Request) -> web.StreamResponse:
         """`POST /audio/transcriptions`: the same, as OpenAI's clients ask for it."""
-        self._admit(request)
+        _version_of(request)
         async with self._transcribed(request) as (fields, batch):
             response_format = fields.get("response_format", ["json"])[0]
             return answers.openai(batch, response_format, fields.get("timestamp_granularities", []))
@@ -116,11 +151,11 @@ class SttRoutes:
     async def access_token(self, request: web.Request) -> web.StreamResponse:
         """`POST /access-token`: something short-lived for a browser, which must not have the key."""
         wanted = await _json(request)
-        return web.json_response({"token": self._keys.grant(request.headers, request.query, wanted)})
+        return web.json_response({"token": self._guard.authenticator.issue(request[GRANT], wanted)})
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         """`POST /tts/bytes`: text to speech, where that was asked for at the start."""
-        self._admit(request)
+        _version_of(request)
         if self._speaker is None:
             message = "Speech is made by `rtcstt stt --with-tts` alone."
             raise CallerError(404, "not_found", "Not found", message)
@@ -140,20 +175,21 @@ class SttRoutes:
             with contextlib.suppress(ConnectionError):
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"server stops")
 
-    def _admit(self, request: web.Request) -> str:
-        """Check the key; return the version that a header or the query names, or nothing; the query wins."""
-        self._keys.check(request.headers, request.query)
-        version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
-        if version and not _VERSION.fullmatch(version):
-            raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
-        return version or ""
-
     async def _socket(self, request: web.Request, endpoint: wire.Endpoint) -> web.StreamResponse:
-        version = self._admit(request)
+        version = _version_of(request)
         handshake = wire.Handshake.parse(endpoint, request.query.items())
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
-        session = await (await self._services()).open(handshake, version=version)
+        reserved = self._streams.reserve()
+        if reserved is None:
+            raise concurrency_limited(f"{self._streams.capacity} streams are in use or reserved already.")
+        try:
+            session = await (await self._services()).open(handshake, version=version)
+            return await self._serve(request, session)
+        finally:
+            reserved.release()
+
+    async def _serve(self, request: web.Request, session: Session) -> web.StreamResponse:
         socket = _Socket(session)
         socket.headers["X-Request-Id"] = session.request_id
         task = asyncio.current_task()
@@ -266,16 +302,9 @@ async def _receive(socket: _Socket, session: Session) -> None:
         await session.close()  # the client closed, or left: nobody waits for the rest
 
 
-async def _preflight(request: web.Request) -> web.StreamResponse:
-    """The vendor's client sends headers of its own; none of them means anything here, so all may come."""
-    wanted = request.headers.get("Access-Control-Request-Headers", "")
-    return web.Response(status=204, headers={"Access-Control-Allow-Headers": wanted or _HEADERS})
-
-
-# Pages of any origin may ask: what admits them is the key or token, never a cookie.
-_HEADERS = "Authorization, Cartesia-Version, Content-Type, X-API-Key"
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
-}
+def _version_of(request: web.Request) -> str:
+    """The version of the API that a header or the query names, or nothing; the query wins."""
+    version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
+    if version and not _VERSION.fullmatch(version):
+        raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
+    return version or ""

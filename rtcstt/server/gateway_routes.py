@@ -1,0 +1,79 @@
+"""Gateways' WebSockets: `GET /pcm` and `GET /media-stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from rtcstt.call import Call
+from rtcstt.http.access import Permission
+from rtcstt.http.guard import GRANT, Route
+from rtcstt.server import gateways
+from rtcstt.server.context import Context
+from rtcstt.server.signaling_routes import about
+
+_ABOUT_PCM = ("mode", "label", "language")
+
+
+class GatewayRoutes:
+    def __init__(self, context: Context, *, silent_s: float = gateways.SILENT_S) -> None:
+        self._context = context
+        self._silent_s = silent_s
+
+    def table(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/pcm",
+                handler=self.pcm,
+                permission=Permission.PUBLISH,
+                summary="WebSocket: a gateway's audio in, events out",
+            ),
+            Route(
+                method="GET",
+                path="/media-stream",
+                handler=self.media_stream,
+                permission=Permission.PUBLISH,
+                summary="WebSocket: a gateway's audio in JSON",
+                in_message=True,
+            ),
+        ]
+
+    async def pcm(self, request: web.Request) -> web.StreamResponse:
+        """`GET /pcm`, a WebSocket: binary PCM in, events out."""
+        gateways.check_websocket(request)
+        self._context.check_offers(request)
+        form = gateways.Form.parse(request.query)
+        told = {name: value for name, value in request.query.items() if name in _ABOUT_PCM}
+        by = self._context.requester(request)
+        with self._context.followed():
+            call = self._context.calls.begin(by=by, tracks=form.channels, **about(told, request[GRANT]))
+            self._context.note(request, call)
+            return await gateways.serve_pcm(request, call, form, silent_s=self._silent_s)
+
+    async def media_stream(self, request: web.Request) -> web.StreamResponse:
+        """`GET /media-stream`, a WebSocket. Its token may come in the start message, since those who send
+        media streams often can put it nowhere else."""
+        gateways.check_websocket(request)
+        self._context.check_offers(request)
+
+        def begin(start: Mapping[str, Any]) -> Call:
+            parameters = start.get("customParameters")
+            token = parameters.get("access_token") if isinstance(parameters, dict) else None
+            given = token if isinstance(token, str) else None
+            grant = self._context.guard.authenticate(request, Permission.PUBLISH, given)
+            told = gateways.about_media_stream(start)
+            call = self._context.calls.begin(
+                by=self._context.requester(request, grant),
+                tracks=gateways.tracks_of(start),
+                label=grant.label or told["label"],
+                metadata=told["metadata"],
+            )
+            return self._context.note(request, call)
+
+        with self._context.followed():
+            return await gateways.serve_media_stream(
+                request, begin, self._context.calls.admit_tracks, silent_s=self._silent_s
+            )
