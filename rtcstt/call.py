@@ -25,6 +25,7 @@ import numpy as np
 from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.events import (
+    WITHOUT_WORDS,
     AnyEvent,
     AudioLedger,
     AudioResumed,
@@ -54,20 +55,6 @@ MAX_COMMAND_CHARACTERS = 16_384
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
 MAX_TRACKS = 32  # tracks of one call, those of lost connections included
 CHUNK_MS = (20, 200)
-# What callers get who may not listen: nothing that was said, also in events that are not known here.
-_WITHOUT_WORDS = frozenset(
-    {
-        "session.start",
-        "session.end",
-        "session.move",
-        "track.start",
-        "track.end",
-        "track.muted",
-        "track.unmuted",
-    }
-    | {"audio.stalled", "audio.resumed", "audio.suspect", "stt.reconnecting", "stt.recovered", "stt.behind"}
-    | {"stt.caught_up", "transcript.gap", "flush_done", "error"}
-)
 
 
 class Recorder(Protocol):
@@ -439,10 +426,10 @@ class Call:
         """For how long no packet came, on any track."""
         return min((line.silent_s() for line in self.tracks.values()), default=math.inf)
 
-    async def caller_events(self) -> AsyncIterator[Event]:
+    async def caller_events(self) -> AsyncIterator[AnyEvent]:
         """Every event for the caller's own connection: those without words, where they may not listen."""
         async for event in self.feed.subscribe():
-            if self.caller_may_listen or event.type in _WITHOUT_WORDS:
+            if self.caller_may_listen or isinstance(event, WITHOUT_WORDS):
                 yield event
 
     def ledgers(self) -> dict[str, AudioLedger]:

@@ -464,6 +464,14 @@ AnyEvent: TypeAlias = (
     | Unknown
 )
 
+WITHOUT_WORDS = (
+    SessionStart | SessionMove | SessionEnd | ErrorEvent
+    | TrackStart | TrackEnd | TrackMuted | TrackUnmuted | TrackRefused
+    | AudioIgnored | AudioSources | AudioStalled | AudioResumed | AudioSuspect
+    | TranscriptGap | SttReconnecting | SttRecovered | SttBehind | SttCaughtUp | Connected | FlushDone
+)  # fmt: skip
+"""What callers get who may send but not listen: nothing that was said, also in messages yet unknown."""
+
 _KINDS: tuple[type[Event], ...] = get_args(AnyEvent)
 EVENTS: Mapping[str, type[Event]] = {kind.type: kind for kind in _KINDS if kind is not Unknown}
 """The classes by the type of their JSON."""

@@ -148,6 +148,9 @@ class FakeCall:
         self.feed.wake()
         self.over.set()
 
+    def caller_events(self) -> Any:
+        return self.feed.subscribe()
+
     async def close(self, reason: str) -> None:
         if not self.closed:
             self.end(reason)

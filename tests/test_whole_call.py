@@ -248,8 +248,8 @@ def datagrams(seed: int) -> Iterator[bytes]:
 REQUESTS = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
     b"GET / HTTP/1.1\r\nHost: " + b"a" * 100_000,
-    b"POST /offer HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{",
-    b"POST /offer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /offer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{",
+    b"POST /offer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x00" * 70_000,
 )

@@ -15,7 +15,7 @@ from aiohttp import web
 from rtcstt import captions
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
-from rtcstt.feed import Event
+from rtcstt.events import AnyEvent
 from rtcstt.http.access import Grant, Permission
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server.context import Context
@@ -115,7 +115,7 @@ async def _details(call: Call, grant: Grant) -> web.Response:
     return web.json_response(shown, dumps=partial(json.dumps, allow_nan=False))
 
 
-def _turns(history: Sequence[Event]) -> Any:
+def _turns(history: Sequence[AnyEvent]) -> Any:
     return captions.transcript(history)["turns"]
 
 

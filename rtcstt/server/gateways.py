@@ -25,6 +25,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
+from rtcstt.events import ErrorEvent
 from rtcstt.http.bodies import checked_metadata, parse_object
 from rtcstt.media import g711
 from rtcstt.media.pcm import Samples
@@ -220,7 +221,11 @@ async def _receive(
 
 def _refuse(call: Call, track: str) -> None:
     message = "No speech-to-text stream is free for this track: its audio is left out."
-    call.publish("error", track=track, error_code="full", title="The server is full", message=message)
+    call.publish(
+        ErrorEvent(
+            track=track, title="The server is full", message=message, error_code="full", status_code=503
+        )
+    )
 
 
 async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[dict[str, Any]]:
