@@ -25,6 +25,7 @@ NODE = {
     "whip": ["whip-whep@1.2.0", "@eyevinn/whip-web-client@1.1.7", "esbuild@0.25"],
     "firefox": ["puppeteer-core@24.43.1"],
     "typescript": ["typescript@5.9"],
+    "axe": ["axe-core@4.14"],
 }
 
 

@@ -280,8 +280,6 @@ export interface ConnectOptions {
   turn?: TurnSettings;
   /** Ends the call: while it connects `connect` rejects with the signal's reason, later it hangs up. */
   signal?: AbortSignal;
-  /** A call that lost its page goes on with the new one. */
-  call?: string;
 }
 
 export interface WatchOptions {

@@ -16,8 +16,14 @@ export class Ledger {
     this.#rows.clear();
   }
 
-  /** `tracks` as in GET /calls/ID; each call adds one column per track. */
+  /** `tracks` as in GET /calls/ID; each time adds one column per track. */
   show(tracks) {
+    this.take(tracks);
+    for (const { canvas, columns } of this.#rows.values()) draw(canvas, columns);
+  }
+
+  /** The same, while nobody looks. */
+  take(tracks) {
     tracks.forEach(({ track, ledger }, index) => {
       if (!ledger) return;
       if (!this.#rows.has(track)) this.#rows.set(track, this.#row(index));
@@ -31,7 +37,6 @@ export class Ledger {
       row.words.textContent =
         `Speaker ${index + 1}: received ${seconds("heard")} s, repaired ${seconds("repaired")} s, ` +
         `silence put in ${seconds("silence")} s`;
-      draw(row.canvas, row.columns);
     });
   }
 

@@ -1,85 +1,86 @@
-// The page itself: it only joins the sound, the call and what is shown.
+// The page of a caller: it only joins the sound, the call and what is shown.
 
-import { connect } from "../rtcstt.js";
-import { Captions, minutes } from "./captions.js";
+import { address, addressed, callList, downloads, share, showClock } from "./calls.js";
+import { developer } from "./developer.js";
+import { $, kept, menu, panel } from "./dom.js";
 import { Ledger } from "./ledger.js";
-import { microphone, microphones, recording, watchLevel } from "./sound.js";
+import { Notices, inWords } from "./notices.js";
+import { reader } from "./reader.js";
+import { connect } from "./rtcstt.js";
+import "./rtcstt-captions.js";
+import { microphones, openSound, watchLevel } from "./sound.js";
+import { Talk } from "./talk.js";
 
-const $ = (id) => document.getElementById(id);
+const BASE = new URL("..", import.meta.url);
 const setup = $("setup");
-const captions = new Captions($("captions"), $("finished"));
-const ledger = new Ledger($("timelines"));
+const captions = $("captions");
+const notices = new Notices();
+const side = menu();
 
-let call = null;
+let call = null; // the one that is placed, or was placed last
 let sound = null;
 let stopLevel = () => {};
 let wakeLock = null;
 let lastSecond = 0;
+let lag = 0;
 
-// What went wrong, and what to do about it.
+const token = () => $("token").value || undefined;
 
-const MICROPHONE = {
-  InsecureContext: [
-    "The browser gives no microphone to this page.",
-    "It does so only over https:// or on this same machine (http://127.0.0.1). Serve rtcstt with TLS, or put a TLS proxy before it.",
-  ],
-  NotAllowedError: [
-    "The microphone may not be used.",
-    "Allow it for this page (the icon beside the address), then press Start again.",
-  ],
-  NotFoundError: ["No microphone was found.", "Plug one in or choose a recording instead."],
-  NotReadableError: ["The microphone is held by another program.", "Close that program, then press Start again."],
-  OverconstrainedError: ["The chosen microphone is gone.", "Choose another device."],
-  EncodingError: ["This browser cannot read that file.", "Try WAV, MP3, OGG or MP4; on the server, rtcstt transcribe reads more."],
-};
-
-function inWords(error) {
-  if (MICROPHONE[error.name]) return MICROPHONE[error.name];
-  if (error.status === 401) {
-    const title = $("token").value ? "The server does not take this access token." : "This server wants an access token.";
-    return [title, "Whoever runs it gives it out. Enter it above, then press Start."];
-  }
-  switch (error.code) {
-    case "no_media_path":
-      return [
-        "The audio finds no way to the server.",
-        "UDP is probably blocked on the way. The server's operator can run rtcstt doctor and add a TURN server.",
-      ];
-    case "unreachable":
-      return ["The server does not answer.", "Is rtcstt serve still running?"];
-    default:
-      return [error.title || "This did not work.", again(error)];
-  }
+async function request(path, init = {}) {
+  const headers = { ...init.headers, ...(token() && { Authorization: `Bearer ${token()}` }) };
+  const response = await fetch(new URL(path, BASE), { ...init, headers });
+  if (response.ok) return response;
+  const refusal = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(refusal.message ?? response.statusText), { status: response.status });
 }
 
-function again(error) {
-  return error.retryAfterS ? `${error.message} Try again in ${error.retryAfterS} s.` : error.message;
-}
-
-function notice(key, title, advice = "") {
-  $(`notice-${key}`)?.remove();
-  const box = document.createElement("div");
-  box.className = "notice";
-  box.id = `notice-${key}`;
-  for (const text of [title, advice].filter(Boolean)) {
-    const line = document.createElement("p");
-    line.textContent = text;
-    box.append(line);
+/** The options of `connect` that were chosen. */
+function settings() {
+  const keyterms = $("keyterms").value.split(/[,\n]/).map((term) => term.trim()).filter(Boolean);
+  const turn = {};
+  for (const name of ["start_threshold", "eager_end_threshold", "end_threshold", "end_timeout_ms"]) {
+    if ($(name).value !== "") turn[name] = Number($(name).value);
   }
-  $("notices").append(box);
+  const mode = setup.elements.mode.value;
+  const names = Object.values(kept.read("names") ?? {}).some(Boolean) ? { speakers: kept.read("names") } : undefined;
+  const all = { mode, label: $("label").value, language: $("language").value, keyterms, turn, metadata: names };
+  if (mode === "manual") delete all.turn;
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value && Object.keys(value).length));
 }
 
-const settle = (key) => $(`notice-${key}`)?.remove();
+// What the menu has.
 
-const NOTICES = {
-  "audio.stalled": () => notice("audio", "No audio reaches the server.", "It waits; the captions go on when the audio does."),
-  "audio.resumed": () => settle("audio"),
-  "stt.reconnecting": () => notice("stt", "The speech-to-text service is away.", "What is said now is kept and comes when it is back."),
-  "stt.recovered": () => settle("stt"),
-  error: (event) => notice("error", event.title ?? "Error", event.message),
-};
+const files = downloads(BASE, token);
+const timelines = Object.assign(document.createElement("div"), { id: "timelines" });
+const ledger = new Ledger(timelines);
+const inspector = developer(BASE, settings);
+const soundPanel = panel("sound", "Microphone", []);
+soundPanel.hidden = true;
+side.box.append(
+  soundPanel,
+  ...reader(captions, files.nav),
+  share(BASE, request, () => call ?? captions.reading),
+  callList(BASE, request, readAlong),
+  panel("ledger", "Audio ledger", [legend(), timelines]),
+  inspector.box,
+);
+
+function legend() {
+  const kinds = Object.entries({ heard: "received", repaired: "repaired", silence: "silence put in" });
+  const items = kinds.map(([kind, words]) => {
+    const item = Object.assign(document.createElement("li"), { textContent: words });
+    item.dataset.kind = kind;
+    return item;
+  });
+  const list = Object.assign(document.createElement("ul"), { className: "legend" });
+  list.append(...items);
+  return list;
+}
+
+// What is shown when.
 
 const STATES = {
+  idle: "Ready",
   connecting: "Connecting",
   live: "Live",
   resuming: "Connection lost, trying again",
@@ -89,102 +90,32 @@ const STATES = {
 
 function status(state, words = STATES[state]) {
   $("status").dataset.state = state;
-  $("status").textContent = words;
+  $("status").textContent = state === "live" && lag >= 2 ? `${words}, ${Math.round(lag)} s behind` : words;
 }
-
-// The call.
-
-async function start() {
-  const mode = setup.elements.mode.value;
-  $("notices").replaceChildren();
-  show("connecting");
-  sound = null;
-  try {
-    sound = await openSound();
-    call = await connect({ stream: sound.stream, mode, token: $("token").value || undefined });
-  } catch (error) {
-    sound?.stop();
-    notice("failed", ...inWords(error));
-    if (error.status === 401) askForToken();
-    show("idle");
-    status("failed", "Not connected");
-    return;
-  }
-  captions.clear();
-  ledger.clear();
-  lastSecond = 0;
-  $("empty").hidden = false;
-  call.on("*", onEvent);
-  call.mute(mode === "manual"); // push-to-talk begins unheard
-  stopLevel = watchLevel(sound.stream, $("level"), () =>
-    notice("silent", "The sound is all silence.", "Is the right device chosen, and is it switched on?"),
-  );
-  linkDownloads();
-  show("live");
-  sound.begin();
-  listDevices(); // the browser names them now
-  wakeLock = navigator.wakeLock?.request("screen").catch(() => null); // a phone's screen stays on
-  pollLedger(call, sound.duration);
-}
-
-async function openSound() {
-  if (setup.elements.source.value === "microphone") return microphone($("device").value);
-  return recording($("file").files[0], { aloud: $("aloud").checked, onEnd: () => call?.close() });
-}
-
-function onEvent(event) {
-  if (event.type === "state") return onState(event);
-  NOTICES[event.type]?.(event);
-  captions.receive(event);
-  if ($("captions").childElementCount) $("empty").hidden = true;
-  lastSecond = Math.max(lastSecond, event.time ?? 0);
-}
-
-function onState({ state, reason }) {
-  if (state !== "closed") return status(state);
-  stopLevel();
-  sound.stop();
-  wakeLock?.then((lock) => lock?.release());
-  show("idle");
-  if (["ended", "closed"].includes(reason)) return status("closed");
-  status("failed", "Connection lost");
-  notice("lost", "The connection to the server was lost.", reason);
-}
-
-async function pollLedger(watched, duration) {
-  for (;;) {
-    const last = watched.state === "closed";
-    try {
-      const snapshot = await (await watched.fetch()).json();
-      if (watched !== call) return;
-      ledger.show(snapshot.tracks ?? []);
-      $("ledger").hidden = false;
-      lastSecond = Math.max(lastSecond, snapshot.time ?? 0);
-    } catch {
-      // The call's own state tells of a lost server; the ledger just stays as it was.
-    }
-    $("clock").textContent = minutes(lastSecond) + (duration ? ` of ${minutes(duration)}` : "");
-    if (last) return;
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-  }
-}
-
-// What is shown when.
 
 function show(state) {
   const idle = state === "idle";
+  const live = state === "live";
   const focused = document.activeElement; // hidden soon, or switched off: then Start is where to go on
-  const adrift = idle && (focused === document.body || $("live").contains(focused));
-  status(state, idle ? "Ready" : undefined);
+  const adrift = idle && (focused === document.body || [$("talk"), $("mute"), $("hangup")].includes(focused));
+  const manual = setup.elements.mode.value === "manual";
+  status(state);
   for (const control of setup.elements) control.disabled = !idle;
-  if (!idle && setup.elements.source.value === "microphone") $("device").disabled = false;
-  setup.toggleAttribute("data-live", state === "live");
-  setup.hidden = state === "live" && setup.elements.source.value === "file";
-  $("live").hidden = state !== "live";
-  $("talk").hidden = setup.elements.mode.value !== "manual";
-  $("mute").hidden = !$("talk").hidden;
+  const switchable = live && sound?.kind === "microphone";
+  $("device").disabled = !idle && !switchable;
+  (switchable ? soundPanel.querySelector(".inside") : $("setup")).insertBefore(
+    $("device-field"), switchable ? null : setup.querySelector('[data-for="file"]'),
+  );
+  soundPanel.hidden = !switchable;
+  $("setup-box").hidden = live;
+  if (state === "connecting" || captions.transcript.rows.length) $("setup-box").open = false;
+  document.querySelector("#bar .live").hidden = !live;
+  $("start").hidden = live;
+  $("hangup").hidden = !live;
+  $("talk").hidden = !(live && manual);
+  $("mute").hidden = !(live && !manual);
   setMute(false);
-  if (state === "live") ($("talk").hidden ? $("mute") : $("talk")).focus();
+  if (live) (manual ? $("talk") : $("mute")).focus();
   if (adrift) $("start").focus({ preventScroll: true });
 }
 
@@ -194,79 +125,181 @@ function setMute(muted) {
 }
 
 function chooseSource() {
-  for (const field of setup.querySelectorAll("[data-for]")) {
-    field.hidden = field.dataset.for !== setup.elements.source.value;
+  for (const part of document.querySelectorAll("[data-for]")) {
+    part.hidden = part.dataset.for !== setup.elements.source.value;
   }
   $("file").required = setup.elements.source.value === "file";
 }
 
+// The call.
+
+async function start() {
+  notices.clear();
+  show("connecting");
+  sound = null;
+  try {
+    sound = await openSound(setup.elements.source.value, {
+      devices: [$("device").value, $("device2").value].filter((id, index) => id || !index),
+      file: $("file").files[0],
+      aloud: $("aloud").checked,
+      onEnd: () => call?.close(),
+    });
+    call = await connect({ stream: sound.stream, url: BASE, token: token(), ...settings() });
+  } catch (error) {
+    sound?.stop();
+    notices.show("failed", ...inWords(error, token()));
+    show("idle");
+    status("failed", "Not connected");
+    $("setup-box").open = true;
+    if (error.status === 401) askForToken();
+    return;
+  }
+  begin(setup.elements.mode.value === "manual");
+}
+
+function begin(manual) {
+  captions.removeAttribute("call-id");
+  ledger.clear();
+  lastSecond = lag = 0;
+  captions.show(call);
+  call.on("*", onEvent);
+  call.mute(manual); // push-to-talk begins unheard
+  meter();
+  for (const track of sound.stream.getAudioTracks()) {
+    track.addEventListener("ended", () => {
+      if (call?.state === "live") notices.show("unplugged", "The microphone is gone.", "Choose another one in the menu.");
+    });
+  }
+  files.of(call);
+  address(call.id);
+  show("live");
+  sound.begin();
+  listDevices(); // the browser names them now
+  wakeLock = navigator.wakeLock?.request("screen").catch(() => null); // a phone's screen stays on
+  pollLedger(call, sound.duration);
+}
+
+function meter() {
+  stopLevel();
+  const silent = ["silent", "The sound is all silence.", "Is the right device chosen, and is it switched on?"];
+  stopLevel = watchLevel(sound.stream, $("level"), (isSilent) => (isSilent ? notices.show(...silent) : notices.settle("silent")));
+}
+
+function onEvent(event) {
+  if (event.type === "state") return onState(event);
+  notices.receive(event);
+  inspector.receive(event);
+  lastSecond = Math.max(lastSecond, event.time ?? 0);
+  if (event.type === "stt.behind") lag = event.lag;
+  if (event.type === "stt.caught_up") lag = 0;
+  if (["stt.behind", "stt.caught_up"].includes(event.type)) status(call.state);
+}
+
+async function onState({ state, reason }) {
+  if (state !== "closed") return status(state);
+  stopLevel();
+  sound.stop();
+  wakeLock?.then((lock) => lock?.release());
+  const { complete, missing } = await call.ended;
+  show("idle");
+  notices.settle("silent", "unplugged", "device");
+  if (reason === "ended") {
+    status("closed", complete ? "Call ended" : "Call ended, not complete");
+    if (!complete) {
+      const seconds = missing.reduce((sum, gap) => sum + gap.end - gap.start, 0);
+      notices.show("incomplete", "Not every word was transcribed.", `${seconds.toFixed(1)} s of audio have no text; the captions say where.`);
+    }
+    return;
+  }
+  status("failed", reason === "closed" ? "Call ended, not complete" : "Connection lost");
+  const title = reason === "closed" ? "The last words did not come." : "The connection to the server was lost.";
+  notices.clear();
+  notices.show("lost", title, reason === "closed" ? "The server may still have them: see Calls in the menu." : reason);
+}
+
+async function pollLedger(watched, duration) {
+  const before = new Map();
+  for (;;) {
+    const last = watched.state === "closed";
+    try {
+      const snapshot = await (await watched.fetch()).json();
+      if (watched !== call) return;
+      const tracks = snapshot.tracks ?? [];
+      if ($("ledger").open) ledger.show(tracks);
+      else ledger.take(tracks);
+      lastSecond = Math.max(lastSecond, snapshot.time ?? 0);
+      for (const { track, ledger: sum } of tracks) {
+        const lost = sum.concealed + sum.recovered;
+        if (lost > (before.get(track) ?? 0)) captions.repaired(watched.id, track, lastSecond - 1.5, lastSecond);
+        before.set(track, lost);
+      }
+    } catch {
+      // The call's own state tells of a lost server; the ledger just stays as it was.
+    }
+    showClock(lastSecond, duration);
+    if (last) return;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
+/** A call of before, or of somebody else, below what is shown. */
+function readAlong(id) {
+  if (call && call.state !== "closed") return void window.open(new URL(`watch/${id}`, BASE), "_blank", "noopener");
+  call = null;
+  captions.clear();
+  if (token()) captions.setAttribute("token", token());
+  captions.setAttribute("server", BASE.href);
+  captions.setAttribute("call-id", id);
+  address(id);
+}
+
+captions.addEventListener("reading", ({ detail: reading }) => {
+  files.of(reading);
+  $("setup-box").open = false;
+  reading.on("*", (event) => {
+    if (event.type === "state") return status(event.state);
+    inspector.receive(event);
+  });
+});
+captions.addEventListener("failed", ({ detail: error }) => {
+  if (error.status === 401) askForToken();
+  notices.show("failed", ...inWords(error, token()));
+});
+
+// Devices and tokens.
+
 async function listDevices() {
-  const chosen = $("device").value;
-  const options = (await microphones()).map((device) => new Option(device.label || "Microphone", device.deviceId));
-  $("device").replaceChildren(new Option("The browser's choice", ""), ...options);
-  $("device").value = options.some((option) => option.value === chosen) ? chosen : "";
+  const found = await microphones();
+  for (const [select, none] of [[$("device"), "The browser's choice"], [$("device2"), "None"]]) {
+    const chosen = select.value;
+    const options = found.map((device) => new Option(device.label || "Microphone", device.deviceId));
+    select.replaceChildren(new Option(none, ""), ...options);
+    select.value = options.some((option) => option.value === chosen) ? chosen : "";
+  }
 }
 
 async function changeDevice() {
-  if (call?.state !== "live") return;
+  if (call?.state !== "live" || sound.kind !== "microphone") return;
   try {
-    const next = await microphone($("device").value);
+    const next = await openSound("microphone", { devices: [$("device").value] });
     await call.replaceTrack(next.stream.getAudioTracks()[0]);
-    stopLevel();
     sound.stop();
     sound = next;
-    stopLevel = watchLevel(next.stream, $("level"), () => {});
+    meter();
+    notices.settle("device", "unplugged", "silent");
   } catch (error) {
-    notice("device", ...inWords(error));
+    notices.show("device", ...inWords(error, token()));
   }
 }
 
 function askForToken() {
   $("token-field").hidden = false;
+  $("setup-box").open = true;
   $("token").disabled = false;
   $("token").focus();
 }
 
-/** Links by themselves where no token is needed; with one, the page fetches and hands over the file. */
-function linkDownloads() {
-  for (const link of $("downloads").children) {
-    link.href = `calls/${call.id}/${link.dataset.name}`;
-    link.download = link.dataset.name;
-  }
-  $("downloads").hidden = false;
-}
-
-async function download(click) {
-  const link = click.target.closest("a");
-  if (!link || !$("token").value) return;
-  click.preventDefault();
-  const blob = await (await call.fetch(link.dataset.name)).blob();
-  const made = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: link.download });
-  made.click();
-  URL.revokeObjectURL(made.href);
-}
-
-// Push to talk: held by pointer or by the space bar.
-
-function press() {
-  $("talk").dataset.held = "";
-  call.press();
-}
-
-function release() {
-  if (!("held" in $("talk").dataset)) return;
-  delete $("talk").dataset.held;
-  call.release();
-}
-
-function onSpace(key) {
-  const inField = key.target.closest("input, select, a, #hangup");
-  if (key.code !== "Space" || $("live").hidden || $("talk").hidden || inField) return;
-  key.preventDefault();
-  if (key.type === "keyup") release();
-  else if (!key.repeat) press();
-}
-
+new Talk($("talk"), () => call, () => $("toggle").checked);
 setup.addEventListener("submit", (event) => {
   event.preventDefault();
   start();
@@ -281,17 +314,14 @@ $("hangup").addEventListener("click", () => {
   $("hangup").disabled = true;
   call.close().finally(() => ($("hangup").disabled = false));
 });
-$("talk").addEventListener("pointerdown", (event) => {
-  $("talk").setPointerCapture(event.pointerId);
-  press();
+window.addEventListener("beforeunload", (event) => {
+  if (call && ["live", "resuming", "closing"].includes(call.state)) event.preventDefault();
 });
-for (const type of ["pointerup", "pointercancel"]) $("talk").addEventListener(type, release);
-document.addEventListener("keydown", onSpace);
-document.addEventListener("keyup", onSpace);
-window.addEventListener("blur", release); // the key comes up in another window, unseen
-$("downloads").addEventListener("click", download);
+window.addEventListener("hashchange", () => addressed() && readAlong(addressed()));
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
+$("start").addEventListener("click", () => ($("setup-box").open = $("setup-box").open || !setup.checkValidity()));
 
-status("idle", "Ready");
+status("idle");
 chooseSource();
 listDevices();
+if (addressed()) readAlong(addressed());

@@ -4,6 +4,7 @@
  * @returns {Promise<Reading>} Rejects with an `RtcsttError`, or with the signal's reason.
  */
 export function watch(options: WatchOptions): Promise<Reading>;
+export const NO_USE: number[];
 /**
  * A refusal or failure. `code` is the server's error_code, or `bad_option`, `no_audio`, `unreachable` (no answer),
  * `origin_not_allowed` (it answers, but not to this page), `no_media_path` (no way for the audio), or `refused`.

@@ -4,7 +4,7 @@
 
 const REQUEST_MS = 10_000;
 const PROBE_MS = 3000;
-const NO_USE = ["call_not_found", "unauthorized", "token_expired", "forbidden"];
+export const NO_USE = [401, 403, 404]; // to ask again gives the same
 
 /**
  * A refusal or failure. `code` is the server's error_code, or `bad_option`, `no_audio`, `unreachable` (no answer),
@@ -224,7 +224,7 @@ export class Reading extends Events {
           feed.receive(text);
         }
       } catch (error) {
-        if (NO_USE.includes(/** @type {RtcsttError} */ (error).code)) feed.finish(messageOf(error));
+        if (NO_USE.includes(/** @type {RtcsttError} */ (error).status)) feed.finish(messageOf(error));
       }
       if (this.state === "closed") return;
       feed.setState("resuming");

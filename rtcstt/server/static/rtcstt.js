@@ -14,7 +14,7 @@
 /** @import { CallFile, ConnectOptions, Ending, TurnSettings } from "./events.js" */
 
 import { Link, when } from "./link.js";
-import { Events, Feed, Reading, RtcsttError, Server, messageOf, sleep, watch } from "./reading.js";
+import { Events, Feed, NO_USE, Reading, RtcsttError, Server, messageOf, sleep, watch } from "./reading.js";
 
 export { Events, Reading, RtcsttError, watch };
 
@@ -24,9 +24,9 @@ const DRAIN_MS = 65_000; // the server's own limit is 60 s
 const OVERLAP_MS = 500;
 const OFTEN_MENDS_MS = 2500; // ICE brings back most connections that are only "disconnected"
 const RESUME_MS = 45_000; // the server's default grace is 30 s
-const FINAL = ["call_ended", "call_not_found", "unauthorized", "token_expired", "forbidden", "no_webrtc"];
+const FINAL = ["call_ended", "no_webrtc"];
 const OPTIONS = ["stream", "url", "mode", "token", "label", "metadata", "iceServers"];
-OPTIONS.push("language", "keyterms", "turn", "signal", "call");
+OPTIONS.push("language", "keyterms", "turn", "signal");
 
 /**
  * Places a call. Listeners added right after `await connect()` miss nothing.
@@ -46,6 +46,8 @@ export async function connect(options) {
   return Call.place(options);
 }
 
+const isFinal = (/** @type {any} */ error) => FINAL.includes(error?.code) || NO_USE.includes(error?.status);
+
 /** @param {string} sdp @param {ConnectOptions} options @param {string} id */
 function offer(sdp, { mode, label, metadata, language, keyterms, turn }, id) {
   const call = id || undefined;
@@ -59,7 +61,7 @@ export class Call extends Events {
   #server;
   #options;
   #tracks;
-  #id;
+  #id = "";
   /** @type {Link | null} */
   #link = null;
   /** @type {Promise<void> | null} */
@@ -78,7 +80,6 @@ export class Call extends Events {
     this.#feed = feed;
     this.#server = Server.at(options.url, options.token);
     this.#options = options;
-    this.#id = options.call ?? "";
     this.#tracks = [options.stream].flat().flatMap((stream) => stream.getAudioTracks());
   }
 
@@ -104,7 +105,7 @@ export class Call extends Events {
       await call.#connect();
     } catch (error) {
       call.#finish(messageOf(error));
-      if (call.id && !options.call) call.#delete();
+      if (call.id) call.#delete();
       throw error;
     }
     if (call.state === "connecting") call.#feed.setState("live");
@@ -239,7 +240,7 @@ export class Call extends Events {
         wait = 500;
       }
       if (this.#link) this.#look(this.#link);
-      if (FINAL.includes(error?.code) || performance.now() > deadline) break;
+      if (isFinal(error) || performance.now() > deadline) break;
       if (this.state === "resuming") await this.#pause(wait);
     }
     this.#resuming = false;
@@ -256,7 +257,7 @@ export class Call extends Events {
     this.#moving = true;
     for (let wait = 250; ["live", "resuming"].includes(this.state); wait = Math.min(2 * wait, 4000)) {
       const error = await this.#connect().then(() => null, (reason) => reason);
-      if (error === null || FINAL.includes(error.code) || this.#resuming) break;
+      if (error === null || isFinal(error) || this.#resuming) break;
       await this.#pause(wait);
     }
     this.#moving = false;

@@ -2,15 +2,46 @@
 
 const SPEECH = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 
-export async function microphone(deviceId) {
+/** `kind`: microphone, file or screen; with `devices`, or with `file`, `aloud` and `onEnd`. */
+export async function openSound(kind, { devices = [], file, aloud, onEnd }) {
+  if (kind === "file") return { kind, ...(await recording(file, { aloud, onEnd })) };
   if (!navigator.mediaDevices) throw new DOMException("", "InsecureContext");
+  const streams = kind === "screen" ? [await screen(onEnd)] : await each(devices.length ? devices : [""], microphone);
+  const stream = new MediaStream(streams.flatMap((one) => one.getAudioTracks()));
+  return { kind, stream, duration: null, begin() {}, stop: () => streams.forEach(stopTracks) };
+}
+
+/** Each microphone is a track, and so a speaker, of its own. */
+function microphone(deviceId) {
   const audio = deviceId ? { ...SPEECH, deviceId: { exact: deviceId } } : SPEECH;
-  const stream = await navigator.mediaDevices.getUserMedia({ audio });
-  return { stream, duration: null, begin() {}, stop: () => stopTracks(stream) };
+  return navigator.mediaDevices.getUserMedia({ audio });
+}
+
+async function each(ids, open) {
+  const streams = [];
+  try {
+    for (const id of ids) streams.push(await open(id));
+  } catch (error) {
+    streams.forEach(stopTracks);
+    throw error;
+  }
+  return streams;
+}
+
+/** What a tab or the system plays. Browsers offer it only together with a picture, which is not used. */
+async function screen(onEnd) {
+  const stream = await navigator.mediaDevices.getDisplayMedia({ video: true, audio: true, systemAudio: "include" });
+  const [audio] = stream.getAudioTracks();
+  if (!audio) {
+    stopTracks(stream);
+    throw new DOMException("", "NoTabAudio");
+  }
+  audio.addEventListener("ended", onEnd);
+  return stream;
 }
 
 /** A recording; each of two channels is a track of its own, so that both sides of a call get their captions. */
-export async function recording(file, { aloud, onEnd }) {
+async function recording(file, { aloud, onEnd }) {
   const context = new AudioContext();
   try {
     const buffer = await context.decodeAudioData(await file.arrayBuffer());
@@ -45,7 +76,10 @@ export async function microphones() {
   return devices.filter((device) => device.kind === "audioinput" && device.deviceId);
 }
 
-/** Shows how loud a stream is, ten times a second; returns what stops it. `onSilence` is told of 5 s of nothing. */
+/**
+ * Shows how loud a stream is, ten times a second; returns what stops it. `onSilence` is told of 5 s of nothing, and
+ * of its end.
+ */
 export function watchLevel(stream, meter, onSilence) {
   const context = new AudioContext();
   const sum = new GainNode(context);
@@ -56,6 +90,7 @@ export function watchLevel(stream, meter, onSilence) {
   sum.connect(analyser);
   const wave = new Float32Array(analyser.fftSize);
   let silentSince = performance.now();
+  let wasSilent = false;
   const timer = setInterval(() => {
     analyser.getFloatTimeDomainData(wave);
     const power = wave.reduce((total, value) => total + value * value, 0) / wave.length;
@@ -64,14 +99,12 @@ export function watchLevel(stream, meter, onSilence) {
     const now = performance.now();
     const muted = stream.getAudioTracks().some((track) => !track.enabled);
     if (power > 1e-9 || muted || context.state !== "running") silentSince = now;
-    if (now - silentSince > 5000) {
-      silentSince = Infinity;
-      onSilence();
-    }
+    const isSilent = now - silentSince > 5000;
+    if (isSilent !== wasSilent) onSilence((wasSilent = isSilent));
   }, 100);
   return () => {
     clearInterval(timer);
-    context.close();
+    if (context.state !== "closed") context.close();
     meter.value = 0;
   };
 }

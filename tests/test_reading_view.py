@@ -1,0 +1,312 @@
+"""What people who read captions meet: the newest line in view, settings, search, names, a call's link.
+
+The captions are fed events as a server sends them, so that a test needs no voice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import npm
+import pytest
+from playwright.async_api import Dialog, Page, expect
+from processes import Server, started
+from test_page import browser, open_panel
+
+from rtcstt.testing import ScriptedUpstream
+
+SIZES = [(1366, 650), (1280, 577), (1024, 600), (844, 390), (390, 844), (320, 256)]
+WAIT_MS = 60_000
+
+FEED = """({ from, to, open = true }) => {
+  const captions = document.getElementById("captions");
+  window.seq ??= 0;
+  const say = (event) => captions.receive({ call: "C", seq: ++window.seq, time: 1, ...event });
+  for (let turn = from; turn < to; turn++) {
+    const place = { track: "0", turn, start: 3 * turn, end: 3 * turn + 2 };
+    const transcript = `It was the best of times, it was the worst of times, number ${turn}. `;
+    say({ type: "turn.start", ...place });
+    say({ type: "turn.update", ...place, transcript });
+    if (turn < to - 1 || !open) say({ type: "turn.end", ...place, transcript });
+  }
+}"""
+
+NEWEST = """() => {
+  const captions = document.getElementById("captions");
+  const items = [...captions.shadowRoot.querySelectorAll(".turn:not([hidden]) .said")];
+  const lines = items.at(-1).getClientRects();
+  const last = lines[lines.length - 1];
+  const box = captions.getBoundingClientRect();
+  const inWindow = last.top >= box.top && last.bottom <= Math.min(box.bottom, innerHeight) && last.left >= 0;
+  const onTop = document.elementFromPoint(last.left + 4, (last.top + last.bottom) / 2);
+  const sideways = document.documentElement.scrollWidth > innerWidth;
+  return { isSeen: inWindow && onTop === captions, sideways };
+}"""
+
+NOTICES = """async () => {
+  const { Notices } = await import(new URL("static/notices.js", document.baseURI));
+  const notices = new Notices();
+  notices.receive({ type: "stt.behind", track: "0", lag: 12 });
+  notices.receive({ type: "audio.stalled", track: "0" });
+}"""
+
+
+@asynccontextmanager
+async def opened(
+    chromium: str, folder: Path, path: str = "/", **how: str
+) -> AsyncIterator[tuple[Page, Server]]:
+    """The page of a server whose recognizer says nothing by itself."""
+    async with (
+        ScriptedUpstream() as upstream,
+        upstream.listening() as stt,
+        started("serve", folder, "--stt", stt) as server,
+        browser(chromium) as running,
+    ):
+        context = await running.new_context(**how)  # type: ignore[arg-type]
+        page = await context.new_page()
+        page.on("pageerror", lambda error: pytest.fail(f"on the page: {error}"))
+        await page.goto(server.url + path)
+        yield page, server
+
+
+async def start(page: Page) -> None:
+    await page.click("#start")
+    await expect(page.locator("#status")).to_have_text("Live", timeout=WAIT_MS)
+
+
+async def is_newest_seen(page: Page) -> None:
+    """Once the layout has settled."""
+    await page.wait_for_function(f"({NEWEST})().isSeen", timeout=WAIT_MS)
+    assert not (await page.evaluate(NEWEST))["sideways"], "nothing is to be scrolled sideways"
+
+
+async def test_the_newest_line_is_in_view_on_every_screen(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await start(page)
+        await page.evaluate(FEED, {"from": 0, "to": 30})
+        for width, height in SIZES:  # as a phone is turned, or a window changed, in mid-call
+            await page.set_viewport_size({"width": width, "height": height})
+            await is_newest_seen(page)
+        await page.evaluate(NOTICES)
+        await page.evaluate(FEED, {"from": 30, "to": 32})
+        for width, height in SIZES:
+            await page.set_viewport_size({"width": width, "height": height})
+            await is_newest_seen(page)
+        await page.set_viewport_size({"width": 390, "height": 844})
+        await page.evaluate("document.documentElement.style.fontSize = '200%'")
+        await is_newest_seen(page)
+        await page.evaluate("document.documentElement.style.fontSize = ''")
+        await page.evaluate("document.getElementById('captions').setAttribute('size', '300')")
+        await is_newest_seen(page)
+
+
+async def test_only_the_reader_stops_the_following(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await page.evaluate(FEED, {"from": 0, "to": 60})
+        newest = page.locator("#captions .newest")
+        await is_newest_seen(page)
+        await page.locator("#captions .box").hover()
+        await page.mouse.wheel(0, -600)
+        await expect(newest).to_be_visible(timeout=WAIT_MS)
+        row = page.locator("#captions .turn").nth(40)
+        before = await row.bounding_box()
+        await page.evaluate(FEED, {"from": 60, "to": 65})
+        await expect(newest).to_have_text("Newest (5 new)", timeout=WAIT_MS)
+        after = await row.bounding_box()
+        assert before and after and after["y"] == pytest.approx(before["y"], abs=1), (
+            "what is read stays in place"
+        )
+        await page.set_viewport_size({"width": 700, "height": 500})
+        await expect(newest).to_be_visible()
+        await newest.press("Enter")
+        await expect(newest).to_be_hidden()
+        await is_newest_seen(page)
+
+
+UPDATE_MS = """(turn) => {
+  const captions = document.getElementById("captions");
+  const took = [];
+  for (let n = 0; n < 40; n++) {
+    const before = performance.now();
+    const place = { call: "C", seq: ++window.seq, time: 1, track: "0", turn, start: 3 * turn, end: 3 * turn };
+    captions.receive({ type: "turn.update", ...place, transcript: "word ".repeat(n + 1) });
+    captions.shadowRoot.querySelector(".box").scrollHeight; // the layout is part of it
+    took.push(performance.now() - before);
+  }
+  return took.sort((a, b) => a - b)[20];
+}"""
+
+
+async def test_an_update_takes_no_longer_after_three_thousand_turns(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await page.evaluate(FEED, {"from": 0, "to": 30})
+        few = await page.evaluate(UPDATE_MS, 29)
+        await page.evaluate(FEED, {"from": 30, "to": 3000})
+        many = await page.evaluate(UPDATE_MS, 2999)
+        assert many < 8 + 10 * few, f"{few} ms at 30 turns, {many} ms at 3000"
+
+
+async def test_the_page_says_what_has_no_text_and_who_waits(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await page.evaluate(FEED, {"from": 0, "to": 3})
+        await page.evaluate(
+            """() => {
+              const captions = document.getElementById("captions");
+              const place = { call: "C", time: 9, track: "0" };
+              const say = (event) => captions.receive({ ...place, seq: ++window.seq, ...event });
+              say({ type: "transcript.gap", start: 2.5, end: 3.7, reason: "network" });
+              for (const digit of "42") say({ type: "dtmf", digit, duration_ms: 100 });
+              say({ type: "audio.stalled" });
+            }"""
+        )
+        rows = page.locator("#captions .row")
+        assert [" ".join(text.split()) for text in await rows.all_inner_texts()] == [
+            "It was the best of times, it was the worst of times, number 0.",
+            "1.2 s without text: the network lost it",
+            "It was the best of times, it was the worst of times, number 1.",
+            "It was the best of times, it was the worst of times, number 2. waiting for audio",
+            "Keys pressed: 4 2",
+        ]
+        await page.evaluate(
+            """() => document.getElementById("captions").receive({
+              type: "session.end", call: "C", seq: ++window.seq, time: 9, reason: "asked", ledger: {},
+              complete: false, missing: [{ track: "0", start: 2.5, end: 3.7, reason: "network" }],
+            })"""
+        )
+        assert (
+            await page.locator("#captions [data-state=speaking], #captions [data-state=paused]").count() == 0
+        )
+        await expect(rows.last).to_have_text(re.compile("not complete: 1.2 s"))
+
+
+async def test_how_captions_look_comes_from_the_address_or_is_remembered(
+    chromium: str, tmp_path: Path
+) -> None:
+    async with opened(chromium, tmp_path, "/?size=200&font=dyslexic&colors=yellow&lines=2&font2=x") as (
+        page,
+        _,
+    ):
+        shown = page.locator("#captions")
+        for name, value in {"size": "200", "font": "dyslexic", "colors": "yellow", "lines": "2"}.items():
+            await expect(shown).to_have_attribute(name, value)
+        await page.evaluate(FEED, {"from": 0, "to": 9})
+        await is_newest_seen(page)
+        await open_panel(page, "display")
+        await page.select_option("#display-lines", "")
+        await page.select_option("#display-spacing", "wide")
+        await page.get_by_role("button", name="Larger text").click()
+        await page.goto(page.url.partition("?")[0])
+        await expect(shown).to_have_attribute("spacing", "wide")
+        await expect(shown).to_have_attribute("size", "250")
+        assert await shown.get_attribute("lines") is None
+
+
+async def test_search_names_and_copies(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await page.evaluate(FEED, {"from": 0, "to": 40, "open": False})
+        await open_panel(page, "search")
+        await page.fill("#find", "NUMBER 7.")
+        await expect(page.locator("#search output")).to_have_text("1 of 1")
+        found = page.locator("#captions [data-current]")
+        await expect(found).to_contain_text("number 7.")
+        await expect(found).to_be_in_viewport()
+        await open_panel(page, "speakers")
+        await page.fill("#speaker-0", "Ada")
+        await page.evaluate(
+            """() => ["0", "1"].forEach((track, seq) => document.getElementById("captions").receive({
+              type: "turn.end", call: "D", seq, time: 1, track, turn: 0, start: seq, end: 1,
+              transcript: `Hello ${track}. `,
+            }))"""
+        )
+        text = await page.evaluate("document.getElementById('captions').text({ times: true })")
+        assert text.endswith("[0:00] Ada: Hello 0.\n[0:01] Speaker 2: Hello 1.\n")
+
+
+@pytest.mark.parametrize("colors", ["light", "dark", "forced"])
+async def test_axe_finds_nothing(chromium: str, tmp_path: Path, colors: str) -> None:
+    axe = (npm.modules("axe") / "axe-core" / "axe.min.js").read_text()
+    how = {"forced_colors": "active"} if colors == "forced" else {"color_scheme": colors}
+    async with opened(chromium, tmp_path, **how) as (page, _):
+        await page.evaluate(axe)
+
+        async def check(state: str) -> None:
+            result = await page.evaluate("axe.run()")
+            found = [(one["id"], [node["html"] for node in one["nodes"]]) for one in result["violations"]]
+            assert not found, f"{state}: {found}"
+
+        await check("idle")
+        await start(page)
+        await page.evaluate(FEED, {"from": 0, "to": 30})
+        await page.evaluate(NOTICES)
+        await page.locator("#captions .box").hover()
+        await page.mouse.wheel(0, -300)
+        await expect(page.locator("#captions .newest")).to_be_visible(timeout=WAIT_MS)
+        await check("live, with notices")
+        await page.click("#menu-button")
+        for panel in await page.locator("#menu > details:visible > summary").all():
+            await panel.click()
+        await check("with the menu")
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+        await check("ended")
+
+
+async def test_push_to_talk_by_keyboard_held_or_switched(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, _):
+        await page.focus("input[value=auto]")
+        await page.keyboard.press("ArrowRight")
+        await page.focus("#start")
+        await page.keyboard.press("Enter")
+        talk = page.locator("#talk")
+        await expect(talk).to_be_focused(timeout=WAIT_MS)
+        for key in ("Space", "Enter"):
+            await page.keyboard.down(key)
+            await expect(talk).to_have_attribute("aria-pressed", "true")
+            await page.keyboard.up(key)
+            await expect(talk).to_have_attribute("aria-pressed", "false")
+        await page.evaluate("document.getElementById('toggle').checked = true")
+        for pressed in ("true", "false"):
+            await page.keyboard.press("Enter")
+            await expect(talk).to_have_attribute("aria-pressed", pressed)
+        said = {"type": "transcript", "call": "C", "time": 1, "track": "0", "turn": 0, "start": 0, "end": 1}
+        for seq, text in enumerate(("It was ", "the best.")):
+            event = {**said, "seq": seq, "is_final": True, "text": text}
+            await page.evaluate("(event) => document.getElementById('captions').receive(event)", event)
+        spoken = await page.locator("#captions [role=log] p").all_text_contents()
+        assert spoken == ["Speaker 1: It was ", "Speaker 1: the best."], (
+            "a screen reader is told, each word once"
+        )
+
+
+async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(chromium: str, tmp_path: Path) -> None:
+    async with opened(chromium, tmp_path) as (page, server):
+        await start(page)
+        (call,) = server.get("/calls")["calls"]
+        assert page.url.endswith(f"#call={call['call']}")
+        asked: list[str] = []
+
+        async def leave(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            await dialog.accept()
+
+        page.on("dialog", leave)
+        await page.reload()
+        assert asked == ["beforeunload"]
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+        assert call["call"] in (await page.get_attribute("#downloads a", "href") or "")
+        await page.reload()
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+        assert asked == ["beforeunload"], "nothing is lost by leaving a call that has ended"
+
+        await start(page)
+        await page.click("#hangup")
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+        await open_panel(page, "calls")
+        listed = page.locator("#calls li button")
+        await expect(listed).to_have_count(2)
+        await listed.last.click()
+        await expect(page).to_have_url(re.compile(call["call"]))
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
