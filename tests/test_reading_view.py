@@ -18,6 +18,8 @@ from test_page import browser, open_panel
 
 from rtcstt.testing import ScriptedUpstream
 
+pytestmark = pytest.mark.real
+
 SIZES = [(1366, 650), (1280, 577), (1024, 600), (844, 390), (390, 844), (320, 256)]
 WAIT_MS = 60_000
 
