@@ -100,6 +100,30 @@ def test_each_witness_counts_for_what_it_says(sound: float, stop: float, more: f
     assert completeness(sound, stop, "It is the") < judged
 
 
+@pytest.mark.parametrize(
+    ("sound", "stop", "words", "ends_s"),
+    [
+        (0.37, 0.909, "Yes.", 0.7),  # tiny-en and smart-turn of recordings
+        (0.05, 0.855, "Okay.", 0.7),
+        (0.15, 0.869, "Right.", 0.7),
+        (0.97, 0.940, "Three.", 0.7),
+        (0.65, 0.951, " Goodbye.", 0.7),
+        (0.98, 0.717, "Mr.", 2.5),
+        (0.01, 0.892, "He was.", 2.5),
+        (0.91, 0.906, "And?", 2.5),
+        (0.90, 0.956, "Before the war.", 1.2),
+    ],
+)
+def test_an_answer_of_one_or_two_words_ends_soon(
+    sound: float, stop: float, words: str, ends_s: float
+) -> None:
+    complete = completeness(sound, stop, words)
+    happened = run(Endpointer(TurnSettings()), (0.95, 0.5), (0.02, 6.0), complete=complete)
+    assert kinds(happened) == [START, EAGER, END]
+    after_s = happened[-1][1] - 0.5
+    assert after_s == pytest.approx(0.7, abs=0.06) if ends_s == 0.7 else after_s >= ends_s - 0.05
+
+
 def test_one_witness_alone_is_heard() -> None:
     assert completeness(None, 0.999, "done") > -0.5 > completeness(None, 0.8, "done")
     assert completeness(0.99, None, "done") > completeness(0.01, None, "done")

@@ -15,6 +15,8 @@
   the curve 0.84; 0.79 and 0.83 alone). A sentence surely finished ends after half a second. One that may
   be waits somewhat longer than the 1.2 s that pauses in mid-sentence commonly last; one surely broken
   off waits for the time-out.
+- One or two words are an answer, and who waits for it waits long: both witnesses know little of so short a
+  text. So it ends after 0.7 s where it is not surely broken off, and a "yes" or "thank you" nearly always.
 - An utterance whose last word is one that needs another ("and", "the", "my") is hardly ever complete,
   however it sounds.
 - Who twice in a row speaks again within 0.7 s of a turn's end was not done: he reads aloud, say, where every
@@ -41,13 +43,15 @@ from rtcstt.wire import DEFAULT_TURN, TurnSettings, TurnState
 
 FRAME_S = FRAME / SAMPLE_RATE
 SPEECH, STILL_SPEECH = 0.5, 0.35  # voice activity that begins speech, and that continues it
-PROBE_S = 0.13  # so long into a pause it is worth asking whether the utterance is complete
+PROBE_S = 0.19  # so long into a pause it is worth asking whether the utterance is complete
 TAIL_S = 0.1  # of silence that smart-turn hears
 RISE, FALL = 0.5, 0.25
 PEAK, END = 0.9, 0.2  # the likelihood at the beginning of a pause, and at the end of a turn by default
 
 BY_SOUND, BY_WORDS, BIAS = 0.15, 0.8, -3.95  # fitted to ends and middles of sentences
 DANGLES = -2.0
+SHORT_ANSWER = -0.58  # ends after 0.7 s
+SHORT_FROM, KNOWN_FROM = -2.25, -3.5  # how complete one or two words have to be for that; known answers
 UNSPOKEN = 0.95  # for the probability of a full stop where the recogniser was not asked
 UNFINISHED, UNASKED = -4.0, -2.0  # completeness where nothing is asked, and until there is an answer
 # How complete, and after how many seconds the turn then ends by default; in proportion between these.
@@ -56,7 +60,14 @@ SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who twice begins again so soon after a tu
 
 DANGLING = frozenset(
     "a an the and or but so because if of to with for from in on at by my your his her its our their this "
-    "that is are was were i'm it's um uh like some".split()
+    "that is are was were i'm it's um uh like some mr mrs ms dr".split()
+)
+ANSWERS = frozenset(
+    "yes|no|yeah|yep|nope|okay|ok|sure|right|correct|exactly|maybe|never|none|nothing|please|thanks|thank you"
+    "|no thanks|yes please|no problem|all right|alright|of course|that's right|hello|hi|goodbye|bye"
+    "|good morning|i see|fine|great|perfect|yes sir|yes ma'am|not yet|both|neither|cancel|stop|repeat".split(
+        "|"
+    )
 )
 
 
@@ -95,8 +106,12 @@ def completeness(sound: float | None, stop: float | None, words: str) -> float:
     """
     by_sound = BY_SOUND * _log_odds(0.5 if sound is None else sound)
     by_words = BY_WORDS * _log_odds(UNSPOKEN if stop is None else stop)
-    last = words.lower().rstrip(" .,?!").rsplit(" ", 1)[-1]
-    return BIAS + by_sound + by_words + (DANGLES if last in DANGLING else 0.0)
+    said = words.lower().replace(",", "").rstrip(" .?!").split()
+    if said and said[-1].strip(".?!") in DANGLING:
+        return BIAS + by_sound + by_words + DANGLES
+    judged = BIAS + by_sound + by_words
+    short = 0 < len(said) <= 2 and judged > (KNOWN_FROM if " ".join(said) in ANSWERS else SHORT_FROM)
+    return max(judged, SHORT_ANSWER) if short else judged
 
 
 def _patience_s(completeness: float) -> float:

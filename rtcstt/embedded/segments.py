@@ -38,6 +38,7 @@ PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is i
 AGREE = 2  # hypotheses
 CUT_WITHIN = 2 * SAMPLE_RATE  # where a segment is cut without a pause
 SHORTEST_PART = SAMPLE_RATE  # of a segment that is decoded in parts
+LEAD = int(0.2 * SAMPLE_RATE)  # of silence that is decoded before the first speech
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
 # Mean log-probabilities: never believed; believed even of doubtful voice; believed however fast it was.
@@ -322,13 +323,16 @@ class TurnText:
         return quietest(self._audio.first(self.length), begin, self.length)
 
     def _decode(self, length: int) -> Hypothesis:
-        segment, audio = self.segment, self._audio.first(length)
+        segment = self.segment
+        silent = max(0, segment.runs[0][0] - LEAD) if segment.runs else 0
+        audio = self._audio.first(length)[silent:]
         found = self._recogniser.decode(audio, segment.forced, segment.draft)
         if segment.forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
             segment.forced = segment.ids
             found = self._recogniser.decode(audio, segment.forced, found.ids)
         segment.draft = found.ids
-        return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds)
+        words = tuple(Spoken(word, silent + begin, silent + end) for word, begin, end in found.words)
+        return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds, words=words)
 
     def _says_no_more(self, found: Hypothesis) -> bool:
         """Than was published for an eager end, but for punctuation."""
