@@ -72,6 +72,8 @@ class CallSettings:
     turn: wire.TurnSettings = wire.TurnSettings()
     keyterms: tuple[str, ...] = ()
     language: str | None = None
+    update_ms: float | None = None
+    "Of speech between two updates of a turn's text, by the embedded recogniser; None: as it is set there."
     chunk_ms: int = 100
     max_delay_ms: int = 200
     fallback: Stt | None = None
@@ -83,6 +85,8 @@ class CallSettings:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "manual"):
             raise wire.bad_request("mode must be auto or manual.", "unknown_mode")
+        if self.update_ms is not None and not wire.UPDATE_MS[0] <= self.update_ms <= wire.UPDATE_MS[1]:
+            raise wire.bad_request("update_ms must be from {:g} to {:g}.".format(*wire.UPDATE_MS))
         if not CHUNK_MS[0] <= self.chunk_ms <= CHUNK_MS[1]:
             raise wire.bad_request(f"chunk_ms must be from {CHUNK_MS[0]} to {CHUNK_MS[1]}.")
 
@@ -247,6 +251,7 @@ class Track:
                 settings=self._call.turn,
                 keyterms=settings.keyterms,
                 language=settings.language,
+                update_ms=settings.update_ms,
                 offset_s=self._offset_s(),
                 fallback=settings.fallback,
                 patience_s=settings.patience_s,

@@ -173,6 +173,8 @@ async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "metadata": {"a": NaN}}', 400, "bad_json"),
         (b'{"type": "offer", "sdp": "v=0", "turn": {"end_threshold": 2}}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0", "keyterms": "one"}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "update_ms": 50}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "update_ms": true}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0", "keyterms": ["%s"]}' % (b"x" * 1300), 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0", "language": "en us"}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "call": "nope"}', 404, "call_not_found"),
@@ -393,7 +395,13 @@ def test_a_token_that_is_no_text_is_only_a_wrong_one(authenticator: Authenticato
 
 
 async def test_a_call_may_bring_its_own_settings() -> None:
-    about = {"turn": {"end_timeout_ms": 900}, "keyterms": ["Dickens"], "mode": "auto", "label": "desk"}
+    about = {
+        "turn": {"end_timeout_ms": 900},
+        "keyterms": ["Dickens"],
+        "update_ms": 250,
+        "mode": "auto",
+        "label": "desk",
+    }
     async with serving() as (client, calls):
         caller = Caller(opus_packets(TONE[:48000]), loopback=True)
 
@@ -409,6 +417,7 @@ async def test_a_call_may_bring_its_own_settings() -> None:
             await caller.close()
         (call,) = calls.all()
         assert call.label == "desk" and call.settings.keyterms == ("Dickens",)
+        assert call.settings.update_ms == 250
         assert call.turn.end_timeout_ms == 900
 
 

@@ -345,3 +345,14 @@ def test_encodings_agree_on_a_tone() -> None:
     }
     for encoding, data in raw.items():
         assert np.allclose(AudioDecoder(encoding).decode(data), tone, atol=1e-3), encoding
+
+
+@pytest.mark.parametrize("endpoint", ["turns", "manual"])
+def test_our_servers_additions_are_in_the_query_and_bounded(endpoint: wire.Endpoint) -> None:
+    asked = wire.Handshake(endpoint=endpoint, update_ms=250, keyterm_strength=1.5, keyterms=("Vosk",))
+    parsed = wire.Handshake.parse(endpoint, asked.query())
+    assert (parsed.update_ms, parsed.keyterm_strength, parsed.keyterms) == (250, 1.5, ("Vosk",))
+    assert {"update_ms", "keyterm_strength"}.isdisjoint(dict(wire.Handshake(endpoint=endpoint).query()))
+    for name, value in (("update_ms", "99"), ("update_ms", "nan"), ("keyterm_strength", "2.1")):
+        with pytest.raises(CallerError, match=name):
+            wire.Handshake.parse(endpoint, [*asked.query(), (name, value)])

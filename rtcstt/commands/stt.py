@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.http import is_loopback, run_until_stopped
 from rtcstt.http.access import Authenticator, Permission
 from rtcstt.http.guard import Guard, Hosts, Route
+from rtcstt.wire import KEYTERM_STRENGTH, UPDATE_MS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="streams at once; more are refused with 429 (default: measured)",
+    )
+    parser.add_argument(
+        "--update-ms",
+        type=_between(*UPDATE_MS),
+        default=500.0,
+        metavar="MS",
+        help="of speech between two updates of a turn's text; less costs more (500)",
+    )
+    parser.add_argument(
+        "--keyterm-strength",
+        type=_between(*KEYTERM_STRENGTH),
+        default=1.0,
+        metavar="N",
+        help="how strongly key terms are expected, 0 to 2 (1)",
     )
     parser.add_argument(
         "--key-file", type=Path, metavar="FILE", help="API keys, one a line; needed off loopback"
@@ -58,7 +74,12 @@ async def _serve(args: argparse.Namespace) -> int:
     if not authenticator.is_guarded and not is_loopback(args.host):
         raise ConfigError(f"without --key-file only loopback is served, not {args.host}")
     speaker = Speaker() if args.with_tts else None
-    embedded = Embedded(args.model, max_streams=args.max_streams)
+    embedded = Embedded(
+        args.model,
+        max_streams=args.max_streams,
+        update_ms=args.update_ms,
+        keyterm_strength=args.keyterm_strength,
+    )
     for line in await embedded.describe():
         log.info(line)
     guard = Guard(authenticator, hosts=Hosts([args.host, *args.allow_host]))
@@ -77,6 +98,16 @@ async def _serve(args: argparse.Namespace) -> int:
     finally:
         await embedded.close()
     return 0
+
+
+def _between(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}")
+        return value
+
+    return number
 
 
 async def _healthy(request: web.Request) -> web.Response:

@@ -17,17 +17,16 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import soxr
 
 from rtcstt import wire
-from rtcstt.embedded.audio import AudioDecoder
+from rtcstt.embedded import versions
+from rtcstt.embedded.audio import AudioInput
 from rtcstt.embedded.hypothesis import Terms
 from rtcstt.embedded.listener import UPDATE_MS
 from rtcstt.errors import CallerError, ConfigError, ConnectionLost, EngineError, ProtocolError
-from rtcstt.media.pcm import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer
@@ -42,7 +41,6 @@ MAX_TEXT = 64 * 1024
 MAX_UNREAD = 32  # messages that a client left unread
 MAX_FLUSHES = 100  # `finalize` commands not answered yet
 FLOOD_RATE = 2.0  # times real time
-NEWER_SINCE = "2025-11-04"  # the version that the first clients with words in columns ask for
 
 _OWN = ("tiny-en", "base-en", "whisper-tiny.en", "whisper-base")
 
@@ -52,7 +50,7 @@ class Limits:
     """What one session may do."""
 
     idle_s: float = 180.0
-    older_idle_s: float = 20.0  # see `_patience`
+    older_idle_s: float = 20.0  # see `versions.is_impatient`
     lead_s: float = 20.0
     flood_s: float = 60.0
 
@@ -95,8 +93,8 @@ class Service:
     async def open(self, handshake: wire.Handshake, *, version: str = "") -> Session:
         """A new session; `CallerError` 400 for an unknown model or language, 429 when there are too many.
 
-        ``version`` of the API, a date, as far as the client names one: before `NEWER_SINCE` words and errors
-        take their older form.
+        ``version`` of the API, a date, as far as the client names one: before `versions.NEWER_SINCE` words
+        and errors take their older form.
         """
         check_model(handshake.model, endpoint=handshake.endpoint)
         handshake = replace(handshake, language=check_language(handshake.language, self.recognizer.languages))
@@ -127,10 +125,12 @@ class Session:
     def __init__(self, service: Service, handshake: wire.Handshake, *, version: str = "") -> None:
         self.request_id = str(uuid.uuid4())
         self._service = service
-        self._older = "" < version < NEWER_SINCE
+        self._older = versions.is_older(version)
         turns = handshake.endpoint == "turns"
         self._protocol = wire.TurnsServer(handshake.turn) if turns else wire.ManualServer()
-        self._ear = _AudioInput(handshake)
+        self._audio = AudioInput(
+            handshake.encoding, handshake.sample_rate, min_volume=handshake.min_volume or 0.0
+        )
         self._pace = Pace(service.limits.lead_s)
         self._stream = self._listen(handshake)
         self._outbox: deque[str] = deque()
@@ -140,7 +140,7 @@ class Session:
         self._received_at = asyncio.get_running_loop().time()
         if turns:
             self._put(wire.Connected())
-        self._pump = asyncio.create_task(self._run(_patience(handshake, version, service.limits)))
+        self._pump = asyncio.create_task(self._run(_idle_s(handshake, version, service.limits)))
         self._pump.add_done_callback(self._ended)
 
     async def send(self, data: str | bytes) -> None:
@@ -215,12 +215,12 @@ class Session:
     async def _receive(self, data: bytes) -> None:
         if self._closing:
             return
-        audio_s = self._ear.duration_s(data)
+        audio_s = self._audio.duration_s(data)
         if audio_s > MAX_AUDIO_S or len(data) > MAX_AUDIO_BYTES:
             raise too_big("Send audio in chunks of 50 to 200 ms.")
         await self._keep_pace(audio_s)
         if not self._closing:
-            await self._feed(self._ear.receive(data))
+            await self._feed(self._audio.receive(data))
 
     async def _keep_pace(self, audio_s: float) -> None:
         wait = self._pace.take(audio_s, asyncio.get_running_loop().time())
@@ -248,6 +248,7 @@ class Session:
                     raise wire.bad_request(
                         f"{MAX_FLUSHES} finalize commands wait already.", "too_many_commands"
                     )
+                await self._feed(self._audio.flush())
                 await cast("ManualStream", self._stream).finalize()
             case wire.Close():
                 self._closing = True
@@ -257,8 +258,8 @@ class Session:
         return self._protocol.flushes_due if isinstance(self._protocol, wire.ManualServer) else 0
 
     async def _finish(self) -> None:
-        """What the resampler holds back (a few ms) is heard as well."""
-        await self._feed(self._ear.finish())
+        """What the resampler holds back is received as well."""
+        await self._feed(self._audio.flush())
         await self._stream.finish()
 
     async def _run(self, idle_s: float) -> None:
@@ -312,33 +313,9 @@ class Session:
 
     def _put(self, message: wire.ServerMessage) -> None:
         if self._older:
-            message = _in_older_form(message)
+            message = versions.older_form(message)
         self._outbox.append(self._protocol.send(replace(message, request_id=self.request_id)))
         self._changed.set()
-
-
-class _AudioInput:
-    """The client's bytes as 16 kHz samples."""
-
-    def __init__(self, handshake: wire.Handshake) -> None:
-        self._decoder = AudioDecoder(handshake.encoding)
-        self._bytes_per_s = handshake.sample_rate * wire.ENCODINGS[handshake.encoding]
-        self._resampler = resampler(handshake.sample_rate)
-        self._min_volume = handshake.min_volume or 0.0
-
-    def duration_s(self, data: bytes) -> float:
-        return len(data) / self._bytes_per_s
-
-    def receive(self, data: bytes) -> Any:
-        samples = self._decoder.decode(data)
-        if len(samples) and float(np.abs(samples).max()) < self._min_volume:
-            samples = np.zeros_like(samples)
-        return samples if self._resampler is None else self._resampler.resample_chunk(samples)
-
-    def finish(self) -> Any:
-        """What is left; nothing may be heard after it."""
-        nothing = np.zeros(0, np.float32)
-        return nothing if self._resampler is None else self._resampler.resample_chunk(nothing, last=True)
 
 
 class Pace:
@@ -365,37 +342,17 @@ class Pace:
         return wait
 
 
-def _patience(handshake: wire.Handshake, version: str, limits: Limits) -> float:
-    """How long (s) a client may send no message. Audio and text alike are a sign of life; pings are not.
-
-    The page of ink-whisper says 20 s, newer pages about 3 minutes, for every model. Clients rely on both:
-    Pipecat opens ink-whisper with a newer version and sends its sign of life after two minutes or more. So
-    the 20 s hold for ink-whisper unless the client names a newer version than that page's.
-    """
-    whisper = handshake.endpoint == "manual" and _is(handshake.model, "ink-whisper")
-    return limits.older_idle_s if whisper and version < NEWER_SINCE else limits.idle_s
-
-
-def _in_older_form(message: wire.ServerMessage) -> wire.ServerMessage:
-    """Words as a list of objects instead of columns, and an error's status as ``code``."""
-    if isinstance(message, wire.Transcript) and isinstance(message.words, list):
-        words = [
-            {"word": word, "start": start, "end": end}
-            for columns in message.words
-            for word, start, end in zip(columns["words"], columns["start"], columns["end"], strict=True)
-        ]
-        return replace(message, words=words)
-    if isinstance(message, wire.Error):
-        return replace(message, extra={"code": message.status_code})
-    return message
+def _idle_s(handshake: wire.Handshake, version: str, limits: Limits) -> float:
+    """How long a client may send no message. Audio and text alike are a sign of life; pings are not."""
+    return limits.older_idle_s if versions.is_impatient(handshake, version) else limits.idle_s
 
 
 def check_model(name: str, *, endpoint: wire.Endpoint | None) -> None:
     """`CallerError` 400 unless the name is one of the API's, or one of our own models'. ``endpoint`` None:
     that for whole files."""
-    known = name in _OWN or _is(name, "ink-2")
+    known = name in _OWN or versions.is_alias(name, "ink-2")
     if endpoint != "turns":
-        known = known or _is(name, "ink-whisper")
+        known = known or versions.is_alias(name, "ink-whisper")
     if not known:
         raise wire.bad_request(f"There is no model {name[:60]!r} here; use ink-2.", "model_not_found")
 
@@ -425,15 +382,3 @@ def concurrency_limited(message: str) -> CallerError:
 
 def too_big(message: str) -> CallerError:
     return CallerError(413, "message_too_big", "Message too big", message)
-
-
-def resampler(rate: int) -> Any:
-    """From ``rate`` to the recogniser's 16 kHz, one for a stream; None where there is nothing to do."""
-    if rate == SAMPLE_RATE:
-        return None
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
-
-
-def _is(name: str, model: str) -> bool:
-    """A model or a dated alias of it, such as ink-whisper-2025-06-04."""
-    return name == model or name.startswith(f"{model}-")

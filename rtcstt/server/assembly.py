@@ -59,7 +59,12 @@ async def application(
         else None
     )
     recordings = Recordings(settings.record) if settings.record is not None else None
-    embedded = Embedded(settings.model, max_streams=settings.max_streams)
+    embedded = Embedded(
+        settings.model,
+        max_streams=settings.max_streams,
+        update_ms=settings.update_ms,
+        keyterm_strength=settings.keyterm_strength,
+    )
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
     try:

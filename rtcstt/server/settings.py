@@ -52,6 +52,10 @@ class Settings:
     turn_end_threshold: float | None = _option(None, "the same, 0.05 to 0.5")
     turn_end_timeout_ms: float | None = _option(None, "longest wait for the end of a turn, 640 to 11200")
     keyterm: tuple[str, ...] = _option((), "a term to be recognised better; may be repeated")
+    keyterm_strength: float = _option(1.0, "how strongly the embedded recogniser expects them, 0 to 2")
+    update_ms: float = _option(
+        500.0, "of speech between two updates of a turn's text, 100 to 10000; less costs more (embedded)"
+    )
     ice_server: tuple[str, ...] = _option(
         (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated"
     )
@@ -105,6 +109,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check(20 <= self.chunk_ms <= 200, "chunk_ms must be from 20 to 200")
+        _check(0 <= self.keyterm_strength <= 2, "keyterm_strength must be from 0 to 2")
+        _check(100 <= self.update_ms <= 10_000, "update_ms must be from 100 to 10000")
         _check(self.mode in ("auto", "manual"), "mode must be auto or manual")
         _check(0 <= self.port <= 65535, "port must be from 0 to 65535")
         _check(self.max_calls >= 1, "max_calls must be at least 1")

@@ -18,7 +18,7 @@ from rtcstt.http.guard import GRANT, Route
 from rtcstt.server import whip
 from rtcstt.server.context import Context
 from rtcstt.webrtc.connection import IceServer
-from rtcstt.wire import MAX_KEYTERM_CHARACTERS, MAX_KEYTERMS, bad_request, turn_settings
+from rtcstt.wire import MAX_KEYTERM_CHARACTERS, MAX_KEYTERMS, UPDATE_MS, bad_request, turn_settings
 
 MAX_OFFER = 64 * 1024  # bytes of SDP: a browser's offer of ten tracks has 30 kB
 MAX_BODY = MAX_OFFER * 5 // 4 + 16 * 1024  # JSON's escapes, and what else an offer says
@@ -160,6 +160,8 @@ def about(body: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
         options["keyterms"] = _keyterms(body["keyterms"])
     if "language" in body:
         options["language"] = _language(body["language"])
+    if "update_ms" in body:
+        options["update_ms"] = _update_ms(body["update_ms"])
     return {"label": grant.label or label, "metadata": metadata, "options": options}
 
 
@@ -171,6 +173,13 @@ def _keyterms(terms: Any) -> tuple[str, ...]:
             f"At most {MAX_KEYTERMS} key terms of {MAX_KEYTERM_CHARACTERS} characters in all are taken."
         )
     return tuple(terms)
+
+
+def _update_ms(value: Any) -> float:
+    low, high = UPDATE_MS
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise bad_request(f"update_ms must be a number from {low:g} to {high:g}.")
+    return float(value)
 
 
 def _language(code: Any) -> str:

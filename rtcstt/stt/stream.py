@@ -87,6 +87,7 @@ class Stream:
         settings: wire.TurnSettings | None = None,
         keyterms: Sequence[str] = (),
         language: str | None = None,
+        update_ms: float | None = None,
         offset_s: float = 0.0,
         fallback: Stt | None = None,
         patience_s: float = 3.0,
@@ -99,7 +100,7 @@ class Stream:
         self._on_event = on_event
         self._manual = mode == "manual"
         self._settings = settings or wire.TurnSettings()
-        self._keyterms, self._language = tuple(keyterms), language
+        self._keyterms, self._language, self._update_ms = tuple(keyterms), language, update_ms
         self._patience_s, self._drain_timeout_s = patience_s, drain_timeout_s
         self._limits = limits or Limits()
         self._random = random.Random(seed)
@@ -232,6 +233,7 @@ class Stream:
             keyterms=self._keyterms,
             turn=wire.TurnSettings() if self._manual else self._settings,
             language=self._language,
+            update_ms=self._update_ms,
         )
 
     async def _open(self, stt: Stt) -> Connection:

@@ -24,10 +24,12 @@ from __future__ import annotations
 from rtcstt.errors import bad_request
 from rtcstt.wire.handshake import (
     ENCODINGS,
+    KEYTERM_STRENGTH,
     MAX_KEYTERM_CHARACTERS,
     MAX_KEYTERMS,
     PATHS,
     SAMPLE_RATES,
+    UPDATE_MS,
     VERSION,
     Endpoint,
     Handshake,
@@ -84,7 +86,9 @@ __all__ = [
     "Finalize",
     "FlushDone",
     "Handshake",
+    "KEYTERM_STRENGTH",
     "MAX_KEYTERMS",
+    "UPDATE_MS",
     "MAX_KEYTERM_CHARACTERS",
     "ManualClient",
     "ManualServer",

@@ -17,9 +17,8 @@ from aiohttp.http import HttpProcessingError
 from av.error import FFmpegError, InvalidDataError
 
 from rtcstt import wire
-from rtcstt.embedded.audio import AudioDecoder
+from rtcstt.embedded.audio import AudioInput
 from rtcstt.embedded.hypothesis import Audio
-from rtcstt.embedded.service import resampler
 from rtcstt.errors import CallerError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -163,13 +162,10 @@ def _converted(converter: Any, frame: av.AudioFrame | None) -> Iterator[Audio]:
 
 def _raw(file: IO[bytes], query: Mapping[str, str]) -> Iterator[Audio]:
     declared = wire.Handshake.parse("turns", {"model": "ink-2", **query}.items())
-    decoder = AudioDecoder(declared.encoding)
-    converter = resampler(declared.sample_rate)
+    audio = AudioInput(declared.encoding, declared.sample_rate)
     while data := file.read(1 << 16):
-        samples = decoder.decode(data)
-        yield samples if converter is None else converter.resample_chunk(samples)
-    if converter is not None:
-        yield converter.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield audio.receive(data)
+    yield audio.flush()
 
 
 def _no_audio() -> CallerError:
