@@ -64,13 +64,20 @@ class UpstreamError(RtcsttError):
     """The STT refused the handshake, sent an error event, or went away.
 
     ``status`` is the HTTP-like status where one was given; ``retryable`` says whether the same
-    request may succeed later (see `wire.retryable`).
+    request may succeed later (see `wire.retryable`), ``retry_after_s`` when, where it says so.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, retryable: bool = True
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retryable: bool = True,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.retryable = retryable

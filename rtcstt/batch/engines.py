@@ -6,11 +6,12 @@ import asyncio
 import io
 import json
 import os
+import random
 import wave
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -18,30 +19,30 @@ import numpy as np
 
 from rtcstt import wire
 from rtcstt.batch.audio import Floats
+from rtcstt.batch.words import Recognised, parse
 from rtcstt.embedded import DEFAULT_MODEL
+from rtcstt.embedded.hypothesis import Terms
 from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
 
-NAME = len("Speaker 10: ")  # of a cue's letters, where there are speakers
-TRIES = 5
+if TYPE_CHECKING:
+    from rtcstt.embedded.recognizer import Recognizer
 
-
-# --- engines --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """``start`` and ``end`` in seconds from the beginning of what was transcribed."""
-
-    word: str
-    start: float
-    end: float
+ENDPOINT_MODEL = "ink-whisper"  # of a server, unless another is asked for
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
-    text: str
-    words: Sequence[Word]
+class EngineSettings:
+    """``stt``: "embedded" or the base URL of a server; ``model`` None: its usual one."""
+
+    stt: str = "embedded"
+    model: str | None = None
+    language: str | None = None
+    keyterms: tuple[str, ...] = ()
+
+    @property
+    def model_name(self) -> str:
+        return self.model or (DEFAULT_MODEL if self.stt == "embedded" else ENDPOINT_MODEL)
 
 
 class Engine(Protocol):
@@ -49,13 +50,43 @@ class Engine(Protocol):
 
 
 class EmbeddedEngine:
-    def __init__(self, recognizer: Any, language: str | None = None) -> None:
+    def __init__(self, recognizer: Recognizer, settings: EngineSettings) -> None:
+        from rtcstt.embedded.service import configured_language
+
         self._recognizer = recognizer
-        self._language = language
+        self._language = configured_language(settings.language, recognizer.languages)
+        self._keyterms = Terms(settings.keyterms)
 
     async def transcribe(self, samples: Floats) -> Recognised:
-        batch = await self._recognizer.transcribe(samples, words=True, language=self._language)
-        return Recognised(batch.text, [Word(word.word, word.start, word.end) for word in batch.words or ()])
+        batch = await self._recognizer.transcribe(
+            samples, words=True, language=self._language, keyterms=self._keyterms
+        )
+        return Recognised(batch.text, batch.words, batch.language)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is asked again. One that is busy (429, or 503 with Retry-After) gets ``busy_s`` in
+    all: others may have long recordings there; one that fails or cannot be reached, ``tries`` tries."""
+
+    tries: int = 5
+    first_s: float = 0.5
+    longest_s: float = 30.0
+    busy_s: float = 3600.0
+
+    def pause(self, error: UpstreamError, failures: int, waited_s: float) -> float | None:
+        """Seconds until the next try, after so many failures and so much waiting; None: it is given up."""
+        if not error.retryable:
+            return None
+        again = min(self.longest_s, self.first_s * 2.0 ** max(0, failures - 1))
+        if is_busy(error):
+            return max(again, error.retry_after_s or 0.0) if waited_s < self.busy_s else None
+        return again if failures < self.tries else None
+
+
+def is_busy(error: UpstreamError) -> bool:
+    """Whether the server is well, and has only too much to do."""
+    return error.status == 429 or (error.status == 503 and error.retry_after_s is not None)
 
 
 class BatchEndpoint:
@@ -65,47 +96,48 @@ class BatchEndpoint:
         self,
         http: aiohttp.ClientSession,
         url: str,
-        model: str,
-        language: str | None = None,
-        *,
-        first_wait_s: float = 0.5,
+        settings: EngineSettings,
+        patience: Patience | None = None,
     ) -> None:
         self._http = http
         self._url = url
-        self._model = model
-        self._language = language
-        self._first_wait_s = first_wait_s
+        self._settings = settings
+        self._patience = patience or Patience()
+        self._random = random.Random()
 
     async def transcribe(self, samples: Floats) -> Recognised:
-        for attempt in range(TRIES):
+        failures, waited_s = 0, 0.0
+        while True:
             try:
                 return await self._post(samples)
             except UpstreamError as error:
-                if not error.retryable or attempt == TRIES - 1:
+                failures += not is_busy(error)
+                pause = self._patience.pause(error, failures, waited_s)
+                if pause is None:
                     raise
-            await asyncio.sleep(self._first_wait_s * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+            pause *= self._random.uniform(1.0, 1.3)  # so that not all who were sent away come back together
+            waited_s += pause
+            await asyncio.sleep(pause)
 
     async def _post(self, samples: Floats) -> Recognised:
         form = aiohttp.FormData()
         form.add_field("file", io.BytesIO(wav(samples)), filename="block.wav", content_type="audio/wav")
-        form.add_field("model", self._model)
-        if self._language is not None:
-            form.add_field("language", self._language)
+        form.add_field("model", self._settings.model_name)
+        if self._settings.language is not None:
+            form.add_field("language", self._settings.language)
+        for term in self._settings.keyterms:
+            form.add_field("keyterm", term)
         form.add_field("timestamp_granularities[]", "word")
         try:
             async with self._http.post(self._url, data=form) as response:
                 if response.status != 200:
                     raise await _refusal(response)
-                answer = await response.json()
-            words = [
-                Word(str(w["word"]), float(w["start"]), float(w["end"])) for w in answer.get("words") or ()
-            ]
-            return Recognised(str(answer["text"]), words)
+                answer = json.loads(await response.read())
+            return parse(answer, len(samples) / SAMPLE_RATE)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UpstreamError(f"{self._url} cannot be reached: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise UpstreamError(f"{self._url} gave no transcript: {error!r}", retryable=False) from error
+        except (ValueError, RecursionError) as error:
+            raise UpstreamError(f"{self._url} gave no transcript: {error}", retryable=False) from error
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
@@ -115,7 +147,20 @@ async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
     except (ValueError, KeyError, TypeError):
         message, code = response.reason or "refused", None
     status = response.status
-    return UpstreamError(f"{status}: {message}", status=status, code=code, retryable=wire.retryable(status))
+    return UpstreamError(
+        f"{status}: {message}",
+        status=status,
+        code=code if isinstance(code, str) else None,
+        retryable=wire.retryable(status),
+        retry_after_s=_seconds(response.headers.get("Retry-After")),
+    )
+
+
+def _seconds(header: str | None) -> float | None:
+    """`Retry-After` (RFC 9110 section 10.2.3) in seconds; a date counts as a minute."""
+    if header is None:
+        return None
+    return min(float(header), 600.0) if header.isascii() and header.isdigit() else 60.0
 
 
 def wav(samples: Floats) -> bytes:
@@ -129,26 +174,24 @@ def wav(samples: Floats) -> bytes:
 
 
 @asynccontextmanager
-async def open_engine(
-    stt: str, model: str | None, jobs: int, language: str | None = None
-) -> AsyncIterator[Engine]:
-    """``stt``: "embedded" or the base URL of a server."""
-    if stt == "embedded":
+async def open_engine(settings: EngineSettings, jobs: int) -> AsyncIterator[Engine]:
+    """`ConfigError` or `EngineError` when there is none."""
+    if settings.stt == "embedded":
         from rtcstt.embedded.recognizer import Recognizer
-        from rtcstt.embedded.service import configured_language
 
-        recognizer = Recognizer.load(model or DEFAULT_MODEL, threads=jobs)
+        recognizer = await asyncio.to_thread(Recognizer.load, settings.model_name, threads=jobs)
         try:
-            yield EmbeddedEngine(recognizer, configured_language(language, recognizer.languages))
+            yield EmbeddedEngine(recognizer, settings)
         finally:
             await recognizer.close()
         return
     headers = {"Cartesia-Version": "2026-03-01"}
     if key := os.environ.get("RTCSTT_STT_KEY") or os.environ.get("CARTESIA_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
-        yield BatchEndpoint(http, _batch_url(stt), model or "ink-whisper", language)
+    timeout = aiohttp.ClientTimeout(total=600, sock_connect=30)
+    connector = aiohttp.TCPConnector(limit=max(1, jobs))
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as http:
+        yield BatchEndpoint(http, _batch_url(settings.stt), settings)
 
 
 def _batch_url(base: str) -> str:

@@ -1,7 +1,7 @@
 """`rtcstt transcribe --engine ray`: each recording is a task of a Ray cluster.
 
-A task does with its recording what a run on one machine does, on one processor, and gives back the texts;
-they are written here, as always whole or not at all.
+A task does with its recording what a run on one machine does, on one processor, and gives back the
+transcript; outputs and state are written here.
 """
 
 from __future__ import annotations
@@ -10,94 +10,124 @@ import asyncio
 import functools
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
-from rtcstt.batch.engines import EmbeddedEngine
-from rtcstt.batch.run import Done, Run, Work, reason
+from rtcstt.batch.engines import EmbeddedEngine, EngineSettings
+from rtcstt.batch.recording import RecordingTranscriber
+from rtcstt.batch.run import RunState, Result, RunSettings, reason, without_work, written
+from rtcstt.batch.sources import Work
+from rtcstt.batch.transcripts import Transcription
 from rtcstt.errors import ConfigError, EngineError
+from rtcstt.reading import Readers
 
-KNOCK_S = 10.0
+if TYPE_CHECKING:
+    from rtcstt.embedded.recognizer import Recognizer
 
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """What is the same for all recordings of a run."""
-
-    model: str
-    language: str | None
-    split: bool
+REACH_S = 10.0
 
 
-def transcribe(works: Sequence[Work], how: How, *, jobs: int | None, progress: Progress) -> int:
-    """Transcribes each recording; returns how many failed. ``jobs`` None: as many at a time as the cluster
-    has processors. `ConfigError` without Ray or its cluster, `EngineError` without the recogniser there."""
-    ray = _import()
-    with _connected(ray):
-        on_one_processor = ray.remote(num_cpus=1, max_retries=1)
-        if problem := ray.get(on_one_processor(_problem).remote(how)):
-            raise EngineError(problem)
-        limit = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        return _map(ray, on_one_processor(_task), works, how, limit, progress)
+def transcribe(
+    works: Sequence[Work], settings: RunSettings, state: RunState, *, jobs: int | None, progress: Progress
+) -> list[Result]:
+    """The result of each recording. ``jobs`` None: as many at a time as the cluster has processors.
+    `ConfigError` without Ray or its cluster, `EngineError` without the recogniser there."""
+    results: dict[int, Result] = {}
+    left: list[tuple[int, Work]] = []
+    for number, work in enumerate(works):
+        result = without_work(work, state)
+        if result is None:
+            left.append((number, work))
+        else:
+            results[number] = result
+    if left:
+        ray = _import()
+        with _connected(ray):
+            on_one_processor = ray.remote(num_cpus=1, max_retries=1)
+            if problem := ray.get(on_one_processor(_problem).remote(settings.engine)):
+                raise EngineError(problem)
+            limit = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            task = on_one_processor(_task)
+            results |= _map(ray, task, left, settings, state, limit, progress)
+    return [results[number] for number in range(len(works))]
 
 
-def _map(ray: Any, task: Any, works: Sequence[Work], how: How, limit: int, progress: Progress) -> int:
+def _map(
+    ray: Any,
+    task: Any,
+    works: Sequence[tuple[int, Work]],
+    settings: RunSettings,
+    state: RunState,
+    limit: int,
+    progress: Progress,
+) -> dict[int, Result]:
     bar = progress.add_task("recordings", total=len(works))
     waiting = deque(works)
-    running: dict[Any, Work] = {}
-    failed = 0
+    running: dict[Any, tuple[int, Work, float]] = {}
+    results: dict[int, Result] = {}
     while waiting or running:
         while waiting and len(running) < limit:
-            work = waiting.popleft()
-            running[task.remote(how, work.source.absolute(), tuple(work.outputs))] = work
+            number, work = waiting.popleft()
+            asked = task.remote(settings, work.path.absolute(), work.title)
+            running[asked] = number, work, time.monotonic()
         (ended,), _ = ray.wait(list(running), num_returns=1)
-        work = running.pop(ended)
-        try:
-            result = ray.get(ended)
-            line = result.write(work.outputs) if isinstance(result, Done) else result
-        except (ray.exceptions.RayError, OSError) as error:  # its process or machine is gone; a full disk
-            result, line = None, _first_line(error)
-        failed += not isinstance(result, Done)
+        number, work, began = running.pop(ended)
+        results[number] = _result(ray, ended, work, state, time.monotonic() - began)
         progress.advance(bar)
-        progress.console.print(f"{work.source}: {line}")
-    return failed
+        progress.console.print(f"{work.source}: {results[number].line}")
+    return results
+
+
+def _result(ray: Any, ended: Any, work: Work, state: RunState, took_s: float) -> Result:
+    try:
+        found = ray.get(ended)
+        if isinstance(found, str):
+            return Result(work.source, "failed", error=found, took_s=took_s)
+        return written(work, found, state, took_s)
+    except ray.exceptions.RayError as error:  # its process or machine is gone
+        return Result(work.source, "failed", error=_first_line(error), took_s=took_s)
+    except Exception as error:  # a full disk
+        return Result(work.source, "failed", error=reason(error), took_s=took_s)
 
 
 # In the cluster
 
 
-def _task(how: How, source: Path, formats: Sequence[str]) -> Done | str:
-    """The transcripts, or why there are none: not every error can be sent from process to process."""
+def _task(settings: RunSettings, source: Path, name: str) -> Transcription | str:
+    """The transcript, or why there is none: not every error can be sent from process to process."""
     try:
-        return asyncio.run(_read(how, source, formats))
+        return asyncio.run(_read(settings, source, name))
     except Exception as error:
         return reason(error)
 
 
-async def _read(how: How, source: Path, formats: Sequence[str]) -> Done:
-    engine = EmbeddedEngine(_recognizer(how.model), how.language)
-    return await Run(engine, jobs=1, split=how.split, progress=Progress(disable=True)).read(source, formats)
-
-
-def _problem(how: How) -> str | None:
-    """Why nothing can be transcribed there, told once and not for each recording."""
-    from rtcstt.embedded.service import configured_language
-
+async def _read(settings: RunSettings, source: Path, name: str) -> Transcription:
+    engine = EmbeddedEngine(_recognizer(settings.engine.model_name), settings.engine)
+    readers = Readers(1)
     try:
-        configured_language(how.language, _recognizer(how.model).languages)
+        transcriber = RecordingTranscriber(engine, readers, settings.recording, jobs=1)
+        return await transcriber.transcribe(source, name)
+    finally:
+        await readers.close()
+
+
+def _problem(settings: EngineSettings) -> str | None:
+    """Why nothing can be transcribed there, told once and not for each recording."""
+    try:
+        EmbeddedEngine(_recognizer(settings.model_name), settings)
     except Exception as error:
         return reason(error)
     return None
 
 
 @functools.lru_cache(maxsize=1)
-def _recognizer(model: str) -> Any:
+def _recognizer(model: str) -> Recognizer:
     """Loaded once in a process, which does many tasks and ends with the run."""
     from rtcstt.embedded.recognizer import Recognizer
 
@@ -123,7 +153,7 @@ def _connected(ray: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is local tells nobody
     own = {"include_dashboard": False} if address == "local" else {}
     try:
-        _knock(address)
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"the Ray cluster {address} cannot be reached: {_first_line(error)}") from error
@@ -133,11 +163,11 @@ def _connected(ray: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _reach(address: str) -> None:
     """`OSError` when nobody listens there: Ray itself would try for more than five minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _first_line(error: Exception) -> str:

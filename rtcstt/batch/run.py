@@ -1,164 +1,237 @@
-"""`rtcstt transcribe`: recordings to transcripts, of any length, many at a time.
+"""`rtcstt transcribe`: many recordings to transcripts, side by side; one that fails does not disturb the
+others.
 
-    file -> decode -> Cutter (per channel) -> Block -> Engine -> words -> Turn -> formats -> outputs
-
-A recording is decoded a little at a time and cut where it is quietest into blocks of at most a minute, so
-memory does not grow with its length and no word is cut in two. Blocks of one recording, and of several,
-are transcribed side by side; each output appears whole or not at all, which is what makes a run that was
-broken off go on where it was.
+What is done already is known from the state file beside the outputs (`state`), so a run that was broken off
+goes on where it was. Each output appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections import Counter, deque
+import hashlib
+import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from rtcstt.batch.audio import Block, Recording
-from rtcstt.batch.engines import Engine
-from rtcstt.batch.transcripts import WRITERS, Transcript, Turn, turns_of
-from rtcstt.errors import RtcsttError
-from rtcstt.media.pcm import SAMPLE_RATE
-
-# --- files ----------------------------------------------------------------------------------------
+import rtcstt
+from rtcstt.batch import outputs
+from rtcstt.batch.audio import Block
+from rtcstt.batch.engines import EngineSettings
+from rtcstt.batch.formats import FormatSettings, render
+from rtcstt.batch.recording import NoPieces, Pieces, RecordingSettings, RecordingTranscriber
+from rtcstt.batch.sources import STDIN, Work
+from rtcstt.batch.state import Stamp, State
+from rtcstt.batch.transcripts import Transcription
+from rtcstt.batch.words import Recognised
+from rtcstt.errors import ConfigError, RtcsttError
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A recording and where its transcripts go, by format."""
+class RunSettings:
+    """What is the same for all recordings of a run."""
 
-    source: Path
-    outputs: dict[str, Path]
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
+    formats: FormatSettings = field(default_factory=FormatSettings)
+    force: bool = False
 
     @property
-    def finished(self) -> bool:
-        """Whether every output is there and newer than the recording."""
-        try:
-            changed = self.source.stat().st_mtime
-            return all(output.stat().st_mtime >= changed for output in self.outputs.values())
-        except OSError:
-            return False
+    def made_with(self) -> str:
+        """All that decides what is in a transcript."""
+        recording = asdict(self.recording)
+        return _digest({"engine": asdict(self.engine), "recording": recording, "version": rtcstt.__version__})
 
-
-def plan(files: Sequence[Path], formats: Sequence[str], folder: Path | None) -> list[Work]:
-    """Names outputs after the recording; its whole name where two differ only in what follows the dot."""
-    sources = list(dict.fromkeys(files))
-    stems = Counter((folder or source.parent) / source.stem for source in sources)
-    works = []
-    for source in sources:
-        stem = (folder or source.parent) / source.stem
-        base = stem if stems[stem] == 1 else stem.with_name(source.name)
-        works.append(Work(source, {name: base.with_name(f"{base.name}.{name}") for name in formats}))
-    return works
+    def output_made_with(self, name: str) -> str:
+        """All that decides what is in an output of that format."""
+        return _digest({"transcript": self.made_with, "format": name, "settings": asdict(self.formats)})
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A recording's transcripts, by format."""
+class Result:
+    """What became of a recording. ``took_s``: how long it took; ``error``: why it failed."""
 
-    texts: Mapping[str, str]
-    duration_s: float
-    skipped: int
+    source: Path
+    status: Literal["transcribed", "done already", "failed"]
+    outputs: Sequence[Path] = ()
+    transcription: Transcription | None = None
+    took_s: float = 0.0
+    error: str = ""
 
-    def write(self, outputs: Mapping[str, Path]) -> str:
-        """Where they belong; returns what to tell the user."""
-        for name, output in outputs.items():
-            write(output, self.texts[name])
-        skipped = f", {self.skipped} unreadable packets skipped" if self.skipped else ""
-        return f"{self.duration_s:.1f} s{skipped} -> {', '.join(map(str, outputs.values()))}"
+    @property
+    def line(self) -> str:
+        """For people."""
+        if self.transcription is None:
+            return self.error or self.status
+        whole = self.transcription
+        lost = sum(gap.end - gap.start for gap in whole.gaps)
+        gaps = f", {len(whole.gaps)} damaged or missing ({lost:.1f} s)" if whole.gaps else ""
+        notes = "".join(f"; {note}" for note in whole.notes)
+        where = ", ".join(map(str, self.outputs)) or "standard output"
+        return f"{whole.duration:.1f} s{gaps}{notes} -> {where}"
+
+
+class RunState:
+    """What is there already, and which outputs may be written."""
+
+    def __init__(self, settings: RunSettings, recordings: Sequence[Path]) -> None:
+        self._settings = settings
+        self._recordings = {path.resolve() for path in recordings}
+        self._states: dict[Path, State] = {}
+
+    def found(self, work: Work) -> Transcription | None:
+        """What an earlier run made of this recording in this way. `OSError` without recording."""
+        if self._settings.force or not work.outputs:
+            return None
+        return self._first_state(work).transcript(Stamp.of(work.source), self._settings.made_with)
+
+    def is_done(self, work: Work) -> bool:
+        """Whether all its outputs are there, of this recording and made in this way."""
+        stamp = Stamp.of(work.source)
+        return all(
+            self._state(path).is_done(path, stamp, self._settings.output_made_with(name))
+            for name, path in work.outputs.items()
+        )
+
+    def check(self, work: Work) -> None:
+        """`ConfigError` where an output would replace a file that is not ours."""
+        stamp = Stamp.of(work.path)
+        for path in work.outputs.values():
+            if path.resolve() in self._recordings:
+                raise ConfigError(f"{path} is a recording itself; choose another --output-dir")
+            if not self._settings.force and not self._state(path).is_ours(path, stamp):
+                raise ConfigError(f"{path} is there already and is not ours (--force replaces it)")
+
+    def write(self, work: Work, whole: Transcription) -> None:
+        """The outputs, and that they are done. `OSError` where one cannot be written."""
+        for name, path in work.outputs.items():
+            outputs.write(path, render(whole, name, self._settings.formats))
+        if work.outputs and work.source != STDIN:
+            made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
+            self._first_state(work).done(Stamp.of(work.source), self._settings.made_with, whole, made)
+
+    def pieces(self, work: Work) -> Pieces:
+        """Where the recording's finished pieces are kept."""
+        if not work.outputs or work.source == STDIN:
+            return NoPieces()
+        return _KeptPieces(self._first_state(work), Stamp.of(work.source), self._settings.made_with)
+
+    def _first_state(self, work: Work) -> State:
+        return self._state(next(iter(work.outputs.values())))
+
+    def _state(self, output: Path) -> State:
+        return self._states.setdefault(output.parent, State(output.parent))
+
+
+class _KeptPieces:
+    """A recording's finished pieces, in the state file of its first output."""
+
+    def __init__(self, state: State, recording: Stamp, made_with: str) -> None:
+        self._state = state
+        self._recording = recording
+        self._made_with = made_with
+
+    def get(self, block: Block) -> Recognised | None:
+        return self._state.piece(
+            self._recording, self._made_with, block.channel, block.start, len(block.samples)
+        )
+
+    def put(self, block: Block, found: Recognised) -> None:
+        where = block.channel, block.start, len(block.samples)
+        self._state.keep(self._recording, self._made_with, *where, found)
 
 
 class Run:
-    """Transcribes recordings with one engine; at most ``jobs`` blocks are in the engine at a time."""
+    """Transcribes recordings, at most ``jobs`` at a time."""
 
-    def __init__(self, engine: Engine, *, jobs: int, split: bool, progress: Progress) -> None:
-        self._engine = engine
+    def __init__(
+        self, transcriber: RecordingTranscriber, state: RunState, *, jobs: int, progress: Progress
+    ) -> None:
+        self._transcriber = transcriber
+        self._ledger = state
         self._jobs = jobs
-        self._split = split
         self._progress = progress
-        self._slots = asyncio.Semaphore(jobs)
 
-    async def all(self, works: Sequence[Work]) -> int:
-        """Transcribes each recording; returns how many failed. One that fails does not disturb the others."""
-        waiting = iter(works)
+    async def all(self, works: Sequence[Work]) -> list[Result]:
+        """The result of each, in the order of the works."""
+        waiting = iter(enumerate(works))
+        results: dict[int, Result] = {}
+
+        async def some() -> None:
+            for number, work in waiting:
+                results[number] = await self.one(work)
+                if results[number].status != "done already":
+                    self._progress.console.print(f"{work.source}: {results[number].line}")
+
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._some(waiting)) for _ in range(min(self._jobs, len(works)))]
-        return sum(task.result() for task in tasks)
+            for _ in range(min(self._jobs, len(works))):
+                group.create_task(some())
+        return [results[number] for number in range(len(works))]
 
-    async def _some(self, waiting: Iterator[Work]) -> int:
-        failed = 0
-        for work in waiting:
-            try:
-                line = (await self.read(work.source, tuple(work.outputs))).write(work.outputs)
-            except Exception as error:  # whatever is wrong with this recording, the others go on
-                failed += 1
-                line = reason(error)
-            self._progress.console.print(f"{work.source}: {line}")
-        return failed
-
-    async def read(self, source: Path, formats: Sequence[str]) -> Done:
-        """A recording's transcripts."""
-        bar = self._progress.add_task(source.name, total=None)
+    async def one(self, work: Work) -> Result:
+        result = without_work(work, self._ledger)
+        if result is not None:
+            return result
+        began = time.monotonic()
         try:
-            recording = await asyncio.to_thread(Recording, source, split=self._split)
-            if duration := recording.duration_s:
-                self._progress.update(bar, total=duration * recording.channels)
-            turns, duration = await self._transcribe(recording, bar)
-        finally:
-            self._progress.remove_task(bar)
-        turns.sort(key=lambda turn: turn.start)
-        transcript = Transcript(source.name, duration, recording.channels, turns)
-        return Done({name: WRITERS[name](transcript) for name in formats}, duration, recording.skipped)
+            whole = await self._transcribed(work)
+            return written(work, whole, self._ledger, time.monotonic() - began)
+        except Exception as error:  # whatever is wrong with this recording, the others go on
+            return Result(work.source, "failed", error=reason(error), took_s=time.monotonic() - began)
 
-    async def _transcribe(self, recording: Recording, bar: TaskID) -> tuple[list[Turn], float]:
-        """All turns, each channel's in order, and the duration in seconds."""
-        blocks = recording.blocks()
-        pending: deque[asyncio.Task[list[Turn]]] = deque()
-        turns: list[Turn] = []
-        end = 0
+    async def _transcribed(self, work: Work) -> Transcription:
+        with self._bar(work) as bar:
+            return await self._transcriber.transcribe(work.path, work.title, self._ledger.pieces(work), bar)
+
+    @contextmanager
+    def _bar(self, work: Work) -> Iterator[_Bar]:
+        task = self._progress.add_task(work.title, total=None)
         try:
-            while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-                end = max(end, block.start + len(block.samples))
-                pending.append(asyncio.create_task(self._turns(block, bar)))
-                if len(pending) > self._jobs:
-                    join(turns, await pending.popleft())
-            while pending:
-                join(turns, await pending.popleft())
+            yield _Bar(self._progress, task)
         finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-        return turns, end / SAMPLE_RATE
-
-    async def _turns(self, block: Block, bar: TaskID) -> list[Turn]:
-        turns: list[Turn] = []
-        async with self._slots:
-            if block.samples.any():
-                turns = turns_of(block, await self._engine.transcribe(block.samples))
-        self._progress.advance(bar, len(block.samples) / SAMPLE_RATE)
-        return turns
+            self._progress.remove_task(task)
 
 
-def join(turns: list[Turn], more: list[Turn]) -> None:
-    """Adds a block's turns. Each block was a request of its own, so the space between two is ours to put."""
-    if more and any(turn.channel == more[0].channel for turn in turns) and not more[0].text[:1].isspace():
-        more[0] = dataclasses.replace(more[0], text=" " + more[0].text)
-    turns += more
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    progress: Progress
+    task: TaskID
+
+    def __call__(self, done: float, total: float | None) -> None:
+        self.progress.update(self.task, completed=done, total=total)
 
 
-def write(path: Path, text: str) -> None:
-    """Whole or not at all: a reader, or the next run, never takes half a transcript for a finished one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def without_work(work: Work, state: RunState) -> Result | None:
+    """The result of a recording that need not be transcribed, or may not be."""
+    try:
+        whole = state.found(work)
+        if whole is not None and state.is_done(work):
+            return Result(work.source, "done already", tuple(work.outputs.values()), whole)
+        state.check(work)
+        return None if whole is None else written(work, whole, state, 0.0)
+    except Exception as error:  # whatever is wrong with this recording, the others go on
+        return Result(work.source, "failed", error=reason(error))
+
+
+def written(work: Work, whole: Transcription, state: RunState, took_s: float) -> Result:
+    """The result of a recording whose transcript is there: its outputs are written. `OSError` where not."""
+    state.write(work, whole)
+    return Result(work.source, "transcribed", tuple(work.outputs.values()), whole, took_s)
 
 
 def reason(error: Exception) -> str:
-    """Why a recording has no transcripts."""
-    return str(error) if isinstance(error, RtcsttError) else repr(error)
+    """Why a recording has no transcripts; a line."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    text = str(error) if isinstance(error, RtcsttError) else repr(error)
+    return " ".join(text.split())
+
+
+def _digest(what: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]

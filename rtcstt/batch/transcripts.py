@@ -1,42 +1,136 @@
-"""Words to transcripts: txt, json, srt, vtt."""
+"""A recording's transcript: turns of words with their times, and what is missing; a core."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from rtcstt import captions
-from rtcstt.batch.audio import CUE, Block
-from rtcstt.batch.engines import NAME, Recognised, Word
-from rtcstt.events import AnyEvent, TurnEnd
-from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.batch.audio import Block
+from rtcstt.batch.words import Recognised, Word
+from rtcstt.media.tracks import Gap
 
 TURN_PAUSE_S = 1.0  # a longer silence between words begins another turn
 
 
-# --- text out -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one channel said without a long pause. ``text`` is verbatim, its outer spaces included."""
+    """What one channel said without a long pause. ``text`` is verbatim, its outer spaces included. Times are
+    in s. ``speaker``: where there are several."""
 
     channel: int
     text: str
     start: float
     end: float
     words: Sequence[Word]
+    speaker: str | None = None
 
 
-def turns_of(block: Block, heard: Recognised) -> list[Turn]:
-    """Cuts what was heard at its long pauses; the turns' texts together are the whole text."""
-    offset = block.start / SAMPLE_RATE
-    words = [Word(w.word, round(w.start + offset, 3), round(w.end + offset, 3)) for w in heard.words]
-    if not heard.text.strip():
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """A recording's transcript. ``turns`` by the time they begin; ``gaps``: stretches whose audio was lost.
+    ``version``: rtcstt's; ``notes``: what a user should know of how the recording was read."""
+
+    name: str
+    language: str | None
+    model: str
+    version: str
+    duration: float
+    channels: int
+    turns: Sequence[Turn]
+    gaps: Sequence[Gap] = ()
+    notes: Sequence[str] = field(default=(), compare=False)
+
+    @property
+    def text(self) -> str:
+        """All that was said: one channel's verbatim; of several, a line for each turn with its speaker."""
+        if self.channels == 1:
+            return "".join(turn.text for turn in self.turns).strip()
+        return "\n".join(f"{turn.speaker}: {turn.text.strip()}" for turn in self.turns)
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for turn in self.turns for word in turn.words]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no audio was lost."""
+        return not self.gaps
+
+    def shifted(self, offset: float) -> Transcription:
+        """With all times later by so many seconds."""
+        if not offset:
+            return self
+        gaps = [Gap(gap.start + offset, gap.end + offset, gap.reason) for gap in self.gaps]
+        return replace(self, turns=[_later(turn, offset) for turn in self.turns], gaps=gaps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `docs/transcript.schema.json` has it."""
+        turns = [
+            {
+                "speaker": turn.speaker,
+                "channel": turn.channel,
+                "start": round(turn.start, 3),
+                "end": round(turn.end, 3),
+                "transcript": turn.text,
+                "words": [asdict(word) for word in turn.words],
+            }
+            for turn in self.turns
+        ]
+        return {
+            "file": self.name,
+            "text": self.text,
+            "language": self.language,
+            "model": self.model,
+            "version": self.version,
+            "duration": round(self.duration, 3),
+            "channels": self.channels,
+            "complete": self.complete,
+            "gaps": [asdict(gap) for gap in self.gaps],
+            "notes": list(self.notes),
+            "turns": turns,
+        }
+
+    @classmethod
+    def from_dict(cls, whole: Mapping[str, Any]) -> Transcription:
+        """The inverse of `as_dict`."""
+        turns = [
+            Turn(
+                turn["channel"],
+                turn["transcript"],
+                turn["start"],
+                turn["end"],
+                [Word(**word) for word in turn["words"]],
+                turn["speaker"],
+            )
+            for turn in whole["turns"]
+        ]
+        names = ("language", "model", "version", "duration", "channels")
+        return cls(
+            name=whole["file"],
+            turns=turns,
+            gaps=[Gap(**gap) for gap in whole["gaps"]],
+            notes=tuple(whole["notes"]),
+            **{name: whole[name] for name in names},
+        )
+
+
+def _later(turn: Turn, offset: float) -> Turn:
+    words = [
+        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+        for word in turn.words
+    ]
+    return replace(turn, start=round(turn.start + offset, 3), end=round(turn.end + offset, 3), words=words)
+
+
+def turns_of(block: Block, found: Recognised, speaker: str | None = None) -> list[Turn]:
+    """Cuts what was recognised at its long pauses; the turns' texts together are the whole text."""
+    if not found.text.strip():
         return []
-    whole = Turn(block.channel, heard.text, offset, offset + len(block.samples) / SAMPLE_RATE, words)
+    whole = Turn(block.channel, found.text, 0.0, block.end_s - block.start_s, found.words, speaker)
+    words = _later(whole, block.start_s).words
+    whole = replace(whole, start=block.start_s, end=block.end_s, words=words)
     return cut(whole, [n for n in range(1, len(words)) if words[n].start - words[n - 1].end > TURN_PAUSE_S])
 
 
@@ -51,7 +145,7 @@ def cut(turn: Turn, firsts: Sequence[int]) -> list[Turn]:
     for index, (first, last) in enumerate(itertools.pairwise([0, *firsts, len(places)])):
         said = turn.words[first:last]
         text = turn.text[bounds[index] : bounds[index + 1]]
-        pieces.append(Turn(turn.channel, text, said[0].start, said[-1].end, said))
+        pieces.append(replace(turn, text=text, start=said[0].start, end=said[-1].end, words=said))
     return pieces
 
 
@@ -69,77 +163,8 @@ def _places(text: str, words: Sequence[Word]) -> list[int]:
     return places
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """``turns`` by the time they begin."""
-
-    name: str
-    duration_s: float
-    channels: int
-    turns: Sequence[Turn]
-
-    def speaker(self, turn: Turn) -> str | None:
-        return f"Speaker {turn.channel + 1}" if self.channels > 1 else None
-
-
-def as_text(transcript: Transcript) -> str:
-    """One channel: its text as it is. Several: a line for each turn."""
-    if transcript.channels == 1:
-        return "".join(turn.text for turn in transcript.turns).strip("\n") + "\n"
-    return "".join(f"{transcript.speaker(turn)}: {turn.text.strip()}\n" for turn in transcript.turns)
-
-
-def as_json(transcript: Transcript) -> str:
-    turns = [
-        {
-            "speaker": transcript.speaker(turn),
-            "start": turn.start,
-            "end": turn.end,
-            "transcript": turn.text,
-            "words": [{"word": word.word, "start": word.start, "end": word.end} for word in turn.words],
-        }
-        for turn in transcript.turns
-    ]
-    whole = {"file": transcript.name, "duration": round(transcript.duration_s, 3), "turns": turns}
-    return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
-
-
-def as_events(transcript: Transcript) -> list[AnyEvent]:
-    """What `captions` makes cues of: pieces short enough for one, so that each has the times of its words."""
-    room = CUE - NAME if transcript.channels > 1 else CUE
-    pieces = [piece for turn in transcript.turns for piece in cut(turn, _cue_starts(turn.words, room))]
-    return [
-        TurnEnd(
-            seq=number,
-            call=transcript.name,
-            time=piece.end,
-            track=str(piece.channel + 1),
-            turn=number,
-            start=piece.start,
-            end=piece.end,
-            transcript=piece.text,
-        )
-        for number, piece in enumerate(pieces)
-    ]
-
-
-def _cue_starts(words: Sequence[Word], room: int) -> list[int]:
-    """Before which words another cue begins: where it would get too long, or has room and a sentence ends."""
-    starts = []
-    letters = 0
-    for index, word in enumerate(words):
-        size = len(word.word.strip()) + 1
-        sentence_ended = index > 0 and words[index - 1].word.strip().endswith((".", "?", "!"))
-        if letters + size > room or (letters > room / 2 and sentence_ended):
-            starts.append(index)
-            letters = 0
-        letters += size
-    return [start for start in starts if start > 0]
-
-
-WRITERS: dict[str, Callable[[Transcript], str]] = {
-    "txt": as_text,
-    "json": as_json,
-    "srt": lambda transcript: captions.srt(as_events(transcript)),
-    "vtt": lambda transcript: captions.vtt(as_events(transcript)),
-}
+def join(turns: list[Turn], more: list[Turn]) -> None:
+    """Adds a block's turns. Each block was a request of its own, so the space between two is ours to put."""
+    if more and any(turn.channel == more[0].channel for turn in turns) and not more[0].text[:1].isspace():
+        more[0] = replace(more[0], text=" " + more[0].text)
+    turns += more

@@ -1,0 +1,180 @@
+"""An HTML page of all transcripts of a run, to search; a click on a line plays the recording there; a core."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from rtcstt import captions
+from rtcstt.batch.formats import marked, missing
+from rtcstt.batch.run import Result
+from rtcstt.batch.transcripts import Transcription
+
+_VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ogv", ".avi"}
+
+
+def page(results: Sequence[Result], folder: Path, offset: float = 0.0) -> str:
+    """The page, for a file in ``folder``: the recordings are linked from there. ``offset``: what was added to
+    their times."""
+    done = [result for result in results if result.transcription is not None]
+    sections = "\n".join(line for result in done for line in _section(result, folder, offset))
+    failed = "".join(
+        f"<li>{_text(str(result.source))}: {_text(result.error)}</li>"
+        for result in results
+        if result.status == "failed"
+    )
+    trouble = f"<details class=failed><summary>Failed</summary><ul>{failed}</ul></details>" if failed else ""
+    return _PAGE.format(style=_STYLE, script=_SCRIPT, count=len(done), trouble=trouble, sections=sections)
+
+
+def _section(result: Result, folder: Path, offset: float) -> Iterator[str]:
+    whole = result.transcription
+    assert whole is not None
+    kind = "video" if result.source.suffix.lower() in _VIDEO else "audio"
+    yield (
+        f'<section data-src="{_link(result.source, folder)}" data-kind={kind} data-offset="{offset:g}">'
+        f"<h2>{_text(whole.name)}</h2>"
+        f"<p class=about>{captions.stamp(whole.duration, '.')[:8]}, {len(whole.text.split())} words, "
+        f"{_text(whole.language or '')} {_text(whole.model)}</p><div class=player></div><ol>"
+    )
+    yield from (line for _, line in sorted(_lines(whole), key=lambda line: line[0]))
+    yield "</ol></section>"
+
+
+def _lines(whole: Transcription) -> Iterator[tuple[float, str]]:
+    for gap in marked(whole):
+        yield gap.start, f"<li class=gap>{_text(missing(gap))}</li>"
+    for turn in whole.turns:
+        who = f"<b>{_text(turn.speaker)}</b> " if turn.speaker else ""
+        time = captions.stamp(turn.start, ".")[:8]
+        yield (
+            turn.start,
+            f'<li><button type=button data-t="{turn.start:.2f}"><time>{time}</time> {who}'
+            f"<span>{_text(turn.text.strip())}</span></button></li>",
+        )
+
+
+def _link(source: Path, folder: Path) -> str:
+    try:
+        path = os.path.relpath(source.absolute(), folder.absolute())
+    except ValueError:  # on another drive
+        path = str(source.absolute())
+    return quote(os.fsencode(Path(path).as_posix()))
+
+
+def _text(text: str) -> str:
+    return html.escape(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 15%, Canvas); }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 0 1rem 4rem; }
+header { position: sticky; top: 0; background: Canvas; padding: 1rem 0 .5rem;
+  border-bottom: 1px solid var(--line); }
+h1 { font-size: 1.25rem; margin: 0 0 .5rem; }
+input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem .75rem; border: 1px solid GrayText;
+  border-radius: .375rem; }
+section { content-visibility: auto; contain-intrinsic-size: auto 20rem; }
+h2 { font-size: 1.1rem; margin: 1.75rem 0 0; overflow-wrap: anywhere; }
+.about, time, .gap { color: GrayText; }
+.about { margin: 0 0 .5rem; font-size: .875rem; }
+ol { list-style: none; margin: 0; padding: 0; }
+li button { font: inherit; color: inherit; background: none; border: 0; border-radius: .25rem;
+  text-align: start; width: 100%; padding: .2rem .4rem; cursor: pointer; display: flex; gap: .6rem; }
+li button:hover { background: color-mix(in srgb, Highlight 15%, Canvas); }
+li button:focus-visible, input:focus-visible { outline: 2px solid Highlight; outline-offset: 1px; }
+li button.now { background: color-mix(in srgb, Highlight 25%, Canvas); }
+li.gap { padding: .2rem .4rem; }
+time { font-variant-numeric: tabular-nums; flex: none; font-size: .875rem; padding-top: .1rem; }
+mark { background: Mark; color: MarkText; }
+audio, video { width: 100%; max-height: 20rem; }
+[hidden] { display: none; }
+"""
+
+_SCRIPT = """
+const find = document.querySelector("input"), count = document.querySelector("output");
+const sections = [...document.querySelectorAll("section")].map((element) => ({
+  element,
+  name: element.querySelector("h2").textContent.toLowerCase(),
+  lines: [...element.querySelectorAll("li")].map((line) => ({ line, text: line.textContent.toLowerCase() })),
+}));
+function search() {
+  const words = find.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  let shown = 0;
+  for (const { element, name, lines } of sections) {
+    let any = words.length > 0 && words.every((word) => name.includes(word));
+    const all = any || !words.length;
+    for (const { line, text } of lines) {
+      line.hidden = !all && !words.every((word) => text.includes(word));
+      if (!line.hidden) { any = true; shown += 1; }
+      highlight(line.querySelector("span"), words);
+    }
+    element.hidden = words.length > 0 && !any;
+  }
+  count.textContent = words.length ? `${shown} lines` : "";
+}
+function highlight(span, words) {
+  if (!span || (!words.length && !span.querySelector("mark"))) return;
+  const text = span.textContent, lower = text.toLowerCase(), parts = [];
+  let at = 0;
+  while (words.length && lower.length === text.length) {
+    const hits = words.map((word) => [lower.indexOf(word, at), word]).filter(([place]) => place >= 0);
+    if (!hits.length) break;
+    const [place, word] = hits.sort((a, b) => a[0] - b[0])[0];
+    const mark = document.createElement("mark");
+    mark.textContent = text.slice(place, place + word.length);
+    parts.push(text.slice(at, place), mark);
+    at = place + word.length;
+  }
+  span.replaceChildren(...parts, text.slice(at));
+}
+let waiting = 0;
+find.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 80); });
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("li button");
+  if (!button) return;
+  const section = button.closest("section"), box = section.querySelector(".player");
+  for (const other of document.querySelectorAll("audio, video")) if (!box.contains(other)) other.pause();
+  let player = box.firstElementChild;
+  if (!player) {
+    player = document.createElement(section.dataset.kind);
+    player.controls = true;
+    player.src = section.dataset.src;
+    player.addEventListener("error", () => box.replaceChildren("This browser cannot play the recording."));
+    player.addEventListener("timeupdate", () => follow(section, player.currentTime));
+    box.append(player);
+  }
+  player.currentTime = Math.max(0, button.dataset.t - section.dataset.offset);
+  player.play().catch(() => {});
+});
+function follow(section, time) {
+  let now = null;
+  for (const button of section.querySelectorAll("li button")) {
+    button.classList.remove("now");
+    if (button.dataset.t - section.dataset.offset <= time + 0.05) now = button;
+  }
+  now?.classList.add("now");
+}
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Transcripts</title>
+<style>{style}</style>
+<header>
+<h1>{count} transcripts</h1>
+<input type="search" placeholder="Search all transcripts" aria-label="Search all transcripts" autofocus>
+<output aria-live="polite"></output>
+</header>
+<main>
+{trouble}
+{sections}
+</main>
+<script>{script}</script>
+</html>
+"""

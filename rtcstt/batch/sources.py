@@ -1,0 +1,113 @@
+"""Which recordings are meant, and where their transcripts go."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STDIN = Path("-")
+# In folders, files of these endings are taken for recordings; a file that is named is read whatever its
+# ending.
+ENDINGS = frozenset(
+    """
+    3g2 3gp aa3 aac ac3 act aif aifc aiff alac amr ape asf au avi awb bonk caf dff divx dsf dss dts dv eac3
+    ec3 f4a f4v flac flv gsm gxf iff ircam kar lc3 m2a m2ts m4a m4b m4r m4v mka mkv mlp mov mp1 mp2 mp3 mp4
+    mpa mpc mpeg mpg mpga mts mxf nist nsv nut oga ogg ogv ogx oma omg opus osq paf pvf qcp qoa qt ra rf64
+    rm rmvb sd2 sln snd sou spdif sph spx tak thd ts tta vob voc vqf w64 wav wave weba webm wma wmv wtv wv
+    xwma
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A recording and where its transcripts go, by format: nowhere means to standard output. ``spool``: the
+    file that has what came from standard input."""
+
+    source: Path
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    spool: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.spool or self.source
+
+    @property
+    def title(self) -> str:
+        return "stdin" if self.source == STDIN else self.source.name
+
+
+def find(given: Sequence[str]) -> list[tuple[Path, Path]]:
+    """The recordings that files, folders and patterns stand for, each with the folder it was found under
+    (of a folder's, that folder; else its own). What does not exist is among them: whoever reads it tells."""
+    found: dict[Path, Path] = {}
+    for word in given:
+        for path, root in _found(word):
+            found.setdefault(path, root)
+    return list(found.items())
+
+
+def _found(word: str) -> Iterator[tuple[Path, Path]]:
+    path = Path(word)
+    if path.is_dir():
+        yield from ((inside, path) for inside in in_folder(path))
+    elif not os.path.lexists(path) and glob.has_magic(word):
+        matches = sorted(glob.glob(word, recursive=True))
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from ((inside, match) for inside in in_folder(match))
+            else:
+                yield match, match.parent
+        if not matches:
+            yield path, path.parent
+    else:
+        yield path, path.parent
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The recordings in a folder and those below, by their endings; none that is hidden."""
+    found = []
+    for top, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(top, name) for name in sorted(names) if is_recording(name)]
+    return found
+
+
+def is_recording(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix[1:].lower() in ENDINGS
+
+
+def plan(
+    found: Sequence[tuple[Path, Path]], formats: Sequence[str], folder: Path | None, spool: Path | None = None
+) -> list[Work]:
+    """Names outputs after the recording; its whole name where two differ only in what follows the dot, or
+    where the output would be a recording itself. In an output folder, recordings of a folder keep their
+    folders."""
+    sources = {source for source, _ in found}
+    stems = {source: _stem(source, root, folder) for source, root in found if source != STDIN}
+    counts = Counter(stems.values())
+    works = []
+    for source, _ in found:
+        if source == STDIN:
+            works.append(Work(source, {} if folder is None else _outputs(folder / "stdin", formats), spool))
+            continue
+        stem = stems[source]
+        outputs = _outputs(stem, formats)
+        if counts[stem] > 1 or sources & set(outputs.values()):
+            outputs = _outputs(stem.with_name(source.name), formats)
+        works.append(Work(source, outputs))
+    return works
+
+
+def _stem(source: Path, root: Path, folder: Path | None) -> Path:
+    if folder is None:
+        return source.parent / source.stem
+    return folder / source.parent.relative_to(root) / source.stem
+
+
+def _outputs(base: Path, formats: Sequence[str]) -> dict[str, Path]:
+    return {name: base.with_name(f"{base.name}.{name}") for name in formats}
