@@ -10,12 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rtcstt.batch.api import transcribe, transcribe_sync
+    from rtcstt.batch.transcripts import Transcription
     from rtcstt.call import Call
     from rtcstt.embedded import Embedded
     from rtcstt.errors import (
         CallerError,
         ConfigError,
         EngineError,
+        FileError,
         ProtocolError,
         RtcsttError,
         UpstreamError,
@@ -41,6 +44,7 @@ __all__ = [
     "Embedded",
     "EngineError",
     "Event",
+    "FileError",
     "IceServer",
     "Packet",
     "Peer",
@@ -48,9 +52,12 @@ __all__ = [
     "ProtocolError",
     "RtcsttError",
     "Transcriber",
+    "Transcription",
     "TurnSettings",
     "UpstreamError",
     "__version__",
+    "transcribe",
+    "transcribe_sync",
 ]
 
 _HOMES = {
@@ -63,6 +70,7 @@ _HOMES = {
     "Embedded": "embedded",
     "EngineError": "errors",
     "Event": "events",
+    "FileError": "errors",
     "IceServer": "webrtc.connection",
     "Packet": "media.rtp",
     "Peer": "webrtc.peer",
@@ -70,8 +78,11 @@ _HOMES = {
     "ProtocolError": "errors",
     "RtcsttError": "errors",
     "Transcriber": "transcriber",
+    "Transcription": "batch.transcripts",
     "TurnSettings": "wire",
     "UpstreamError": "errors",
+    "transcribe": "batch.api",
+    "transcribe_sync": "batch.api",
 }
 
 

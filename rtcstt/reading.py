@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from rtcstt import file_worker
 from rtcstt.errors import FileError
-from rtcstt.media import file_worker
 from rtcstt.media.tracks import FileInfo, Part, ReadSettings
 
 STALL_S = 60.0  # without a sign of a process that has something to read; usually it takes milliseconds
-WORKER = (sys.executable, "-P", "-m", "rtcstt.media.file_worker")
+WORKER = (sys.executable, "-P", "-m", "rtcstt.file_worker")
 MAX_MESSAGE = 256 << 20
 _FROM_ENVIRONMENT = (
     "PATH",

@@ -20,13 +20,16 @@ from rich.progress import Progress
 from test_transcribe import command, tone
 
 from rtcstt.batch import ray as cluster
-from rtcstt.batch.run import Done, plan
+from rtcstt.batch.engines import EngineSettings
+from rtcstt.batch.run import Result, RunSettings, RunState
+from rtcstt.batch.sources import plan
+from rtcstt.batch.transcripts import Transcription, Turn
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError, EngineError
 
 pytestmark = pytest.mark.real
 
-HOW = cluster.How("tiny-en", None, False)
+HOW = RunSettings()
 
 
 class RayError(Exception):
@@ -67,12 +70,13 @@ class FakeRay:
         function, given = task
         if function is cluster._problem:
             return self.problem
-        _, source, formats = given
+        _, source, name = given
         if source.stem == "lost":
             raise RayError("the worker died\nand its stack")
         if source.stem == "broken":
             return "cannot be read"
-        return Done(dict.fromkeys(formats, f"{source.name}\n"), 1.0, 0)
+        turn = Turn(0, source.name, 0.0, 1.0, [])
+        return Transcription(name, "en", "tiny-en", "1", 1.0, 1, [turn])
 
 
 @pytest.fixture
@@ -84,25 +88,38 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
-def run(folder: Path, names: list[str], jobs: int | None) -> int:
-    works = plan([folder / name for name in names], ["txt"], None)
-    return cluster.transcribe(works, HOW, jobs=jobs, progress=Progress(disable=True))
+def run(folder: Path, names: list[str], jobs: int | None) -> list[Result]:
+    for name in names:
+        (folder / name).touch()
+    works = plan([(folder / name, folder) for name in names], ["txt"], None)
+    state = RunState(HOW, [work.source for work in works])
+    return cluster.transcribe(works, HOW, state, jobs=jobs, progress=Progress(disable=True))
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(None, 3), (2, 2), (50, 20)])
 def test_no_more_tasks_than_jobs_or_processors_wait_at_a_time(
     tmp_path: Path, ray: FakeRay, jobs: int | None, most: int
 ) -> None:
-    assert run(tmp_path, [f"{n}.wav" for n in range(20)], jobs) == 0
+    results = run(tmp_path, [f"{n}.wav" for n in range(20)], jobs)
+    assert {result.status for result in results} == {"transcribed"}
     assert ray.most == most
     assert not ray.is_up and ray.address == "local"
     assert [(tmp_path / f"{n}.txt").read_text() for n in range(20)] == [f"{n}.wav\n" for n in range(20)]
+    again = run(tmp_path, ["3.wav"], jobs)
+    assert again[0].status == "transcribed"  # its time has changed
+    ray.most = 0
+    state = RunState(HOW, [])
+    works = plan([(tmp_path / f"{n}.wav", tmp_path) for n in (4, 5)], ["txt"], None)
+    done = cluster.transcribe(works, HOW, state, jobs=jobs, progress=Progress(disable=True))
+    assert [result.status for result in done] == ["done already"] * 2 and ray.most == 0
 
 
 def test_a_broken_file_and_a_lost_process_are_reported_and_the_rest_goes_on(
     tmp_path: Path, ray: FakeRay, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [tmp_path / f"{name}.wav" for name in ("a", "broken", "lost", "b")]
+    for file in files:
+        file.touch()
     assert command(*files, "--engine", "ray") == 1
     assert [file.with_suffix(".txt").exists() for file in files] == [True, False, False, True]
     said = capsys.readouterr().err
@@ -147,9 +164,9 @@ def test_a_server_is_not_asked_by_way_of_a_cluster(tmp_path: Path) -> None:
 
 def test_a_task_tells_why_there_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"no audio")
-    assert "cannot be read" in str(cluster._task(HOW, tmp_path / "a.wav", ("txt",)))
-    assert "English" in str(cluster._problem(cluster.How("tiny-en", "fr", False)))
-    assert cluster._problem(HOW) is None
+    assert "cannot be read" in str(cluster._task(HOW, tmp_path / "a.wav", "a.wav"))
+    assert "English" in str(cluster._problem(EngineSettings(language="fr")))
+    assert cluster._problem(HOW.engine) is None
 
 
 # With Ray itself
@@ -178,7 +195,7 @@ def transcripts(recordings: list[Path], folder: Path, *options: str) -> dict[str
     )
     assert done.returncode == 1, done.stderr
     assert "d.wav: cannot be read" in done.stderr and "3 transcribed, 0 already done, 1 failed" in done.stderr
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.glob("[!.]*")}
 
 
 @pytest.mark.heavy

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.errors import FileError
+from rtcstt.file_worker import decode, encode, parse_request, request
 from rtcstt.media import kinds, raw
-from rtcstt.media.file_worker import decode, encode, parse_request, request
 from rtcstt.media.files import AudioFile, read
 from rtcstt.media.mixing import Mixer, downmix
 from rtcstt.media.timeline import Timeline
@@ -339,7 +339,7 @@ def test_messages_survive_the_way_between_processes() -> None:
 # A worker that dies of one name and stands still on another.
 FAULTY = """
 import os, sys, time
-from rtcstt.media import file_worker
+from rtcstt import file_worker
 serve = file_worker.Worker.serve
 def faulty(self, line):
     if b"/crash." in line: os.kill(os.getpid(), 11)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import csv
+import io
 import json
 import os
 from pathlib import Path
 
 import aiohttp
-import av
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
@@ -18,14 +21,18 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.batch import audio, engines, run, transcripts
-from rtcstt.batch.audio import Block, Cutter, Recording
-from rtcstt.batch.engines import Recognised, Word
-from rtcstt.batch.transcripts import Turn, turns_of
+import rtcstt
+from rtcstt.batch import audio, engines, sources, transcripts, watch
+from rtcstt.batch.audio import Block, Cutter
+from rtcstt.batch.engines import BatchEndpoint, EngineSettings, Patience
+from rtcstt.batch.formats import FormatSettings, render
+from rtcstt.batch.transcripts import Transcription, Turn, join, turns_of
+from rtcstt.batch.words import Recognised, Word, parse, valid
 from rtcstt.commands import transcribe
 from rtcstt.commands.demo import REFERENCE, bundled_recording, word_errors
 from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.media.tracks import Gap
 
 # --- cutting --------------------------------------------------------------------------------------
 
@@ -50,59 +57,6 @@ def test_a_cut_is_made_in_the_pause_and_not_in_a_word() -> None:
     noise[41 * SAMPLE_RATE : 42 * SAMPLE_RATE] = 0
     first, *_ = Cutter(0).push(noise)
     assert 41 < len(first.samples) / SAMPLE_RATE < 42
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def test_channels_are_mixed_or_kept_apart_at_16_khz(tmp_path: Path) -> None:
-    both = np.zeros((48000, 2), np.float32)
-    both[:, 0] = 0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)
-    soundfile.write(tmp_path / "two.wav", both, 48000)
-
-    apart = list(Recording(tmp_path / "two.wav", split=True).blocks())
-    assert [block.channel for block in apart] == [0, 1]
-    assert [len(block.samples) for block in apart] == pytest.approx([16000, 16000], abs=1)
-    assert np.abs(apart[0].samples).max() == pytest.approx(0.5, abs=0.02)
-    assert np.abs(apart[1].samples).max() < 0.001
-
-    (mixed,) = Recording(tmp_path / "two.wav", split=False).blocks()
-    assert np.abs(mixed.samples).max() == pytest.approx(0.25, abs=0.02)
-
-
-def test_a_hole_that_time_stamps_tell_of_is_silence_of_that_length(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "hole.mka"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
-        for start in (0, 16000 + 32000):  # a second, two seconds of nothing, a second
-            frame = av.AudioFrame.from_ndarray(np.full((1, 16000), 5000, np.int16), "s16", "mono")
-            frame.sample_rate, frame.pts = 16000, start
-            container.mux(stream.encode(frame))
-    (block,) = Recording(tmp_path / "hole.mka", split=False).blocks()
-    loud = np.abs(block.samples) > 0.1
-    assert len(loud) == pytest.approx(64000, abs=160)
-    assert loud[:15900].all() and not loud[16100:47900].any() and loud[48100:63800].all()
-
-
-def test_files_without_sound_are_refused_in_words(tmp_path: Path) -> None:
-    (tmp_path / "broken.wav").write_bytes(b"RIFF" + os.urandom(400))
-    with pytest.raises(ConfigError, match="cannot be read"):
-        Recording(tmp_path / "broken.wav", split=False)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        Recording(tmp_path / "missing.wav", split=False)
-
-
-def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path) -> None:
-    with soundfile.SoundFile(tmp_path / "long.flac", "w", 16000, 1) as file:
-        for _ in range(60):
-            file.write(np.zeros(16000 * 60, np.int16))
-    total = largest = 0
-    for block in Recording(tmp_path / "long.flac", split=False).blocks():
-        total += len(block.samples)
-        largest = max(
-            largest, block.samples.nbytes, 0 if block.samples.base is None else block.samples.base.nbytes
-        )
-    assert total == 3600 * SAMPLE_RATE
-    assert largest <= 4 * (audio.BLOCK + 60 * SAMPLE_RATE)
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -137,22 +91,78 @@ def test_words_that_do_not_match_the_text_lose_no_text() -> None:
 
 def test_blocks_join_with_one_space() -> None:
     turns = [Turn(0, "One.", 0, 1, [])]
-    run.join(turns, [Turn(0, "Two.", 60, 61, [])])
-    run.join(turns, [Turn(0, " Three.", 120, 121, [])])
+    join(turns, [Turn(0, "Two.", 60, 61, [])])
+    join(turns, [Turn(0, " Three.", 120, 121, [])])
     assert "".join(turn.text for turn in turns) == "One. Two. Three."
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def two_said() -> Transcription:
+    turns = [
+        Turn(0, "One & two.", 1.0, 2.0, [Word("One", 1.0, 1.2), Word("&", 1.2, 1.5), Word("two.", 1.5, 2.0)]),
+        Turn(0, " Three --> {four}.", 9.0, 10.0, [Word("Three", 9.0, 9.3)]),
+    ]
+    return Transcription("a.wav", "en", "tiny-en", "1", 12.0, 1, turns, [Gap(4.0, 5.5, "damaged")])
+
+
+def test_text_has_paragraphs_and_tells_what_is_missing() -> None:
+    whole = two_said()
+    assert render(whole, "txt") == "One & two.\n\n[1.5 s not heard]\n\nThree --> {four}.\n"
+    timed = render(whole, "txt", FormatSettings(text_times=True))
+    assert timed.startswith("[00:00:01] One & two.\n\n[1.5 s not heard]\n\n[00:00:09] Three")
+    long = [Turn(0, "Word. " * 60, n, n + 1, []) for n in range(6)]
+    text = render(Transcription("a", None, "m", "1", 9.0, 1, long), "txt")
+    assert [len(part) > 300 for part in text.split("\n\n")] == [True, True, True]
+
+
+def test_every_format_is_read_back_by_its_rules() -> None:
+    whole = two_said()
+    assert Transcription.from_dict(json.loads(render(whole, "json"))) == whole
+    assert render(whole, "tsv").splitlines() == [
+        "start\tend\ttext",
+        "1000\t2000\tOne & two.",
+        "9000\t10000\tThree --> {four}.",
+    ]
+    assert "Three --&gt; {four}." in render(whole, "vtt") and "&amp;" in render(whole, "vtt")
+    timed = render(whole, "vtt", FormatSettings(word_times=True))
+    assert "One <00:00:01.200>&amp; <00:00:01.500>two." in timed
+    dialogue = [line for line in render(whole, "ass").splitlines() if line.startswith("Dialogue")]
+    assert dialogue[0].endswith(r"{\k20}One {\k30}& {\k50}two.")
+    assert dialogue[0].startswith("Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,")
+    assert "{four}" not in dialogue[1]
+
+
+def test_times_are_shifted_together() -> None:
+    later = two_said().shifted(100.0)
+    assert (later.turns[0].start, later.turns[0].words[0].start, later.gaps[0].end) == (101.0, 101.0, 105.5)
+    assert later.text == two_said().text
+
+
+def test_json_is_as_its_schema_says() -> None:
+    schema = json.loads((Path(__file__).parents[1] / "docs" / "transcript.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(two_said().as_dict())
+    broken = two_said().as_dict() | {"turns": [{"start": "soon"}]}
+    assert not validator.is_valid(broken)
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
 class Echo:
-    """An engine that hears the loudness of a block; keeps count."""
+    """An engine that recognises the loudness of a block; keeps count, and fails at a block if told."""
 
     def __init__(self) -> None:
         self.blocks = 0
+        self.fails_at: int | None = None
 
     async def transcribe(self, samples: np.ndarray) -> Recognised:
         self.blocks += 1
+        if self.blocks == self.fails_at:
+            raise UpstreamError("gone", retryable=False)
         length = len(samples) / SAMPLE_RATE
         text = f"level {np.abs(samples).max():.1f}"
         return Recognised(text, [Word(word, length * 0.2, length * 0.8) for word in text.split()])
@@ -188,16 +198,157 @@ def tone(path: Path, *levels: float, seconds: int = 3) -> Path:
 def test_each_format_is_written_and_a_second_run_does_nothing(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "a.wav", 0.5)
     assert command(source, "--format", "txt,json,srt,vtt", "--output-dir", tmp_path / "out") == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.txt", "a.json", "a.srt", "a.vtt"}
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == {"a.txt", "a.json", "a.srt", "a.vtt"}
     assert (tmp_path / "out" / "a.txt").read_text() == "level 0.5\n"
     turn = json.loads((tmp_path / "out" / "a.json").read_text())["turns"][0]
-    assert turn["words"][1] == {"word": "0.5", "start": 0.6, "end": 2.4}
+    assert turn["words"][1] == {"word": "0.5", "start": 0.6, "end": 2.4, "confidence": None}
 
     again = (source, "--format", "txt,json,srt,vtt", "--output-dir", tmp_path / "out")
     assert command(*again) == 0 and engine.blocks == 1
     assert command(*again, "--force") == 0 and engine.blocks == 2
     (tmp_path / "out" / "a.srt").unlink()
-    assert command(*again) == 0 and engine.blocks == 3
+    assert command(*again) == 0 and engine.blocks == 2  # what was recognised is kept
+    assert (tmp_path / "out" / "a.srt").exists()
+
+
+def test_what_is_done_is_known_by_the_recording_and_by_what_it_was_made_with(
+    tmp_path: Path, engine: Echo
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    blocks = 0
+    for options in [(), ("--model", "base-en"), ("--language", "en"), ("--start", "1"), ("--offset", "5")]:
+        assert command(source, *options) == 0
+        assert engine.blocks == (blocks := blocks + 1), options
+        assert command(source, *options) == 0 and engine.blocks == blocks
+    os.utime(source, (1e9, 1e9))
+    assert command(source, "--offset", "5") == 0 and engine.blocks == blocks + 1
+    assert command(source, "--offset", "5", "--format", "txt,srt") == 0 and engine.blocks == blocks + 1
+    assert "00:00:05,6" in source.with_suffix(".srt").read_text()
+
+
+def test_what_is_not_ours_is_not_replaced_but_by_force_and_no_recording_ever_is(
+    tmp_path: Path, engine: Echo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    notes = tmp_path / "a.txt"
+    notes.write_text("my notes")
+    assert command(source) == 1 and notes.read_text() == "my notes" and engine.blocks == 0
+    assert "a.txt is there already and is not ours (--force replaces it)" in capsys.readouterr().err
+    assert command(source, "--force") == 0 and notes.read_text() == "level 0.5\n"
+    notes.write_text("corrected by hand")
+    assert command(source) == 0 and notes.read_text() == "corrected by hand"  # done, so left alone
+    assert command(source, "--model", "base-en") == 1 and notes.read_text() == "corrected by hand"
+    recording = tone(tmp_path / "b.wav", 0.25).rename(tmp_path / "a.json")
+    before = recording.read_bytes()
+    assert command(source, recording, "--format", "json", "--force", "--output-dir", tmp_path) == 0
+    assert recording.read_bytes() == before and (tmp_path / "a.wav.json").exists()
+
+
+def test_the_finished_pieces_of_a_recording_that_failed_are_kept(tmp_path: Path, engine: Echo) -> None:
+    source = tone(tmp_path / "a.wav", 0.5, seconds=200)
+    engine.fails_at = 3
+    assert command(source, "--jobs", "1") == 1 and not source.with_suffix(".txt").exists()
+    assert engine.blocks == 3
+    engine.fails_at = None
+    assert command(source, "--jobs", "1") == 0
+    whole = json.loads(render_of(source))
+    assert engine.blocks == 3 + len(whole["turns"]) - 2 and len(whole["turns"]) >= 4
+
+
+def render_of(source: Path) -> str:
+    assert command(source, "--format", "json") == 0
+    return source.with_suffix(".json").read_text()
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, engine: Echo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    (tmp_path / "out" / "a.txt").mkdir(parents=True)  # a folder where the file should be
+    assert command(source, "--output-dir", tmp_path / "out", "--force") == 1
+    assert f"{source}: " in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir() if "part" in path.name] == []
+
+
+def test_report_and_page_tell_of_each_recording(tmp_path: Path, engine: Echo) -> None:
+    good, bad = tone(tmp_path / "a & b.wav", 0.5), tmp_path / "c.wav"
+    bad.write_bytes(b"no audio")
+    options = ("--report", tmp_path / "r.csv", "--html", tmp_path / "index.html")
+    assert command(good, bad, *options) == 1
+    with (tmp_path / "r.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["status"], row["words"]) for row in rows] == [
+        (str(good), "transcribed", "2"),
+        (str(bad), "failed", ""),
+    ]
+    assert rows[0]["duration"] == "3.0" and "text" in rows[1]["error"]
+    page = (tmp_path / "index.html").read_text()
+    assert 'data-src="a%20%26%20b.wav"' in page and "<h2>a &amp; b.wav</h2>" in page
+    assert "<span>level 0.5</span>" in page and "c.wav" in page
+    assert command(good, "--report", tmp_path / "r.json") == 0
+    assert json.loads((tmp_path / "r.json").read_text())[0]["status"] == "done already"
+
+
+def test_standard_input_goes_to_standard_output(
+    tmp_path: Path, engine: Echo, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = (np.full((16000, 2), [8192, 16384])).astype("<i2").tobytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    options = (
+        "--input-format",
+        "pcm_s16le",
+        "--rate",
+        "8000",
+        "--channels",
+        "2",
+        "--speakers",
+        "agent,customer",
+    )
+    assert command("-", *options) == 0
+    assert capfdbinary.readouterr().out == b"agent: level 0.2\n\ncustomer: level 0.5\n"
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    for options, why in [
+        ((), "no FILE"),
+        (("a.wav", "--rate", "8000"), "need --input-format"),
+        (("-", "--format", "txt,srt"), "takes one --format"),
+        (("a.wav", "--engine", "ray", "--watch", str(tmp_path)), "neither - nor --watch"),
+        (("--watch", str(tmp_path / "no")), "is no folder"),
+        (("a.wav", "--keyterm", "x" * 20000), "key terms"),
+        (("a.wav", "--duration", "0"), "duration cannot be"),
+    ]:
+        with pytest.raises(ConfigError, match=why):
+            command(*options)
+    for options in [("--start", "1:2:3:4"), ("--channels", "0"), ("--jobs", "x"), ("--audio-stream", "-1")]:
+        with pytest.raises(SystemExit):
+            command(tmp_path / "a.wav", *options)
+
+
+async def test_what_appears_in_a_watched_folder_is_transcribed(tmp_path: Path, engine: Echo) -> None:
+    stop = asyncio.Event()
+    done: list[str] = []
+
+    class Runs:
+        async def all(self, works: list[sources.Work]) -> list[str]:
+            done.extend(work.title for work in works)
+            stop.set()
+            return done
+
+    task = asyncio.create_task(
+        watch.transcribe(
+            tmp_path,
+            Runs(),  # type: ignore[arg-type]
+            lambda found: sources.plan(found, ["txt"], None),
+            settled_s=0.2,
+            stop=stop,
+        )
+    )
+    while not task.done():  # until it watches, nothing is seen
+        tone(tmp_path / "new.wav", 0.5)
+        (tmp_path / "new.txt").write_text("no recording")
+        await asyncio.wait([task], timeout=1)
+    assert task.result() == ["new.wav"]
 
 
 def test_a_broken_file_is_reported_and_the_rest_goes_on(
@@ -214,15 +365,44 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(
 def test_channels_are_speakers(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "call.wav", 0.5, 0.2)
     assert command(source, "--channels", "split", "--format", "txt,vtt,srt") == 0
-    assert source.with_suffix(".txt").read_text() == "Speaker 1: level 0.5\nSpeaker 2: level 0.2\n"
+    assert source.with_suffix(".txt").read_text() == "Speaker 1: level 0.5\n\nSpeaker 2: level 0.2\n"
     assert "<v Speaker 2>" in source.with_suffix(".vtt").read_text()
     cues = [cue.text for cue in webvtt.from_srt(str(source.with_suffix(".srt")))]
     assert cues == ["Speaker 1: level 0.5", "Speaker 2: level 0.2"]
 
 
+def names(works: list[sources.Work]) -> list[str]:
+    return [str(work.outputs["txt"]) for work in works]
+
+
 def test_recordings_of_the_same_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    works = run.plan([tmp_path / "a.wav", tmp_path / "a.mp3", tmp_path / "b.wav"], ["txt"], tmp_path / "out")
-    assert [work.outputs["txt"].name for work in works] == ["a.wav.txt", "a.mp3.txt", "b.txt"]
+    found = [(tmp_path / name, tmp_path) for name in ("a.wav", "a.mp3", "b.wav", "c.txt")]
+    works = sources.plan(found, ["txt"], tmp_path / "out")
+    out = f"{tmp_path}/out"
+    assert names(works) == [f"{out}/a.wav.txt", f"{out}/a.mp3.txt", f"{out}/b.txt", f"{out}/c.txt"]
+    beside = sources.plan(found, ["txt"], None)
+    assert names(beside)[3] == f"{tmp_path}/c.txt.txt"  # a recording of that name is there
+
+
+def test_folders_and_patterns_give_their_recordings_and_keep_their_folders(tmp_path: Path) -> None:
+    for name in (
+        "in/a.wav",
+        "in/sub/b.MP3",
+        "in/sub/notes.txt",
+        "in/.hidden.wav",
+        "in/.git/c.wav",
+        "d[1].wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = sources.find(
+        [f"{tmp_path}/in", f"{tmp_path}/d[1].wav", f"{tmp_path}/in/*.wav", f"{tmp_path}/no*"]
+    )
+    assert [str(path.relative_to(tmp_path)) for path, _ in found] == [
+        *("in/a.wav", "in/sub/b.MP3", "d[1].wav", "no*")
+    ]
+    works = sources.plan(found, ["txt"], tmp_path / "out")
+    assert names(works)[:2] == [f"{tmp_path}/out/a.txt", f"{tmp_path}/out/sub/b.txt"]
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
@@ -267,16 +447,17 @@ async def test_the_batch_endpoint_gets_key_model_and_audio(monkeypatch: pytest.M
     stt = Server()
     async with stt.started() as server:
         base = str(server.make_url("/prefix")).replace("http", "ws")
-        async with engines.open_engine(base, None, 1) as engine:
+        async with engines.open_engine(EngineSettings(base), 1) as engine:
             assert await engine.transcribe(HALF) == Recognised("Yes.", [Word("Yes.", 0.1, 0.4)])
     assert stt.seen == [("Bearer k", "ink-whisper", 0.5)]
 
 
 @pytest.mark.real
-async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refuses() -> None:
-    stt = Server(503, 429, 200, 401)
+async def test_a_server_is_asked_again_when_it_fails_and_believed_when_it_refuses() -> None:
+    stt = Server(503, 502, 200, 401)
     async with stt.started() as server, aiohttp.ClientSession() as http:
-        engine = engines.BatchEndpoint(http, str(server.make_url("/prefix/stt")), "m", first_wait_s=0)
+        patience = Patience(first_s=0)
+        engine = BatchEndpoint(http, str(server.make_url("/prefix/stt")), EngineSettings(), patience)
         assert (await engine.transcribe(HALF)).text == "Yes."
         assert len(stt.seen) == 3
         with pytest.raises(UpstreamError, match="401: not now"):
@@ -284,19 +465,71 @@ async def test_a_server_is_asked_again_when_it_is_busy_and_believed_when_it_refu
         assert len(stt.seen) == 4
 
 
-@pytest.mark.real
+async def test_a_busy_server_is_no_failure() -> None:
+    stt = Server(*[429] * 30)
+    async with stt.started() as server, aiohttp.ClientSession() as http:
+        engine = BatchEndpoint(
+            http, str(server.make_url("/prefix/stt")), EngineSettings(), Patience(first_s=0)
+        )
+        assert (await engine.transcribe(HALF)).text == "Yes."
+    assert len(stt.seen) == 31
+
+
+def test_how_long_a_server_is_asked_again() -> None:
+    patience = Patience(tries=3, first_s=1.0, longest_s=8.0, busy_s=100.0)
+    busy = UpstreamError("", status=429, retry_after_s=20.0)
+    full = UpstreamError("", status=503, retry_after_s=1.0)
+    broken = UpstreamError("", status=500)
+    assert patience.pause(busy, 0, 0.0) == 20.0 and patience.pause(full, 0, 99.0) == 1.0
+    assert patience.pause(busy, 0, 100.0) is None
+    assert [patience.pause(broken, tries, 0.0) for tries in (1, 2, 3)] == [1.0, 2.0, None]
+    assert patience.pause(UpstreamError("", retryable=False), 0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        None,
+        [],
+        "yes",
+        [{"word": "One"}, {"word": "two."}],
+        [{"word": "One", "start": None, "end": None}, {"word": "two.", "start": 1.0, "end": 1.5}],
+        [{"word": "One", "start": "NaN", "end": 1}, {"word": "two.", "start": -3, "end": -2}],
+        [{"word": "One", "start": 1e300, "end": 1e301}, {"word": "two.", "start": 0.5, "end": 0.1}],
+        [{"text": "One", "start": 0.2, "end": 0.4}, 7, {"word": ""}, {"word": "two.", "start": True}],
+    ],
+)
+def test_words_with_impossible_times_keep_their_text(words: object) -> None:
+    found = parse({"text": "One two.", "words": words, "language": 5}, 2.0)
+    assert found.text == "One two." and found.language is None
+    times = [time for word in found.words for time in (word.start, word.end)]
+    assert times == sorted(times) and all(0 <= time <= 2.0 for time in times)
+    block = Block(0, 0, np.ones(2 * SAMPLE_RATE, np.float32))
+    assert "".join(turn.text for turn in turns_of(block, found)) == "One two."
+
+
+def test_text_of_other_servers_is_made_unicode() -> None:
+    assert valid("\ud83d\ude00 \ud83d!") == "\U0001f600 \ufffd!"
+    found = parse(json.loads('{"text": "a\\ud800b", "words": [{"word": "a\\udc00"}]}'), 1.0)
+    assert (found.text, found.words[0].word) == ("a\ufffdb", "a\ufffd")
+    for answer in (None, [], {"text": None}, {"words": []}):
+        with pytest.raises(ValueError, match="no text"):
+            parse(answer, 1.0)
+
+
 async def test_the_batch_endpoint_gets_the_language_where_one_is_given() -> None:
     stt = Server()
     async with stt.started() as server:
         for language in (None, "fr"):
-            async with engines.open_engine(str(server.make_url("/prefix")), None, 1, language) as engine:
+            wanted = EngineSettings(str(server.make_url("/prefix")), language=language)
+            async with engines.open_engine(wanted, 1) as engine:
                 await engine.transcribe(HALF)
     assert stt.languages == [None, "fr"]
 
 
 async def test_what_is_no_server_is_refused() -> None:
     with pytest.raises(ConfigError, match="neither embedded nor the URL"):
-        async with engines.open_engine("ftp://somewhere", None, 1):
+        async with engines.open_engine(EngineSettings("ftp://somewhere"), 1):
             pass
 
 
@@ -316,3 +549,19 @@ def test_speech_becomes_its_words_with_their_times(tmp_path: Path) -> None:
     turns = json.loads((tmp_path / "two_cities.json").read_text())["turns"]
     despair = next(word for turn in turns for word in turn["words"] if "despair" in word["word"].lower())
     assert 18.9 < despair["start"] < despair["end"] < 21.0
+
+
+async def test_a_program_gets_a_typed_transcript() -> None:
+    whole = await rtcstt.transcribe(bundled_recording(), start=15.0, duration=7.0, jobs=1)
+    assert "despair" in whole.text.lower() and whole.language == "en" and whole.complete
+    despair = next(word for word in whole.words if "despair" in word.word.lower())
+    assert 18.9 < despair.start < despair.end < 21.0
+    with pytest.raises(rtcstt.FileError, match="No such file"):
+        await rtcstt.transcribe("missing.wav")
+    with pytest.raises(ConfigError, match="lists of texts"):
+        await rtcstt.transcribe("missing.wav", keyterms="hello world")
+
+
+def test_a_program_without_a_loop_gets_it_too() -> None:
+    whole = rtcstt.transcribe_sync(bundled_recording(), duration=4.0)
+    assert isinstance(whole, rtcstt.Transcription) and "best of times" in whole.text

@@ -1,4 +1,4 @@
-"""An HTML page of all transcripts of a run, to search; a click on a line plays the recording there; a core."""
+"""An HTML page of all transcripts of a run, to search; a click on a line plays the recording; a core."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from rtcstt.batch.engines import EmbeddedEngine, EngineSettings
 from rtcstt.batch.recording import RecordingTranscriber
-from rtcstt.batch.run import RunState, Result, RunSettings, reason, without_work, written
+from rtcstt.batch.run import Result, RunSettings, RunState, reason, without_work, written
 from rtcstt.batch.sources import Work
 from rtcstt.batch.transcripts import Transcription
 from rtcstt.errors import ConfigError, EngineError

@@ -120,6 +120,7 @@ class State:
         self, recording: Stamp, made_with: str, channel: int, start: int, length: int, found: Recognised
     ) -> None:
         """Keep a finished piece until its recording is `done`."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             row = (recording.path, recording.size, recording.mtime, made_with, channel, start, length)
             database.execute(

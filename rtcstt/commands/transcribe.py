@@ -22,7 +22,7 @@ from rtcstt.batch.formats import FORMATS, FormatSettings, render
 from rtcstt.batch.page import page
 from rtcstt.batch.recording import RecordingSettings, RecordingTranscriber
 from rtcstt.batch.report import report
-from rtcstt.batch.run import RunState, Result, Run, RunSettings
+from rtcstt.batch.run import Result, Run, RunSettings, RunState
 from rtcstt.batch.sources import STDIN, Work
 from rtcstt.captions import LINE, LINES, Layout
 from rtcstt.embedded import MODEL_NAMES, processors

@@ -1,7 +1,7 @@
 """A process that reads recordings, one after another, for `rtcstt.reading`: what a file does to a decoder
 ends this process and nothing else.
 
-    python -m rtcstt.media.file_worker
+    python -m rtcstt.file_worker
 
 Requests come on stdin, a JSON object a line: ``path`` and the fields of `ReadSettings`. Answers leave on
 stdout: each a header (`HEADER`: kind and length) and its body; `DONE` or `ERROR` is a file's last.
