@@ -350,6 +350,7 @@ file_worker.main()
 """
 
 
+@pytest.mark.real
 async def test_a_decoder_that_crashes_or_hangs_ends_its_file_alone(tmp_path: Path) -> None:
     names = ["a.au", "crash.au", "b.au", "hang.au", "c.au"]
     for name in names:
@@ -373,6 +374,7 @@ async def test_a_decoder_that_crashes_or_hangs_ends_its_file_alone(tmp_path: Pat
     assert "crashed on it (SIGSEGV)" in found["crash.au"] and "stood still on it for 10 s" in found["hang.au"]
 
 
+@pytest.mark.real
 async def test_a_reading_that_is_left_frees_its_place() -> None:
     readers = Readers(1)
     for _ in range(2):

@@ -195,6 +195,7 @@ def tone(path: Path, *levels: float, seconds: int = 3) -> Path:
     return path
 
 
+@pytest.mark.real
 def test_each_format_is_written_and_a_second_run_does_nothing(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "a.wav", 0.5)
     assert command(source, "--format", "txt,json,srt,vtt", "--output-dir", tmp_path / "out") == 0
@@ -244,6 +245,7 @@ def test_what_is_not_ours_is_not_replaced_but_by_force_and_no_recording_ever_is(
     assert recording.read_bytes() == before and (tmp_path / "a.wav.json").exists()
 
 
+@pytest.mark.real
 def test_the_finished_pieces_of_a_recording_that_failed_are_kept(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "a.wav", 0.5, seconds=200)
     engine.fails_at = 3
@@ -270,6 +272,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(
     assert [path.name for path in (tmp_path / "out").iterdir() if "part" in path.name] == []
 
 
+@pytest.mark.real
 def test_report_and_page_tell_of_each_recording(tmp_path: Path, engine: Echo) -> None:
     good, bad = tone(tmp_path / "a & b.wav", 0.5), tmp_path / "c.wav"
     bad.write_bytes(b"no audio")
@@ -325,6 +328,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
             command(tmp_path / "a.wav", *options)
 
 
+@pytest.mark.real
 async def test_what_appears_in_a_watched_folder_is_transcribed(tmp_path: Path, engine: Echo) -> None:
     stop = asyncio.Event()
     done: list[str] = []
@@ -362,6 +366,7 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(
     assert f"{files[1]}: cannot be read" in said and "3 transcribed, 0 already done, 1 failed" in said
 
 
+@pytest.mark.real
 def test_channels_are_speakers(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "call.wav", 0.5, 0.2)
     assert command(source, "--channels", "split", "--format", "txt,vtt,srt") == 0
@@ -536,6 +541,7 @@ async def test_what_is_no_server_is_refused() -> None:
 # --- the real recogniser --------------------------------------------------------------------------
 
 
+@pytest.mark.real
 def test_a_language_that_the_model_does_not_understand_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"language cannot be 'fr'.*English.*--model whisper-base"):
         command(tone(tmp_path / "a.wav", 0.5), "--language", "fr")
@@ -551,6 +557,7 @@ def test_speech_becomes_its_words_with_their_times(tmp_path: Path) -> None:
     assert 18.9 < despair["start"] < despair["end"] < 21.0
 
 
+@pytest.mark.real
 async def test_a_program_gets_a_typed_transcript() -> None:
     whole = await rtcstt.transcribe(bundled_recording(), start=15.0, duration=7.0, jobs=1)
     assert "despair" in whole.text.lower() and whole.language == "en" and whole.complete
@@ -562,6 +569,7 @@ async def test_a_program_gets_a_typed_transcript() -> None:
         await rtcstt.transcribe("missing.wav", keyterms="hello world")
 
 
+@pytest.mark.real
 def test_a_program_without_a_loop_gets_it_too() -> None:
     whole = rtcstt.transcribe_sync(bundled_recording(), duration=4.0)
     assert isinstance(whole, rtcstt.Transcription) and "best of times" in whole.text
