@@ -8,16 +8,26 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+
+import shtab
 
 from rtcstt import __version__, logs
 from rtcstt.errors import ConfigError, RtcsttError
+from rtcstt.server import options
+from rtcstt.server.options import option
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 COMMANDS = {
     "demo": ("rtcstt.commands.demo", "place a real WebRTC call on this machine and print what was said"),
-    "serve": ("rtcstt.commands.serve", "the server: web page, HTTP and WHIP doors, captions"),
+    "serve": ("rtcstt.commands.serve", "the server: web page, HTTP and WHIP signaling, captions"),
     "stt": ("rtcstt.commands.stt", "the embedded speech-to-text server alone"),
     "call": ("rtcstt.commands.call", "a WebRTC caller for tests: play a file to a server, print the events"),
     "rtp": ("rtcstt.commands.rtp", "plain RTP from a gateway, on a UDP port, to events"),
@@ -28,24 +38,39 @@ COMMANDS = {
 SERVERS = ("serve", "stt")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class General:
+    """What every command takes, before its name or after it."""
+
+    verbose: bool = option(False, "log what goes on inside", short="-v")
+    log_format: str = option("text", "of the log, on the standard error", choices=logs.FORMATS)
+
+
 class Command(Protocol):
     """What the module of a command has."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    Options: type[DataclassInstance]
 
-    def run(self, args: argparse.Namespace) -> int: ...
+    def run(self, options: DataclassInstance) -> int:
+        """The exit status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args, command = _parse(words)
-    logs.set_up(verbose=args.verbose, server=args.command in SERVERS)
+    sources: dict[str, str] = {}
     try:
-        return command.run(args)
+        _report_unknown_variables(command)
+        general, _ = options.load(General, args, os.environ, others=_options_of(command))
+        logs.set_up(verbose=general.verbose, server=args.command in SERVERS, log_format=general.log_format)
+        if not hasattr(command, "Options"):
+            return command.run(cast("DataclassInstance", args))
+        chosen, sources = options.load(command.Options, args, os.environ, others=[General])
+        return command.run(chosen)
     except ConfigError as error:
-        return _fail(error, 2)
+        return _fail(options.explained(str(error), sources), 2)
     except RtcsttError as error:
-        return _fail(error, 1)
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has left; say nothing when flushing fails, too
@@ -53,27 +78,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what may have been meant, as argparse does from Python 3.14 on."""
+
+    def error(self, message: str) -> NoReturn:
+        if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message += options.meant(found[1], re.findall(r"[\w.:-]+", found[2]))
+        elif found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += options.meant(found[1], self.known_flags)
+        super().error(message)
+
+    known_flags: Sequence[str] = ()
+
+
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
-    parser = argparse.ArgumentParser(prog="rtcstt", description="Live WebRTC calls into text.")
+    parser = _Parser(prog="rtcstt", description="Live WebRTC calls into text.")
     parser.add_argument("--version", action="version", version=f"rtcstt {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what goes on inside")
+    shtab.add_argument_to(parser, "--print-completion", help="a script for the shell: bash, zsh or tcsh")
+    options.add_arguments(parser, General)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if word in COMMANDS), None)
-    command: Command | None = None
-    for name, (module, text) in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         about = text[0].upper() + text[1:] + "."
         # In full, or the KEY of `--stt-key KEY` would pass for the name of a file.
-        options = commands.add_parser(name, help=text, description=about, allow_abbrev=False)
-        if name == chosen:
-            command = cast(Command, importlib.import_module(module))
-            command.add_arguments(options)
+        sub = commands.add_parser(name, help=text, description=about, allow_abbrev=False)
+        if name == chosen or "--print-completion" in words:
+            _add_options(sub, name)
+            parser.known_flags = [flag for flag in sub._option_string_actions if flag.startswith("--")]
     args = parser.parse_args(words)
-    assert command is not None  # the parser has refused anything else
-    return args, command
+    return args, _module(args.command)
 
 
-def _fail(error: RtcsttError, status: int) -> int:
-    print(f"rtcstt: {error}", file=sys.stderr)
+def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    config = 'options as TOML, e.g. log-format = "json"'
+    parser.add_argument("--config", type=Path, metavar="FILE", help=config)
+    for of in _options_of(_module(name)):
+        options.add_arguments(parser, of)
+    if not _options_of(_module(name)):
+        cast(Any, _module(name)).add_arguments(parser)
+    options.add_arguments(parser, General, default=argparse.SUPPRESS)  # keeps what came before the command
+
+
+def _options_of(command: Command) -> list[type[DataclassInstance]]:
+    return [command.Options] if hasattr(command, "Options") else []
+
+
+def _module(name: str) -> Command:
+    return cast(Command, importlib.import_module(COMMANDS[name][0]))
+
+
+def _report_unknown_variables(command: Command) -> None:
+    """Of other commands too, whose modules are imported only where there is something to look up."""
+    names: Mapping[str, str] = os.environ
+    if not options.unknown_variables(names, [General, command.Options]):
+        return
+    known: list[type[DataclassInstance]] = [General]
+    for name in COMMANDS:
+        known += _options_of(_module(name))
+    for message in options.unknown_variables(names, known):
+        print(f"rtcstt: {message}", file=sys.stderr)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"rtcstt: {message}", file=sys.stderr)
     return status
 
 

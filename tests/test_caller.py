@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.media.files import read
@@ -51,6 +54,39 @@ async def test_events_come_over_the_channel_or_by_http(signaling: str, channel: 
         types = [event["type"] async for event in caller.events()]
         assert (types[0], types[-1]) == ("session.start", "session.end")
         assert caller.started is not None
+
+
+async def test_a_server_that_answers_with_sdp_and_type_alone_is_called_all_the_same() -> None:
+    """As aiortc's own examples do: no calls, no events, nothing to wait for at the end."""
+    peers, sent = [], asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        offer = await request.json()
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        peers.append(pc)
+
+        @pc.on("datachannel")
+        def greet(channel: RTCDataChannel) -> None:
+            channel.send('{"type": "hello"}')
+            sent.set()
+
+        await pc.setRemoteDescription(RTCSessionDescription(offer["sdp"], offer["type"]))
+        await pc.setLocalDescription(await pc.createAnswer())
+        return web.json_response({"sdp": pc.localDescription.sdp, "type": pc.localDescription.type})
+
+    app = web.Application()
+    app.router.add_post("/offer", answer)
+    async with TestServer(app) as server:
+        caller = Caller(HALF_SECOND, loopback=True)
+        await caller.dial(str(server.make_url("/offer")))
+        await caller.played()
+        async with asyncio.timeout(60):
+            await sent.wait()
+        await caller.hang_up()
+        assert caller.call is None and not caller.drains
+        assert [event["type"] async for event in caller.events()] in ([], ["hello"])
+    for pc in peers:
+        await pc.close()
 
 
 async def test_no_more_calls_come_in_than_the_recogniser_holds() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.real
 
 async def examine(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
     """The command in a thread, since it has an event loop of its own."""
-    status = await asyncio.to_thread(cli.main, ["doctor", *words])
+    status = await asyncio.to_thread(cli.main, ["doctor", "--port", "0", *words])
     return status, capsys.readouterr().out.splitlines()
 
 
@@ -33,7 +35,8 @@ async def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     async with ScriptedUpstream() as stt, stt.listening() as url:
         status, lines = await examine(capsys, "--stt", url)
     assert status == 0
-    assert all(line.startswith("ok") for line in lines)
+    assert "rtcstt 0.1.0, Python 3." in lines[0]
+    assert all(line.startswith("ok") for line in lines[1:])
     assert url in line_of(lines, "STT")[0]
 
 
@@ -70,3 +73,33 @@ async def test_models_are_missing(
 async def test_a_wrong_setting_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     status, _ = await examine(capsys, "--stt", "ftp://x")
     assert status == 2
+
+
+async def test_the_file_of_a_server_is_tried_whole_and_told_as_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        lines = [
+            f"port = {port}",
+            "udp_ports = '20000-20001'",
+            "max_calls = 2",
+            "public-ip = '192.0.2.7'",
+            f"record = '{tmp_path / 'calls'}'",
+            "audiosocket = '127.0.0.1:0'",
+            "tls-cert = 'no-such-file'",
+            "tls-key = 'no-such-file'",
+            "token-file = 'no-such-file'",
+            "stt = 'ws://127.0.0.1:9'",
+        ]
+        (tmp_path / "serve.toml").write_text("\n".join(lines))
+        words = ["doctor", "--json", "--config", str(tmp_path / "serve.toml")]
+        status = await asyncio.to_thread(cli.main, words)
+    told = json.loads(capsys.readouterr().out)
+    assert status == 2 and told["ok"] is False and told["versions"]["rtcstt"] == "0.1.0"
+    checks = {check["what"]: check for check in told["checks"]}
+    wrong = {what for what, check in checks.items() if not check["ok"]}
+    assert wrong - {"UDP ports"} == {"HTTP", "Access", "TLS", "STT"}
+    assert str(port) in checks["HTTP"]["found"] and "no-such-file" in checks["Access"]["fix"]
+    assert {"UDP ports", "Public address", "Recordings", "AudioSocket", "Opus"} <= set(checks)
+    assert "192.0.2.7" in checks["Public address"]["found"] and (tmp_path / "calls").is_dir()

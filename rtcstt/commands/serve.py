@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 
@@ -12,13 +11,12 @@ from rtcstt.fleet.member import MEMBER
 from rtcstt.http import run_until_stopped
 from rtcstt.http.serving import raise_descriptor_limit
 from rtcstt.server.assembly import application, check, tls_context
-from rtcstt.server.settings import Settings, add_arguments, load
+from rtcstt.server.settings import Settings
 
-__all__ = ["add_arguments", "run"]
+Options = Settings
 
 
-def run(args: argparse.Namespace) -> int:
-    settings = load(args, os.environ)
+def run(settings: Settings) -> int:
     count = processors.usable() if settings.workers == "auto" else int(settings.workers)
     if count == 1:
         heap.one()

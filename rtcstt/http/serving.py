@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -198,38 +198,57 @@ async def run_until_stopped(
     """
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
     stop, at_once = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def signalled(number: signal.Signals) -> None:
         if stop.is_set() or number is signal.SIGINT:
             at_once.set()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled, number)
-    runner = web.AppRunner(app, shutdown_timeout=2.0, handler_cancellation=True)
-    await runner.setup()
-    assert runner.server is not None
-    connections = Connections(runner.server, max_connections or default_connections())
+    with on_stop_signals(signalled):
+        runner = web.AppRunner(app, shutdown_timeout=2.0, handler_cancellation=True)
+        await runner.setup()
+        assert runner.server is not None
+        connections = Connections(runner.server, max_connections or default_connections())
+        try:
+            listening = list(sockets) if sockets is not None else await listen(host, port)
+            for one in listening:
+                connections.listen(one, tls)
+            for one in local:
+                connections.listen(one, None)
+            url = f"{'https' if tls else 'http'}://{host}:{listening[0].getsockname()[1]}"
+            if sockets is None:  # else it is said by whoever bound them
+                log.info("listening on %s", url)
+            ready(url)
+            await stop.wait()
+            log.info("stopping")
+            if drain is not None:
+                await _first_of(drain(), at_once.wait())
+        finally:
+            await connections.close()
+            await runner.cleanup()
+
+
+@contextlib.contextmanager
+def on_stop_signals(signalled: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """In the block, SIGTERM and SIGINT call ``signalled`` in the running event loop, also on Windows, whose
+    event loops take no signals."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    by_loop = True
+    for number in before:
+        try:
+            loop.add_signal_handler(number, signalled, number)
+        except NotImplementedError:
+            by_loop = False
+            signal.signal(number, lambda n, _: loop.call_soon_threadsafe(signalled, signal.Signals(n)))
     try:
-        listening = list(sockets) if sockets is not None else await listen(host, port)
-        for one in listening:
-            connections.listen(one, tls)
-        for one in local:
-            connections.listen(one, None)
-        url = f"{'https' if tls else 'http'}://{host}:{listening[0].getsockname()[1]}"
-        if sockets is None:  # else it is said by whoever bound them
-            log.info("listening on %s", url)
-        ready(url)
-        await stop.wait()
-        log.info("stopping")
-        if drain is not None:
-            await _first_of(drain(), at_once.wait())
+        yield
     finally:
-        await connections.close()
-        await runner.cleanup()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            if by_loop:
+                loop.remove_signal_handler(number)
+            else:
+                signal.signal(number, handler)
 
 
 async def _first_of(*works: Awaitable[object]) -> None:
@@ -260,8 +279,12 @@ async def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for one in found:
             one.close()
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise cannot_listen(host, port, error) from error
     return found
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}")
 
 
 def default_connections() -> int:

@@ -32,8 +32,8 @@ from rtcstt.server.addresses import Networks
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.context import Context, caller_behind
+from rtcstt.server.remote_stt import remote_stt
 from rtcstt.server.settings import Settings
-from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
 from rtcstt.webrtc.connection import IceServer, PeerSettings
@@ -50,7 +50,7 @@ async def application(
     """The aiohttp application of these settings, its recogniser loaded; what it holds is let go after.
     ``assignment``: of one worker of several."""
     check(settings, environment)
-    authenticator = _authenticator(settings, assignment)
+    authenticator = authenticator_of(settings, assignment)
     if authenticator.is_guarded and not authenticator.may_publish_at_all:
         log.warning("--api-key-file alone: nobody may place calls; --token-file says who may")
     sockets = (
@@ -77,7 +77,7 @@ async def application(
             if stt is embedded:
                 streams = Slots(lambda: service.max_streams)
         log.info("calls at once: %d", settings.max_calls)
-        ice_servers = _ice_servers(settings)
+        ice_servers = ice_servers_of(settings)
         fallback = embedded if settings.fallback else None
         worker = assignment.index if assignment is not None else None
         calls = _calls(settings, stt, fallback, ice_servers, recordings, streams, worker)
@@ -104,7 +104,7 @@ async def application(
 
 def check(settings: Settings, environment: Mapping[str, str]) -> None:
     """`ConfigError` for what can be known to be wrong before anything is loaded."""
-    authenticator = _authenticator(settings)
+    authenticator = authenticator_of(settings)
     if not authenticator.is_guarded and not is_loopback(settings.host):
         raise ConfigError(
             f"without --token-file only loopback is served, not {settings.host}: anybody could listen in"
@@ -135,7 +135,7 @@ class _Here:
         )
 
 
-def _authenticator(settings: Settings, assignment: Assignment | None = None) -> Authenticator:
+def authenticator_of(settings: Settings, assignment: Assignment | None = None) -> Authenticator:
     """Workers know each other's access tokens."""
     secret = None
     if assignment is not None:
@@ -203,7 +203,7 @@ def _calls(
     )
 
 
-def _ice_servers(settings: Settings) -> Callable[[], tuple[IceServer, ...]]:
+def ice_servers_of(settings: Settings) -> Callable[[], tuple[IceServer, ...]]:
     """The ICE servers; TURN servers without a password get one for a while, where there is a secret to make
     it from (the TURN REST convention: coturn's use-auth-secret)."""
     servers = [IceServer.parse(text) for text in settings.ice_server]
@@ -230,12 +230,7 @@ def turn_login(server: IceServer, secret: str, until: float) -> IceServer:
 def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str]) -> Stt:
     if settings.stt == "embedded":
         return embedded
-    key = environment.get("RTCSTT_STT_KEY") or environment.get("CARTESIA_API_KEY")
-    if settings.stt_key_file is not None:
-        key = read_lines(settings.stt_key_file)[0]
-    if not key and settings.stt.startswith(("https:", "wss:")):  # else only the first call would show it
-        log.warning("no key for %s: set RTCSTT_STT_KEY or --stt-key-file", settings.stt)
-    return Cartesia(api_key=key, base_url=settings.stt)
+    return remote_stt(settings.stt, environment, settings.stt_key_file)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.server import addresses
@@ -123,13 +124,14 @@ async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.Str
         log.warning("an AudioSocket was refused: %s", error.message)
         writer.write(bytes((TERMINATE, 0, 0)))
         return
-    watching = asyncio.create_task(_hang_up_with(call, writer))
-    try:
-        await _receive(call, reader)
-    finally:
-        call.hang_up("hung up")
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+    with logs.about_call(call.id):
+        watching = asyncio.create_task(_hang_up_with(call, writer))
+        try:
+            await _receive(call, reader)
+        finally:
+            call.hang_up("hung up")
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def _receive(call: Call, reader: asyncio.StreamReader) -> None:

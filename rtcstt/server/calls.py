@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rtcstt import logs
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids
@@ -296,10 +297,11 @@ class Calls:
         return entry
 
     def _start(self, entry: Entry) -> None:
-        if self.recordings is not None:
-            entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
         self.placed += 1
-        entry.life = asyncio.create_task(self._live(entry))
+        with logs.about_call(entry.call.id):
+            if self.recordings is not None:
+                entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
+            entry.life = asyncio.create_task(self._live(entry))
 
     def _check_room(self, by: Requester) -> None:
         self._forget()
@@ -332,8 +334,9 @@ class Calls:
 
         entry.connecting = True
         try:
-            peer = Peer(entry.call, settings=self._peers(), on_lost=on_lost)
-            answer = await peer.answer(offer)
+            with logs.about_call(entry.call.id):
+                peer = Peer(entry.call, settings=self._peers(), on_lost=on_lost)
+                answer = await peer.answer(offer)
         finally:
             entry.connecting = False
         entry.peer = peer

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
 from rtcstt.events import ErrorEvent
@@ -272,10 +273,11 @@ def about_media_stream(start: Mapping[str, Any]) -> dict[str, Any]:
 @asynccontextmanager
 async def _hanging_up(call: Call) -> AsyncIterator[None]:
     """Whatever ends the connection ends the call; its last words are still for those who listen to it."""
-    try:
-        yield
-    finally:
-        call.hang_up("hung up")
+    with logs.about_call(call.id):
+        try:
+            yield
+        finally:
+            call.hang_up("hung up")
 
 
 @asynccontextmanager

@@ -1,34 +1,25 @@
-"""The options of `rtcstt serve`: one table for the command line, the environment and the TOML file.
+"""The options of `rtcstt serve`; see `options` for where their values may come from.
 
-An option given on the command line wins over the environment (RTCSTT_ and its name in capitals),
-which wins over the file (--config), which wins over the default. Secrets never come from the command
-line: they are files, or the environment's RTCSTT_STT_KEY and CARTESIA_API_KEY.
+Secrets never come from the command line: they are files, or the environment's RTCSTT_STT_KEY and
+CARTESIA_API_KEY.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import ipaddress
 import re
-import shlex
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
 
 from rtcstt.embedded import MODEL_NAMES
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.fleet.ids import MAX_WORKERS
+from rtcstt.server.options import option as _option
 from rtcstt.webrtc.candidates import DeniedPeers
-from rtcstt.wire import TurnSettings
+from rtcstt.wire import TURN_RANGES, TurnSettings
 
 _WORKERS = f"workers must be from 1 to {MAX_WORKERS}"
-
-
-def _option(default: Any, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": text, **more})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +127,8 @@ class Settings:
         try:
             self.turn.validated()
         except CallerError as error:
-            raise ConfigError(error.message) from error
+            named = error.message.partition(" ")[0] in TURN_RANGES
+            raise ConfigError(f"{'turn_' if named else ''}{error.message}") from error
 
     @property
     def ports(self) -> range | None:
@@ -190,77 +182,3 @@ def _check_public(name: str, text: str) -> None:
         raise ConfigError(f"{name}: {error}") from error
     reachable = not (address.is_unspecified or address.is_multicast or address.is_link_local)
     _check(reachable, f"{name}: nobody can reach {text} from elsewhere")
-
-
-_HINTS = get_type_hints(Settings)
-_FIELDS = dataclasses.fields(Settings)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="options as TOML, e.g. port = 8081")
-    for option in _FIELDS:
-        flag, hint, text = "--" + option.name.replace("_", "-"), _HINTS[option.name], option.metadata["help"]
-        if hint is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-            continue
-        shown = "" if option.default in (None, ()) else f" ({option.default})"
-        many: dict[str, Any] = {"nargs": "+", "action": "extend"} if option.default == () else {}
-        choices = option.metadata.get("choices")
-        name = None if choices else option.name.rsplit("_", 1)[-1].upper()
-        parser.add_argument(
-            flag, default=None, type=_reader(hint), choices=choices, metavar=name, help=text + shown, **many
-        )
-
-
-def load(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
-    """The settings that the command line, the environment and the file make together; `ConfigError` when
-    one of them is wrong."""
-    values = _from_file(args.config) if getattr(args, "config", None) else {}
-    for option in _FIELDS:
-        text = environment.get(f"RTCSTT_{option.name.upper()}")
-        if text is not None:
-            values[option.name] = _from_text(option.name, text)
-        given = getattr(args, option.name, None)
-        if given is not None:
-            values[option.name] = tuple(given) if isinstance(given, list) else given
-    return Settings(**values)
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        found = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    values = {}
-    for name, value in found.items():
-        name = name.replace("-", "_")
-        if name not in _HINTS:
-            raise ConfigError(f"{path}: there is no option {name}")
-        if isinstance(value, list):
-            values[name] = tuple(map(str, value))
-        elif isinstance(value, bool) or _HINTS[name] is bool:
-            values[name] = _from_text(name, str(value))
-        else:
-            values[name] = _from_text(name, str(value), split=False)
-    return values
-
-
-def _from_text(name: str, text: str, *, split: bool = True) -> Any:
-    hint = _HINTS[name]
-    try:
-        if hint == tuple[str, ...]:
-            return tuple(shlex.split(text.replace(",", " "))) if split else (text,)
-        if hint is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                text.lower()
-            ]
-        return _reader(hint)(text)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{name} cannot be {text!r}") from error
-
-
-def _reader(hint: Any) -> Any:
-    for kind in (int, float, Path):
-        if hint == kind or hint == kind | None:
-            return kind
-    return str

@@ -113,8 +113,16 @@ class Caller:
         if self._channel is not None and self._channel.readyState == "open":
             self._channel.send(json.dumps(message))
 
+    @property
+    def drains(self) -> bool:
+        """The server has calls that end with `session.end`; others just answer offers."""
+        return self._signaling is not None and self._signaling.drains
+
     async def hang_up(self, *, timeout_s: float = 15.0) -> None:
         """Ask for the drain, wait for `session.end`, and close."""
+        if not self.drains:
+            await self.close()
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 if self._channel is not None:

@@ -22,9 +22,13 @@ class Answering(Protocol):
 
 
 class SignalingClient(Protocol):
-    """One call's signalling. ``call`` is its id, once answered, where the server told it."""
+    """One call's signalling. ``call`` is its id, once answered, where the server told it. ``drains``: the
+    other end knows of calls, so that what is due can be waited for when hanging up."""
 
     call: str | None
+
+    @property
+    def drains(self) -> bool: ...
 
     async def offer(self, sdp: str) -> str:
         """The answer to an offer; `CallerError` with the server's refusal."""
@@ -52,6 +56,7 @@ class LocalSignaling:
     def __init__(self, peer: Answering) -> None:
         self._peer = peer
         self.call: str | None = None
+        self.drains = True
 
     async def offer(self, sdp: str) -> str:
         return await self._peer.answer(sdp)
@@ -80,6 +85,10 @@ class HttpSignaling:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
         self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
 
+    @property
+    def drains(self) -> bool:
+        return self.call is not None
+
     async def offer(self, sdp: str) -> str:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
@@ -93,8 +102,9 @@ class HttpSignaling:
         async with self._http.post(self._url, json=body) as response:
             await _check(response, 200)
             answer = await response.json()
-        self.call = str(answer["call"])
-        self._resource = self._call_url()
+        if "call" in answer:  # others answer {"sdp", "type"} alone, as aiortc's examples do
+            self.call = str(answer["call"])
+            self._resource = self._call_url()
         return str(answer["sdp"])
 
     async def _offer_whip(self, sdp: str) -> str:
@@ -107,6 +117,8 @@ class HttpSignaling:
         return answer
 
     async def events(self) -> AsyncIterator[str]:
+        if self.call is None:
+            return
         async with self._http.get(self._call_url() + "/events") as response:
             await _check(response, 200)
             data: list[str] = []

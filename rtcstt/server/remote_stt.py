@@ -1,0 +1,32 @@
+"""An STT elsewhere as the options name it, and its key; one place for all commands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rtcstt.errors import ConfigError
+from rtcstt.http.access import read_lines
+from rtcstt.stt.cartesia import Cartesia
+
+log = logging.getLogger(__name__)
+
+
+def remote_stt(base_url: str, environment: Mapping[str, str], key_file: Path | None = None) -> Cartesia:
+    """`ConfigError` when ``base_url`` is none, or the file cannot be read."""
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.netloc:
+        raise ConfigError(f"--stt takes embedded or the URL of a server, not {base_url}")
+    key = stt_key(environment, key_file)
+    if key is None and parts.scheme in ("https", "wss"):  # else only the first call would show it
+        log.warning("no key for %s: set RTCSTT_STT_KEY or --stt-key-file", base_url)
+    return Cartesia(api_key=key, base_url=base_url)
+
+
+def stt_key(environment: Mapping[str, str], file: Path | None = None) -> str | None:
+    """The file's, else RTCSTT_STT_KEY, else CARTESIA_API_KEY."""
+    if file is not None:
+        return read_lines(file)[0]
+    return environment.get("RTCSTT_STT_KEY") or environment.get("CARTESIA_API_KEY") or None
