@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -84,8 +84,12 @@ class Connections:
         self._entering: set[asyncio.Task[None]] = set()
         self.closed_for_others = 0
         self.refused = 0
-        self.pauses = 0
         server.request_handler = self._counted(server.request_handler)
+
+    @property
+    def busy(self) -> int:
+        """Those that wait for an answer."""
+        return sum(one.busy for one in self._open)
 
     def listen(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Take connections, until `close`."""
@@ -104,23 +108,7 @@ class Connections:
         self._accepting.clear()
 
     async def _accept(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        short = False
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
-                    if not short:
-                        log.error("cannot accept connections: %s; trying again", error.strerror)
-                    short = True
-                    self.pauses += 1
-                    if not self._make_room():
-                        await asyncio.sleep(PAUSE_S)
-                    await asyncio.sleep(0)  # to let what was closed go
-                continue  # else the client has left already
-            short = False
-            client.setblocking(False)
+        async for client in accepted(listening, self._make_room):
             if len(self._open) + len(self._entering) >= self._most and not self._make_room():
                 self.refused += 1
                 client.close()
@@ -176,6 +164,30 @@ class Connections:
                     self._open[connection] = None
 
         return handle
+
+
+async def accepted(
+    listening: socket.socket, make_room: Callable[[], bool] = lambda: False
+) -> AsyncIterator[socket.socket]:
+    """The connections that come. Without file descriptors it waits, and says so once; ``make_room`` may close
+    something, and tells whether it did."""
+    loop = asyncio.get_running_loop()
+    short = False
+    while True:
+        try:
+            client, _ = await loop.sock_accept(listening)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                if not short:
+                    log.error("cannot accept connections: %s; trying again", error.strerror)
+                short = True
+                await asyncio.sleep(0 if make_room() else PAUSE_S)
+            elif listening.fileno() == -1:
+                return
+            continue  # else the client has left already
+        short = False
+        client.setblocking(False)
+        yield client
 
 
 async def run_until_stopped(
@@ -260,8 +272,9 @@ async def _first_of(*works: Awaitable[object]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def listen(host: str, port: int) -> list[socket.socket]:
-    """Bound sockets, one for each address of ``host``; `ConfigError` when it cannot be."""
+async def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Bound sockets, one for each address of ``host``; `ConfigError` when it cannot be. ``reuse_port``: other
+    processes bind the same, and the system shares connections out."""
     found: list[socket.socket] = []
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(
@@ -271,6 +284,8 @@ async def listen(host: str, port: int) -> list[socket.socket]:
             one = socket.socket(family, kind, protocol)
             found.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if port == 0 and len(found) > 1:  # one port, whatever the address

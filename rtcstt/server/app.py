@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from rtcstt.errors import CallerError
 from rtcstt.http.access import Permission
 from rtcstt.http.errors import Handler
 from rtcstt.http.guard import Route
+from rtcstt.http.loop_monitor import Stalls, watch
 from rtcstt.server.calls_routes import CallsRoutes
 from rtcstt.server.context import Context
 from rtcstt.server.gateway_routes import GatewayRoutes
@@ -29,7 +31,8 @@ class Web:
     def __init__(self, context: Context, *, embedded: Embedded | None = None) -> None:
         self.context = context
         self._embedded = embedded
-        self._metrics = Metrics(context.calls)
+        self._stalls = Stalls()
+        self._metrics = Metrics(context.calls, self._stalls, context.guard)
 
     def application(self) -> web.Application:
         guard = self.context.guard
@@ -41,6 +44,7 @@ class Web:
         guard.add_routes(app, self._about_the_server())
         if self._embedded is not None:
             add_routes(app, self._embedded.preload, guard, streams=self.context.calls.streams)
+        app.cleanup_ctx.append(self._watched)
         app.on_shutdown.append(self._shut)
         return app
 
@@ -99,6 +103,12 @@ class Web:
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": Metrics.CONTENT_TYPE})
+
+    async def _watched(self, app: web.Application) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch(self._stalls))
+        yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
     async def _shut(self, app: web.Application) -> None:
         await self.context.calls.close()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import hmac
+import importlib
 import logging
 import ssl
 import time
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 TURN_LOGIN_S = 12 * 3600.0
 
 
+# What libraries import when they first need it, which would be in the middle of a call.
+PRELOADED = ("numpy.fft", "cryptography.hazmat.backends.openssl.backend", "av.subtitles.stream")
+
+
 @asynccontextmanager
 async def application(
     settings: Settings, environment: Mapping[str, str], assignment: Assignment | None = None
@@ -53,6 +58,8 @@ async def application(
     authenticator = authenticator_of(settings, assignment)
     if authenticator.is_guarded and not authenticator.may_publish_at_all:
         log.warning("--api-key-file alone: nobody may place calls; --token-file says who may")
+    for module in PRELOADED:
+        importlib.import_module(module)
     sockets = (
         audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
         if settings.audiosocket is not None
@@ -207,6 +214,10 @@ def ice_servers_of(settings: Settings) -> Callable[[], tuple[IceServer, ...]]:
     """The ICE servers; TURN servers without a password get one for a while, where there is a secret to make
     it from (the TURN REST convention: coturn's use-auth-secret)."""
     servers = [IceServer.parse(text) for text in settings.ice_server]
+    if any(server.credential for server in servers):
+        log.warning(
+            "a TURN password among the options can be read by who lists processes: --turn-secret-file"
+        )
     secret = read_lines(settings.turn_secret_file)[0] if settings.turn_secret_file else None
 
     def with_passwords() -> tuple[IceServer, ...]:

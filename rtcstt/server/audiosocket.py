@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from aiohttp import web
 from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.http.serving import accepted, listen
 from rtcstt.server import addresses
 from rtcstt.server.addresses import Networks
-from rtcstt.server.calls import Calls
-from rtcstt.server.gateways import MAX_BAD, START_S, Form, Intake
+from rtcstt.server.calls import Calls, Requester
+from rtcstt.server.gateways import MAX_BAD, SILENT_S, START_S, Form, Intake
 
 log = logging.getLogger(__name__)
 
@@ -71,47 +73,76 @@ def during(
     ready: Callable[[int], None] = lambda port: None,
     *,
     reuse_port: bool = False,
+    silent_s: float = SILENT_S,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """For `web.Application.cleanup_ctx`: listens for as long as the application runs. ``ready`` is told the
-    port. ``reuse_port``: other processes listen there as well, and the system shares connections out."""
+    port. ``reuse_port``: other processes listen there as well, and the system shares connections out. A
+    connection of which no frame came for ``silent_s`` is closed."""
 
-    async def listen(_: web.Application) -> AsyncIterator[None]:
-        connections: set[asyncio.Task[None]] = set()
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
-            try:
-                if len(connections) <= MAX_CONNECTIONS and address.takes(
-                    writer.get_extra_info("peername")[0]
-                ):
-                    await _serve(calls, reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-                pass  # he has left
-            finally:
-                connections.discard(task)
-                writer.close()
-
-        try:
-            server = await asyncio.start_server(connected, address.host, address.port, reuse_port=reuse_port)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {address.host} port {address.port}: {error.strerror or error}"
-            ) from error
-        port = server.sockets[0].getsockname()[1]
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        gateway = _Gateway(calls, address, silent_s)
+        listening = await listen(address.host, address.port, reuse_port=reuse_port)
+        port = listening[0].getsockname()[1]
         log.info("listening for AudioSocket on %s port %d", address.host, port)
+        for one in listening:
+            one.listen()
+            one.setblocking(False)
+        accepting = [asyncio.create_task(gateway.accept(one)) for one in listening]
         ready(port)
         yield
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await _cancelled(accepting)
+        for one in listening:
+            one.close()
+        await gateway.close()
 
-    return listen
+    return run
 
 
-async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class _Gateway:
+    """The connections of one address, each in a task of its own."""
+
+    def __init__(self, calls: Calls, address: Address, silent_s: float) -> None:
+        self._calls = calls
+        self._address = address
+        self._silent_s = silent_s
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def accept(self, listening: socket.socket) -> None:
+        """Until cancelled."""
+        async for client in accepted(listening):
+            try:
+                source = client.getpeername()[0]
+            except OSError:  # they have left
+                source = None
+            if source is None or len(self._connections) >= MAX_CONNECTIONS or not self._address.takes(source):
+                client.close()
+                continue
+            task = asyncio.create_task(self._connected(client, source))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def close(self) -> None:
+        await _cancelled(list(self._connections))
+
+    async def _connected(self, client: socket.socket, source: str) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
+        try:
+            await _serve(self._calls, reader, writer, source, self._silent_s)
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            pass  # the other end has left
+        finally:
+            writer.close()
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _serve(
+    calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str, silent_s: float
+) -> None:
     async with asyncio.timeout(START_S):
         kind, id = await _frame(reader)
     if kind != UUID or len(id) != 16:
@@ -119,7 +150,7 @@ async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.Str
         return
     name = str(uuid.UUID(bytes=id))
     try:
-        call = calls.begin(label=name, metadata={"uuid": name})
+        call = calls.begin(by=Requester(address=source), label=name, metadata={"uuid": name})
     except CallerError as error:
         log.warning("an AudioSocket was refused: %s", error.message)
         writer.write(bytes((TERMINATE, 0, 0)))
@@ -127,19 +158,20 @@ async def _serve(calls: Calls, reader: asyncio.StreamReader, writer: asyncio.Str
     with logs.about_call(call.id):
         watching = asyncio.create_task(_hang_up_with(call, writer))
         try:
-            await _receive(call, reader)
+            await _receive(call, reader, silent_s)
         finally:
             call.hang_up("hung up")
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _receive(call: Call, reader: asyncio.StreamReader) -> None:
-    """Until the other end hangs up, leaves, or sends too much that makes no sense."""
+async def _receive(call: Call, reader: asyncio.StreamReader, silent_s: float) -> None:
+    """Until the other end hangs up, leaves, is silent for too long, or sends too much that makes no sense."""
     intake: tuple[int, Intake] | None = None
     bad = 0
     while bad <= MAX_BAD:
-        kind, data = await _frame(reader)
+        async with asyncio.timeout(silent_s):
+            kind, data = await _frame(reader)
         if kind in (TERMINATE, ERROR):
             return
         if kind not in RATES:

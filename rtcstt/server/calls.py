@@ -76,7 +76,7 @@ class Limits:
 
     max_calls: int = 100
     max_calls_per_address: int | None = None
-    "None: `CALLS_PER_ADDRESS`, and no limit for this machine's own, where proxies and gateways are."
+    "None: `CALLS_PER_ADDRESS`, but no limit for gateways, and for this machine's own, where proxies are."
     max_calls_per_token: int | None = None
     max_call_s: float = 4 * 3600.0
     idle_s: float = 3600.0
@@ -84,11 +84,11 @@ class Limits:
     resume_grace_s: float = 30.0
     keep_ended_s: float = 3600.0
 
-    def calls_of(self, address: str) -> int | None:
+    def calls_of(self, address: str, *, gateway: bool) -> int | None:
         """How many calls at once are taken from an address; None: any number."""
         if self.max_calls_per_address is not None:
             return self.max_calls_per_address
-        return None if not address or is_loopback(address) else CALLS_PER_ADDRESS
+        return None if gateway or not address or is_loopback(address) else CALLS_PER_ADDRESS
 
 
 class Calls:
@@ -198,7 +198,7 @@ class Calls:
         options: Mapping[str, Any] | None = None,
     ) -> Call:
         """A new call without a peer. Who began it adds its ``tracks``, gives it audio, and hangs it up."""
-        self._check_room(by)
+        self._check_room(by, gateway=True)
         entry = self._enter(by, tracks, label, metadata, {**(options or {}), "outlives_peers": False})
         entry.is_gateways = True
         self._start(entry)
@@ -303,14 +303,17 @@ class Calls:
                 entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
             entry.life = asyncio.create_task(self._live(entry))
 
-    def _check_room(self, by: Requester) -> None:
+    def _check_room(self, by: Requester, *, gateway: bool = False) -> None:
         self._forget()
         if self._stopping:
             self.refused += 1
             raise CallerError(503, "stopping", "The server stops", "Try another one.", retry_after_s=30)
         if self.open >= self._limits.max_calls:
             raise self._full(f"It takes {self._limits.max_calls} calls at once.")
-        per_address, per_token = self._limits.calls_of(by.address), self._limits.max_calls_per_token
+        per_address, per_token = (
+            self._limits.calls_of(by.address, gateway=gateway),
+            self._limits.max_calls_per_token,
+        )
         others = [entry.by for entry in self._entries.values() if entry.call.state != "closed"]
         if per_address is not None and sum(one.address == by.address for one in others) >= per_address:
             raise self._too_many(f"It takes {per_address} calls at once from one address.")

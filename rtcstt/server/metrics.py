@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from rtcstt.call import Call
+from rtcstt.http.guard import Guard
+from rtcstt.http.loop_monitor import BUCKETS, STALL_S, Stalls
 from rtcstt.server.calls import Calls
 
 _DELAY_BUCKETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 6.0)
@@ -40,8 +42,10 @@ class Metrics(Collector):
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, stalls: Stalls, guard: Guard) -> None:
         self._calls = calls
+        self._stalls = stalls
+        self._guard = guard
         self._past = _Totals()
         self._counted: set[str] = set()
         self._registry = CollectorRegistry()
@@ -62,6 +66,9 @@ class Metrics(Collector):
         yield CounterMetricFamily("rtcstt_calls", "Calls placed", value=self._calls.placed)
         yield CounterMetricFamily("rtcstt_calls_refused", "Calls refused", value=self._calls.refused)
         yield from self._recorded()
+        yield self._stalled()
+        failed = self._guard.failed_logins
+        yield CounterMetricFamily("rtcstt_failed_logins", "Requests with a wrong token", value=failed)
         yield from totals.metrics()
         yield from self._now([call for call in calls if call.state == "open"])
 
@@ -72,6 +79,14 @@ class Metrics(Collector):
             yield CounterMetricFamily("rtcstt_recording_failures", text, value=kept.failures)
             text = "Audio that is missing in recordings, in ms"
             yield CounterMetricFamily("rtcstt_not_recorded_ms", text, value=kept.dropped / 16)
+
+    def _stalled(self) -> Metric:
+        text = f"Times of {STALL_S * 1000:.0f} ms and more for which the event loop was held"
+        family = HistogramMetricFamily("rtcstt_loop_stall_seconds", text)
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        counts = itertools.accumulate(self._stalls.counts)
+        family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=self._stalls.total_s)
+        return family
 
     def _settle(self, call: Call) -> None:
         """Count an ended call once and for all: it may be forgotten before anybody looks."""
@@ -84,6 +99,8 @@ class Metrics(Collector):
         yield _gauge("rtcstt_calls_open", "Calls that have not ended", [self._calls.open])
         yield _gauge("rtcstt_tracks_open", "Tracks that have not ended", [len(stats)])
         yield _gauge("rtcstt_listeners", "Data channels and event streams", [listeners])
+        reserved = "Speech-to-text streams reserved for calls and clients"
+        yield _gauge("rtcstt_streams_reserved", reserved, [self._calls.streams.used])
         lags = (float(one["stt"].get("lag_s", 0.0)) for one in stats)
         yield _gauge("rtcstt_stt_lag_seconds", "Audio that waits for the STT, of the worst track", lags)
         jitter = (one["audio"]["jitter_ms"] / 1000 for one in stats)

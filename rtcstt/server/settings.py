@@ -63,7 +63,7 @@ class Settings:
         100, "calls at once; those for which no stream of the recogniser is free get 503, too"
     )
     max_calls_per_address: int | None = _option(
-        None, "calls at once from one address; default: 32, and any number from this machine itself"
+        None, "calls at once from one address; default: 32, any number from gateways and this machine itself"
     )
     max_calls_per_token: int | None = _option(None, "calls at once of one token; default: any number")
     max_connections: int | None = _option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -21,6 +22,9 @@ from rtcstt.errors import (
 )
 from rtcstt.stt.seam import Connection
 
+# `websockets` logs the headers of a handshake, with the key in it, and every message at DEBUG.
+_QUIET = logging.getLogger("rtcstt.stt.websockets")
+_QUIET.setLevel(logging.INFO)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -71,6 +75,7 @@ class Cartesia:
                 max_size=self.max_message_bytes,
                 open_timeout=None,  # `Stream` bounds it, for every kind of STT
                 close_timeout=0.5,
+                logger=_QUIET,
                 ping_interval=self.ping_interval_s,
                 ping_timeout=self.ping_timeout_s,
             )

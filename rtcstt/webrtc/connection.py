@@ -75,7 +75,7 @@ class PeerSettings:
     public_ip: str | None = None
     ports: range | None = None
     gather_timeout_s: float = 1.0
-    connect_timeout_s: float = 30.0
+    connect_timeout_s: float = 15.0
     lost_after_s: float = 15.0
     max_tracks: int = 8
     deny_peers: tuple[str, ...] = DENIED_BY_DEFAULT
