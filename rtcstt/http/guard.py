@@ -56,10 +56,12 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = {_host(name) or name for name in (one.strip().lower() for one in names)}
-        for name in self._names:
-            if name != "*" and (not name or "/" in name or _split(name) is None):
+        self._names: set[str] = set()
+        for name in names:
+            host = "*" if name == "*" else _host(name.strip().lower())
+            if host is None:
                 raise ConfigError(f"allow_host: {name!r} is not the name of a host")
+            self._names.add(host)
 
     def allows(self, header: str | None) -> bool:
         """Whether a request with this `Host` header is for this server. Browsers always send one."""
