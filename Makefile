@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # SIP calls go through. Debian starts the services among them; the tests start their own, on other ports.
 DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-	coturn iptables janus kamailio baresip-core
+	coturn iptables janus kamailio baresip-core redis-server
 PYTEST_ARGS ?=
 # Tests side by side: as many as there are processors, up to 4. A file stays on one worker, for its
 # fixtures may be servers; by files, not by groups, which pytest 9.2 no longer tells pytest-xdist 3.8.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ class Feed:
         self._next = 0
         self._closed = False
         self._news: set[asyncio.Event] = set()
+        self.on_published: Callable[[], None] = lambda: None
         self.dropped = 0  # updates taken out of the history
         self.coalesced = 0  # updates that slow listeners were spared
 
@@ -49,6 +50,10 @@ class Feed:
         return self._next
 
     @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
     def listeners(self) -> int:
         return len(self._news)
 
@@ -56,15 +61,28 @@ class Feed:
         """Number an event and make it known. Nothing may be published after `close`."""
         assert not self._closed, "an event after the last one"
         numbered = replace(event, call=self._call, seq=self._next, time=time)
-        self._next += 1
-        self._history.append(numbered)
-        if len(self._history) > self._max_events:
-            self._thin()
-        self._wake()
+        self._append(numbered)
         return numbered
+
+    def restore(self, event: AnyEvent) -> None:
+        """One that was numbered elsewhere: the next, or a later one where needless ones are gone."""
+        assert not self._closed and event.seq >= self._next, "events come in order"
+        self._append(event)
+
+    def since(self, after: int, most: int) -> list[AnyEvent]:
+        """At most so many events with a number above ``after``, oldest first."""
+        begin = bisect_right(self._history, after, key=_seq)
+        return self._history[begin : begin + most]
 
     def close(self) -> None:
         self._closed = True
+        self._wake()
+
+    def _append(self, event: AnyEvent) -> None:
+        self._next = event.seq + 1
+        self._history.append(event)
+        if len(self._history) > self._max_events:
+            self._thin()
         self._wake()
 
     async def subscribe(self, *, after: int = -1) -> AsyncIterator[AnyEvent]:
@@ -121,6 +139,7 @@ class Feed:
     def _wake(self) -> None:
         for news in self._news:
             news.set()
+        self.on_published()
 
 
 def _seq(event: AnyEvent) -> int:

@@ -59,6 +59,8 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
         "language": "fr",
         "dtx": "yes",
         "chunk_ms": "40",
+        "redis_audio": "off",
+        "node_url": "http://10.0.0.1:8080",
         "port": "81",
         "turn_start_threshold": "0.7",
         "turn_eager_end_threshold": "0.5",

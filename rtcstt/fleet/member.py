@@ -12,9 +12,11 @@ from dataclasses import replace
 from aiohttp import web
 
 from rtcstt.fleet.board import Board
+from rtcstt.fleet.node import Node
 from rtcstt.fleet.parent import Assignment, end_with_parent
 from rtcstt.fleet.proxy import Target
 from rtcstt.fleet.router import Here, Router, Workers
+from rtcstt.fleet.shared import Shared
 
 MEMBER: web.AppKey[Member] = web.AppKey("member")
 PUBLISH_S = 0.1  # between two looks of the others at how busy this one is, at most
@@ -22,14 +24,22 @@ PROXIED_S = 5.0  # for answers of other workers, when this one stops
 
 
 class Member:
-    """``drained`` returns when the calls that are going on may be closed."""
+    """``drained`` returns when the calls that are going on may be closed. ``assignment``: of one worker of
+    several. ``shared``: the state that several servers share."""
 
     def __init__(
-        self, here: Here, drained: Callable[[], Awaitable[None]], assignment: Assignment | None = None
+        self,
+        here: Here,
+        drained: Callable[[], Awaitable[None]],
+        node: Node,
+        *,
+        assignment: Assignment | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._here = here
         self._drained = drained
         self._assignment = assignment
+        self._shared = shared
         self._is_ready = False
         if assignment is None:
             self._board = Board(1)
@@ -39,19 +49,14 @@ class Member:
             own, secret = assignment.index, assignment.secret
             targets = [assignment.target(index) for index in range(assignment.count)]
         self._workers = Workers(own, self._board, targets)
-        self.router = Router(here, self._workers, secret)
-
-    @property
-    def secret(self) -> str:
-        """Known to the members of the fleet alone."""
-        return self.router.secret
+        self.router = Router(here, self._workers, secret, node, shared)
 
     def attach(self, app: web.Application) -> None:
         """Behind every other middleware, and last among what is done at the end."""
         app[MEMBER] = self
         app.middlewares.append(self.router.middleware)
         app.cleanup_ctx.append(self._during)
-        app.on_shutdown.append(self._finish_passing_on)
+        app.on_shutdown.append(self._finish)
 
     def local_sockets(self) -> list[socket.socket]:
         """Where the other workers pass requests on to."""
@@ -65,16 +70,18 @@ class Member:
         return [one]
 
     def ready(self, url: str) -> None:
-        """Requests are answered from now on."""
+        """Requests are answered from now on, at this address."""
         self._is_ready = True
         self.publish()
+        if self._shared is not None:
+            self._shared.run(self._shared.url or url, self.router.proxy)
 
     async def drain(self) -> None:
         """Take no more calls, and wait for those that are going on."""
         await self._drained()
 
     def publish(self) -> None:
-        """Tell the others how busy this one is."""
+        """Tell the other workers how busy this one is."""
         self._board.write(self._workers.own, replace(self._here.load(), ready=self._is_ready))
 
     async def _during(self, app: web.Application) -> AsyncIterator[None]:
@@ -95,5 +102,16 @@ class Member:
             self.publish()
             await asyncio.sleep(PUBLISH_S)
 
-    async def _finish_passing_on(self, app: web.Application) -> None:
+    async def _finish(self, app: web.Application) -> None:
+        """When the calls here have ended: what is passed on, and what is still to be written."""
         await self.router.proxy.wait_idle(PROXIED_S)
+        if self._shared is not None:
+            await self._shared.close()
+
+
+def node_of(assignment: Assignment | None) -> Node:
+    """The name that this process has in the fleet, until it ends."""
+    start = secrets.token_hex(4)
+    if assignment is None:
+        return Node(secrets.token_hex(4), 0, start)
+    return Node(assignment.machine, assignment.index, start)

@@ -64,22 +64,26 @@ class _Refused(Exception):
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
-def sender(request: web.Request, secret: str) -> tuple[str, str | None] | None:
+def sender(request: web.Request, secrets: set[str]) -> tuple[str, str | None] | None:
     """Of a request that another process of the fleet passed on: the caller's address, and the node it is
     for. None for a request from outside; `CallerError` 403 for one that only claims to be from inside."""
     if not any(name in request.headers for name in (SECRET, CALLER, NODE)):
         return None
     given = request.headers.get(SECRET, "").encode("utf-8", "surrogateescape")
-    if not hmac.compare_digest(given, secret.encode()):
+    if not any([hmac.compare_digest(given, secret.encode()) for secret in secrets]):
         raise CallerError(403, "forbidden", "Forbidden", "These headers are for the fleet's own requests.")
     return request.headers.get(CALLER, ""), request.headers.get(NODE)
 
 
 class Proxy:
-    """Connections to the other processes, made when they are needed. `close` it at the end."""
+    """Connections to the other processes, made when they are needed. `close` it at the end.
 
-    def __init__(self, secret: str) -> None:
+    ``secret`` is that of the workers behind one port, ``fleet_secret`` that of all servers.
+    """
+
+    def __init__(self, secret: str, fleet_secret: str | None = None) -> None:
         self._secret = secret
+        self.fleet_secret = fleet_secret or secret
         self._sessions: dict[Target, aiohttp.ClientSession] = {}
         self._active: set[asyncio.Task[object]] = set()
 
@@ -213,7 +217,8 @@ class Proxy:
         return headers
 
     def _own_headers(self, caller: str, target: Target) -> CIMultiDict[str]:
-        headers = CIMultiDict({SECRET: self._secret, CALLER: caller})
+        secret = self._secret if target.socket is not None else self.fleet_secret
+        headers = CIMultiDict({SECRET: secret, CALLER: caller})
         if target.node is not None:
             headers[NODE] = target.node
         return headers

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from aiohttp import web
@@ -21,12 +22,21 @@ from rtcstt.errors import CallerError
 from rtcstt.fleet import ids, placement
 from rtcstt.fleet.board import Board
 from rtcstt.fleet.metrics import summed
+from rtcstt.fleet.mirrors import Mirror
+from rtcstt.fleet.node import Node
+from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
+from rtcstt.fleet.shared import Shared
+from rtcstt.fleet.state import StoreAway
 from rtcstt.http.bodies import read_body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+VIEW: web.RequestKey[Mirror] = web.RequestKey("view", Mirror)
+"""The call of another server that a request is about."""
+OTHERS: web.RequestKey[dict[str, Mirror]] = web.RequestKey("others", dict)
+"""The calls of all other servers, without their events, for a request for the list."""
 MAX_BODY = 128 * 1024  # of an offer; what it is for refuses less
 _OF_A_CALL = re.compile(r"/(?:calls|whip|watch)/([^/]+)(?:/.*)?")
 _NEW_CALL = {("POST", "/offer"), ("POST", "/whip"), ("GET", "/pcm"), ("GET", "/media-stream")}
@@ -56,23 +66,30 @@ class Workers:
 
 
 class Router:
-    """For one process. `middleware` goes behind the one that makes refusals of errors."""
+    """For one process. `middleware` goes behind the one that makes refusals of errors, and behind the access
+    check. ``shared``: the state that several servers share, where they do."""
 
-    def __init__(self, here: Here, workers: Workers, secret: str) -> None:
+    def __init__(
+        self, here: Here, workers: Workers, secret: str, node: Node, shared: Shared | None = None
+    ) -> None:
         self._here = here
         self._workers = workers
+        self._node = node
+        self._shared = shared
         self.secret = secret
-        self.proxy = Proxy(secret)
+        self.proxy = Proxy(secret, shared.secret if shared is not None else secret)
 
     @property
     def middleware(self) -> Middleware:
         @web.middleware
         async def route(request: web.Request, handler: Handler) -> web.StreamResponse:
-            passed_on = sender(request, self.secret)
-            if passed_on is not None:
-                caller, _ = passed_on
-                return await handler(request.clone(remote=caller) if caller else request)
-            return await self._route(request, handler)
+            passed_on = sender(request, {self.secret, self.proxy.fleet_secret})
+            if passed_on is None:
+                return await self._route(request, handler)
+            caller, node = passed_on
+            if node is not None and node != self._node.name:
+                return await self._for_sibling(request, node)
+            return await handler(request.clone(remote=caller) if caller else request)
 
         return route
 
@@ -92,6 +109,15 @@ class Router:
             self._check_room()
         return await handler(request)
 
+    async def _for_sibling(self, request: web.Request, node: str) -> web.StreamResponse:
+        """Another server meant another worker behind this port."""
+        worker = self._node.sibling(node)
+        if worker is not None and worker in self._workers.others:
+            target = replace(self._workers.targets[worker], node=node)
+            with contextlib.suppress(Unreachable):
+                return await self.proxy.pass_on(request, target)
+        raise CallerError(421, "misdirected", "Misdirected request", "The process it is for is not here.")
+
     async def _new_call(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = None
         if request.method == "POST":
@@ -103,28 +129,75 @@ class Router:
     async def _place(
         self, request: web.Request, handler: Handler, kind: str, body: bytes | None
     ) -> web.StreamResponse:
-        """With the least busy that takes it. When none does, the refusal is made here."""
-        for index in self._ranked(kind):
-            if index == self._workers.own:
+        """With the least busy that takes it: here, at another worker, then at another server. When none does,
+        the refusal is made here."""
+        for target in self._free(kind):
+            if target is None:
                 break
             with contextlib.suppress(Unreachable, Busy):
-                return await self.proxy.pass_on(
-                    request, self._workers.targets[index], body=body, if_free=True
-                )
+                return await self.proxy.pass_on(request, target, body=body, if_free=True)
         return await handler(request)
+
+    def _free(self, kind: str) -> Iterator[Target | None]:
+        """Where something new may go, the best first; None is here."""
+        for index in self._ranked(kind):
+            yield None if index == self._workers.own else self._workers.targets[index]
+        if self._shared is not None and kind == "call":
+            for name in placement.ranked(self._shared.loads(), own=""):
+                yield self._shared.target(name)
 
     async def _of_call(
         self, request: web.Request, handler: Handler, call: str, body: bytes | None
     ) -> web.StreamResponse:
+        if self._here.has(call):
+            return await handler(request)
+        if self._shared is not None:
+            with contextlib.suppress(StoreAway):
+                return await self._of_shared_call(self._shared, request, handler, call, body)
         worker = ids.worker_of(call)
-        if self._here.has(call) or worker not in self._workers.others:
+        if worker in self._workers.others:
+            # Where it has just ended its calls have ended with it: here nobody knows them either.
+            with contextlib.suppress(Unreachable):
+                return await self.proxy.pass_on(request, self._workers.targets[worker], body=body)
+        if self._shared is not None:
+            message = "The state that servers share cannot be reached now."
+            raise CallerError(503, "state_unreachable", "Try again", message, retry_after_s=2)
+        return await handler(request)
+
+    async def _of_shared_call(
+        self, shared: Shared, request: web.Request, handler: Handler, call: str, body: bytes | None
+    ) -> web.StreamResponse:
+        """Reading needs no owner; anything else is done where the call is, and that may become here."""
+        act, entry = await shared.locate(call)
+        reads = request.method in ("GET", "HEAD") and not request.path.startswith("/whip/")
+        if entry is None:
             return await handler(request)
-        try:
-            return await self.proxy.pass_on(request, self._workers.targets[worker], body=body)
-        except Unreachable:  # it has just ended, and its calls with it: here nobody knows them either
+        view = await shared.view(call)
+        if view is not None:
+            request[VIEW] = view
+        if reads or act is Act.ENDED:
             return await handler(request)
+        if act in (Act.PASS_ON, Act.PREPARE) and (target := self._target(shared, entry.owner)) is not None:
+            try:
+                return await self.proxy.pass_on(request, target, body=body)
+            except Unreachable:
+                shared.nodes.refused(entry.owner)
+                act = Act.CLAIM
+        if act is Act.CLAIM and await shared.claim(call, entry, end=request.method == "DELETE"):
+            request.pop(VIEW, None)
+        return await handler(request)
+
+    def _target(self, shared: Shared, node: str) -> Target | None:
+        worker = self._node.sibling(node)
+        if worker is not None and worker in self._workers.others:
+            return replace(self._workers.targets[worker], node=node)
+        return shared.target(node)
 
     async def _list(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._shared is not None:
+            with contextlib.suppress(StoreAway):
+                request[OTHERS] = await self._shared.snapshots()
+                return await handler(request)
         own = await handler(request)
         if own.status != 200 or not isinstance(own, web.Response):
             return own
@@ -153,7 +226,7 @@ class Router:
     def _check_room(self) -> None:
         """For balancers: `CallerError` 503 when a new call would be refused."""
         loads = self._loads()
-        if not self._ranked("call"):
+        if not self._ranked("call"):  # what other servers have is for the balancer to find
             stopping = all(load.draining for load in loads if load.ready)
             code, title = ("stopping", "The server stops") if stopping else ("full", "The server is full")
             raise CallerError(503, code, title, "It takes no more calls now.", retry_after_s=5)

@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -20,9 +22,10 @@ from rtcstt.call import CallSettings
 from rtcstt.embedded import Embedded
 from rtcstt.embedded.service import configured_language
 from rtcstt.errors import ConfigError
-from rtcstt.fleet.member import Member
+from rtcstt.fleet.member import Member, node_of
 from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
+from rtcstt.fleet.shared import Shared
 from rtcstt.http import is_loopback
 from rtcstt.http.access import Authenticator, read_lines
 from rtcstt.http.guard import Guard, Hosts
@@ -35,9 +38,13 @@ from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.server.settings import Settings
+from rtcstt.server.sharing import Sharing
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
 from rtcstt.webrtc.connection import IceServer, PeerSettings
+
+if TYPE_CHECKING:
+    from rtcstt.fleet.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +73,7 @@ async def application(
         else None
     )
     recordings = Recordings(settings.record) if settings.record is not None else None
+    store = _store(settings)
     embedded = Embedded(
         settings.model,
         max_streams=settings.max_streams,
@@ -98,7 +106,21 @@ async def application(
         if sockets is not None:
             app.cleanup_ctx.append(audiosocket.during(calls, sockets, reuse_port=assignment is not None))
         here = _Here(calls, embedded if wants_embedded else None)
-        member = Member(here, lambda: calls.drain(settings.drain_s), assignment)
+        node = node_of(assignment)
+        shared = None
+        if store is not None:
+            shared = Shared(
+                store,
+                node,
+                url=_node_url(settings),
+                load=here.load,
+                grace_s=settings.resume_grace_s,
+                keeps_audio=settings.redis_audio == "on",
+            )
+            await shared.start()
+            Sharing(calls, shared)
+        drained = partial(calls.drain, settings.drain_s)
+        member = Member(here, drained, node, assignment=assignment, shared=shared)
         calls.on_changed = member.publish
         member.attach(app)
         yield app
@@ -140,6 +162,25 @@ class _Here:
             stream_capacity=most,
             draining=self.calls.stopping,
         )
+
+
+def _store(settings: Settings) -> Store | None:
+    """Where servers share their calls; `ConfigError` when it cannot be."""
+    if settings.redis is None:
+        return None
+    try:
+        from rtcstt.fleet.store import Store
+    except ImportError as error:
+        raise ConfigError("--redis needs the extra redis: pip install 'rtcstt[redis]'") from error
+    return Store(settings.redis, keep_s=settings.keep_ended_s)
+
+
+def _node_url(settings: Settings) -> str:
+    """Where other servers reach this one; empty while the port is not known."""
+    if settings.node_url is not None or settings.port == 0:
+        return settings.node_url or ""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
 
 
 def authenticator_of(settings: Settings, assignment: Assignment | None = None) -> Authenticator:

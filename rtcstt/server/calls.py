@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
+import hashlib
 import logging
 import math
 import secrets
@@ -55,6 +55,7 @@ class Entry:
     placed: float
     by: Requester = Requester()
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    secret_digests: set[str] = field(default_factory=set)
     streams: Reservation | None = None
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
@@ -63,6 +64,9 @@ class Entry:
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     ended: float | None = None
+
+    def __post_init__(self) -> None:
+        self.secret_digests.add(digest(self.secret))
 
     def give_back(self) -> None:
         """The streams that were reserved for it."""
@@ -118,6 +122,8 @@ class Calls:
         self._worker = worker
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
+        self.on_begun: Callable[[Entry], None] = lambda entry: None
+        self.on_forgotten: Callable[[str], None] = lambda call: None
         self.on_changed: Callable[[], None] = lambda: None
         "There are more, or fewer, or no more are taken."
         self.placed = 0
@@ -217,9 +223,7 @@ class Calls:
         It is for who placed it: who has the same token, or the ``secret`` that came with the answer.
         """
         entry = self._entry(id)
-        known = secret is not None and hmac.compare_digest(
-            secret.encode("utf-8", "surrogatepass"), entry.secret.encode()
-        )
+        known = secret is not None and digest(secret) in entry.secret_digests
         if not known and by.identity != entry.by.identity:
             raise CallerError(403, "not_your_call", "Not your call", "Another token placed this call.")
         if entry.call.state != "open":
@@ -240,6 +244,13 @@ class Calls:
         if old is not None:
             await old.close("replaced")
         return entry.call, answer
+
+    def abandon(self, id: str) -> None:
+        """Another server has the call now: here it ends without a word."""
+        entry = self._entries.pop(id, None)
+        if entry is not None:
+            entry.call.hang_up("moved")
+            self.on_changed()
 
     async def hang_up(self, id: str, reason: str = "hung up") -> None:
         """Drain a call and end it."""
@@ -301,6 +312,7 @@ class Calls:
         with logs.about_call(entry.call.id):
             if self.recordings is not None:
                 entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
+            self.on_begun(entry)
             entry.life = asyncio.create_task(self._live(entry))
 
     def _check_room(self, by: Requester, *, gateway: bool = False) -> None:
@@ -403,6 +415,12 @@ class Calls:
         for index, (id, at) in enumerate(ended):
             if index < len(ended) - KEPT_ENDED or now - at > self._limits.keep_ended_s:
                 del self._entries[id]
+                self.on_forgotten(id)
+
+
+def digest(secret: str) -> str:
+    """What may be stored of it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def no_such_call() -> CallerError:

@@ -16,6 +16,8 @@ from rtcstt import captions
 from rtcstt.call import Call
 from rtcstt.errors import CallerError
 from rtcstt.events import AnyEvent
+from rtcstt.fleet.mirrors import Mirror
+from rtcstt.fleet.router import VIEW
 from rtcstt.http.access import Grant, Permission
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server.context import Context
@@ -52,22 +54,22 @@ class CallsRoutes:
         ]
 
     async def list_calls(self, request: web.Request) -> web.StreamResponse:
-        label = request[GRANT].label
-        calls = [call for call in self._context.calls.all() if label in (None, call.label)]
-        text = ", ".join(map(_shown, calls))
+        text = ", ".join(map(_shown, self._context.listed(request)))
         return web.Response(text=f'{{"calls": [{text}]}}', content_type="application/json")
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
-        return await _details(self._context.find(request), request[GRANT])
+        return await _details(self._context.found(request), request[GRANT])
 
     async def delete_call(self, request: web.Request) -> web.StreamResponse:
+        if VIEW in request:  # it has ended, elsewhere
+            return await _details(self._context.found(request), request[GRANT])
         call = self._context.find(request)
         await self._context.calls.hang_up(call.id)
         return await _details(call, request[GRANT])
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the history after `Last-Event-ID`, then live; ends after `session.end`."""
-        call = self._context.find(request)
+        call = self._context.found(request)
         if len(self._context.following) >= MAX_LISTENERS:
             raise CallerError(
                 503, "too_many_listeners", "Too many listeners", "Try again later.", retry_after_s=10
@@ -84,7 +86,7 @@ class CallsRoutes:
 
     async def text(self, request: web.Request) -> web.StreamResponse:
         """Captions and transcripts, at any time of the call."""
-        call, name = self._context.find(request), request.match_info["name"]
+        call, name = self._context.found(request), request.match_info["name"]
         render = captions.RENDERERS.get(name)
         if render is None:
             raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(captions.RENDERERS)}.")
@@ -96,7 +98,7 @@ class CallsRoutes:
         return web.Response(text=text, content_type=_TYPES[name], charset="utf-8")
 
 
-def _shown(call: Call) -> str:
+def _shown(call: Call | Mirror) -> str:
     """A call in the list. Whatever one of them holds, the others are shown."""
     try:
         return json.dumps(call.snapshot(), allow_nan=False)
@@ -105,7 +107,7 @@ def _shown(call: Call) -> str:
         return json.dumps({"call": call.id, "state": call.state})
 
 
-async def _details(call: Call, grant: Grant) -> web.Response:
+async def _details(call: Call | Mirror, grant: Grant) -> web.Response:
     """A call as `GET /calls/ID` shows it: numbers and, to those who may know, what was said."""
     shown = call.snapshot()
     if grant.may_listen:
@@ -119,7 +121,7 @@ def _turns(history: Sequence[AnyEvent]) -> Any:
     return captions.transcript(history)["turns"]
 
 
-async def _stream(call: Call, after: int, response: web.StreamResponse) -> None:
+async def _stream(call: Call | Mirror, after: int, response: web.StreamResponse) -> None:
     """Write events as they come, and a comment now and then so that proxies keep the connection open."""
     feed = aiter(call.feed.subscribe(after=after))
     following: asyncio.Task[Any] | None = None

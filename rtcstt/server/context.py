@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from rtcstt.call import Call
+from rtcstt.fleet.mirrors import Mirror
+from rtcstt.fleet.router import OTHERS, VIEW
 from rtcstt.http.access import Grant
 from rtcstt.http.errors import too_often
 from rtcstt.http.guard import GRANT, Guard
@@ -61,6 +63,23 @@ class Context:
     def find(self, request: web.Request) -> Call:
         """The call that the path names; `CallerError` 404 when there is none."""
         return self.visible(self.calls.find(request.match_info["id"]), request[GRANT])
+
+    def found(self, request: web.Request) -> Call | Mirror:
+        """The same, to be read: also one of another server."""
+        view: Mirror | None = request.get(VIEW)
+        if view is None or self.calls.has(view.id):
+            return self.find(request)
+        if request[GRANT].label not in (None, view.label):
+            raise no_such_call()
+        return view
+
+    def listed(self, request: web.Request) -> list[Call | Mirror]:
+        """Every call that the request may know of, newest last."""
+        label = request[GRANT].label
+        own = self.calls.all()
+        others = [view for view in request.get(OTHERS, {}).values() if not self.calls.has(view.id)]
+        calls: list[Call | Mirror] = [*own, *others]
+        return sorted((call for call in calls if label in (None, call.label)), key=lambda call: call.created)
 
     def visible(self, call: Call, grant: Grant) -> Call:
         """Who has a token for one label gets to know of no other call."""

@@ -19,6 +19,7 @@ from rtcstt.server.options import option as _option
 from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.wire import TURN_RANGES, TurnSettings
 
+_NODE_URL = "--node-url must say where the other servers reach this one"
 _WORKERS = f"workers must be from 1 to {MAX_WORKERS}"
 
 
@@ -29,6 +30,13 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on; elsewhere than loopback a token is needed")
     port: int = _option(8080, "port to listen on")
     workers: str = _option("1", "processes behind the one port, or auto: one for each processor")
+    redis: str | None = _option(None, "URL of the Redis that servers share their calls by (extra redis)")
+    redis_audio: str = _option(
+        "on",
+        "keep the last audio of each call there too, so that its words survive the server",
+        choices=("on", "off"),
+    )
+    node_url: str | None = _option(None, "where other servers reach this one; default: its own address")
     stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
     model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
@@ -116,6 +124,15 @@ class Settings:
             _check((getattr(self, name) or 1) >= 1, f"{name} must be at least 1")
         for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
             _check(getattr(self, name) >= 0, f"{name} must not be below 0")
+        _check(self.redis_audio in ("on", "off"), "redis_audio must be on or off")
+        if self.redis is not None:
+            is_wildcard = self.host in ("", "0.0.0.0", "::")
+            _check(
+                not is_wildcard or self.node_url is not None, f"redis: with --host {self.host}, {_NODE_URL}"
+            )
+        if self.node_url is not None:
+            good = re.fullmatch(r"https?://[^/\s?#@]+", self.node_url) is not None
+            _check(good, "node_url must be http://HOST:PORT or https://HOST:PORT, without a path")
         _check(self.workers == "auto" or self.workers.isdecimal(), "workers must be a number, or auto")
         _check(self.workers == "auto" or 1 <= int(self.workers) <= MAX_WORKERS, _WORKERS)
         if self.ports is not None:

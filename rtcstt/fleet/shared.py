@@ -1,0 +1,366 @@
+"""One server's part in the shared state: it says that it lives, writes its calls behind, finds those of
+others, and takes over what a dead server left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rtcstt.call import Call
+from rtcstt.errors import ConfigError
+from rtcstt.fleet.journal import Journal, TrackProgress
+from rtcstt.fleet.mirrors import Mirror, Mirrors
+from rtcstt.fleet.node import Node
+from rtcstt.fleet.ownership import Act, Nodes
+from rtcstt.fleet.placement import Load
+from rtcstt.fleet.proxy import Proxy, Target, Unreachable
+from rtcstt.fleet.state import Beat, Entry, StoreAway, Written
+
+if TYPE_CHECKING:
+    from rtcstt.fleet.store import Store  # needs redis, which is an extra
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+RETRY_S = 0.5
+START_S = 10.0  # how long a Redis that is not there is waited for at the start
+SWEEP_S = 2.0
+WRITES_AT_ONCE = 32  # calls
+
+
+@dataclass(slots=True)
+class _Source:
+    """A call, as its journal reads it."""
+
+    call: Call
+
+    def since(self, after: int, most: int) -> Any:
+        return self.call.feed.since(after, most)
+
+    def progress(self) -> Mapping[str, TrackProgress]:
+        return {}
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return self.call.snapshot()
+
+    @property
+    def dropped(self) -> int:
+        return self.call.feed.dropped
+
+    @property
+    def ended(self) -> bool:
+        return self.call.state == "closed"
+
+
+@dataclass(slots=True)
+class _Owned:
+    call: Call
+    journal: Journal
+    record: Mapping[str, Any]
+
+
+class Shared:
+    """``url``: where other servers reach this one; empty until it is known. ``load``: how busy it is.
+    ``lost`` is told the call that another node owns now. ``take_over`` makes a claimed call of what is known
+    of it: its id, what is kept, the new fence, and whether its caller does not come back."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        *,
+        url: str,
+        load: Callable[[], Load],
+        grace_s: float,
+        keeps_audio: bool,
+    ) -> None:
+        self.store = store
+        self.node = node
+        self.nodes = Nodes(node.name)
+        self.mirrors = Mirrors(store)
+        self.secret = ""
+        self.is_away = False
+        self.writes_failed = 0
+        self.url = url
+        self._load = load
+        self._grace_ms = round(grace_s * 1000)
+        self._keeps_audio = keeps_audio
+        self.lost: Callable[[str], None] = lambda call: None
+        self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
+        self._about: dict[str, Mapping[str, Any]] = {}
+        self._epoch = ""
+        self._owned: dict[str, _Owned] = {}
+        self._taking: dict[str, asyncio.Task[bool]] = {}
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Join the fleet. `ConfigError` when Redis is not there, will not do, or has another server with the
+        same url."""
+        try:
+            async with asyncio.timeout(START_S):
+                while not self.secret:
+                    try:
+                        self.secret = await self.store.check()
+                    except StoreAway as error:
+                        log.warning("redis: %s; trying again", error)
+                        await asyncio.sleep(RETRY_S)
+                if self.url:
+                    await self._check_url()
+        except TimeoutError:
+            raise ConfigError(f"redis does not answer within {START_S:g} s") from None
+
+    def run(self, url: str, proxy: Proxy) -> None:
+        """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
+        self.url = url
+        works = (self._keep_beating(), self._keep_writing(), self._keep_sweeping(proxy))
+        self._tasks = [asyncio.create_task(work) for work in works]
+
+    async def close(self) -> None:
+        """Leave: what is not written yet gets a last chance. Idempotent."""
+        with contextlib.suppress(TimeoutError, StoreAway):
+            async with asyncio.timeout(START_S):
+                while any(not owned.journal.done for owned in self._owned.values()):
+                    if not await self._write_all():
+                        break
+                await self.store.leave(self.node.name)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.mirrors.close()
+        await self.store.close()
+
+    # -- this node's calls -------------------------------------------------------------------------
+
+    def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
+        """The call is this node's: from now on everything of it is written behind."""
+        journal = Journal(_Source(call), fence=fence, written=written, keeps_audio=self._keeps_audio)
+        self._owned[call.id] = _Owned(call, journal, record)
+        call.feed.on_published = self._news.set
+        self._news.set()
+        return journal
+
+    def forget(self, call: str) -> None:
+        """The server keeps it no longer."""
+        owned = self._owned.get(call)
+        if owned is not None and owned.journal.done:
+            del self._owned[call]
+
+    async def _keep_writing(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                while await self._write_all():
+                    pass
+                self._came_back()
+            except StoreAway as error:
+                self._went_away(error)
+                await asyncio.sleep(RETRY_S)
+                self._news.set()
+
+    async def _write_all(self) -> bool:
+        """Write what is due of every call, each in one go; whether there was anything."""
+        any_written = False
+        due = [(name, owned) for name, owned in self._owned.items()]
+        for begin in range(0, len(due), WRITES_AT_ONCE):
+            written = await asyncio.gather(
+                *(self._write(name, owned) for name, owned in due[begin : begin + WRITES_AT_ONCE]),
+                return_exceptions=True,
+            )
+            for outcome in written:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                any_written |= outcome
+        return any_written
+
+    async def _write(self, name: str, owned: _Owned) -> bool:
+        call, journal = owned.call, owned.journal
+        batch = journal.batch(asyncio.get_running_loop().time())
+        if batch is None:
+            return False
+        if not journal.known:
+            outcome = await self.store.create(
+                name, self.node.name, journal.fence, begun=call.created, record=owned.record
+            )
+            journal.known = outcome is Written.OK
+            if outcome is Written.LOST:
+                self._is_lost(name)
+                return False
+        operations = [*batch.operations, *(["end", name] if batch.ended else [])]
+        outcome = await self.store.write(name, self.node.name, journal.fence, operations, ended=batch.ended)
+        if outcome is Written.LOST:
+            self._is_lost(name)
+            return False
+        if outcome is Written.UNKNOWN:
+            journal.forgotten()
+            return True
+        journal.wrote(batch)
+        return True
+
+    def _is_lost(self, name: str) -> None:
+        log.warning("call %s: another server has taken it over", name)
+        self._owned.pop(name, None)
+        self.lost(name)
+
+    # -- the fleet ---------------------------------------------------------------------------------
+
+    async def _check_url(self) -> None:
+        """Two servers with one url would get each other's requests. One that was killed is still there for
+        some seconds."""
+        while True:
+            beat = await self._beat()
+            same = [
+                name
+                for name, about in beat.about.items()
+                if about.get("url") == self.url and self.node.sibling(name) is None
+            ]
+            if not same:
+                return
+            log.warning("redis has another server at %s; waiting until it is gone", self.url)
+            try:
+                await asyncio.sleep(BEAT_S)
+            except asyncio.CancelledError:
+                raise ConfigError(
+                    f"another server has the url {self.url}: give each its own --node-url"
+                ) from None
+
+    async def _beat(self) -> Beat:
+        load = self._load()
+        about = {
+            "url": self.url,
+            "calls": load.calls,
+            "capacity": load.capacity,
+            "draining": load.draining,
+        }
+        return await self.store.beat(self.node.name, about, self.secret)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            try:
+                beat = await self._beat()
+            except StoreAway as error:
+                self._went_away(error)
+            else:
+                self._learn(beat)
+            await asyncio.sleep(BEAT_S)
+
+    def _learn(self, beat: Beat) -> None:
+        draining = {name for name, about in beat.about.items() if about.get("draining") is True}
+        self.nodes.beat(beat.now, beat.seen, draining)
+        self._about = {
+            **{name: about for name, about in self._about.items() if name in beat.seen},
+            **beat.about,
+        }
+        if self._epoch and beat.epoch != self._epoch:
+            log.warning("redis has forgotten everything: %d calls are written again", len(self._owned))
+            for owned in self._owned.values():
+                owned.journal.forgotten()
+            self._news.set()
+        self._epoch = beat.epoch
+
+    def target(self, node: str) -> Target | None:
+        """Where a node takes what is passed on to it, as long as it is known."""
+        url = self._about.get(node, {}).get("url")
+        return Target(str(url), node=node) if url else None
+
+    def loads(self) -> list[tuple[str, Load]]:
+        """Of the other servers, as of a second ago."""
+        found = []
+        for name in self.nodes.living():
+            about = self._about.get(name, {})
+            if self.node.sibling(name) is None:
+                load = Load(
+                    int(about.get("calls", 0)),
+                    int(about.get("capacity", 0)),
+                    draining=bool(about.get("draining")),
+                )
+                found.append((name, load))
+        return found
+
+    # -- calls of others ---------------------------------------------------------------------------
+
+    async def view(self, call: str) -> Mirror | None:
+        """A call of another server, to be read. `StoreAway`."""
+        return await self.mirrors.find(call)
+
+    async def locate(self, call: str) -> tuple[Act, Entry | None]:
+        """What to do with an offer for a call. `StoreAway`."""
+        entry = await self.store.find(call)
+        if entry is None:
+            return Act.UNKNOWN, None
+        return self.nodes.on_offer(entry.owner, entry.state), entry
+
+    async def snapshots(self) -> dict[str, Mirror]:
+        """Every call of the other servers, in the order of their beginning, without its events."""
+        found = await self.store.all()
+        return {name: Mirror(name, entry) for name, entry in found.items() if name not in self._owned}
+
+    async def claim(self, call: str, entry: Entry, *, end: bool) -> bool:
+        """Take a call over from a dead node; whether it is this node's now. ``end``: its caller does not come
+        back. Those who ask at the same time get the same answer."""
+        task = self._taking.get(call)
+        if task is None:
+            task = self._taking[call] = asyncio.create_task(self._claim(call, entry, end))
+            task.add_done_callback(lambda _: self._taking.pop(call, None))
+        return await asyncio.shield(task)
+
+    async def _claim(self, call: str, entry: Entry, end: bool) -> bool:
+        if self.take_over is None:
+            return False
+        fence = await self.store.claim(call, entry, self.node.name)
+        if fence is None:
+            return False
+        log.info("call %s: taken over from %s", call, entry.owner)
+        await self.take_over(call, entry, fence, end)
+        return True
+
+    async def _keep_sweeping(self, proxy: Proxy) -> None:
+        """End what dead nodes left and nobody came back to."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            with contextlib.suppress(StoreAway):
+                await self.store.tidy()
+            for node in self.nodes.dead():
+                with contextlib.suppress(StoreAway):
+                    await self._sweep(node, proxy)
+
+    async def _sweep(self, node: str, proxy: Proxy) -> None:
+        calls = await self.store.owned(node)
+        if not calls:
+            await self.store.forget_node(node)
+            return
+        if self.nodes.gone_ms(node) < self._grace_ms or await self._answers(node, proxy):
+            return
+        for call in calls:
+            entry = await self.store.find(call)
+            if entry is None or entry.owner != node:
+                await self.store.disown(node, call)
+            elif self.nodes.on_sweep(entry.owner, entry.state, self._grace_ms) is Act.CLAIM:
+                await self.claim(call, entry, end=True)
+
+    async def _answers(self, node: str, proxy: Proxy) -> bool:
+        """Whether a node without a heartbeat lives all the same: then it is cut off from Redis alone, and its
+        callers are still with it."""
+        target = self.target(node)
+        if target is None:
+            return False
+        with contextlib.suppress(Unreachable):
+            status, _ = await proxy.get(target, "/healthz")
+            return status == 200
+        return False
+
+    def _went_away(self, error: StoreAway) -> None:
+        self.writes_failed += 1
+        if not self.is_away:
+            log.warning("redis is away (%s): calls go on, and are written when it is back", error)
+        self.is_away = True
+
+    def _came_back(self) -> None:
+        if self.is_away:
+            log.info("redis is back")
+        self.is_away = False

@@ -1,0 +1,47 @@
+"""What the state that servers share is made of; a core. `store` keeps it in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from rtcstt.errors import RtcsttError
+
+
+class StoreAway(RtcsttError):
+    """Redis does not answer, or cannot write (full memory, a replica): the same may succeed later."""
+
+
+class Written(Enum):
+    """What became of an owner's write."""
+
+    OK = "ok"
+    LOST = "lost"
+    "Another node owns the call now."
+    UNKNOWN = "unknown"
+    "Redis does not know the call, or an older owner of it: it has forgotten."
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The fleet as a heartbeat found it: when (Redis' time, in ms), and of each node when it was last
+    there, and what it said of itself, unless that is too long ago. Another ``epoch`` than before means that
+    Redis was emptied."""
+
+    now: int
+    epoch: str
+    seen: Mapping[str, int]
+    about: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A call as it is kept. ``record`` is what does not change, ``snapshot`` what it last said of itself."""
+
+    owner: str
+    fence: int
+    state: str
+    record: Mapping[str, Any]
+    snapshot: Mapping[str, Any] | None

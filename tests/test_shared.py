@@ -1,0 +1,325 @@
+"""What servers share, with a real Redis: the scripts against their model, bad Redises, servers that die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from processes import Server, started, until
+from redis_server import RedisServer, redis_server
+from test_ownership import Register
+
+from rtcstt.errors import ConfigError
+from rtcstt.fleet import store as store_module
+from rtcstt.fleet.state import StoreAway, Written
+from rtcstt.fleet.store import Store
+from rtcstt.server.settings import Settings
+
+pytestmark = pytest.mark.real
+
+PATIENCE_S = 90.0
+NO_STT = ("--stt", "ws://127.0.0.1:9", "--drain-timeout-s", "0.2", "--resume-grace-s", "2")
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, prefix: str = "rtcstt:", keep_s: float = 60) -> AsyncIterator[Store]:
+    store = Store(url, keep_s=keep_s, prefix=prefix)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+# -- the scripts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: int) -> None:
+    chance = random.Random(seed)
+    model = Register()
+    async with opened(redis.url, f"model-{seed}:") as store:
+        for _ in range(300):
+            node, fence = chance.choice("abc"), chance.randint(1, 4)
+            match chance.choice(("create", "write", "write", "write", "claim")):
+                case "create":
+                    if chance.random() < 0.8 and model.fence >= 0:
+                        continue
+                    found = await store.create("C", node, fence, begun=1.0, record={})
+                    assert found is model.create(node, fence)
+                case "write":
+                    first = max(model.events, default=0) + chance.randint(-1, 1)
+                    events = [(id, node) for id in range(max(1, first), first + 3)]
+                    texts: list[str | int | bytes] = []
+                    for id, text in events:
+                        texts += ["event", id, json.dumps(text)]
+                    found = await store.write("C", node, fence, texts, ended=False)
+                    assert found is model.write(node, fence, events)
+                case "claim":
+                    entry = await store.find("C")
+                    assert (entry is None) == (model.fence < 0)
+                    if entry is not None:
+                        assert (entry.owner, entry.fence) == (model.owner, model.fence)
+                        assert await store.claim("C", entry, node) == model.claim(
+                            node, model.owner, model.fence
+                        )
+                        assert await store.claim("C", entry, node) is None, "a number is claimed once"
+            assert await store.events("C", -1) == [(id - 1, who) for id, who in sorted(model.events.items())]
+
+
+async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
+    async with opened(redis.url, "whole:") as store:
+        assert await store.create("C", "n1", 1, begun=1.0, record={"label": "x"}) is Written.OK
+        await store.create("D", "n1", 1, begun=0.5, record={})
+        write = ["track", "0", '{"floor": 5}', "audio", "0", 1, b"\x01\xff", "audio", "0", 1601, b"\x02\xff"]
+        assert await store.write("C", "n1", 1, write, ended=False) is Written.OK
+        assert await store.tracks("C") == {"0": {"floor": 5}}
+        assert await store.audio("C", "0") == [(0, b"\x01\xff"), (1600, b"\x02\xff")]
+        await store.write("C", "n1", 1, ["trim", "0", 1601], ended=False)
+        assert await store.audio("C", "0") == [(1600, b"\x02\xff")]
+        assert sorted(await store.owned("n1")) == ["C", "D"]
+        assert list(await store.all()) == ["D", "C"]
+        end = ["event", 1, "{}", "field", "snapshot", '{"a": 1}', "field", "state", "closed", "end", "C"]
+        assert await store.write("C", "n1", 1, end, ended=True) is Written.OK
+        entry = await store.find("C")
+        assert entry is not None and (entry.state, entry.snapshot) == ("closed", {"a": 1})
+        assert await store.audio("C", "0") == [] and await store.tracks("C") == {}
+        assert await store.owned("n1") == ["D"]
+        assert await store.claim("C", entry, "n2") is None, "an ended call is nobody's to take"
+
+
+async def test_an_ended_call_expires(redis: RedisServer) -> None:
+    async with opened(redis.url, "expiry:", keep_s=1) as store:
+        await store.create("C", "n1", 1, begun=1.0, record={})
+        end = ["event", 1, "{}", "field", "state", "closed", "end", "C"]
+        await store.write("C", "n1", 1, end, ended=True)
+        async with asyncio.timeout(PATIENCE_S):
+            while await store.find("C") is not None:  # noqa: ASYNC110 (about another process)
+                await asyncio.sleep(0.1)
+        await store.tidy()
+        assert await store.all() == {} and await store.events("C", -1) == []
+
+
+async def test_heartbeats_tell_who_is_there(redis: RedisServer) -> None:
+    async with opened(redis.url, "beats:") as store:
+        one = await store.beat("a", {"url": "http://a"}, "secret")
+        two = await store.beat("b", {"url": "http://b"}, "other secret")
+        assert two.seen.keys() == {"a", "b"} and two.about["a"] == {"url": "http://a"}
+        assert one.epoch == two.epoch and two.now >= one.now
+        assert await store.check() == "secret", "the first one's"
+        await store.leave("a")
+        assert (await store.beat("b", {}, "")).seen.keys() == {"b"}
+
+
+# -- bad Redises -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "nothing", "redis://127.0.0.1:port/0"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="redis"):
+        Store(url, keep_s=1)
+
+
+async def test_a_wrong_password_is_told(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "right") as redis:
+        for login in ("", ":wrong@", "nobody:right@"):
+            async with opened(redis.url.replace("//", f"//{login}")) as store:
+                with pytest.raises(ConfigError, match="redis") as told:
+                    await store.check()
+                assert "wrong" not in str(told.value)
+        async with opened(redis.url.replace("//", "//:right@")) as store:
+            assert await store.check()
+
+
+async def test_an_old_redis_is_told(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "OLDEST", (99, 0))
+    async with opened(redis.url) as store:
+        with pytest.raises(ConfigError, match="too old"):
+            await store.check()
+
+
+async def test_a_redis_that_is_not_there_or_full_is_away(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--maxmemory-policy", "noeviction") as redis:
+        async with opened(redis.url) as store:
+            await store.create("C", "n1", 1, begun=1.0, record={})
+            await store._redis.config_set("maxmemory", 1)
+            with pytest.raises(StoreAway, match="OOM|maxmemory"):
+                await store.write("C", "n1", 1, ["event", 1, "{}"], ended=False)
+            await store._redis.config_set("maxmemory", 0)
+            assert await store.write("C", "n1", 1, ["event", 1, "{}"], ended=False) is Written.OK
+            redis.stop()
+            with pytest.raises(StoreAway):
+                await store.write("C", "n1", 1, ["event", 2, "{}"], ended=False)
+            redis.start()
+            assert await store.write("C", "n1", 1, ["event", 2, "{}"], ended=False) is Written.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [
+        ({"node_url": "10.0.0.1:8080"}, "node_url"),
+        ({"node_url": "http://10.0.0.1:8080/path"}, "node_url"),
+        ({"redis": "redis://h", "host": "0.0.0.0"}, "node-url"),
+        ({"redis_audio": "perhaps"}, "redis_audio"),
+    ],
+)
+def test_settings_that_cannot_be(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        Settings(**wrong)
+
+
+# -- servers -----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session:
+        yield session
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
+    async with session.get(url) as response:
+        is_json = "json" in response.content_type
+        return response.status, await response.json() if is_json else await response.text()
+
+
+async def begin(
+    session: aiohttp.ClientSession, server: Server
+) -> tuple[str, aiohttp.ClientWebSocketResponse]:
+    socket = await session.ws_connect(f"{server.url}/pcm?label=caller")
+    call = (await socket.receive_json())["call"]
+    await socket.send_bytes(bytes(32000))
+    return call, socket
+
+
+async def known(session: aiohttp.ClientSession, server: Server, call: str) -> dict[str, Any]:
+    """The call as a server sees it, once it does: what is written behind takes a moment."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            status, body = await get(session, f"{server.url}/calls/{call}")
+            if status == 200:
+                return body
+            await asyncio.sleep(0.05)
+
+
+async def follow(session: aiohttp.ClientSession, server: Server, call: str) -> list[dict[str, Any]]:
+    async with session.get(f"{server.url}/calls/{call}/events") as response:
+        assert response.status == 200
+        lines = [line async for line in response.content if line.startswith(b"data: ")]
+    return [json.loads(line[6:]) for line in lines]
+
+
+async def test_any_server_answers_for_any_call(redis: RedisServer, tmp_path: Path) -> None:
+    options = (*NO_STT, "--redis", redis.url)
+    async with (
+        started("serve", tmp_path, *options) as one,
+        started("serve", tmp_path, *options) as other,
+        http() as session,
+    ):
+        call, socket = await begin(session, one)
+        shown = await known(session, other, call)
+        assert shown["call"] == call and shown["state"] == "open" and shown["label"] == "caller"
+        listed = (await get(session, f"{other.url}/calls"))[1]["calls"]
+        assert [item["call"] for item in listed].count(call) == 1
+        for name in ("captions.vtt", "captions.srt", "transcript.txt", "transcript.json"):
+            assert (await get(session, f"{other.url}/calls/{call}/{name}"))[0] == 200
+        assert (await get(session, f"{other.url}/calls/nobody"))[0] == 404
+        listeners = [asyncio.create_task(follow(session, other, call)) for _ in range(20)]
+        here = asyncio.create_task(follow(session, one, call))
+        async with session.delete(f"{other.url}/calls/{call}") as response:
+            assert response.status == 200 and (await response.json())["state"] == "closed"
+        await socket.close()
+        expected = await here
+        assert [event["seq"] for event in expected] == list(range(len(expected)))
+        assert expected[-1]["type"] == "session.end"
+        for found in await asyncio.gather(*listeners):
+            assert found == expected
+
+
+async def test_what_a_killed_server_wrote_is_read_from_the_others(redis: RedisServer, tmp_path: Path) -> None:
+    options = (*NO_STT, "--redis", redis.url)
+    async with started("serve", tmp_path, *options) as other, http() as session:
+        async with started("serve", tmp_path, *options) as one:
+            call, socket = await begin(session, one)
+            await known(session, other, call)
+            os.kill(one.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(one.process.wait)
+            status, text = await get(session, f"{other.url}/calls/{call}/captions.vtt")
+            assert status == 200 and text.startswith("WEBVTT")
+            await socket.close()
+
+
+async def test_redis_may_go_away_and_come_back_empty(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        options = (*NO_STT, "--redis", redis.url)
+        async with (
+            started("serve", tmp_path, *options) as one,
+            started("serve", tmp_path, *options) as other,
+            http() as session,
+        ):
+            ended, socket = await begin(session, one)
+            await known(session, other, ended)
+            await socket.send_json({"type": "close"})
+            async for _ in socket:
+                pass
+            call, socket = await begin(session, one)
+            await known(session, other, call)
+            redis.stop()
+            await socket.send_bytes(bytes(32000))
+            assert (await get(session, f"{one.url}/calls/{call}"))[0] == 200, "its owner needs no Redis"
+            assert (await get(session, f"{one.url}/calls"))[0] == 200
+            status, body = await get(session, f"{other.url}/calls/{call}")
+            assert status == 503 and body["error_code"] == "state_unreachable"
+            redis.start()
+            await known(session, other, call)
+            assert (await known(session, other, ended))["state"] == "closed", "ended ones too"
+            listener = asyncio.create_task(follow(session, other, call))
+            await socket.send_json({"type": "close"})
+            found = await listener
+            assert [event["seq"] for event in found] == list(range(len(found)))
+            assert found == await follow(session, one, call)
+
+
+async def test_a_second_server_with_the_same_url_does_not_start(redis: RedisServer, tmp_path: Path) -> None:
+    options = (*NO_STT, "--redis", redis.url, "--node-url", "http://127.0.0.1:1")
+    async with started("serve", tmp_path, *options) as one:
+        await until(lambda: b"listening" in one.log.read_bytes(), PATIENCE_S)
+        with pytest.raises(AssertionError, match="another server has the url"):
+            async with started("serve", tmp_path, *options):
+                pass
+
+
+async def test_a_redis_that_does_not_answer_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="redis does not answer"):
+        async with started("serve", tmp_path, *NO_STT, "--redis", "redis://127.0.0.1:9/0"):
+            pass
+
+
+async def test_workers_share_as_servers_do(redis: RedisServer, tmp_path: Path) -> None:
+    options = (*NO_STT, "--redis", redis.url)
+    async with (
+        started("serve", tmp_path, *options, "--workers", "2") as one,
+        started("serve", tmp_path, *options) as other,
+        http() as session,
+    ):
+        begun = [await begin(session, one) for _ in range(2)]
+        for call, _ in begun:
+            await known(session, other, call)
+        for call, socket in begun:  # whichever worker the request comes in at
+            async with session.delete(f"{other.url}/calls/{call}") as response:
+                assert response.status == 200 and (await response.json())["state"] == "closed"
+            await socket.close()
