@@ -30,7 +30,11 @@ class ConfigError(RtcsttError):
 
 
 class FileError(ConfigError):
-    """A recording cannot be read; the message says why."""
+    """A recording cannot be read; the message says why. ``code``: "unreadable" or "too_long"."""
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CallerError(RtcsttError):

@@ -78,11 +78,13 @@ class Worker:
             for part in file:
                 self._send(*encode(part))
         except FileError as error:
-            self._send(ERROR, str(error).encode("utf-8", "replace"))
+            self._send(ERROR, json.dumps([str(error), error.code]).encode())
         except MemoryError:
-            self._send(ERROR, b"it needs more memory than a recording may")
+            self._send(
+                ERROR, json.dumps(["it needs more memory than a recording may", "unreadable"]).encode()
+            )
         except (OSError, ValueError, av.FFmpegError) as error:
-            self._send(ERROR, f"cannot be decoded: {error}".encode("utf-8", "replace"))
+            self._send(ERROR, json.dumps([f"cannot be decoded: {error}", "unreadable"]).encode())
         else:
             self._send(DONE, b"")
 

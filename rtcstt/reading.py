@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -109,7 +110,7 @@ class Reading:
                 return None
             if kind == file_worker.ERROR:
                 self.is_over = True
-                raise FileError(body.decode())
+                raise FileError(*json.loads(body))
             if kind != file_worker.TICK:
                 return file_worker.decode(kind, body)
 

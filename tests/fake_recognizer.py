@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 import numpy as np
 
 from rtcstt import wire
-from rtcstt.embedded.batch import Batch
+from rtcstt.embedded.batch import Word
 from rtcstt.errors import EngineError
 
 RATE = 16000
@@ -33,12 +33,9 @@ class FakeRecognizer:
         self.options = options
         return self._add(FakeStream(self, max_silence_s, manual=True))
 
-    async def transcribe(
-        self, samples: Iterable[np.ndarray], *, words: bool = False, **options: object
-    ) -> Batch:
+    def batch(self, **options: object) -> FakeBatch:
         self.options = options
-        length = sum(map(len, samples))
-        return Batch("", length / RATE, ())
+        return FakeBatch()
 
     async def close(self) -> None:
         for stream in self.streams:
@@ -47,6 +44,25 @@ class FakeRecognizer:
     def _add(self, stream: FakeStream) -> FakeStream:
         self.streams.append(stream)
         return stream
+
+
+class FakeBatch:
+    """Every second of sound is one word."""
+
+    language = "en"
+
+    def __init__(self) -> None:
+        self.duration = 0.0
+
+    async def push(self, samples: np.ndarray) -> list[Word]:
+        start, self.duration = self.duration, self.duration + len(samples) / RATE
+        if not samples.any():
+            return []
+        numbers = range(round(start), round(self.duration))
+        return [Word(f"word{n}", float(n), n + 0.9, 0.5) for n in numbers]
+
+    async def finish(self) -> list[Word]:
+        return []
 
 
 class FakeStream:

@@ -20,12 +20,13 @@ import av
 import jwt
 import numpy as np
 import pytest
+import soundfile
 from aiohttp import web
-from fake_recognizer import FakeRecognizer
+from fake_recognizer import FakeBatch, FakeRecognizer
 
 from rtcstt import wire
 from rtcstt.embedded.batch import Batch, Word
-from rtcstt.embedded.http import routes, upload
+from rtcstt.embedded.http import prompt, recordings, routes, upload
 from rtcstt.embedded.http.answers import openai, segments
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
@@ -45,6 +46,7 @@ class Server:
         self.url = url
         self.service = service
         self.http = http
+        self.recognizer: Any = service.recognizer
 
     def socket(self, path: str = TURNS, **options: Any) -> Any:
         return self.http.ws_connect(self.url + path, **options)
@@ -527,7 +529,7 @@ async def test_word_times_come_when_asked_for() -> None:
     async with serving() as server:
         for name in ("timestamp_granularities[]", "timestamp_granularities"):
             _, body = await server.post("/stt", data=form(wav(), model="ink-whisper", **{name: "word"}))
-            assert body["words"] == []
+            assert body["words"] == [{"word": "word0", "start": 0.0, "end": 0.9}]
 
 
 FFCONCAT = b"ffconcat version 1.0\nfile %s\n"
@@ -585,20 +587,29 @@ def mp3(duration_s: int, rate: int) -> bytes:
     return file.getvalue()
 
 
-def seconds(data: bytes) -> float:
-    return sum(map(len, upload.blocks(io.BytesIO(data), {}))) / 16000
-
-
-def test_what_is_around_the_damage_is_received() -> None:
+async def test_what_is_around_the_damage_and_behind_it_is_received() -> None:
     whole = mp3(10, 48000)
     middle = len(whole) // 2
     damaged = whole[:middle] + np.random.default_rng(5).bytes(2000) + whole[middle + 2000 :]
-    assert seconds(whole) == pytest.approx(10.0, abs=0.1)
-    assert 8.0 < seconds(damaged) < 10.5
+    async with serving() as server:
+        for data, least, most in [
+            (whole, 9.9, 10.1),
+            (damaged, 8.0, 10.5),
+            (mp3(2, 48000) + mp3(2, 32000), 3.8, 4.2),
+        ]:
+            status, body = await server.post("/stt", data=form(data, model="ink-whisper"))
+            assert status == 200 and least < body["duration"] < most
 
 
-def test_files_one_behind_the_other_are_all_received() -> None:
-    assert seconds(mp3(2, 48000) + mp3(2, 32000)) == pytest.approx(4.0, abs=0.2)
+async def test_what_is_lost_is_said() -> None:
+    async with serving() as server:
+        flac = io.BytesIO()
+        soundfile.write(flac, np.random.default_rng(1).normal(0, 0.1, 160000), 16000, format="FLAC")
+        half = flac.getvalue()[: len(flac.getvalue()) // 2]
+        status, body = await server.post("/stt", data=form(half, model="ink-whisper"))
+        assert status == 200 and 4 < body["duration"] < 6
+        (gap,) = body["gaps"]
+        assert gap["reason"] == "truncated" and gap["end"] == 10.0
 
 
 @pytest.mark.parametrize(
@@ -656,23 +667,27 @@ async def test_a_file_that_is_too_big(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await server.post("/stt", data=body))[0] == 413
 
 
-def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "MAX_HOURS", 3 / 3600)
-    assert sum(map(len, upload.blocks(io.BytesIO(wav(SOUND * 3)), {}))) == 48000
-    with pytest.raises(CallerError) as refusal:
-        list(upload.blocks(io.BytesIO(wav(SOUND * 4)), {}))
-    assert refusal.value.status == 413
+    async with serving() as server:
+        assert (await server.post("/stt", data=form(wav(SOUND * 3), model="ink-whisper")))[0] == 200
+        status, body = await server.post("/stt", data=form(wav(SOUND * 5), model="ink-whisper"))
+        assert (status, body["error_code"]) == (413, "audio_too_long")
 
 
 async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "MAX_BATCHES", 1)
+    monkeypatch.setattr(recordings, "MAX_BATCHES", 1)
     begun, release = asyncio.Event(), asyncio.Event()
 
-    class Slow(FakeRecognizer):
-        async def transcribe(self, samples: Any, **options: Any) -> Batch:
+    class SlowBatch(FakeBatch):
+        async def finish(self) -> list[Word]:
             begun.set()
             await release.wait()
-            return await super().transcribe(samples, **options)
+            return []
+
+    class Slow(FakeRecognizer):
+        def batch(self, **options: object) -> FakeBatch:
+            return SlowBatch()
 
     async with serving(recognizer=Slow()) as server:
         first = asyncio.create_task(server.post("/stt", data=form(wav(), model="ink-whisper")))
@@ -697,7 +712,8 @@ def test_forms_of_the_answer() -> None:
     def body(response_format: str, *granularities: str) -> str:
         return openai(BATCH, response_format, granularities).text or ""
 
-    assert json.loads(body("json")) == {"text": BATCH.text}
+    used = {"type": "duration", "seconds": 4}
+    assert json.loads(body("json")) == {"text": BATCH.text, "usage": used}
     assert body("text") == BATCH.text + "\n"
     verbose = json.loads(body("verbose_json", "word", "segment"))
     assert verbose["words"][0] == {"word": "Hello", "start": 0.0, "end": 0.4}
@@ -705,8 +721,13 @@ def test_forms_of_the_answer() -> None:
         "Hello there, world.",
         "How are you today?",
     ]
+    needed = "id seek start end text tokens temperature avg_logprob compression_ratio no_speech_prob".split()
+    assert all(sorted(segment) == sorted(needed) for segment in verbose["segments"])
+    assert verbose["usage"] == used and verbose["task"] == "transcribe"
     assert "words" not in json.loads(body("verbose_json"))
     assert body("vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.400\nHello there, world.\n\n")
+    marked = Batch("a --> <b>", 1.0, (Word("a", 0.0, 0.1), Word("-->", 0.1, 0.2), Word("<b>", 0.2, 0.5)))
+    assert "a --&gt; &lt;b&gt;" in (openai(marked, "vtt").text or "")
     assert body("srt").startswith("1\n00:00:00,000 --> 00:00:01,400\nHello there, world.\n\n2\n00:00:01,500")
     with pytest.raises(CallerError):
         body("yaml")
@@ -724,11 +745,104 @@ def test_segments_are_short_and_hold_every_word() -> None:
 
 async def test_what_openais_clients_send() -> None:
     async with serving() as server:
-        for model in ("whisper-1", "gpt-4o-transcribe", "ink-whisper"):
-            data = form(wav(), model=model, response_format="verbose_json", temperature="0", prompt="x")
-            status, body = await server.post("/audio/transcriptions", data=data, headers=KEY)
-            assert status == 200 and body["duration"] == pytest.approx(1.0)
-        status, body = await server.post(
-            "/audio/transcriptions", data=form(wav(), model="whisper-1", response_format="yaml")
-        )
-        assert (status, body["error_code"]) == (400, "invalid_request")
+        for model in ("whisper-1", "gpt-4o-transcribe", "ink-whisper", "Systran/faster-whisper-small"):
+            for path in ("/audio/transcriptions", "/v1/audio/transcriptions"):
+                data = form(wav(), model=model, response_format="verbose_json", temperature="0", prompt="x")
+                status, body = await server.post(path, data=data, headers=KEY)
+                assert status == 200 and body["duration"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"timestamp_granularities[]": "word"}, True),
+        ({"timestamp_granularities": "word,segment"}, True),
+        ({"timestamp_granularities[0]": "segment", "timestamp_granularities[1]": "word"}, True),
+        ({"timestamp_granularities": '["word"]'}, True),
+        ({"timestamp_granularities": "segment"}, False),
+    ],
+)
+async def test_granularities_in_every_spelling(fields: dict[str, str], asked: bool) -> None:
+    async with serving() as server:
+        data = form(wav(), model="whisper-1", response_format="verbose_json", **fields)
+        status, body = await server.post("/v1/audio/transcriptions", data=data)
+        assert status == 200 and ("words" in body) == asked and body["text"] == "word0"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"response_format": "yaml"}, "response_format"),
+        ({"timestamp_granularities[]": "letter"}, "timestamp_granularities"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": "nan"}, "temperature"),
+        ({"language": "de"}, "language"),
+        ({"model": "gpt-5"}, "model"),
+        ({"stream": "perhaps"}, "stream"),
+        ({"stream": "true", "response_format": "srt"}, "response_format"),
+        ({"prompt": "x" * 100_000}, "prompt"),
+    ],
+)
+async def test_refusals_name_the_field_in_both_forms(fields: dict[str, str], field: str) -> None:
+    async with serving() as server:
+        data = form(wav(), **{"model": "whisper-1", **fields})
+        status, body = await server.post("/v1/audio/transcriptions", data=data)
+        assert status == 400 and body["error"]["param"] == field and field in body["message"]
+        assert body["error"]["code"] == body["error_code"] and body["error"]["message"] == body["message"]
+
+
+async def test_text_comes_as_events_where_a_stream_is_asked_for() -> None:
+    async with serving() as server:
+        data = form(wav(SOUND * 3), model="gpt-4o-transcribe", stream="true", **{"include[]": "logprobs"})
+        async with server.http.post(server.url + "/v1/audio/transcriptions", data=data) as response:
+            assert response.content_type == "text/event-stream"
+            lines = (await response.text()).strip().split("\n\n")
+        events = [json.loads(line.removeprefix("data: ")) for line in lines]
+        assert [event["type"] for event in events[:-1]] == ["transcript.text.delta"] * (len(events) - 1)
+        assert "".join(event["delta"] for event in events[:-1]) == events[-1]["text"] == "word0 word1 word2"
+        assert events[-1]["type"] == "transcript.text.done" and events[-1]["usage"]["seconds"] == 3
+        assert events[-1]["logprobs"][0]["token"] == "word0"
+
+
+async def test_models_are_listed() -> None:
+    async with serving() as server:
+        for path in ("/models", "/v1/models"):
+            async with server.http.get(server.url + path) as response:
+                body = await response.json()
+            assert body["object"] == "list" and "whisper-1" in [model["id"] for model in body["data"]]
+        async with server.http.get(server.url + "/v1/models/whisper-1") as response:
+            assert (await response.json())["object"] == "model"
+        async with server.http.get(server.url + "/v1/models/gpt-5") as response:
+            assert response.status == 404 and (await response.json())["error"]["param"] == "model"
+
+
+async def test_pages_may_read_refusals() -> None:
+    async with serving("sesame") as server:
+        headers = {**KEY, "Origin": "https://page.example"}
+        for data in (form(wav(), model="gpt-5"), form(b"no audio", model="whisper-1")):
+            async with server.http.post(
+                server.url + "/v1/audio/transcriptions", data=data, headers=headers
+            ) as response:
+                assert response.status == 400
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_what_is_expected_reaches_the_recogniser() -> None:
+    async with serving() as server:
+        for fields, terms in [
+            ({"prompt": "Kubernetes, Istio. We use Argo CD today"}, {"Kubernetes", "Istio", "Argo CD"}),
+            ({"keyterm": "Zylker"}, {"Zylker"}),
+            ({}, set()),
+        ]:
+            data = form(wav(), model="whisper-1", **fields)
+            assert (await server.post("/v1/audio/transcriptions", data=data))[0] == 200
+            assert set(server.recognizer.options["keyterms"].texts) == terms
+
+
+def test_a_long_prompt_gives_no_more_terms_than_a_stream_may_have() -> None:
+    found = prompt.terms(", ".join(f"Name{number}" for number in range(5000)))
+    assert 50 < len(found) <= 100 and found[0] == "Name4999"
+    assert prompt.terms("We met Ada Lovelace and then I saw model X200 at the fair in town.") == (
+        *("X200", "Ada Lovelace"),
+    )
+    assert prompt.terms("") == ()

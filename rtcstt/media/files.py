@@ -185,7 +185,7 @@ class AudioFile:
             )
 
     def _open(self, begin: int, end: int) -> InputContainer:
-        window = _Window(self._path, begin, end)
+        window = _Window(self._path, begin, end, self._settings.ending or self._path.suffix)
         try:
             container = av.open(
                 window, "r", metadata_errors="ignore", container_options=_PROTOCOLS, buffer_size=1 << 17
@@ -224,12 +224,12 @@ def _frame(samples: Floats, layout: str, declared: RawAudio) -> av.AudioFrame:
 class _Window:
     """A part of a file, as PyAV reads it. It has the file's name, by whose ending FFmpeg knows some kinds."""
 
-    def __init__(self, path: Path, begin: int, end: int) -> None:
+    def __init__(self, path: Path, begin: int, end: int, ending: str) -> None:
         self._file = path.open("rb")
         self._begin = begin
         self._length = end - begin
         self._at = 0
-        self.name = "recording" + "".join(c for c in path.suffix if c.isascii() and (c.isalnum() or c == "."))
+        self.name = "recording" + "".join(c for c in ending if c.isascii() and (c.isalnum() or c == "."))
         self._file.seek(begin)
 
     def read(self, size: int) -> bytes:

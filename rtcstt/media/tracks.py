@@ -40,7 +40,8 @@ class RawAudio:
 class ReadSettings:
     """``stream``: the index of an audio stream among those of the file, or all of them, each a channel;
     None: the default one, else the first with sound. ``start`` and ``duration`` in s: only that part; its
-    times stay those of the file. ``max_s``: a longer recording is refused."""
+    times stay those of the file. ``max_s``: a longer recording is refused. ``ending``: of the name it has
+    elsewhere, such as ".gsm"."""
 
     split: bool = False
     stream: int | Literal["all"] | None = None
@@ -48,6 +49,7 @@ class ReadSettings:
     duration: float | None = None
     raw: RawAudio | None = None
     max_s: float | None = None
+    ending: str = ""
     rate: int = SAMPLE_RATE
 
     @property
@@ -192,8 +194,8 @@ class Track:
     def _check(self, position: float) -> None:
         self.is_over = position >= self._settings.end + 1  # a second is still in the converter at most
         limit = self._settings.max_s
-        if limit is not None and position > limit:
-            raise FileError(f"it is longer than {limit / 3600:g} hours")
+        if limit is not None and position > limit + 0.01:  # a sum of many frames
+            raise FileError(f"it is longer than {limit / 3600:g} hours", "too_long")
 
     def _silence(self, count: int) -> Iterator[Sound]:
         while count > 0:

@@ -9,25 +9,21 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
-import tempfile
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtcstt import wire
-from rtcstt.embedded.batch import Batch
-from rtcstt.embedded.http import answers, speech, upload
+from rtcstt.embedded.http import speech
+from rtcstt.embedded.http.recordings import RecordingRoutes
 from rtcstt.embedded.http.upload import MAX_UPLOAD as MAX_UPLOAD
+from rtcstt.embedded.http.version import version_of
 from rtcstt.embedded.service import (
     GOING_AWAY,
     Service,
     Session,
-    check_language,
-    check_model,
     concurrency_limited,
     too_big,
 )
@@ -40,13 +36,10 @@ log = logging.getLogger(__name__)
 
 # A longer message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
-MAX_BATCHES = 4  # recordings at once
 MAX_BODY = 16 * 1024  # of a JSON request
 HEARTBEAT_S = 30.0  # longer than a client may be held back while the recogniser is behind
 DRAIN_S = 5.0  # for the open streams, when the server stops
 LINGER_S = 2.0  # for the rest of a message that is too long
-_VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
-_OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 
 
 def add_routes(
@@ -63,6 +56,7 @@ def add_routes(
     handlers = SttRoutes(services, guard, speaker, streams or Slots(lambda: None))
     guard.add_routes(app, handlers.table())
     app.on_shutdown.append(handlers.shut)
+    app.on_cleanup.append(handlers.close)
 
 
 class SttRoutes:
@@ -80,7 +74,7 @@ class SttRoutes:
         self._speaker = speaker
         self._streams = streams
         self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
-        self._batches = 0
+        self._recordings = RecordingRoutes(services)
 
     def table(self) -> list[Route]:
         speech_to_text = partial(Route, permission=Permission.TRANSCRIBE, any_origin=True)
@@ -98,18 +92,7 @@ class SttRoutes:
                 handler=self.manual,
                 summary="WebSocket: audio to text, ended by the client",
             ),
-            speech_to_text(
-                method="POST", path="/stt", handler=self.batch, summary="A recording to its transcript"
-            ),
-            speech_to_text(
-                method="POST", path="/stt/transcribe", handler=self.batch, summary="The same as `/stt`"
-            ),
-            speech_to_text(
-                method="POST",
-                path="/audio/transcriptions",
-                handler=self.openai,
-                summary="A recording to its transcript, in OpenAI's form",
-            ),
+            *self._recordings.table(),
             speech_to_text(
                 method="POST",
                 path="/tts/bytes",
@@ -132,22 +115,6 @@ class SttRoutes:
     async def manual(self, request: web.Request) -> web.StreamResponse:
         return await self._socket(request, "manual")
 
-    async def batch(self, request: web.Request) -> web.StreamResponse:
-        """`POST /stt`: a file, or raw audio declared in the query, to its whole text."""
-        _version_of(request)
-        request_id = str(uuid.uuid4())
-        async with self._transcribed(request) as (fields, batch):
-            words = "word" in fields.get("timestamp_granularities", [])
-            answer = answers.transcript(batch, request_id, words=words)
-            return web.json_response(answer, headers={"X-Request-Id": request_id})
-
-    async def openai(self, request: web.Request) -> web.StreamResponse:
-        """`POST /audio/transcriptions`: the same, as OpenAI's clients ask for it."""
-        _version_of(request)
-        async with self._transcribed(request) as (fields, batch):
-            response_format = fields.get("response_format", ["json"])[0]
-            return answers.openai(batch, response_format, fields.get("timestamp_granularities", []))
-
     async def access_token(self, request: web.Request) -> web.StreamResponse:
         """`POST /access-token`: something short-lived for a browser, which must not have the key."""
         wanted = await _json(request)
@@ -155,7 +122,7 @@ class SttRoutes:
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         """`POST /tts/bytes`: text to speech, where that was asked for at the start."""
-        _version_of(request)
+        version_of(request)
         if self._speaker is None:
             message = "Speech is made by `rtcstt stt --with-tts` alone."
             raise CallerError(404, "not_found", "Not found", message)
@@ -175,8 +142,12 @@ class SttRoutes:
             with contextlib.suppress(ConnectionError):
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"server stops")
 
+    async def close(self, app: web.Application) -> None:
+        """End the processes that read recordings."""
+        await self._recordings.close()
+
     async def _socket(self, request: web.Request, endpoint: wire.Endpoint) -> web.StreamResponse:
-        version = _version_of(request)
+        version = version_of(request)
         handshake = wire.Handshake.parse(endpoint, request.query.items())
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise CallerError(426, "upgrade_required", "Upgrade required", "This is a WebSocket endpoint.")
@@ -202,25 +173,6 @@ class SttRoutes:
             self._open.pop(socket, None)
             await session.close()
         return socket
-
-    @contextlib.asynccontextmanager
-    async def _transcribed(self, request: web.Request) -> AsyncIterator[tuple[dict[str, list[str]], Batch]]:
-        """The form's fields, and the text of the file in it."""
-        if self._batches >= MAX_BATCHES:
-            raise concurrency_limited(f"{MAX_BATCHES} recordings are being transcribed already.")
-        self._batches += 1
-        try:
-            service = await self._services()
-            with tempfile.TemporaryFile() as file:
-                fields = await upload.read_form(request, file)
-                model = fields.get("model", ["ink-whisper"])[0]
-                if model not in _OPENAI_MODELS:
-                    check_model(model, endpoint=None)
-                language = check_language(fields.get("language", [None])[0], service.recognizer.languages)
-                blocks = upload.blocks(file, request.query)
-                yield fields, await service.recognizer.transcribe(blocks, words=True, language=language)
-        finally:
-            self._batches -= 1
 
 
 class _Socket(web.WebSocketResponse):
@@ -300,11 +252,3 @@ async def _receive(socket: _Socket, session: Session) -> None:
         log.exception("session %s failed", session.request_id)
     finally:
         await session.close()  # the client closed, or left: nobody waits for the rest
-
-
-def _version_of(request: web.Request) -> str:
-    """The version of the API that a header or the query names, or nothing; the query wins."""
-    version = request.query.get("cartesia_version") or request.headers.get("Cartesia-Version")
-    if version and not _VERSION.fullmatch(version):
-        raise wire.bad_request("Cartesia-Version must be a date such as 2026-03-01.", "invalid_version")
-    return version or ""

@@ -1,37 +1,81 @@
-"""A recording that comes by HTTP: the form it is in, and its audio as the recogniser wants it.
+"""A recording that comes by HTTP: the form it is in, whose file is written to disk as it arrives.
 
-The file is written to disk as it arrives and decoded a second at a time, so memory does not grow with
-its length. Everything about it is a stranger's: sizes are bounded, and FFmpeg may open it only as one of
-`FORMATS`, because its playlist formats read other files of this machine into the answer.
+Everything about it is a stranger's, so all sizes are bounded. The audio is read by `rtcstt.reading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import IO
 
-import av
-import numpy as np
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
-from av.error import FFmpegError, InvalidDataError
 
 from rtcstt import wire
-from rtcstt.embedded.audio import AudioInput
-from rtcstt.embedded.hypothesis import Audio
 from rtcstt.errors import CallerError
-from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.media.tracks import RawAudio, ReadSettings
 
 MAX_UPLOAD = 512 * 1024 * 1024
 MAX_HOURS = 24  # of audio, since a file of silence can be very small
 MAX_FIELD = 4096  # characters of one field of the form
+MAX_PROMPT = 64 * 1024  # of this one
 MAX_FIELDS = 256
-BLOCK = SAMPLE_RATE
-FORMATS = "wav,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,mpeg,aac,aiff,caf,amr"  # FFmpeg's names of containers
+_INDEX = re.compile(r"\[[0-9]*\]$")  # of a list's field, as some clients write it
 
 
-async def read_form(request: web.Request, file: IO[bytes]) -> dict[str, list[str]]:
-    """Write the part named file into ``file``, which ends up at its beginning; return the other fields.
+@dataclass(slots=True)
+class Form:
+    """The fields of a form but for its file: each name with its values, in order. ``name``: the file's."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    name: str = ""
+
+    def one(self, name: str, default: str = "") -> str:
+        """The first value of a field."""
+        return self.fields.get(name, [default])[0]
+
+    def several(self, name: str) -> list[str]:
+        """A field's values, given one by one, with commas, or as a JSON list."""
+        found: list[str] = []
+        for value in self.fields.get(name, []):
+            found += _listed(value)
+        return [value.strip() for value in found if value.strip()]
+
+    def flag(self, name: str) -> bool:
+        value = self.one(name, "false").lower()
+        if value not in ("true", "false", "1", "0", ""):
+            raise refused(name, "must be true or false.")
+        return value in ("true", "1")
+
+
+def _listed(value: str) -> list[str]:
+    if value.lstrip().startswith("["):
+        try:
+            values = json.loads(value)
+            return [one for one in values if isinstance(one, str)]
+        except (ValueError, RecursionError):
+            pass
+    return value.split(",")
+
+
+class FieldError(CallerError):
+    """A field of the form is wrong. ``field`` is its name."""
+
+    def __init__(self, field: str, message: str, code: str = "invalid_request", status: int = 400) -> None:
+        super().__init__(status, code, "Invalid request", message)
+        self.field = field
+
+
+def refused(name: str, why: str, code: str = "invalid_request") -> FieldError:
+    return FieldError(name, f"{name} {why}", code)
+
+
+async def read_form(request: web.Request, file: IO[bytes]) -> Form:
+    """Write the part named file into ``file``; return the other fields.
 
     `CallerError` 400, 413 or 415.
     """
@@ -40,18 +84,18 @@ async def read_form(request: web.Request, file: IO[bytes]) -> dict[str, list[str
         raise CallerError(415, "unsupported_media_type", "Unsupported media type", message)
     if (request.content_length or 0) > MAX_UPLOAD + MAX_FIELD * MAX_FIELDS:
         raise _too_big()
-    fields: dict[str, list[str]] = {}
+    form = Form()
     try:
-        await _read_parts(request, file, fields)
+        await _read_parts(request, file, form)
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
         raise wire.bad_request("The form is broken.") from error
     if not file.tell():
-        raise wire.bad_request("The form has no file, or an empty one.", "no_file")
-    file.seek(0)
-    return fields
+        raise FieldError("file", "The form has no file, or an empty one.", "no_file")
+    file.flush()
+    return form
 
 
-async def _read_parts(request: web.Request, file: IO[bytes], fields: dict[str, list[str]]) -> None:
+async def _read_parts(request: web.Request, file: IO[bytes], form: Form) -> None:
     count = 0
     async for part in await request.multipart():
         count += 1
@@ -60,9 +104,11 @@ async def _read_parts(request: web.Request, file: IO[bytes], fields: dict[str, l
         if not isinstance(part, BodyPartReader):
             raise wire.bad_request("The form has a part within a part.")
         if part.name == "file":
+            form.name = part.filename or ""
             await _store(part, file)
         else:
-            fields.setdefault((part.name or "").removesuffix("[]"), []).append(await _text(part))
+            name = _INDEX.sub("", part.name or "")
+            form.fields.setdefault(name, []).append(await _text(part, name))
 
 
 async def _store(part: BodyPartReader, file: IO[bytes]) -> None:
@@ -72,104 +118,23 @@ async def _store(part: BodyPartReader, file: IO[bytes]) -> None:
         file.write(chunk)
 
 
-async def _text(part: BodyPartReader) -> str:
+async def _text(part: BodyPartReader, name: str) -> str:
+    limit = MAX_PROMPT if name == "prompt" else MAX_FIELD
     data = b""
     while chunk := await part.read_chunk(MAX_FIELD):
         data += chunk
-        if len(data) > MAX_FIELD:
-            raise wire.bad_request("A field of the form is too long.")
+        if len(data) > limit:
+            raise refused(name[:60], f"is too long; at most {limit} bytes are taken.")
     return data.decode("utf-8", "replace")
 
 
-def blocks(file: IO[bytes], query: Mapping[str, str]) -> Iterator[Audio]:
-    """The recording as blocks of 16 kHz mono float32; raw audio when the query declares an encoding.
-
-    `CallerError` 400 at the first block when the file cannot be read, 413 when it is too long. What can
-    be read of a damaged or truncated file is.
-    """
-    heard = 0
-    source = _raw(file, query) if "encoding" in query else _decoded(file)
-    for block in _regrouped(source):
-        heard += len(block)
-        if heard > MAX_HOURS * 3600 * SAMPLE_RATE:
-            raise CallerError(
-                413, "audio_too_long", "Audio too long", f"At most {MAX_HOURS} hours are taken."
-            )
-        yield block
-
-
-def _regrouped(parts: Iterator[Audio]) -> Iterator[Audio]:
-    """The same samples in blocks of a second or more: each is one trip to a worker thread."""
-    waiting: list[Audio] = []
-    length = 0
-    for part in parts:
-        waiting.append(part)
-        length += len(part)
-        if length >= BLOCK:
-            yield np.concatenate(waiting)
-            waiting, length = [], 0
-    if length:
-        yield np.concatenate(waiting)
-
-
-def _decoded(file: IO[bytes]) -> Iterator[Audio]:
-    shape: Any = None
-    converter: Any = None
-    found = False
-    for frame in _frames(file):
-        found = True
-        its_shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if its_shape != shape:  # at first, and where files were put one behind the other
-            yield from _converted(converter, None)
-            shape = its_shape
-            converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        yield from _converted(converter, frame)
-    yield from _converted(converter, None)
-    if not found:
-        raise _no_audio()
-
-
-def _frames(file: IO[bytes]) -> Iterator[av.AudioFrame]:
-    try:
-        container = av.open(file, "r", options={"format_whitelist": FORMATS})
-    except (FFmpegError, EOFError, ValueError) as error:
-        raise _no_audio() from error
-    with container:
-        if not container.streams.audio:
-            raise _no_audio()
-        packets = container.demux(container.streams.audio[0])
-        while True:
-            try:
-                packet = next(packets, None)
-            except (FFmpegError, EOFError):
-                return  # truncated here
-            if packet is None:
-                return
-            try:
-                frames = packet.decode()
-            except (InvalidDataError, EOFError):
-                continue  # damaged here; what comes after may still be speech
-            except FFmpegError as error:
-                raise _no_audio() from error
-            yield from frames
-
-
-def _converted(converter: Any, frame: av.AudioFrame | None) -> Iterator[Audio]:
-    """None drains the converter."""
-    for converted in converter.resample(frame) if converter is not None else ():
-        yield converted.to_ndarray()[0].astype(np.float32)
-
-
-def _raw(file: IO[bytes], query: Mapping[str, str]) -> Iterator[Audio]:
-    declared = wire.Handshake.parse("turns", {"model": "ink-2", **query}.items())
-    audio = AudioInput(declared.encoding, declared.sample_rate)
-    while data := file.read(1 << 16):
-        yield audio.receive(data)
-    yield audio.flush()
-
-
-def _no_audio() -> CallerError:
-    return wire.bad_request("The file is no audio that can be read.", "invalid_audio")
+def read_settings(query: Mapping[str, str], form: Form) -> ReadSettings:
+    """How to read the file: as raw audio when the query declares an encoding."""
+    raw = None
+    if "encoding" in query:
+        declared = wire.Handshake.parse("turns", {"model": "ink-2", **query}.items())
+        raw = RawAudio(declared.encoding, declared.sample_rate)
+    return ReadSettings(raw=raw, max_s=MAX_HOURS * 3600, ending=PurePath(form.name).suffix[:16])
 
 
 def _too_big() -> CallerError:
