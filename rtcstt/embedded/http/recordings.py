@@ -89,25 +89,25 @@ class RecordingRoutes:
                 method="POST", path="/stt/transcribe", handler=self.batch, summary="The same as `/stt`"
             ),
         ]
-        for prefix, note in (("", ""), ("/v1", "; the same")):
+        for prefix, note in (("", ""), ("/v1", "The same: ")):
             found += [
                 speech_to_text(
                     method="POST",
                     path=f"{prefix}/audio/transcriptions",
                     handler=self.openai,
-                    summary=f"{recording}, in OpenAI's form{note}",
+                    summary=f"{note}{recording}, in OpenAI's form",
                 ),
                 speech_to_text(
                     method="GET",
                     path=f"{prefix}/models",
                     handler=self.models,
-                    summary=f"The models' names, in OpenAI's form{note}",
+                    summary=f"{note}Names of models, in OpenAI's form",
                 ),
                 speech_to_text(
                     method="GET",
-                    path=f"{prefix}/models/{{model}}",
+                    path=f"{prefix}/models/{{id}}",
                     handler=self.model,
-                    summary=f"One of them{note}",
+                    summary=f"{note}One of them",
                 ),
             ]
         return found
@@ -147,7 +147,7 @@ class RecordingRoutes:
 
     async def model(self, request: web.Request) -> web.StreamResponse:
         """`GET /models/NAME`."""
-        name = request.match_info["model"]
+        name = request.match_info["id"]
         if not _is_known(name):
             return _refused(
                 FieldError("model", f"There is no model {name[:60]!r} here.", "model_not_found", 404)
