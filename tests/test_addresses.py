@@ -96,5 +96,5 @@ async def test_the_log_names_who_placed_a_call(caplog: pytest.LogCaptureFixture)
 
 async def test_a_proxy_that_is_no_address_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="trusted_proxy.*proxy.example"):
-        async with application(Settings(stt="ws://127.0.0.1:1", trusted_proxy=("proxy.example",)), {}):
+        async with application(Settings(stt=("ws://127.0.0.1:1",), trusted_proxy=("proxy.example",)), {}):
             pass

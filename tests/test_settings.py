@@ -149,7 +149,7 @@ def test_a_wrong_value_in_the_file_is_refused_with_its_line(
 
 async def test_off_loopback_a_token_is_needed() -> None:
     with pytest.raises(ConfigError, match="token"):
-        async with application(Settings(host="0.0.0.0", stt="ws://127.0.0.1:1"), {}):
+        async with application(Settings(host="0.0.0.0", stt=("ws://127.0.0.1:1",)), {}):
             pass
 
 
@@ -176,7 +176,9 @@ def test_turn_servers_get_logins_for_a_while(tmp_path: Path) -> None:
 def test_the_stts_key_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-the-file\n")
-    stt = _stt(Settings(stt="ws://127.0.0.1:1", stt_key_file=file), Embedded(), {"RTCSTT_STT_KEY": "other"})
+    stt = _stt(
+        Settings(stt=("ws://127.0.0.1:1",), stt_key_file=file), Embedded(), {"RTCSTT_STT_KEY": "other"}
+    )
     assert isinstance(stt, Cartesia) and stt.api_key == "from-the-file"
 
 
@@ -184,7 +186,7 @@ def test_the_stts_key_may_come_from_a_file(tmp_path: Path) -> None:
 def test_a_cloud_without_a_key_is_told_at_the_start(
     key: dict[str, str], told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _stt(Settings(stt="https://stt.example"), Embedded(), key)
+    _stt(Settings(stt=("https://stt.example",)), Embedded(), key)
     assert ("RTCSTT_STT_KEY" in caplog.text) == told and "secret" not in caplog.text
 
 
@@ -199,7 +201,8 @@ async def test_a_language_that_the_recogniser_does_not_understand_is_refused_at_
 def table_of_options() -> str:
     rows = ["| option | default | what it is |", "|---|---|---|"]
     for option in dataclasses.fields(Settings):
-        default = "" if option.default in (None, (), False) else f"{option.default}"
+        value = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
+        default = "" if value in (None, "", False) else f"{value}"
         rows.append(f"| `--{option.name.replace('_', '-')}` | {default} | {option.metadata['help']} |")
     return "\n".join(rows)
 

@@ -159,6 +159,29 @@ async def test_a_full_server_says_so(tmp_path: Path) -> None:
         await second.close()
 
 
+async def test_the_recogniser_alone_has_workers_too(tmp_path: Path) -> None:
+    """Its streams go to the worker that has room, whichever they came in at."""
+    options = ("--workers", "2", "--max-streams", "2")
+    query = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
+    async with started("stt", tmp_path, *options) as server, http() as session:
+        path = f"{server.url}/stt/turns/websocket?{query}"
+        for _ in range(3):
+            assert await status(session, f"{server.url}/readyz") == 200
+            streams = []
+            for _ in range(2):
+                streams.append(await session.ws_connect(path))
+                assert (await streams[-1].receive_json())["type"] == "connected"
+            for _ in range(4):
+                async with session.get(path, headers=UPGRADE) as response:
+                    assert response.status == 429 and "error_code" in await response.json()
+            async with asyncio.timeout(PATIENCE_S):
+                await answers(session, f"{server.url}/readyz", 503)
+            for stream in streams:
+                await stream.close()
+            async with asyncio.timeout(PATIENCE_S):
+                await answers(session, f"{server.url}/readyz", 200)
+
+
 async def test_requests_that_claim_to_be_from_inside_are_refused(tmp_path: Path) -> None:
     async with started("serve", tmp_path, *NO_STT) as server, http() as session:
         for forged in ({SECRET: "x"}, {SECRET: ""}, {CALLER: "127.0.0.1"}, {SECRET: "\udcff"}):

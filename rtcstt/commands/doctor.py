@@ -98,7 +98,7 @@ def checks_of(settings: Settings) -> list[tuple[str, Check]]:
         *([having("Recordings", check_folder)] if settings.record else []),
         *([having("AudioSocket", check_audiosocket)] if settings.audiosocket else []),
         *((server.url, _ice_check(server)) for server in servers),
-        having("STT", check_embedded if settings.stt == "embedded" else check_remote),
+        *([having("STT", check_embedded)] if settings.stt == ("embedded",) else _stt_checks(settings)),
         *([having("Fallback", check_embedded)] if settings.fallback else []),
     ]
 
@@ -247,13 +247,21 @@ async def check_embedded(settings: Settings) -> Finding:
         await recognizer.close()
 
 
-async def check_remote(settings: Settings) -> Finding:
-    from rtcstt.wire import Handshake
+def _stt_checks(settings: Settings) -> list[tuple[str, Check]]:
+    """Each server that calls may go to."""
 
-    stt = remote_stt(settings.stt, os.environ, settings.stt_key_file)
-    connection = await stt.connect(Handshake(endpoint="turns", model=stt.model))
-    await connection.close()
-    return Finding("STT", f"{settings.stt} takes calls{'' if stt.api_key else ' (without a key)'}")
+    def of(url: str) -> Check:
+        async def check() -> Finding:
+            from rtcstt.wire import Handshake
+
+            stt = remote_stt(url, os.environ, settings.stt_key_file)
+            connection = await stt.connect(Handshake(endpoint="turns", model=stt.model))
+            await connection.close()
+            return Finding("STT", f"{url} takes calls{'' if stt.api_key else ' (without a key)'}")
+
+        return check
+
+    return [("STT", of(url)) for url in settings.stt]
 
 
 def _ice_check(server: IceServer) -> Check:

@@ -8,6 +8,7 @@ import os
 from rtcstt.embedded import heap, processors
 from rtcstt.fleet import parent
 from rtcstt.fleet.member import MEMBER
+from rtcstt.fleet.shares import count_of
 from rtcstt.http import run_until_stopped
 from rtcstt.http.serving import raise_descriptor_limit
 from rtcstt.server.assembly import application, check, tls_context
@@ -17,7 +18,7 @@ Options = Settings
 
 
 def run(settings: Settings) -> int:
-    count = processors.usable() if settings.workers == "auto" else int(settings.workers)
+    count = count_of(settings.workers, processors.usable())
     if count == 1:
         heap.one()
         raise_descriptor_limit()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
-from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap
-from rtcstt.embedded.http.routes import add_routes
+from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap, processors
+from rtcstt.embedded.http.routes import DRAIN_S, add_routes
 from rtcstt.embedded.http.speech import Speaker
 from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import ConfigError
+from rtcstt.fleet import parent
+from rtcstt.fleet.member import Member, node_of
+from rtcstt.fleet.placement import Load
+from rtcstt.fleet.shares import access_secret, check_workers, count_of, share
 from rtcstt.http import is_loopback, run_until_stopped
 from rtcstt.http.access import Authenticator, Permission
 from rtcstt.http.guard import Guard, Hosts, Route
@@ -35,6 +40,7 @@ class Options:
         500.0, "of speech between two updates of a turn's text; less costs more", metavar="MS"
     )
     keyterm_strength: float = option(1.0, "how strongly key terms are expected, 0 to 2", metavar="N")
+    workers: str = option("1", "processes behind the one port, or auto: one for each processor")
     key_file: Path | None = option(None, "API keys, one a line; needed off loopback")
     allow_host: tuple[str, ...] = option(
         (), "name the server may be reached by, beside loopback's and --host; may be repeated", metavar="NAME"
@@ -44,19 +50,67 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        check_workers(self.workers)
         check_range("update_ms", self.update_ms, UPDATE_MS)
         check_range("keyterm_strength", self.keyterm_strength, KEYTERM_STRENGTH)
 
 
 def run(options: Options) -> int:
-    heap.one()
-    return asyncio.run(_serve(options))
+    count = count_of(options.workers, processors.usable())
+    authenticator_of(options)
+    if count == 1:
+        heap.one()
+        asyncio.run(_serve(options, None))
+        return 0
+    plan = parent.Plan(
+        count=count,
+        entry=_work,
+        settings=lambda index: _of_worker(options, index, count),
+        host=options.host,
+        port=options.port,
+        scheme="http",
+        stop_s=DRAIN_S,
+    )
+    return parent.run(plan)
 
 
-async def _serve(options: Options) -> int:
-    authenticator = Authenticator.open(None, None, options.key_file)
+def authenticator_of(options: Options, assignment: parent.Assignment | None = None) -> Authenticator:
+    """Workers know each other's access tokens. `ConfigError` when strangers could come in."""
+    secret = access_secret(assignment.secret) if assignment is not None else None
+    authenticator = Authenticator.open(None, None, options.key_file, access_secret=secret)
     if not authenticator.is_guarded and not is_loopback(options.host):
         raise ConfigError(f"without --key-file only loopback is served, not {options.host}")
+    return authenticator
+
+
+def _of_worker(options: Options, index: int, count: int) -> Options:
+    if options.max_streams is None:
+        return options
+    return replace(options, max_streams=share(options.max_streams, index, count))
+
+
+def _work(assignment: parent.Assignment, options: Options) -> None:
+    """One of the workers, in its process."""
+    heap.one()
+    processors.share(assignment.count)
+    asyncio.run(_serve(options, assignment))
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What this process holds, for the other workers: streams, and no calls."""
+
+    embedded: Embedded
+
+    def has(self, call: str) -> bool:
+        return False
+
+    def load(self) -> Load:
+        streams, most = self.embedded.streams
+        return Load(streams=streams, stream_capacity=most)
+
+
+async def _serve(options: Options, assignment: parent.Assignment | None) -> None:
     speaker = Speaker() if options.with_tts else None
     embedded = Embedded(
         options.model,
@@ -64,24 +118,35 @@ async def _serve(options: Options) -> int:
         update_ms=options.update_ms,
         keyterm_strength=options.keyterm_strength,
     )
-    for line in await embedded.describe():
-        log.info(line)
-    guard = Guard(authenticator, hosts=Hosts([options.host, *options.allow_host]))
-    app = guard.application(client_max_size=MAX_UPLOAD)
-    add_routes(app, embedded.preload, guard, speaker)
-    health = Route(
-        method="GET",
-        path="/healthz",
-        handler=_healthy,
-        permission=Permission.PUBLIC,
-        summary="Whether it runs",
-    )
-    guard.add_routes(app, [health])
     try:
-        await run_until_stopped(app, host=options.host, port=options.port)
+        for line in await embedded.describe():
+            log.info(line)
+        hosts = Hosts([options.host, *options.allow_host])
+        guard = Guard(authenticator_of(options, assignment), hosts=hosts)
+        app = guard.application(client_max_size=MAX_UPLOAD)
+        add_routes(app, embedded.preload, guard, speaker)
+        guard.add_routes(app, _health())
+        member = Member(_Here(embedded), node_of(assignment), new="stream", assignment=assignment)
+        member.attach(app)
+        await run_until_stopped(
+            app,
+            host=options.host,
+            port=options.port,
+            ready=member.ready,
+            sockets=assignment.listeners if assignment else None,
+            local=member.local_sockets(),
+        )
     finally:
         await embedded.close()
-    return 0
+
+
+def _health() -> list[Route]:
+    """`/readyz` is for balancers, and answered before it comes here while no worker has room."""
+    public = partial(Route, method="GET", permission=Permission.PUBLIC)
+    return [
+        public(path="/healthz", handler=_healthy, summary="Whether it runs"),
+        public(path="/readyz", handler=_healthy, summary="Whether it takes streams"),
+    ]
 
 
 async def _healthy(request: web.Request) -> web.Response:

@@ -24,15 +24,17 @@ PROXIED_S = 5.0  # for answers of other workers, when this one stops
 
 
 class Member:
-    """``drained`` returns when the calls that are going on may be closed. ``assignment``: of one worker of
+    """``new``: what the server takes, calls or (alone) streams. ``drained`` returns when the calls that are
+    going on may be closed. ``assignment``: of one worker of
     several. ``shared``: the state that several servers share."""
 
     def __init__(
         self,
         here: Here,
-        drained: Callable[[], Awaitable[None]],
         node: Node,
         *,
+        new: str = "call",
+        drained: Callable[[], Awaitable[None]] | None = None,
         assignment: Assignment | None = None,
         shared: Shared | None = None,
     ) -> None:
@@ -49,7 +51,7 @@ class Member:
             own, secret = assignment.index, assignment.secret
             targets = [assignment.target(index) for index in range(assignment.count)]
         self._workers = Workers(own, self._board, targets)
-        self.router = Router(here, self._workers, secret, node, shared)
+        self.router = Router(here, self._workers, secret, node, new=new, shared=shared)
 
     def attach(self, app: web.Application) -> None:
         """Behind every other middleware, and last among what is done at the end."""
@@ -78,7 +80,8 @@ class Member:
 
     async def drain(self) -> None:
         """Take no more calls, and wait for those that are going on."""
-        await self._drained()
+        if self._drained is not None:
+            await self._drained()
 
     def publish(self) -> None:
         """Tell the other workers how busy this one is."""

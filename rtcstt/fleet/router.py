@@ -70,8 +70,17 @@ class Router:
     check. ``shared``: the state that several servers share, where they do."""
 
     def __init__(
-        self, here: Here, workers: Workers, secret: str, node: Node, shared: Shared | None = None
+        self,
+        here: Here,
+        workers: Workers,
+        secret: str,
+        node: Node,
+        *,
+        new: str = "call",
+        shared: Shared | None = None,
     ) -> None:
+        """``new``: what the server must have room for to be ready, "call" or "stream"."""
+        self._new = new
         self._here = here
         self._workers = workers
         self._node = node
@@ -224,12 +233,12 @@ class Router:
         return None
 
     def _check_room(self) -> None:
-        """For balancers: `CallerError` 503 when a new call would be refused."""
+        """For balancers: `CallerError` 503 when what is new would be refused."""
         loads = self._loads()
-        if not self._ranked("call"):  # what other servers have is for the balancer to find
+        if not self._ranked(self._new):  # what other servers have is for the balancer to find
             stopping = all(load.draining for load in loads if load.ready)
             code, title = ("stopping", "The server stops") if stopping else ("full", "The server is full")
-            raise CallerError(503, code, title, "It takes no more calls now.", retry_after_s=5)
+            raise CallerError(503, code, title, f"It takes no new {self._new} now.", retry_after_s=5)
 
     def _ranked(self, kind: str) -> list[int]:
         loads = ((str(index), load) for index, load in enumerate(self._loads()))

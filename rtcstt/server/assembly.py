@@ -26,6 +26,7 @@ from rtcstt.fleet.member import Member, node_of
 from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.shared import Shared
+from rtcstt.fleet.shares import access_secret
 from rtcstt.http import is_loopback
 from rtcstt.http.access import Authenticator, read_lines
 from rtcstt.http.guard import Guard, Hosts
@@ -36,7 +37,7 @@ from rtcstt.server.addresses import Networks
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.context import Context, caller_behind
-from rtcstt.server.remote_stt import remote_stt
+from rtcstt.server.remote_stt import remote_stts
 from rtcstt.server.settings import Settings
 from rtcstt.server.sharing import Sharing
 from rtcstt.stt.seam import Stt
@@ -120,7 +121,7 @@ async def application(
             await shared.start()
             Sharing(calls, shared)
         drained = partial(calls.drain, settings.drain_s)
-        member = Member(here, drained, node, assignment=assignment, shared=shared)
+        member = Member(here, node, drained=drained, assignment=assignment, shared=shared)
         calls.on_changed = member.publish
         member.attach(app)
         yield app
@@ -187,7 +188,7 @@ def authenticator_of(settings: Settings, assignment: Assignment | None = None) -
     """Workers know each other's access tokens."""
     secret = None
     if assignment is not None:
-        secret = hmac.digest(assignment.secret.encode(), b"access tokens", "sha256")
+        secret = access_secret(assignment.secret)
     return Authenticator.open(
         settings.token_file, settings.jwt_secret_file, settings.api_key_file, access_secret=secret
     )
@@ -280,9 +281,9 @@ def turn_login(server: IceServer, secret: str, until: float) -> IceServer:
 
 
 def _stt(settings: Settings, embedded: Embedded, environment: Mapping[str, str]) -> Stt:
-    if settings.stt == "embedded":
+    if settings.stt == ("embedded",):
         return embedded
-    return remote_stt(settings.stt, environment, settings.stt_key_file)
+    return remote_stts(settings.stt, environment, settings.stt_key_file)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

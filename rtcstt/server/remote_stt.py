@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from rtcstt.errors import ConfigError
+from rtcstt.http import is_loopback
 from rtcstt.http.access import read_lines
 from rtcstt.stt.cartesia import Cartesia
+from rtcstt.stt.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,17 @@ def remote_stt(base_url: str, environment: Mapping[str, str], key_file: Path | N
     if key is None and parts.scheme in ("https", "wss"):  # else only the first call would show it
         log.warning("no key for %s: set RTCSTT_STT_KEY or --stt-key-file", base_url)
     return Cartesia(api_key=key, base_url=base_url)
+
+
+def remote_stts(
+    base_urls: Sequence[str], environment: Mapping[str, str], key_file: Path | None = None
+) -> Cartesia | Pool:
+    """The least busy of several, or of those that have one name."""
+    servers = [remote_stt(url, environment, key_file) for url in base_urls]
+    only = servers[0]
+    if len(servers) == 1 and is_loopback(urlsplit(only.base_url).hostname or ""):
+        return only
+    return Pool(servers)
 
 
 def stt_key(environment: Mapping[str, str], file: Path | None = None) -> str | None:

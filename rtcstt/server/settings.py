@@ -14,13 +14,13 @@ from pathlib import Path
 
 from rtcstt.embedded import MODEL_NAMES
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.fleet.ids import MAX_WORKERS
+from rtcstt.fleet.shares import check_workers, share
 from rtcstt.server.options import option as _option
 from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.wire import TURN_RANGES, TurnSettings
 
+_STT = "stt is embedded, or one or more URLs"
 _NODE_URL = "--node-url must say where the other servers reach this one"
-_WORKERS = f"workers must be from 1 to {MAX_WORKERS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,10 @@ class Settings:
         choices=("on", "off"),
     )
     node_url: str | None = _option(None, "where other servers reach this one; default: its own address")
-    stt: str = _option("embedded", "embedded, or the base URL of a server that speaks the protocol")
+    stt: tuple[str, ...] = _option(
+        ("embedded",),
+        "embedded, or the base URL of a server that speaks the protocol; of several the least busy",
+    )
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
     model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
     language: str | None = _option(None, "ISO 639 code of what is spoken; default: detected, where possible")
@@ -124,6 +127,7 @@ class Settings:
             _check((getattr(self, name) or 1) >= 1, f"{name} must be at least 1")
         for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
             _check(getattr(self, name) >= 0, f"{name} must not be below 0")
+        _check(len(self.stt) == 1 or (bool(self.stt) and "embedded" not in self.stt), _STT)
         _check(self.redis_audio in ("on", "off"), "redis_audio must be on or off")
         if self.redis is not None:
             is_wildcard = self.host in ("", "0.0.0.0", "::")
@@ -133,8 +137,7 @@ class Settings:
         if self.node_url is not None:
             good = re.fullmatch(r"https?://[^/\s?#@]+", self.node_url) is not None
             _check(good, "node_url must be http://HOST:PORT or https://HOST:PORT, without a path")
-        _check(self.workers == "auto" or self.workers.isdecimal(), "workers must be a number, or auto")
-        _check(self.workers == "auto" or 1 <= int(self.workers) <= MAX_WORKERS, _WORKERS)
+        check_workers(self.workers)
         if self.ports is not None:
             message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
             _check(len(self.ports) >= self.max_calls, message)
@@ -162,12 +165,12 @@ class Settings:
         udp_ports = None
         if self.ports is not None:
             whole = len(self.ports)
-            begin = sum(_share(whole, before, count) for before in range(index))
-            udp_ports = f"{self.ports[begin]}-{self.ports[begin + _share(whole, index, count) - 1]}"
+            begin = sum(share(whole, before, count) for before in range(index))
+            udp_ports = f"{self.ports[begin]}-{self.ports[begin + share(whole, index, count) - 1]}"
         return dataclasses.replace(
             self,
-            max_calls=_share(self.max_calls, index, count),
-            max_streams=None if self.max_streams is None else _share(self.max_streams, index, count),
+            max_calls=share(self.max_calls, index, count),
+            max_streams=None if self.max_streams is None else share(self.max_streams, index, count),
             udp_ports=udp_ports,
         )
 
@@ -179,11 +182,6 @@ class Settings:
             end_threshold=self.turn_end_threshold,
             end_timeout_ms=self.turn_end_timeout_ms,
         )
-
-
-def _share(whole: int, index: int, count: int) -> int:
-    """Shares differ by one at most, and nobody's is nothing."""
-    return max(1, whole // count + (index < whole % count))
 
 
 def _check(holds: bool, message: str) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
@@ -46,6 +47,8 @@ class Cartesia:
     ping_interval_s: float | None = 5.0
     ping_timeout_s: float = 10.0
     max_message_bytes: int = 2**20
+    address: str | None = None
+    "Of the host in ``base_url``, where it has several."
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
@@ -67,6 +70,7 @@ class Cartesia:
         headers = {"Cartesia-Version": self.version}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
+        elsewhere: dict[str, Any] = {} if self.address is None else {"host": self.address}
         with _mapped_errors(self.name):
             websocket = await websocket_connect(
                 self.url(dataclasses.replace(handshake, model=self.model)),
@@ -75,6 +79,7 @@ class Cartesia:
                 max_size=self.max_message_bytes,
                 open_timeout=None,  # `Stream` bounds it, for every kind of STT
                 close_timeout=0.5,
+                **elsewhere,
                 logger=_QUIET,
                 ping_interval=self.ping_interval_s,
                 ping_timeout=self.ping_timeout_s,
