@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import shtab
 
@@ -61,10 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources: dict[str, str] = {}
     try:
         _report_unknown_variables(command)
-        general, _ = options.load(General, args, os.environ, others=_options_of(command))
+        general, _ = options.load(General, args, os.environ, others=[command.Options])
         logs.set_up(verbose=general.verbose, server=args.command in SERVERS, log_format=general.log_format)
-        if not hasattr(command, "Options"):
-            return command.run(cast("DataclassInstance", args))
         chosen, sources = options.load(command.Options, args, os.environ, others=[General])
         return command.run(chosen)
     except ConfigError as error:
@@ -112,15 +110,8 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
 def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
     config = 'options as TOML, e.g. log-format = "json"'
     parser.add_argument("--config", type=Path, metavar="FILE", help=config)
-    for of in _options_of(_module(name)):
-        options.add_arguments(parser, of)
-    if not _options_of(_module(name)):
-        cast(Any, _module(name)).add_arguments(parser)
+    options.add_arguments(parser, _module(name).Options)
     options.add_arguments(parser, General, default=argparse.SUPPRESS)  # keeps what came before the command
-
-
-def _options_of(command: Command) -> list[type[DataclassInstance]]:
-    return [command.Options] if hasattr(command, "Options") else []
 
 
 def _module(name: str) -> Command:
@@ -132,9 +123,7 @@ def _report_unknown_variables(command: Command) -> None:
     names: Mapping[str, str] = os.environ
     if not options.unknown_variables(names, [General, command.Options]):
         return
-    known: list[type[DataclassInstance]] = [General]
-    for name in COMMANDS:
-        known += _options_of(_module(name))
+    known: list[type[DataclassInstance]] = [General, *(_module(name).Options for name in COMMANDS)]
     for message in options.unknown_variables(names, known):
         print(f"rtcstt: {message}", file=sys.stderr)
 

@@ -20,8 +20,10 @@ SHARED = Path(os.environ.get("RTCSTT_SHARED", Path(__file__).resolve().parents[2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real parts come first; the rest, quick and independent, fills what time the workers have left."""
-    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+    """Files with real parts come first; the rest, quick and independent, fills what time the workers have
+    left. A file keeps its order."""
+    real = {item.path for item in items if item.get_closest_marker("real")}
+    items.sort(key=lambda item: item.path not in real)
 
 
 @pytest.fixture(scope="session")

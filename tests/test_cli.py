@@ -119,7 +119,7 @@ def test_what_is_no_share_is_refused_with_a_hint(text: str) -> None:
         options.share(text)
 
 
-@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"transcribe"}))
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_takes_its_options_from_all_three_places(name: str, tmp_path: Path) -> None:
     """Each option of each command: a text from the environment is read as the same text of the file."""
     of = cli.COMMANDS[name]

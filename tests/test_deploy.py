@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -26,8 +27,8 @@ from ports import free_port
 from processes import RTCSTT, Server, running
 
 from rtcstt.commands.demo import bundled_recording
-from rtcstt.server import settings
 from rtcstt.server.assembly import turn_login
+from rtcstt.server.settings import Settings
 from rtcstt.webrtc.connection import IceServer
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
@@ -198,13 +199,14 @@ def test_prometheus_understands_its_configuration() -> None:
 
 @pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "rtcstt.service"])
 def test_each_variable_is_a_setting(name: str) -> None:
-    options = {f"RTCSTT_{option.name.upper()}" for option in settings._FIELDS}
+    options = {f"RTCSTT_{option.name.upper()}" for option in dataclasses.fields(Settings)}
     found = set(re.findall(r"\bRTCSTT_[A-Z_]+", (DEPLOY / name).read_text()))
     assert found and found <= options | {"RTCSTT_MODELS_DIR", "RTCSTT_STT_KEY"}
 
 
 def test_every_option_that_is_named_exists() -> None:
-    options = {option.name.replace("_", "-") for option in settings._FIELDS} | {"config"}
+    options = {option.name.replace("_", "-") for option in dataclasses.fields(Settings)}
+    options |= {"config", "log-format", "verbose"}
     for page in [*DEPLOY.glob("*.*"), DEPLOY / "Dockerfile", DEPLOY.parent / "docs" / "deployment.md"]:
         for line in re.findall(r"rtcstt serve([^`\n]*)", page.read_text()):
             assert set(re.findall(r"--([a-z][a-z-]+)", line)) <= options, (page.name, line)

@@ -33,6 +33,7 @@ from rtcstt.commands.demo import REFERENCE, bundled_recording, word_errors
 from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.tracks import Gap
+from rtcstt.server.options import add_arguments, load
 
 # --- cutting --------------------------------------------------------------------------------------
 
@@ -185,8 +186,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Echo:
 
 def command(*words: str | Path) -> int:
     parser = argparse.ArgumentParser()
-    transcribe.add_arguments(parser)
-    return transcribe.run(parser.parse_args([str(word) for word in words]))
+    add_arguments(parser, transcribe.Options)
+    args = parser.parse_args([str(word) for word in words])
+    return transcribe.run(load(transcribe.Options, args, {})[0])
 
 
 def tone(path: Path, *levels: float, seconds: int = 3) -> Path:

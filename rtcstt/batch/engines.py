@@ -24,6 +24,7 @@ from rtcstt.embedded import DEFAULT_MODEL
 from rtcstt.embedded.hypothesis import Terms
 from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.stt.key import key_in
 
 if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer
@@ -186,7 +187,7 @@ async def open_engine(settings: EngineSettings, jobs: int) -> AsyncIterator[Engi
             await recognizer.close()
         return
     headers = {"Cartesia-Version": "2026-03-01"}
-    if key := os.environ.get("RTCSTT_STT_KEY") or os.environ.get("CARTESIA_API_KEY"):
+    if key := key_in(os.environ):
         headers["Authorization"] = f"Bearer {key}"
     timeout = aiohttp.ClientTimeout(total=600, sock_connect=30)
     connector = aiohttp.TCPConnector(limit=max(1, jobs))

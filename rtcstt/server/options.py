@@ -43,18 +43,22 @@ def option(
     metavar: str | None = None,
     short: str = "",
     positional: str = "",
+    group: str = "",
     read: Callable[[str], T] | None = None,
+    each: Callable[[str], object] | None = None,
 ) -> T:
     """A field of a command's options. ``short``: its letter. ``positional``: how many words it takes, as
-    argparse writes it (``+``, ``?``). ``read`` makes the value of a text where the field's type does not say
-    how; `ValueError` with the reason."""
+    argparse writes it (``+``, ``?``). ``group``: its heading in the help. ``read`` makes the value of a text,
+    or ``each`` each of several, where the field's type does not say how; `ValueError` with the reason."""
     metadata = {
         "help": text,
         "choices": tuple(choices),
         "metavar": metavar,
         "short": short,
         "positional": positional,
+        "group": group,
         "read": read,
+        "each": each,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -73,24 +77,39 @@ def add_arguments(
     parser: argparse.ArgumentParser, of: type[DataclassInstance], *, default: str | None = None
 ) -> None:
     """``default``: of each, where it is not given; None or `argparse.SUPPRESS`."""
-    kinds = _kinds(of)
-    for field in dataclasses.fields(of):
-        kind, about = kinds[field.name], field.metadata
-        shown = "" if field.default in (None, (), False) or about["positional"] else f" ({field.default})"
-        text = (about["help"] + shown).replace("%", "%%")
-        flags = [about["short"]] * bool(about["short"]) + [flag_of(field.name)]
+    kinds, fields = _kinds(of), dataclasses.fields(of)
+    groups = {name: parser.add_argument_group(name) for name in _groups(fields)}
+    has_words = any(field.metadata["positional"] for field in fields)  # these are not an option's
+    for field in fields:
+        about, kind = field.metadata, kinds[field.name]
+        more: dict[str, Any] = {"help": _help(field), "default": default}
         if kind.is_flag:
-            action = argparse.BooleanOptionalAction
-            parser.add_argument(*flags, action=action, default=default, help=text)
-            continue
-        metavar = about["metavar"] or (None if about["choices"] else field.name.rsplit("_", 1)[-1].upper())
-        more: dict[str, Any] = {"type": _for_argparse(kind.read), "help": text, "metavar": metavar}
-        more |= {"choices": about["choices"]} if about["choices"] else {}
-        if about["positional"]:
-            parser.add_argument(field.name, nargs=about["positional"], default=None, **more)
+            more["action"] = argparse.BooleanOptionalAction
         else:
-            more |= {"nargs": "+", "action": "extend"} if kind.is_list else {}
-            parser.add_argument(*flags, default=default, **more)
+            more["type"] = _for_argparse(kind.read)
+            named = None if kind.choices else field.name.rsplit("_", 1)[-1].upper()
+            more["metavar"] = about["metavar"] or named
+        if kind.choices:
+            more["choices"] = kind.choices
+        if about["positional"]:
+            parser.add_argument(field.name, **more | {"nargs": about["positional"], "default": None})
+            continue
+        if kind.is_list:
+            more |= {"action": "append"} if has_words else {"nargs": "+", "action": "extend"}
+        flags = [about["short"]] * bool(about["short"]) + [flag_of(field.name)]
+        groups.get(about["group"], parser).add_argument(*flags, **more)
+
+
+def _groups(fields: Iterable[dataclasses.Field[Any]]) -> dict[str, None]:
+    return dict.fromkeys(field.metadata["group"] for field in fields if field.metadata["group"])
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    said = (
+        field.default in (None, (), False) or isinstance(field.default, tuple) or field.metadata["positional"]
+    )
+    shown = "" if said else f" ({field.default})"
+    return (str(field.metadata["help"]) + shown).replace("%", "%%")
 
 
 def load(
@@ -175,10 +194,17 @@ def _kinds(of: type[DataclassInstance]) -> dict[str, _Kind]:
 
 
 def _about(field: dataclasses.Field[Any]) -> dict[str, Any]:
-    return {"read": field.metadata["read"], "choices": field.metadata["choices"]}
+    return {name: field.metadata[name] for name in ("read", "each", "choices")}
 
 
-def _kind(hint: Any, read: Callable[[str], Any] | None, choices: tuple[str, ...]) -> _Kind:
+def _kind(
+    hint: Any,
+    read: Callable[[str], Any] | None,
+    each: Callable[[str], Any] | None,
+    choices: tuple[str, ...],
+) -> _Kind:
+    if each is not None:
+        return _Kind(each, is_list=True)
     if choices:
         return _Kind(str, choices=choices)
     if read is not None:

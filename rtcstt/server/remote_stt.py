@@ -11,6 +11,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.http import is_loopback
 from rtcstt.http.access import read_lines
 from rtcstt.stt.cartesia import Cartesia
+from rtcstt.stt.key import key_in
 from rtcstt.stt.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,5 @@ def remote_stts(
 
 
 def stt_key(environment: Mapping[str, str], file: Path | None = None) -> str | None:
-    """The file's, else RTCSTT_STT_KEY, else CARTESIA_API_KEY."""
-    if file is not None:
-        return read_lines(file)[0]
-    return environment.get("RTCSTT_STT_KEY") or environment.get("CARTESIA_API_KEY") or None
+    """The file's, else the environment's."""
+    return read_lines(file)[0] if file is not None else key_in(environment)
