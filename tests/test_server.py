@@ -59,6 +59,7 @@ async def serving(
     ice_servers: Callable[[], Sequence[IceServer]] = tuple,
     streams: Slots | None = None,
     embedded: Embedded | None = None,
+    silent_s: float = 60.0,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
@@ -75,7 +76,7 @@ async def serving(
         caller=caller_behind(trusted or Networks()),
     )
     context = Context(calls, guard, offers_per_minute=per_minute, ice_servers=ice_servers)
-    client: Client = TestClient(TestServer(Web(context, embedded=embedded).application()))
+    client: Client = TestClient(TestServer(Web(context, embedded=embedded, silent_s=silent_s).application()))
     async with client:
         yield client, calls
 

@@ -19,6 +19,7 @@ from rtcstt.http.loop_monitor import Stalls, watch
 from rtcstt.server.calls_routes import CallsRoutes
 from rtcstt.server.context import Context
 from rtcstt.server.gateway_routes import GatewayRoutes
+from rtcstt.server.gateways import SILENT_S
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.signaling_routes import SignalingRoutes
 
@@ -26,10 +27,14 @@ STATIC = Path(__file__).parent / "static"
 
 
 class Web:
-    """One server's routes. ``embedded``: the recogniser whose own endpoints are served as well."""
+    """One server's routes. ``embedded``: the recogniser whose own endpoints are served as well. ``silent_s``:
+    after so long without a message a gateway's call ends."""
 
-    def __init__(self, context: Context, *, embedded: Embedded | None = None) -> None:
+    def __init__(
+        self, context: Context, *, embedded: Embedded | None = None, silent_s: float = SILENT_S
+    ) -> None:
         self.context = context
+        self._silent_s = silent_s
         self._embedded = embedded
         self._stalls = Stalls()
         self._metrics = Metrics(context.calls, self._stalls, context.guard)
@@ -39,7 +44,7 @@ class Web:
         app = guard.application(client_max_size=MAX_UPLOAD)
         guard.add_routes(app, self._pages())
         guard.add_routes(app, SignalingRoutes(self.context).table())
-        guard.add_routes(app, GatewayRoutes(self.context).table())
+        guard.add_routes(app, GatewayRoutes(self.context, silent_s=self._silent_s).table())
         guard.add_routes(app, CallsRoutes(self.context).table())
         guard.add_routes(app, self._about_the_server())
         if self._embedded is not None:

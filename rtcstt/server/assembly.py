@@ -103,9 +103,20 @@ async def application(
             offers_per_minute=settings.offers_per_minute,
             ice_servers=ice_servers,
         )
-        app = Web(context, embedded=embedded if wants_embedded else None).application()
+        app = Web(
+            context,
+            embedded=embedded if wants_embedded else None,
+            silent_s=settings.gateway_timeout_s,
+        ).application()
         if sockets is not None:
-            app.cleanup_ctx.append(audiosocket.during(calls, sockets, reuse_port=assignment is not None))
+            app.cleanup_ctx.append(
+                audiosocket.during(
+                    calls,
+                    sockets,
+                    reuse_port=assignment is not None,
+                    silent_s=settings.gateway_timeout_s,
+                )
+            )
         here = _Here(calls, embedded if wants_embedded else None)
         node = node_of(assignment)
         shared = None

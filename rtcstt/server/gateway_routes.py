@@ -18,7 +18,7 @@ _ABOUT_PCM = ("mode", "label", "language")
 
 
 class GatewayRoutes:
-    def __init__(self, context: Context, *, silent_s: float = gateways.SILENT_S) -> None:
+    def __init__(self, context: Context, *, silent_s: float) -> None:
         self._context = context
         self._silent_s = silent_s
 

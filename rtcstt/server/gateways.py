@@ -169,16 +169,26 @@ async def serve_media_stream(
 
 
 async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[WSMessage]:
-    """The messages, until the socket ends, or none came for ``silent_s``."""
+    """The messages, until the socket ends, or none came for ``silent_s`` while one was waited for."""
+    closing: set[asyncio.Task[bool]] = set()  # `receive(timeout=...)` would drop the connection
+
+    def give_up() -> None:
+        told = socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"nothing came for too long")
+        closing.add(asyncio.create_task(told))
+
+    loop = asyncio.get_running_loop()
     try:
         while True:
-            async with asyncio.timeout(silent_s):
+            overdue = loop.call_later(silent_s, give_up)
+            try:
                 message = await anext(socket, None)
+            finally:
+                overdue.cancel()
             if message is None:
                 return
             yield message
-    except TimeoutError:
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"nothing came for too long")
+    finally:
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
 def tracks_of(start: Mapping[str, Any]) -> int:

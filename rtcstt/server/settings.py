@@ -82,6 +82,9 @@ class Settings:
     )
     max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
     idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended")
+    gateway_timeout_s: float = _option(
+        15.0, "a gateway's call (AudioSocket, /pcm, /media-stream) of which nothing came for so long is ended"
+    )
     keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds")
     resume_grace_s: float = _option(30.0, "how long a call waits for a caller who lost the network")
     drain_timeout_s: float = _option(5.0, "how long the last words may take at the end of a call")
@@ -121,7 +124,14 @@ class Settings:
         code = self.language is None or re.fullmatch("[a-z]{2,3}", self.language) is not None
         _check(code, "language must be an ISO 639 code such as en")
         _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
-        for name in ("max_call_s", "idle_timeout_s", "drain_timeout_s", "patience_s", "offers_per_minute"):
+        for name in (
+            "max_call_s",
+            "idle_timeout_s",
+            "gateway_timeout_s",
+            "drain_timeout_s",
+            "patience_s",
+            "offers_per_minute",
+        ):
             _check(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("max_calls_per_address", "max_calls_per_token", "max_connections"):
             _check((getattr(self, name) or 1) >= 1, f"{name} must be at least 1")
