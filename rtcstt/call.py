@@ -27,9 +27,13 @@ from rtcstt.errors import CallerError
 from rtcstt.events import (
     WITHOUT_WORDS,
     AnyEvent,
+    AudioIgnored,
     AudioLedger,
     AudioResumed,
+    AudioSources,
     AudioStalled,
+    AudioSuspect,
+    Dtmf,
     ErrorEvent,
     FlushDone,
     SessionEnd,
@@ -37,14 +41,29 @@ from rtcstt.events import (
     SttReconnecting,
     TrackEnd,
     TrackLedger,
+    TrackMuted,
     TrackStart,
+    TrackUnmuted,
+    TranscriptGap,
     TurnEnd,
 )
 from rtcstt.feed import Feed
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
-from rtcstt.media.receiver import AudioReceiver, Stalled
+from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.resampling import Resampler, resampler
 from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.signals import (
+    Ignored,
+    Lost,
+    Muted,
+    Pressed,
+    Resumed,
+    SeveralSources,
+    Signal,
+    Stalled,
+    Suspect,
+    Unmuted,
+)
 from rtcstt.stt.seam import Stt
 from rtcstt.stt.stream import Stream
 
@@ -132,6 +151,17 @@ class Track:
 
     def bye(self, ssrc: int) -> None:
         """A source says that it leaves (RTCP BYE). The track goes on with the next packet that comes."""
+        if not self.ended:
+            self._receiver.bye(ssrc, self._loop.time())
+
+    def mute(self, reason: str) -> None:
+        """The sender says that it stops for now."""
+        if not self.ended:
+            self._receiver.mute(reason)
+
+    def press(self, digit: str, duration_ms: int) -> None:
+        """A key was pressed, as a gateway's message says."""
+        self._call.publish(Dtmf(track=self.track, digit=digit, duration_ms=duration_ms))
 
     def end(self, reason: str) -> None:
         """The track's sender is gone. What was received still comes out; idempotent."""
@@ -205,10 +235,30 @@ class Track:
             self._flushes.popleft()
             self._stream.finalize()
         for signal in self._receiver.signals():
-            if isinstance(signal, Stalled):
-                self._call.publish(AudioStalled(track=self.track))
-            else:
-                self._call.publish(AudioResumed(track=self.track, stalled=round(signal.stalled_s, 3)))
+            self._report(signal)
+
+    def _report(self, signal: Signal) -> None:
+        track, publish = self.track, self._call.publish
+        match signal:
+            case Stalled():
+                publish(AudioStalled(track=track))
+            case Resumed():
+                publish(AudioResumed(track=track, stalled=round(signal.stalled_s, 3)))
+            case Lost():
+                start, end = (self._offset_s() + at / SAMPLE_RATE for at in (signal.start, signal.end))
+                publish(TranscriptGap(track=track, start=start, end=end, reason=signal.reason))
+            case Muted():
+                publish(TrackMuted(track=track, reason=signal.reason))
+            case Unmuted():
+                publish(TrackUnmuted(track=track))
+            case Pressed():
+                publish(Dtmf(track=track, digit=signal.digit, duration_ms=signal.duration_ms))
+            case Ignored():
+                publish(AudioIgnored(track=track, reason=signal.reason, payload_type=signal.payload_type))
+            case SeveralSources():
+                publish(AudioSources(track=track, sources=signal.count))
+            case Suspect():
+                publish(AudioSuspect(track=track, guess=signal.guess))
 
     def _send(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:

@@ -262,11 +262,11 @@ def test_time_never_goes_back() -> None:
     run_virtual(main())
 
 
-def test_a_track_that_came_back_after_goodbye_is_carried_on_by_another_connection() -> None:
+def test_a_track_that_came_back_after_its_end_is_carried_on_by_another_connection() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, outlives_peers=True)
-            call.add_track("a.b", CODECS).end("bye")
+            call.end_track(call.add_track("a.b", CODECS), "section removed")
             again = call.add_track("a.b", CODECS)
             assert again.track == "a.b.1"
             assert call.add_track("a.b", CODECS) is again

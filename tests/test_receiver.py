@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
-from rtcstt.media.receiver import AudioReceiver, Resumed, Stalled
+from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.signals import Ignored, Resumed, Signal, Stalled
 
 # L16 at 16 kHz decodes to itself, so that every sample can be told.
 L16 = Codec("L16", 16000)
@@ -61,7 +62,7 @@ class Heard:
     end: float
     receiver: AudioReceiver
     chunks: list[tuple[float, Chunk]] = field(default_factory=list)
-    signals: list[tuple[float, Stalled | Resumed]] = field(default_factory=list)
+    signals: list[tuple[float, Signal]] = field(default_factory=list)
 
     @property
     def ledger(self) -> Ledger:
@@ -375,7 +376,9 @@ class TestBadInput:
         received = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
         assert received.chunks == []
         assert received.receiver.origin is None
-        assert received.signals == []
+        reason = "packets of payload type 77 arrive, 96, 0, 111 was agreed"
+        assert [signal for _, signal in received.signals] == [Ignored(reason, 77)], "once"
+        assert received.receiver.stats()["unknown_type"] == 50
 
     def test_another_peer_connection_takes_over(self) -> None:
         """After `renegotiate`, from another source with other payload types."""

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.errors import RemoteProtocolError
-from rtcstt.media.playout import MAX_REMEMBERED, MAX_WAITING, Cause, Frame, Gap, Playout
+from rtcstt.media.playout import Cause, Frame, Gap, Playout
 from rtcstt.media.rtp import Codec, Packet, opus_duration
+from rtcstt.media.sequence import MAX_REMEMBERED, MAX_WAITING
 
 OPUS, PCMU, G722 = Codec("opus", 48000, 2), Codec("PCMU", 8000), Codec("G722", 8000)
 EVENTS, NOISE = Codec("telephone-event", 8000), Codec("CN", 8000)

@@ -75,6 +75,11 @@ class AudioClock:
         return self._origin
 
     @property
+    def end(self) -> int:
+        """The sample after the last one that was sent or is queued."""
+        return self.ledger.sent + self._queue.length
+
+    @property
     def lag_s(self) -> float:
         """How much later than on a call without trouble audio goes out now."""
         return max(0.0, self._lead.value)

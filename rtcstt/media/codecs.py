@@ -256,13 +256,14 @@ class _Payload(Protocol):
 
 
 class _G711:
-    rate = 8000
-
-    def __init__(self, table: NDArray[np.int16]) -> None:
+    def __init__(self, table: NDArray[np.int16], codec: Codec) -> None:
+        self.rate = codec.clock_rate
         self._table = table
+        self._channels = codec.channels
 
     def decode(self, payload: bytes) -> Samples:
-        return self._table[np.frombuffer(_not_empty(payload), np.uint8)]
+        samples = self._table[np.frombuffer(_not_empty(payload), np.uint8)]
+        return samples if self._channels == 1 else _to_mono(samples.reshape(-1, self._channels))
 
 
 class _L16:
@@ -317,9 +318,9 @@ def _to_mono(samples: NDArray[Any]) -> Samples:
 def _payload_decoder(codec: Codec) -> _Payload:
     match codec.name:
         case "PCMU":
-            return _G711(MULAW)
+            return _G711(MULAW, codec)
         case "PCMA":
-            return _G711(ALAW)
+            return _G711(ALAW, codec)
         case "G722":
             return _Av("g722", 16000)
         case "L16":

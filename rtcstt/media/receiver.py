@@ -1,16 +1,34 @@
-"""One track's ear: RTP packets or PCM in, continuous chunks out, every sample accounted for."""
+"""One track's receiver: RTP packets or PCM in, continuous chunks out, every sample accounted for.
+
+A track is mostly one source (SSRC) at a time. Where a second one sends beside it for longer than a moment,
+both are decoded and mixed, as a conference bridge does: whoever speaks is received, and no word is cut by
+going from one to the other. Where the main source falls silent, the other one becomes the main one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rtcstt.media.clock import AudioClock
-from rtcstt.media.codecs import Decoder, decoder_for
+from rtcstt.media.codecs import Decoded
+from rtcstt.media.dtmf import Digits
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
-from rtcstt.media.playout import Cause, Frame, Gap, Playout
+from rtcstt.media.playout import Cause, Frame, Gap
+from rtcstt.media.red import Redundancy
 from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.sequence import Counters
+from rtcstt.media.signals import (
+    Ignored,
+    Lost,
+    Muted,
+    Resumed,
+    SeveralSources,
+    Signal,
+    Stalled,
+    Unmuted,
+)
+from rtcstt.media.source import SideSource, Source
 
 STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its announcement was lost
 PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
@@ -18,20 +36,11 @@ PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 IDLE_POLL_S = 0.1  # while there is no sound at all
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """Packets stopped, and the sender had not said that they would."""
-
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """Packets come again, after ``stalled_s`` seconds."""
-
-    stalled_s: float
+LOST_S = 0.2  # of lost packets in a row, from which on it is said
+MAX_SIDES = 3  # sources beside the main one
+HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
+GONE_S = 5.0  # a source beside the main one that sends nothing for so long is forgotten
+MAX_IGNORED = 16  # payload types of which it is said that they are ignored
 
 
 class AudioReceiver:
@@ -42,16 +51,24 @@ class AudioReceiver:
     """
 
     def __init__(self, codecs: Mapping[int, Codec], *, chunk_ms: int = 100, max_delay_ms: int = 200) -> None:
-        self._playout = Playout(codecs, max_delay_s=max_delay_ms / 1000)
-        self._clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=max_delay_ms / 1000)
-        self._codec: Codec | None = None
-        self._decoder: Decoder | None = None
-        self._bad_payloads = 0
+        self._codecs = codecs
+        self._max_delay_s = max_delay_ms / 1000
+        self._counters = Counters()
+        self._main = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
+        self._sides: dict[int, SideSource] = {}
+        self._clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=self._max_delay_s)
+        self._digits = Digits()
+        self._redundancy = Redundancy()
+        self._bad_payloads = 0  # of sources that are gone
         self.last_received: float | None = None
         """When audio last came."""
         self._stalled_since: float | None = None
-        self._signals: list[Stalled | Resumed] = []
+        self._muted = False
+        self._signals: list[Signal] = []
+        self._ignored: set[object] = set()
         self._pcm_delay_s: float | None = None
+        self._audio_end = 0  # on the clock, of what came last
+        self._hole_is_loss = False  # whatever is before the next audio was not received
 
     @property
     def ledger(self) -> Ledger:
@@ -62,15 +79,32 @@ class AudioReceiver:
         """When the track's first sample was spoken, as far as known; None before audio came."""
         return self._clock.origin
 
-    def renegotiate(self, codecs: Mapping[int, Codec]) -> None:
-        """From here on payload types mean this; another source may take over."""
-        self._playout.codecs = codecs
+    def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
+        """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
+        since the last packet is lost."""
+        self._codecs = self._main.playout.codecs = codecs
+        for side in self._sides.values():
+            side.source.playout.codecs = codecs
+        self._hole_is_loss = reconnected and not self._muted
 
     def push(self, packet: Packet, now: float) -> None:
         self._pcm_delay_s = None
-        known = self._playout.push(packet, now)
+        codec = self._codecs.get(packet.payload_type)
+        if codec is None:
+            self._ignore(packet.payload_type)
+        elif codec.name == "telephone-event":
+            self._signals += self._digits.push(packet, codec.clock_rate, now)
+        elif codec.name == "red":
+            self._counters.received += 1
+            for inner in self._redundancy.unpack(packet):
+                self.push(inner, now)
+            return
+        side = self._sides.get(packet.ssrc) if self._sides else None
+        known = side.push(packet, now) if side is not None else self._main.playout.push(packet, now)
         if known and (packet.payload or self._stalled_since is None):  # keep-alives end no stall
             self._received(now)
+        elif not known and codec is not None:
+            self._admit_rival(now)
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
@@ -81,81 +115,187 @@ class AudioReceiver:
         self._clock.push(samples, Label.RECEIVED, now)
         self._received(now)
 
+    def bye(self, ssrc: int, now: float) -> None:
+        """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
+        if self._sides.pop(ssrc, None) is not None:
+            return
+        if self._main.playout.bye(ssrc):
+            if self._sides:
+                self._hand_over(now)
+            else:
+                self.mute("bye")
+
+    def mute(self, reason: str) -> None:
+        """The sender says that it stops for now: no stall is to be told."""
+        if not self._muted:
+            self._muted = True
+            self._signals.append(Muted(reason))
+
     def pull(self, now: float) -> list[Chunk]:
         """The chunks that are due, oldest first."""
-        while (item := self._playout.pop(now)) is not None:
+        if self._sides:
+            self._advance_sides(now)
+        while (item := self._main.playout.pop(now)) is not None:
             self._take(item)
         self._watch(now)
-        delay = self._playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
-        return self._clock.pull(now, delay, expects_nothing=self._playout.paused)
+        playout = self._main.playout
+        delay = playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
+        return self._clock.pull(now, delay, expects_nothing=playout.paused)
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next."""
         if self._clock.origin is None:
-            return now + (START_POLL_S if self._playout.first_arrival is not None else IDLE_POLL_S)
+            return now + (START_POLL_S if self._main.playout.first_arrival is not None else IDLE_POLL_S)
         due = self._clock.next_due(now)
-        return due if self._stalled_since is not None else min(due, max(now, self._stall_due()))
+        if self._stalled_since is not None or self._muted or self.last_received is None:
+            return due
+        return min(due, max(now, self._stall_due()))
 
     def close(self, now: float) -> list[Chunk]:
         """Everything that is still inside, at once. Nothing may be pushed after."""
-        for item in self._playout.flush():
+        self._advance_sides(now)
+        for item in self._main.playout.flush():
             self._take(item)
-        self._change_codec(None, now)
+        self._push(self._main.change_codec(None), now)
+        for side in self._sides.values():
+            self._push_alone(side, now)
         return self._clock.close(now)
 
-    def signals(self) -> list[Stalled | Resumed]:
+    def signals(self) -> list[Signal]:
         """What happened since the last time this was asked."""
         signals, self._signals = self._signals, []
         return signals
 
     def stats(self) -> dict[str, Any]:
-        bad = self._bad_payloads + (self._decoder.bad_payloads if self._decoder else 0)
+        playout = self._main.playout
+        sources = [self._main, *(side.source for side in self._sides.values())]
         return {
-            **self._playout.counters.as_dict(),
-            "bad_payloads": bad,
-            "codec": self._codec.name if self._codec else None,
-            "jitter_ms": round(1000 * self._playout.jitter, 1),
-            "delay_ms": round(1000 * self._playout.usual_delay, 1),
+            **self._counters.as_dict(),
+            "bad_payloads": self._bad_payloads + sum(source.bad_payloads for source in sources),
+            "sources": len(sources),
+            "codec": self._main.codec.name if self._main.codec else None,
+            "jitter_ms": round(1000 * playout.jitter, 1),
+            "delay_ms": round(1000 * playout.usual_delay, 1),
             "lag_ms": round(1000 * self._clock.lag_s, 1),
         }
+
+    # -- what came, and what did not ------------------------------------------------------------------
 
     def _received(self, now: float) -> None:
         if self._stalled_since is not None:
             self._signals.append(Resumed(now - self._stalled_since))
             self._stalled_since = None
+        if self._muted:
+            self._muted = False
+            self._signals.append(Unmuted())
         self.last_received = now
 
     def _stall_due(self) -> float:
         assert self.last_received is not None
-        return self.last_received + (PAUSED_STALLED_S if self._playout.paused else STALLED_S)
+        return self.last_received + (PAUSED_STALLED_S if self._main.playout.paused else STALLED_S)
 
     def _watch(self, now: float) -> None:
-        if self.last_received is None or self._stalled_since is not None or now < self._stall_due():
+        self._signals += self._digits.poll(now)
+        if self.last_received is None or self._stalled_since is not None or self._muted:
             return
-        self._stalled_since = self.last_received
-        self._signals.append(Stalled(self.last_received))
+        if now >= self._stall_due():
+            self._stalled_since = self.last_received
+            self._signals.append(Stalled(self.last_received))
+
+    def _ignore(self, payload_type: int) -> None:
+        if payload_type in self._ignored or len(self._ignored) >= MAX_IGNORED:
+            return
+        self._ignored.add(payload_type)
+        agreed = ", ".join(str(number) for number, codec in self._codecs.items() if codec.is_speech)
+        reason = f"packets of payload type {payload_type} arrive, {agreed or 'none'} was agreed"
+        self._signals.append(Ignored(reason, payload_type))
+
+    # -- the main source -------------------------------------------------------------------------------
 
     def _take(self, item: Frame | Gap) -> None:
-        if isinstance(item, Gap) and item.cause is Cause.PAUSE:
-            self._clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, item.arrival)
+        if isinstance(item, Gap):
+            if item.cause is Cause.PAUSE:
+                self._clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, item.arrival)
+            else:
+                self._push(self._main.decode(item), item.arrival)
             return
-        if item.codec is not self._codec:
-            self._change_codec(item.codec, item.arrival)
-        if isinstance(item, Frame) and self._clock.origin is None:
+        if self._clock.origin is None:
             self._begin(item)
-        assert self._decoder is not None
-        for decoded in self._decoder.decode(item):
-            self._clock.push(decoded.samples, decoded.label, item.arrival)
+        decoded = self._main.decode(item)
+        self._push(decoded, item.arrival)
+        if item.lost or self._hole_is_loss:
+            self._note_loss(item, sum(len(part.samples) for part in decoded))
+        self._audio_end = self._clock.end
+
+    def _note_loss(self, frame: Frame, count: int) -> None:
+        """The frame, which is the last ``count`` samples, follows a hole in which packets were lost."""
+        end = self._clock.end - count
+        lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
+        is_long = lost_s > LOST_S or self._hole_is_loss
+        if is_long and self._audio_end and end - self._audio_end > LOST_S * SAMPLE_RATE:
+            self._signals.append(Lost(self._audio_end, end, "network"))
+        self._hole_is_loss = False
+
+    def _push(self, decoded: list[Decoded], arrival: float) -> None:
+        for part in decoded:
+            samples = part.samples
+            for side in self._sides.values():
+                samples, used = side.add_to(samples)
+                self._account(used, "mixed")
+            self._clock.push(samples, part.label, arrival)
 
     def _begin(self, first: Frame) -> None:
         """The call begins when its first sample was spoken: a packet's duration before it could be sent."""
         duration_s = first.codec.duration(first.payload) / first.codec.clock_rate
-        self._clock.begin((self._playout.first_arrival or first.arrival) - duration_s)
+        self._clock.begin((self._main.playout.first_arrival or first.arrival) - duration_s)
 
-    def _change_codec(self, codec: Codec | None, now: float) -> None:
-        if self._decoder is not None:
-            self._bad_payloads += self._decoder.bad_payloads
-            for decoded in self._decoder.flush():
-                self._clock.push(decoded.samples, decoded.label, now)
-        self._codec = codec
-        self._decoder = decoder_for(codec) if codec is not None else None
+    # -- those beside it ---------------------------------------------------------------------------------
+
+    def _admit_rival(self, now: float) -> None:
+        packets = self._main.playout.take_rival(now)
+        if not packets:
+            return
+        if len(self._sides) >= MAX_SIDES:
+            self._counters.stray += len(packets)
+            reason = f"more than {1 + MAX_SIDES} sources send at once"
+            if reason not in self._ignored:
+                self._ignored.add(reason)
+                self._signals.append(Ignored(reason))
+            return
+        side = SideSource.of(packets, self._codecs, self._max_delay_s, self._counters)
+        self._sides[packets[0].packet.ssrc] = side
+        self._signals.append(SeveralSources(1 + len(self._sides)))
+
+    def _advance_sides(self, now: float) -> None:
+        for side in self._sides.values():
+            self._account(side.advance(now), "other source")
+        gone = [s for s, side in self._sides.items() if now - side.source.playout.last_arrival > GONE_S]
+        for ssrc in gone:
+            self._drop(self._sides.pop(ssrc))
+        if self._sides and now - self._main.playout.last_arrival > max(HANDOVER_S, self._main.playout.delay):
+            self._hand_over(now)
+
+    def _hand_over(self, now: float) -> None:
+        """The main source is silent: the one that sent last takes its place."""
+        ssrc, side = max(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival)
+        if side.source.playout.last_arrival < self._main.playout.last_arrival:
+            return
+        del self._sides[ssrc]
+        old, self._main = self._main, side.source
+        if old.playout.ssrc is not None:
+            self._sides[old.playout.ssrc] = SideSource(old)
+        self._push_alone(side, now)
+
+    def _push_alone(self, side: SideSource, now: float) -> None:
+        for part in side.take_all():
+            self._clock.push(part.samples, part.label, now)
+
+    def _drop(self, side: SideSource) -> None:
+        self._account(side.take_all(), "other source")
+        self._bad_payloads += side.source.bad_payloads
+
+    def _account(self, decoded: Iterable[Decoded], reason: str) -> None:
+        """Audio that came and does not go out as it is: it is in the mixture, or there was no room for it."""
+        for part in decoded:
+            self._clock.ledger.counts[part.label] += len(part.samples)
+            self._clock.ledger.discard(reason, len(part.samples))

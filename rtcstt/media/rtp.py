@@ -33,8 +33,10 @@ class Codec:
         match self.name:
             case "opus":
                 return opus_duration(payload)
-            case "PCMU" | "PCMA" | "G722":
+            case "G722":
                 return len(payload)
+            case "PCMU" | "PCMA":
+                return len(payload) // self.channels
             case "L16":
                 return len(payload) // (2 * self.channels)
         return 0
@@ -55,6 +57,19 @@ def opus_duration(payload: bytes) -> int:
         return frame * (1 if code == 0 else 2)
     count = payload[1] & 0x3F if len(payload) > 1 else 0
     return min(frame * count, 5760)
+
+
+def byes(data: bytes) -> list[int]:
+    """The sources that an RTCP datagram says goodbye for (RFC 3550 sections 6.1 and 6.6)."""
+    found: list[int] = []
+    at = 0
+    while at + 4 <= len(data) and data[at] >> 6 == 2:
+        end = at + 4 + 4 * int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 203 and end <= len(data):
+            sources = range(at + 4, min(at + 4 + 4 * (data[at] & 0x1F), end), 4)
+            found += [int.from_bytes(data[start : start + 4], "big") for start in sources]
+        at = end
+    return found
 
 
 @dataclass(frozen=True, slots=True)
