@@ -7,7 +7,7 @@ going from one to the other. Where the main source falls silent, the other one b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rtcstt.media.clock import AudioClock
@@ -28,7 +28,7 @@ from rtcstt.media.signals import (
     Stalled,
     Unmuted,
 )
-from rtcstt.media.source import SideSource, Source
+from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
 
 STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its announcement was lost
 PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
@@ -37,9 +37,7 @@ PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 IDLE_POLL_S = 0.1  # while there is no sound at all
 LOST_S = 0.2  # of lost packets in a row, from which on it is said
-MAX_SIDES = 3  # sources beside the main one
 HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
-GONE_S = 5.0  # a source beside the main one that sends nothing for so long is forgotten
 MAX_IGNORED = 16  # payload types of which it is said that they are ignored
 
 
@@ -55,7 +53,7 @@ class AudioReceiver:
         self._max_delay_s = max_delay_ms / 1000
         self._counters = Counters()
         self._main = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
-        self._sides: dict[int, SideSource] = {}
+        self._sides = SideSources(self._max_delay_s, self._counters)
         self._clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=self._max_delay_s)
         self._digits = Digits()
         self._redundancy = Redundancy()
@@ -83,7 +81,7 @@ class AudioReceiver:
         """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
         since the last packet is lost."""
         self._codecs = self._main.playout.codecs = codecs
-        for side in self._sides.values():
+        for side in self._sides:
             side.source.playout.codecs = codecs
         self._hole_is_loss = reconnected and not self._muted
 
@@ -117,7 +115,7 @@ class AudioReceiver:
 
     def bye(self, ssrc: int, now: float) -> None:
         """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
-        if self._sides.pop(ssrc, None) is not None:
+        if self._sides.take(ssrc) is not None:
             return
         if self._main.playout.bye(ssrc):
             if self._sides:
@@ -157,7 +155,7 @@ class AudioReceiver:
         for item in self._main.playout.flush():
             self._take(item)
         self._push(self._main.change_codec(None), now)
-        for side in self._sides.values():
+        for side in self._sides:
             self._push_alone(side, now)
         return self._clock.close(now)
 
@@ -168,7 +166,7 @@ class AudioReceiver:
 
     def stats(self) -> dict[str, Any]:
         playout = self._main.playout
-        sources = [self._main, *(side.source for side in self._sides.values())]
+        sources = [self._main, *(side.source for side in self._sides)]
         return {
             **self._counters.as_dict(),
             "bad_payloads": self._bad_payloads + sum(source.bad_payloads for source in sources),
@@ -238,10 +236,7 @@ class AudioReceiver:
 
     def _push(self, decoded: list[Decoded], arrival: float) -> None:
         for part in decoded:
-            samples = part.samples
-            for side in self._sides.values():
-                samples, used = side.add_to(samples)
-                self._account(used, "mixed")
+            samples = self._sides.mix(part.samples, self._clock.ledger) if self._sides else part.samples
             self._clock.push(samples, part.label, arrival)
 
     def _begin(self, first: Frame) -> None:
@@ -255,47 +250,29 @@ class AudioReceiver:
         packets = self._main.playout.take_rival(now)
         if not packets:
             return
-        if len(self._sides) >= MAX_SIDES:
-            self._counters.stray += len(packets)
-            reason = f"more than {1 + MAX_SIDES} sources send at once"
-            if reason not in self._ignored:
-                self._ignored.add(reason)
-                self._signals.append(Ignored(reason))
+        if self._sides.admit(packets, self._codecs):
+            self._signals.append(SeveralSources(1 + len(self._sides)))
             return
-        side = SideSource.of(packets, self._codecs, self._max_delay_s, self._counters)
-        self._sides[packets[0].packet.ssrc] = side
-        self._signals.append(SeveralSources(1 + len(self._sides)))
+        self._counters.stray += len(packets)
+        reason = f"more than {1 + MAX_SIDES} sources send at once"
+        if reason not in self._ignored:
+            self._ignored.add(reason)
+            self._signals.append(Ignored(reason))
 
     def _advance_sides(self, now: float) -> None:
-        for side in self._sides.values():
-            self._account(side.advance(now), "other source")
-        gone = [s for s, side in self._sides.items() if now - side.source.playout.last_arrival > GONE_S]
-        for ssrc in gone:
-            self._drop(self._sides.pop(ssrc))
-        if self._sides and now - self._main.playout.last_arrival > max(HANDOVER_S, self._main.playout.delay):
+        self._bad_payloads += self._sides.advance(now, self._clock.ledger)
+        playout = self._main.playout
+        if self._sides and now - playout.last_arrival > max(HANDOVER_S, playout.delay):
             self._hand_over(now)
 
     def _hand_over(self, now: float) -> None:
         """The main source is silent: the one that sent last takes its place."""
-        ssrc, side = max(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival)
-        if side.source.playout.last_arrival < self._main.playout.last_arrival:
-            return
-        del self._sides[ssrc]
-        old, self._main = self._main, side.source
-        if old.playout.ssrc is not None:
-            self._sides[old.playout.ssrc] = SideSource(old)
-        self._push_alone(side, now)
+        side = self._sides.take_after(self._main.playout.last_arrival)
+        if side is not None:
+            old, self._main = self._main, side.source
+            self._sides.add(SideSource(old))
+            self._push_alone(side, now)
 
     def _push_alone(self, side: SideSource, now: float) -> None:
         for part in side.take_all():
             self._clock.push(part.samples, part.label, now)
-
-    def _drop(self, side: SideSource) -> None:
-        self._account(side.take_all(), "other source")
-        self._bad_payloads += side.source.bad_payloads
-
-    def _account(self, decoded: Iterable[Decoded], reason: str) -> None:
-        """Audio that came and does not go out as it is: it is in the mixture, or there was no room for it."""
-        for part in decoded:
-            self._clock.ledger.counts[part.label] += len(part.samples)
-            self._clock.ledger.discard(reason, len(part.samples))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from rtcstt.media.codecs import Decoded, Decoder, decoder_for
-from rtcstt.media.pcm import SAMPLE_RATE, Samples
+from rtcstt.media.pcm import SAMPLE_RATE, Ledger, Samples
 from rtcstt.media.playout import Cause, Frame, Gap, Playout
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.sequence import Arrived, Counters
 
+MAX_SIDES = 3  # sources beside the main one
+GONE_S = 5.0  # one that sends nothing for so long is forgotten
 PRIMED = SAMPLE_RATE * 60 // 1000  # samples that a second source has in store before it is mixed in
 MAX_STORED = SAMPLE_RATE * 400 // 1000  # and the most; beyond, its oldest are discarded
 QUIET = 100  # the highest sample of what may be left out to be on time again
@@ -56,15 +58,6 @@ class SideSource:
         self._stored: deque[Decoded] = deque()
         self._length = 0
         self._is_primed = False
-
-    @classmethod
-    def of(
-        cls, packets: list[Arrived], codecs: Mapping[int, Codec], max_delay_s: float, counters: Counters
-    ) -> SideSource:
-        """From the first packets of a source that sends beside another."""
-        source = Source(codecs, max_delay_s=max_delay_s, counters=counters)
-        source.playout.begin(packets)
-        return cls(source)
 
     def push(self, packet: Packet, now: float) -> bool:
         return self.source.playout.push(packet, now)
@@ -110,3 +103,69 @@ class SideSource:
         first = self._stored.popleft()
         self._length -= len(first.samples)
         return first
+
+
+class SideSources:
+    """All that send beside the main source of a track."""
+
+    def __init__(self, max_delay_s: float, counters: Counters) -> None:
+        self._max_delay_s = max_delay_s
+        self._counters = counters
+        self._sides: dict[int, SideSource] = {}
+
+    def __len__(self) -> int:
+        return len(self._sides)
+
+    def __iter__(self) -> Iterator[SideSource]:
+        return iter(self._sides.values())
+
+    def get(self, ssrc: int) -> SideSource | None:
+        return self._sides.get(ssrc)
+
+    def add(self, side: SideSource) -> None:
+        if side.source.playout.ssrc is not None:
+            self._sides[side.source.playout.ssrc] = side
+
+    def admit(self, packets: list[Arrived], codecs: Mapping[int, Codec]) -> bool:
+        """Another source, from its first packets on. Whether there is room for it."""
+        if len(self._sides) >= MAX_SIDES:
+            return False
+        source = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
+        source.playout.begin(packets)
+        self.add(SideSource(source))
+        return True
+
+    def take(self, ssrc: int) -> SideSource | None:
+        return self._sides.pop(ssrc, None)
+
+    def take_after(self, arrival: float) -> SideSource | None:
+        """The one that sent last, where that was after ``arrival``."""
+        last = max(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival, default=None)
+        if last is None or last[1].source.playout.last_arrival < arrival:
+            return None
+        return self._sides.pop(last[0])
+
+    def advance(self, now: float, ledger: Ledger) -> int:
+        """Decode what is due, and forget who is gone; how many bad payloads those had."""
+        bad = 0
+        for ssrc, side in list(self._sides.items()):
+            _account(side.advance(now), "other source", ledger)
+            if now - side.source.playout.last_arrival > GONE_S:
+                del self._sides[ssrc]
+                _account(side.take_all(), "other source", ledger)
+                bad += side.source.bad_payloads
+        return bad
+
+    def mix(self, samples: Samples, ledger: Ledger) -> Samples:
+        """Audio of the main source with that of the others added."""
+        for side in self._sides.values():
+            samples, used = side.add_to(samples)
+            _account(used, "mixed", ledger)
+        return samples
+
+
+def _account(decoded: Iterable[Decoded], reason: str, ledger: Ledger) -> None:
+    """Audio that came and does not go out as it is: it is in the mixture, or there was no room for it."""
+    for part in decoded:
+        ledger.counts[part.label] += len(part.samples)
+        ledger.discard(reason, len(part.samples))
