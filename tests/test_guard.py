@@ -366,6 +366,16 @@ async def test_every_answer_has_the_headers_that_bind_browsers() -> None:
             assert response.status == 200 and response.headers["Cache-Control"] == "no-store"
 
 
+async def test_a_page_that_the_browser_has_kept_keeps_its_policy() -> None:
+    """The headers of a 304 replace those of the kept answer (RFC 9111 section 3.2)."""
+    async with serving() as client:
+        async with client.get("/") as response:
+            tag = response.headers["ETag"]
+        async with client.get("/", headers={"If-None-Match": tag}) as response:
+            assert response.status == 304
+            assert "default-src 'none'" not in response.headers.get("Content-Security-Policy", "")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "gzip, identity", "nonsense"])
 async def test_compressed_bodies_are_refused_unread(encoding: str) -> None:
     async with serving() as client:

@@ -188,7 +188,7 @@ async def calling(chromium: str, folder: Path, *options: str) -> AsyncIterator[t
         started("serve", folder, "--stt", stt, *options) as server,
         browser(chromium) as running,
     ):
-        page = await running.new_page()
+        page = await running.new_page(bypass_csp=True)  # of a page with nothing on it
         await page.add_init_script(KEEP_CONNECTIONS)
         await page.goto(f"{server.url}/healthz")
         await page.evaluate(CONNECT, server.url)

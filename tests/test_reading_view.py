@@ -6,7 +6,7 @@ The captions are fed events as a server sends them, so that a test needs no voic
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -58,13 +58,13 @@ NOTICES = """async () => {
 
 @asynccontextmanager
 async def opened(
-    chromium: str, folder: Path, path: str = "/", **how: str
+    chromium: str, folder: Path, path: str = "/", *, options: Sequence[str] = (), **how: str
 ) -> AsyncIterator[tuple[Page, Server]]:
     """The page of a server whose recognizer says nothing by itself."""
     async with (
         ScriptedUpstream() as upstream,
         upstream.listening() as stt,
-        started("serve", folder, "--stt", stt) as server,
+        started("serve", folder, "--stt", stt, *options) as server,
         browser(chromium) as running,
     ):
         context = await running.new_context(**how)  # type: ignore[arg-type]
@@ -312,3 +312,25 @@ async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(chromium: 
         await listed.last.click()
         await expect(page).to_have_url(re.compile(call["call"]))
         await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+
+
+async def test_a_call_is_read_along_by_its_link(chromium: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("a token of the test\n")
+    async with opened(chromium, tmp_path, options=("--token-file", str(tmp_path / "tokens"))) as (page, _):
+        await page.click("#start")
+        await page.fill("#token", "a token of the test")
+        await start(page)
+        await open_panel(page, "share")
+        await expect(page.locator("#share .qr svg")).to_be_visible(timeout=WAIT_MS)
+        link = await page.input_value("#share-link")
+        reader = await page.context.new_page()
+        reader.on("pageerror", lambda error: pytest.fail(f"on the page: {error}"))
+        await reader.goto(link)
+        await expect(reader.locator("#status")).to_have_text("Live", timeout=WAIT_MS)
+        await page.click("#hangup")
+        for one in (page, reader):
+            await expect(one.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+        await reader.evaluate(FEED, {"from": 0, "to": 30})
+        for width, height in SIZES:
+            await reader.set_viewport_size({"width": width, "height": height})
+            await is_newest_seen(reader)

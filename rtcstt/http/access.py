@@ -20,6 +20,7 @@ from rtcstt.errors import CallerError, ConfigError, bad_request
 log = logging.getLogger(__name__)
 
 MAX_ACCESS_TOKEN_S = 3600
+READING_TOKEN_S = 24 * 3600.0
 MAX_CREDENTIAL = 4096  # characters of a token; a longer one is not looked at
 SHORT_TOKEN = 16
 MIN_TOKEN = 4
@@ -46,14 +47,15 @@ _ALL = frozenset(Permission)
 class Grant:
     """What the bearer of a request's token may do.
 
-    ``label``: the only calls they get to know of, where their token says one. ``identity``: whose token it
-    is, as a digest that may be stored; empty where no token is needed. ``expires``: Unix time.
+    ``label``, ``call``: the only calls they get to know of, where their token says so. ``identity``: whose
+    token it is, as a digest that may be stored; empty where no token is needed. ``expires``: Unix time.
     """
 
     permissions: frozenset[Permission] = _ALL
     label: str | None = None
     identity: str = ""
     expires: float | None = None
+    call: str | None = None
 
     def may(self, permission: Permission) -> bool:
         return permission is Permission.PUBLIC or permission in self.permissions
@@ -134,7 +136,7 @@ class Authenticator:
         if _is_one_of(token, self._api_keys):
             speech = frozenset({Permission.TRANSCRIBE, Permission.ISSUE})
             return Grant(speech, identity=_digest("key", given))
-        grant = self._access_token(token)
+        grant = self._issued(token)
         if grant is None and self._jwt_secret is not None:
             grant = self._signed(token, given, self._jwt_secret)
         if grant is None:
@@ -160,17 +162,38 @@ class Authenticator:
         claims = {"grants": {"stt": True}, "exp": int(until)}
         return jwt.encode(claims, self._access_secret, algorithm="HS256")
 
-    def _access_token(self, token: bytes) -> Grant | None:
-        try:
-            claims = jwt.decode(
-                token, self._access_secret, algorithms=["HS256"], options={"require": ["exp"]}
-            )
-        except (jwt.InvalidTokenError, ValueError, RecursionError):
+    def reading_token(self, grant: Grant, call: str) -> str | None:
+        """A token to read one call with, for `READING_TOKEN_S`; it does not outlive the token that asked for
+        it. None where no token is needed."""
+        if not self.is_guarded:
             return None
-        grants = claims.get("grants")
-        if not isinstance(grants, dict) or grants.get("stt") is not True:
+        until = time.time() + READING_TOKEN_S
+        if grant.expires is not None:
+            until = min(until, grant.expires)
+        claims = {"grants": {"read": call}, "exp": int(until)}
+        return jwt.encode(claims, self._reading_secret, algorithm="HS256")
+
+    @property
+    def _reading_secret(self) -> bytes:
+        """The same on every server with the same secrets, and after a restart; unless they could be guessed
+        by trying, with a token at hand."""
+        known = [self._jwt_secret] if self._jwt_secret is not None else list(self._tokens)
+        if not known or min(map(len, known)) < SHORT_TOKEN:
+            return self._access_secret
+        return hashlib.sha256("\n".join(["rtcstt reading token", *known]).encode()).digest()
+
+    def _issued(self, token: bytes) -> Grant | None:
+        """Of a token that `issue` or `reading_token` made."""
+        claims = _claims(token, self._access_secret)
+        if claims is None:
+            claims = _claims(token, self._reading_secret)
+        grants = claims.get("grants") if claims is not None else None
+        if claims is None or not isinstance(grants, dict):
             return None
-        return Grant(frozenset({Permission.TRANSCRIBE}), expires=float(claims["exp"]))
+        until = float(claims["exp"])
+        if isinstance(grants.get("read"), str):
+            return Grant(frozenset({Permission.LISTEN}), expires=until, call=grants["read"])
+        return Grant(frozenset({Permission.TRANSCRIBE}), expires=until) if grants.get("stt") is True else None
 
     def _signed(self, token: bytes, given: str, secret: str) -> Grant | None:
         try:
@@ -210,6 +233,17 @@ def _grant_of(claims: dict[str, Any], given: str) -> Grant:
     subject = claims.get("sub")
     identity = _digest("sub", subject) if isinstance(subject, str) and subject else _digest("token", given)
     return Grant(frozenset(permissions), label, identity, float(claims["exp"]))
+
+
+def _claims(token: bytes, secret: bytes) -> dict[str, Any] | None:
+    """Of a valid JWT; None when it is not."""
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token, secret, algorithms=["HS256"], options={"require": ["exp"]}
+        )
+    except (jwt.InvalidTokenError, ValueError, RecursionError):
+        return None
+    return claims
 
 
 def _digest(kind: str, text: str) -> str:

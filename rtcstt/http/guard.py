@@ -207,7 +207,7 @@ class Guard:
         headers["Permissions-Policy"] = "microphone=(self), camera=(), geolocation=()"
         if response.content_type == "text/html":
             headers["Content-Security-Policy"] = self._page_policy
-        else:
+        elif response.status != 304:  # whose headers replace those of the page that the browser has kept
             headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
         if route is None or route.permission is not Permission.PUBLIC:
             headers.setdefault("Cache-Control", "no-store")

@@ -69,6 +69,14 @@ class Web:
             )
             for path, name in paths.items()
             for method in ("GET", "HEAD")
+        ] + [
+            Route(
+                method="GET",
+                path="/watch/{id}",
+                handler=_static("watch.html"),
+                permission=Permission.LISTEN,
+                summary="The page to read a call along",
+            )
         ]
 
     def _about_the_server(self) -> list[Route]:
@@ -122,7 +130,11 @@ class Web:
 
 
 def _static(name: str) -> Handler:
+    headers = {"Cache-Control": "no-cache"}
+    if name.endswith(".ts"):
+        headers["Content-Type"] = "text/plain; charset=utf-8"  # no MIME type of TypeScript's is registered
+
     async def serve(request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
+        return web.FileResponse(STATIC / name, headers=headers)
 
     return serve

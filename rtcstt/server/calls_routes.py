@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
+import segno
 from aiohttp import web
 
 from rtcstt import captions
@@ -19,6 +22,7 @@ from rtcstt.events import AnyEvent
 from rtcstt.fleet.mirrors import Mirror
 from rtcstt.fleet.router import VIEW
 from rtcstt.http.access import Grant, Permission
+from rtcstt.http.bodies import parse_object, read_body
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server.context import Context
 from rtcstt.wire import bad_request
@@ -28,6 +32,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 15.0
 UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
 MAX_LISTENERS = 1000
+MAX_SHARE = 2048  # bytes
 AT_ONCE = 500  # events that are rendered without a thread
 _TYPES = {
     "captions.vtt": "text/vtt",
@@ -43,6 +48,7 @@ class CallsRoutes:
 
     def table(self) -> list[Route]:
         listen = partial(Route, method="GET", permission=Permission.LISTEN)
+        share = partial(Route, method="POST", permission=Permission.LISTEN, summary="A link to read it along")
         hang_up = partial(Route, method="DELETE", permission=Permission.PUBLISH, summary="Hang up")
         return [
             listen(path="/calls", handler=self.list_calls, summary="The calls"),
@@ -50,6 +56,7 @@ class CallsRoutes:
             hang_up(path="/calls/{id}", handler=self.delete_call),
             hang_up(path="/whip/{id}", handler=self.delete_call),
             listen(path="/calls/{id}/events", handler=self.events, summary="Its events"),
+            share(path="/calls/{id}/share", handler=self.share),
             listen(path="/calls/{id}/{name}", handler=self.text, summary="Its captions and transcripts"),
         ]
 
@@ -66,6 +73,19 @@ class CallsRoutes:
         call = self._context.find(request)
         await self._context.calls.hang_up(call.id)
         return await _details(call, request[GRANT])
+
+    async def share(self, request: web.Request) -> web.StreamResponse:
+        """`POST /calls/ID/share` with `{"page": URL}`, the URL of `/watch/ID` as the browser knows it: where
+        tokens are in use the same with one that is for reading this call alone; and its QR code."""
+        call = self._context.found(request)
+        page = parse_object(await read_body(request, MAX_SHARE)).get("page")
+        if not isinstance(page, str) or not _is_page_of(page, call.id):
+            raise bad_request(f"page must be the URL of /watch/{call.id}, without a query.")
+        token = self._context.guard.authenticator.reading_token(request[GRANT], call.id)
+        url = page if token is None else f"{page}?access_token={token}"
+        image = io.BytesIO()
+        segno.make(url, error="l").save(image, kind="svg", border=2, omitsize=True, xmldecl=False)
+        return web.json_response({"url": url, "qr": image.getvalue().decode()})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the history after `Last-Event-ID`, then live; ends after `session.end`."""
@@ -96,6 +116,17 @@ class CallsRoutes:
         else:  # in a thread, since calls must not wait for it
             text = await asyncio.to_thread(render, history)
         return web.Response(text=text, content_type=_TYPES[name], charset="utf-8")
+
+
+def _is_page_of(url: str, id: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_plain = (
+        parts.scheme in ("http", "https") and bool(parts.netloc) and not (parts.query or parts.fragment)
+    )
+    return is_plain and parts.path.endswith(f"/watch/{id}")
 
 
 def _shown(call: Call | Mirror) -> str:

@@ -69,21 +69,21 @@ class Context:
         view: Mirror | None = request.get(VIEW)
         if view is None or self.calls.has(view.id):
             return self.find(request)
-        if request[GRANT].label not in (None, view.label):
+        if not is_visible(view, request[GRANT]):
             raise no_such_call()
         return view
 
     def listed(self, request: web.Request) -> list[Call | Mirror]:
         """Every call that the request may know of, newest last."""
-        label = request[GRANT].label
+        grant = request[GRANT]
         own = self.calls.all()
         others = [view for view in request.get(OTHERS, {}).values() if not self.calls.has(view.id)]
         calls: list[Call | Mirror] = [*own, *others]
-        return sorted((call for call in calls if label in (None, call.label)), key=lambda call: call.created)
+        return sorted((call for call in calls if is_visible(call, grant)), key=lambda call: call.created)
 
     def visible(self, call: Call, grant: Grant) -> Call:
-        """Who has a token for one label gets to know of no other call."""
-        if grant.label not in (None, call.label):
+        """Who has a token for one label, or one call, gets to know of no other call."""
+        if not is_visible(call, grant):
             raise no_such_call()
         return call
 
@@ -106,6 +106,10 @@ class Context:
         wait_s = limiter.take(self.guard.caller(request), asyncio.get_running_loop().time())
         if wait_s > 0:
             raise too_often(wait_s, message, code)
+
+
+def is_visible(call: Call | Mirror, grant: Grant) -> bool:
+    return grant.label in (None, call.label) and grant.call in (None, call.id)
 
 
 def caller_behind(trusted: addresses.Networks) -> Callable[[web.Request], str]:

@@ -48,10 +48,10 @@ export async function connect(options) {
 
 const isFinal = (/** @type {any} */ error) => FINAL.includes(error?.code) || NO_USE.includes(error?.status);
 
-/** @param {string} sdp @param {ConnectOptions} options @param {string} id */
-function offer(sdp, { mode, label, metadata, language, keyterms, turn }, id) {
-  const call = id || undefined;
-  const body = JSON.stringify({ sdp, type: "offer", mode, label, metadata, language, keyterms, turn, call });
+/** @param {string} sdp @param {ConnectOptions} options @param {string} id @param {string | undefined} resume */
+function offer(sdp, { mode, label, metadata, language, keyterms, turn }, id, resume) {
+  const about = id ? { call: id, resume } : { mode, label, metadata, language, keyterms, turn };
+  const body = JSON.stringify({ sdp, type: "offer", ...about });
   return { method: "POST", headers: { "Content-Type": "application/json" }, body };
 }
 
@@ -62,6 +62,8 @@ export class Call extends Events {
   #options;
   #tracks;
   #id = "";
+  /** What the server takes this call up again for. @type {string | undefined} */
+  #secret;
   /** @type {Link | null} */
   #link = null;
   /** @type {Promise<void> | null} */
@@ -186,8 +188,9 @@ export class Call extends Events {
     signal.throwIfAborted();
     const link = new Link(iceServers, this.#tracks, (text) => this.#receive(link, text));
     try {
-      const body = offer(await link.offer(signal), this.#options, this.#id);
+      const body = offer(await link.offer(signal), this.#options, this.#id, this.#secret);
       const answer = await (await this.#server.request("offer", { ...body, signal })).json();
+      this.#secret = answer.resume;
       this.#id = answer.call;
       await link.accept(answer.sdp, signal);
     } catch (error) {
