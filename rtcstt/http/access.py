@@ -238,9 +238,7 @@ def _grant_of(claims: dict[str, Any], given: str) -> Grant:
 def _claims(token: bytes, secret: bytes) -> dict[str, Any] | None:
     """Of a valid JWT; None when it is not."""
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token, secret, algorithms=["HS256"], options={"require": ["exp"]}
-        )
+        claims: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"], options={"require": ["exp"]})
     except (jwt.InvalidTokenError, ValueError, RecursionError):
         return None
     return claims
