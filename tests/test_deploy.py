@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import io
+import ipaddress
 import json
 import os
 import re
@@ -192,6 +193,40 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def settings_of(name: str) -> dict[str, list[str]]:
+    """NAME=VALUE lines of a file of deploy/, comments left out."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if not line.startswith("#") and key.strip():
+            found.setdefault(key.strip(), []).append(value if equals else "")
+    return found
+
+
+def test_the_unit_bounds_what_the_service_may_use_and_hides_its_secrets() -> None:
+    unit = settings_of("rtcstt.service")
+    assert int(unit["LimitNOFILE"][0]) >= 65536 and int(unit["TasksMax"][0]) > 0
+    assert unit["UMask"] == ["0077"] and unit["StateDirectory"] == ["rtcstt"] and unit["MemoryMax"]
+    assert unit["LoadCredential"] == ["tokens:/etc/rtcstt/tokens"]
+    assert "RTCSTT_TOKEN_FILE=%d/tokens" in unit["Environment"]
+    assert int(unit["TimeoutStopSec"][0]) > Settings().drain_s + Settings().drain_timeout_s
+
+
+def test_the_relay_leads_into_no_private_network() -> None:
+    """Each network that is not for everybody's use is denied whole (RFC 6890)."""
+    relay = settings_of("turnserver.conf")
+    denied = [tuple(map(ipaddress.ip_address, (text.split("-") * 2)[:2])) for text in relay["denied-peer-ip"]]
+    private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "0.0.0.0/8"]
+    private += ["169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "198.18.0.0/15", "192.0.0.0/24"]
+    private += ["::1/128", "fc00::/7", "fe80::/10"]
+    for network in map(ipaddress.ip_network, private):
+        first, last = network[0], network[-1]
+        ranges = [(a, b) for a, b in denied if a.version == first.version]
+        assert any(int(a) <= int(first) and int(last) <= int(b) for a, b in ranges), network
+    assert relay["user-quota"] and relay["total-quota"] and relay["max-bps"]
+    assert "no-cli" in relay and "no-tcp-relay" in relay and "static-auth-secret" not in relay
+
+
 def test_prometheus_understands_its_configuration() -> None:
     promtool = program("promtool", "prometheus")
     subprocess.run([promtool, "check", "config", str(DEPLOY / "prometheus.yml")], check=True)
@@ -264,7 +299,9 @@ def services(apart: Path) -> dict[str, Any]:
     """Of the compose file, once it is known to be one."""
     script = "import sys, compose_spec as c; f = c.PyCompose.from_yaml(sys.stdin.read()); f.validate()"
     command = [apart / "python", "-c", f"{script}; print(f.to_json())"]
-    text = changed("compose.yaml", {"${TURN_HOST:?set TURN_HOST}": TURN_HOST, "${TURN_HOST}": TURN_HOST})
+    names = {"TURN_HOST:?set TURN_HOST": TURN_HOST, "TURN_HOST": TURN_HOST}
+    names |= {"SERVER_NAME:?set SERVER_NAME": "captions.example.com"}
+    text = changed("compose.yaml", {f"${{{name}}}": value for name, value in names.items()})
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)["services"]
@@ -286,14 +323,31 @@ async def test_coturn_of_the_compose_file_lets_in_whom_rtcstt_gives_a_login(
     port, coturn = free_port(), services["coturn"]
     here = (f"--listening-port={port}", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1")
     files = (f"--pidfile={tmp_path}/pid", f"--userdb={tmp_path}/db")
-    command = [
-        word.replace("$$", "$").replace("/run/secrets/turn-secret", f"{tmp_path}/secret")
-        for word in [*coturn["entrypoint"], *coturn["command"], *here, *files]
-    ]
-    with listening(command, port, tmp_path / "log"):
+    places = {
+        "$$": "$",
+        "/run/secrets/turn-secret": f"{tmp_path}/secret",
+        "/etc/turnserver.conf.in": str(DEPLOY / "turnserver.conf"),
+        "/tmp/turnserver.conf": f"{tmp_path}/turnserver.conf",
+    }
+    words = [*coturn["entrypoint"], *coturn["command"], *here, *files]
+    for old, new in places.items():
+        words = [word.replace(old, new) for word in words]
+    with listening(words, port, tmp_path / "log"):
+        arguments = Path("/proc").glob("[0-9]*/cmdline")  # noqa: ASYNC240
+        assert not any(b"what both know" in found for found in map(_read, arguments)), (
+            "it is in nobody's list"
+        )
         server = IceServer.parse(f"turn:127.0.0.1:{port}")
         assert await relayed(turn_login(server, "what both know", time.time() + 60))
         assert not await relayed(turn_login(server, "something else", time.time() + 60))
+
+
+def _read(path: Path) -> bytes:
+    """Nothing of a process that has ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 async def relayed(turn: IceServer) -> bool:
