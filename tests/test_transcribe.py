@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rtcstt
+from rtcstt import cli
 from rtcstt.batch import audio, engines, sources, transcripts, watch
 from rtcstt.batch.audio import Block, Cutter
 from rtcstt.batch.engines import BatchEndpoint, EngineSettings, Patience
@@ -575,3 +576,13 @@ async def test_a_program_gets_a_typed_transcript() -> None:
 def test_a_program_without_a_loop_gets_it_too() -> None:
     whole = rtcstt.transcribe_sync(bundled_recording(), duration=4.0)
     assert isinstance(whole, rtcstt.Transcription) and "best of times" in whole.text
+
+
+@pytest.mark.real
+def test_the_command_line_takes_one_key_term_at_a_time_and_then_files(
+    tmp_path: Path, engine: Echo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    assert cli.main(["transcribe", "--keyterm", "one", "--keyterm", "two words", str(source)]) == 0
+    assert source.with_suffix(".txt").exists()
+    assert cli.main(["transcribe"]) == 2 and "no FILE is named" in capsys.readouterr().err
