@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.embedded.hypothesis import FRAME, Audio
-from rtcstt.embedded.levelling import MOST_DB, TARGET_DB, Leveller
+from rtcstt.embedded.levelling import MOST_DB, START_DB, TARGET_DB, Leveller, voice_level_db
 
 
 def frame(level_db: float) -> Audio:
@@ -57,3 +57,14 @@ def test_no_number_is_no_level() -> None:
     before = leveller.gain_db
     leveller.note(np.full(FRAME, np.nan, np.float32), 0.99)
     assert leveller.gain_db == before
+
+
+def test_a_recordings_level_is_known_from_its_beginning_where_voices_stand_out() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 1e-4, 160_000).astype(np.float32)
+    assert voice_level_db(noise) == voice_level_db(noise[:100]) == voice_level_db(0 * noise) == START_DB
+    speech = noise.copy()
+    for start in range(0, 160_000, 32_000):
+        speech[start : start + 16_000] += rng.normal(0, 1e-3, 16_000).astype(np.float32)  # -60 dB
+    assert voice_level_db(speech) == pytest.approx(-60, abs=1)
+    assert voice_level_db(300 * speech) == START_DB

@@ -46,7 +46,7 @@ class Engine(Rule):
 
 
 class Ear(Loud):
-    def stream(self) -> Loud:
+    def stream(self, level_db: float = 0.0) -> Loud:
         return Loud()
 
 
@@ -227,7 +227,7 @@ class Fickle:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
 
-    def stream(self) -> Fickle:
+    def stream(self, level_db: float = 0.0) -> Fickle:
         return self
 
     def probability(self, frame: Audio) -> float:

@@ -24,6 +24,7 @@ from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.engines.whisper import Whisper, locate
 from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
+from rtcstt.embedded.levelling import START_DB, voice_level_db
 from rtcstt.embedded.listener import UPDATE_MS, Listener
 from rtcstt.embedded.streams import BLOCK, MANUAL_TURN, ManualStream, S, TurnStream, _Stream
 from rtcstt.embedded.workers import BATCH, THREADS, Workers
@@ -132,7 +133,8 @@ class Recognizer:
     ) -> Batch:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
-        batch = self.batch(language=language, keyterms=keyterms)
+        level_db = voice_level_db(samples) if isinstance(samples, np.ndarray) else START_DB
+        batch = self.batch(language=language, keyterms=keyterms, level_db=level_db)
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
             found += await batch.push(block)
@@ -140,9 +142,11 @@ class Recognizer:
         text = " ".join(word.word for word in found)
         return Batch(text, batch.duration, tuple(found) if words else (), batch.language)
 
-    def batch(self, *, language: str | None = None, keyterms: Terms = NO_TERMS) -> BatchStream:
-        """The same, for audio that comes piece by piece."""
-        listener = BatchListener(self.engine.stream(language, keyterms), self._vad.stream())
+    def batch(
+        self, *, language: str | None = None, keyterms: Terms = NO_TERMS, level_db: float = START_DB
+    ) -> BatchStream:
+        """The same, for audio that comes piece by piece. ``level_db``: see `voice_level_db`."""
+        listener = BatchListener(self.engine.stream(language, keyterms), self._vad.stream(level_db))
         return BatchStream(listener, self._workers)
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:

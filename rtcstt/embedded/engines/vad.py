@@ -9,7 +9,7 @@ import numpy as np
 
 from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.hypothesis import Audio
-from rtcstt.embedded.levelling import Leveller
+from rtcstt.embedded.levelling import START_DB, Leveller
 from rtcstt.media.pcm import SAMPLE_RATE
 
 _CONTEXT = 64
@@ -21,19 +21,20 @@ class Vad:
     def __init__(self, folder: Path) -> None:
         self._session = session(folder / "silero_vad.onnx")
 
-    def stream(self) -> VadStream:
-        return VadStream(self._session)
+    def stream(self, level_db: float = START_DB) -> VadStream:
+        """``level_db``: of the voice, as far as it is known."""
+        return VadStream(self._session, level_db)
 
 
 class VadStream:
     """One stream's state; its frames must come in order, one at a time."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, level_db: float = START_DB) -> None:
         self._model = model
         self._state = np.zeros((2, 1, 128), np.float32)
         self._context = np.zeros((1, _CONTEXT), np.float32)
         self._rate = np.array(SAMPLE_RATE, np.int64)
-        self._leveller = Leveller()
+        self._leveller = Leveller(level_db)
 
     def probability(self, frame: Audio) -> float:
         """Of speech in the next `FRAME` samples."""

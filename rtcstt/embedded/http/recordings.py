@@ -8,9 +8,10 @@ import re
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from aiohttp import web
 
 from rtcstt import wire
@@ -18,17 +19,20 @@ from rtcstt.embedded.batch import Batch, Word
 from rtcstt.embedded.http import answers, prompt, upload
 from rtcstt.embedded.http.upload import FieldError, Form
 from rtcstt.embedded.http.version import version_of
-from rtcstt.embedded.hypothesis import Terms
+from rtcstt.embedded.hypothesis import Audio, Terms
+from rtcstt.embedded.levelling import voice_level_db
 from rtcstt.embedded.recognizer import BatchStream
 from rtcstt.embedded.service import Service, check_language, check_model, concurrency_limited
 from rtcstt.errors import CallerError, FileError
 from rtcstt.http.access import Permission
 from rtcstt.http.errors import refusal
 from rtcstt.http.guard import Route
+from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.tracks import Gap
 from rtcstt.reading import Readers, Reading
 
 MAX_BATCHES = 4  # recordings at once
+LOOK_AT = 20 * SAMPLE_RATE  # samples, to see how loud the voices are
 KEPT_READERS = 1  # processes that wait for the next recording
 # Names that clients of OpenAI's API send, whatever they know of this server.
 _OPENAI_MODELS = re.compile(
@@ -37,26 +41,45 @@ _OPENAI_MODELS = re.compile(
 _LISTED = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "ink-whisper")
 
 
-@dataclass(slots=True)
 class Transcribing:
     """A recording that is being transcribed: iterate its `words`; then `batch` and `gaps` are complete."""
 
-    form: Form
-    reading: Reading
-    stream: BatchStream
-    found: list[Word] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+    def __init__(self, form: Form, reading: Reading, open_stream: Callable[[float], BatchStream]) -> None:
+        self.form = form
+        self.found: list[Word] = []
+        self.gaps: list[Gap] = []
+        self._reading = reading
+        self._open_stream = open_stream
+        self._stream: BatchStream | None = None
 
     async def words(self) -> AsyncIterator[list[Word]]:
-        async for part in self.reading.parts():
-            if isinstance(part, Gap):
-                self.gaps.append(part)
-            elif words := await self.stream.push(part.samples[0]):
+        """Those that were found, as soon as they are."""
+        async for samples in self._samples():
+            if self._stream is None:
+                self._stream = self._open_stream(voice_level_db(samples))
+            if words := await self._stream.push(samples):
                 self.found += words
                 yield words
-        if words := await self.stream.finish():
+        if self._stream is not None and (words := await self._stream.finish()):
             self.found += words
             yield words
+
+    async def _samples(self) -> AsyncIterator[Audio]:
+        """The first of them long enough to see how loud the voices are."""
+        first: list[Audio] = []
+        length = 0
+        async for part in self._reading.parts():
+            if isinstance(part, Gap):
+                self.gaps.append(part)
+            elif length < LOOK_AT:
+                first.append(part.samples[0])
+                length += len(first[-1])
+                if length >= LOOK_AT:
+                    yield np.concatenate(first)
+            else:
+                yield part.samples[0]
+        if 0 < length < LOOK_AT:
+            yield np.concatenate(first)
 
     async def whole(self) -> Batch:
         async for _ in self.words():
@@ -65,8 +88,9 @@ class Transcribing:
 
     @property
     def batch(self) -> Batch:
+        assert self._stream is not None  # a recording without a sample is refused
         text = " ".join(word.word for word in self.found)
-        return Batch(text, self.stream.duration, tuple(self.found), self.stream.language)
+        return Batch(text, self._stream.duration, tuple(self.found), self._stream.language)
 
 
 class RecordingRoutes:
@@ -164,10 +188,10 @@ class RecordingRoutes:
             service = await self._services()
             with tempfile.NamedTemporaryFile(prefix="rtcstt-") as file:
                 form = await upload.read_form(request, file)
-                stream = _stream(service, form)
+                open_stream = _opener(service, form)
                 settings = upload.read_settings(request.query, form)
                 async with self._readers.open(file.name, settings) as reading:
-                    yield Transcribing(form, reading, stream)
+                    yield Transcribing(form, reading, open_stream)
         except FileError as error:
             raise _unreadable(error) from error
         finally:
@@ -213,8 +237,9 @@ def _temperature(form: Form) -> float:
     return temperature
 
 
-def _stream(service: Service, form: Form) -> BatchStream:
-    """A recording's stream at the recogniser; `FieldError` where the form asks for what is not here."""
+def _opener(service: Service, form: Form) -> Callable[[float], BatchStream]:
+    """What opens a stream at the recogniser for voices of a level (`voice_level_db`); `FieldError` where the
+    form asks for what is not here."""
     model = form.one("model", "ink-whisper")
     if not _is_known(model):
         raise FieldError("model", f"There is no model {model[:60]!r} here; use whisper-1.", "model_not_found")
@@ -227,7 +252,8 @@ def _stream(service: Service, form: Form) -> BatchStream:
         keyterms = wire.check_keyterms(given or prompt.terms(form.one("prompt")))
     except CallerError as error:
         raise FieldError("keyterm", f"keyterm: {error.message}", error.code) from error
-    return service.recognizer.batch(language=language, keyterms=Terms(keyterms))
+    terms = Terms(keyterms)
+    return lambda level_db: service.recognizer.batch(language=language, keyterms=terms, level_db=level_db)
 
 
 def _is_known(model: str) -> bool:
