@@ -77,6 +77,11 @@ class AudioReceiver:
         """When the track's first sample was spoken, as far as known; None before audio came."""
         return self._clock.origin
 
+    @property
+    def lag_s(self) -> float:
+        """How much later than on a call without trouble audio goes out now."""
+        return self._clock.lag_s
+
     def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
         """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
         since the last packet is lost."""

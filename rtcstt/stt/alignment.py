@@ -123,8 +123,8 @@ class TranscriptAligner:
         new = self._align(text)
         ends = [column[-1] for column in self._columns]
         best = max(range(len(ends)), key=lambda j: (-ends[j], j))
-        if best == len(new) and not self.covered(text):
-            return None
+        if min(self._columns[-1]) < ends[best]:
+            return None  # more likely, all of it lies within the published text
         last = new[best - 1] if best else None
         stem = self._old[-1] if self._old and self._old[-1].end == len(self._published) else None
         if last and stem and last.key != stem.key and last.key.startswith(stem.key):

@@ -26,11 +26,13 @@ _DECIDED = _KEEP_BEFORE_SPEECH + round(0.05 * SAMPLE_RATE)
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """A chunk in the ring; ``quiet`` once `ReplayBuffer.is_quiet` has found that it is deep in a pause."""
+    """A chunk in the ring; ``quiet`` once it is known that it lies deep in a pause, ``taken`` once a
+    connection was sent it."""
 
     start: int
     samples: Samples
     quiet: bool = False
+    taken: bool = False
 
     @property
     def end(self) -> int:
@@ -38,17 +40,18 @@ class Piece:
 
 
 class ReplayBuffer:
-    """``capacity_s`` bounds the audio held; positions are samples of the track."""
+    """``capacity_s`` bounds the audio held; positions are samples of the track, from ``begin`` on.
 
-    def __init__(self, activity: SpeechActivity, *, capacity_s: float) -> None:
+    Whatever leaves the ring is handed out by the method that removed it, so that it can be accounted for.
+    """
+
+    def __init__(self, activity: SpeechActivity, *, capacity_s: float, begin: int = 0) -> None:
         self._activity = activity
         self._capacity = round(capacity_s * SAMPLE_RATE)
         self._pieces: list[Piece] = []
-        self._held = 0
         self._undecided = 0
-        self.end = 0
-        self.dropped_speech = 0  # samples that no connection had been sent
-        self.dropped_quiet = 0
+        self.held = 0
+        self.end = begin
 
     @property
     def begin(self) -> int:
@@ -58,7 +61,7 @@ class ReplayBuffer:
     def append(self, chunk: Chunk) -> None:
         """At the live edge; `make_room` afterwards."""
         self._pieces.append(Piece(chunk.start, chunk.samples))
-        self._held += len(chunk.samples)
+        self.held += len(chunk.samples)
         self.end = chunk.start + len(chunk.samples)
 
     def is_quiet(self, piece: Piece) -> bool:
@@ -66,6 +69,12 @@ class ReplayBuffer:
         if not self._undecided or piece.start > self._pieces[self._undecided - 1].start:
             self._decide()
         return piece.quiet
+
+    def is_quiet_at_the_end(self, piece: Piece) -> bool:
+        """The same when nothing will follow any more."""
+        return piece.quiet or not self._activity.speech(
+            piece.start - _KEEP_AFTER_SPEECH, piece.end + _KEEP_BEFORE_SPEECH
+        )
 
     def _decide(self) -> None:
         position = self._activity.position
@@ -85,36 +94,33 @@ class ReplayBuffer:
         index = bisect.bisect_right(self._pieces, cursor, key=lambda piece: piece.end)
         return self._pieces[index] if index < len(self._pieces) else None
 
-    def release(self, position: int) -> None:
-        """Forget the audio before ``position``: its text is finished."""
+    def release(self, position: int) -> Iterator[Piece]:
+        """Forget the audio before ``position``, to the sample: its text is finished."""
         while self._pieces and self._pieces[0].end <= position:
-            self._remove(0)
+            yield self._remove(0)
+        if self._pieces and self._pieces[0].start < position:
+            first = self._pieces[0]
+            size = position - first.start
+            before = Piece(first.start, first.samples[:size], first.quiet, first.taken)
+            first.start, first.samples = position, first.samples[size:]
+            self.held -= size
+            yield before
 
-    def make_room(self, sent: int, settled: int) -> int:
-        """Drop what does not fit; returns how many samples of it may hold words that are now lost.
-
-        ``sent``: the live connection has been sent everything before it. ``settled``: the words before
-        it were published, whoever was sent the audio.
-        """
-        lost = 0
-        while self._held > self._capacity:
+    def make_room(self, sent: int) -> Iterator[Piece]:
+        """Drop what does not fit. ``sent``: the live connection has been sent everything before it."""
+        while self.held > self._capacity:
             index = 0
             if self._pieces[0].end > sent:
                 index = next(self._quiet(sent), 0)
-            piece = self._pieces[index]
-            if self.is_quiet(piece):
-                self.dropped_quiet += len(piece.samples)
-            elif piece.end > max(sent, settled):
-                lost += len(piece.samples)
-            self._remove(index)
-        self.dropped_speech += lost
-        return lost
+            yield self._remove(index)
 
     def _quiet(self, sent: int) -> Iterator[int]:
         self._decide()
         return (i for i, piece in enumerate(self._pieces) if piece.quiet and piece.start >= sent)
 
-    def _remove(self, index: int) -> None:
-        self._held -= len(self._pieces.pop(index).samples)
+    def _remove(self, index: int) -> Piece:
+        piece = self._pieces.pop(index)
+        self.held -= len(piece.samples)
         if index < self._undecided:
             self._undecided -= 1
+        return piece

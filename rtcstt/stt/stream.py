@@ -1,9 +1,7 @@
-"""The way to the STT: connections, the stream of one track, reconnects, failover, drain.
+"""The stream of one track to an STT and back: connections, reconnects, failover, drain.
 
-`Stt` is the seam: `Cartesia` (the cloud, or any server that speaks its protocol), `rtcstt.Embedded` and
-`rtcstt.testing.ScriptedUpstream` have it. `Stream` is the asyncio shell around one
-`transcription.Transcription`; it owns one task while it runs. This is the only module that imports
-`websockets`, and the only place where its exceptions become ours.
+`Stream` is the asyncio shell around one `transcription.Transcription` (what to send and publish) and one
+`failover.Failover` (which STT to try when); it owns one task while it runs.
 """
 
 from __future__ import annotations
@@ -12,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rtcstt import wire
 from rtcstt.errors import (
@@ -25,6 +24,8 @@ from rtcstt.errors import (
 )
 from rtcstt.events import AnyEvent, ErrorEvent, SttReconnecting, SttRecovered
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
+from rtcstt.stt.account import Account
+from rtcstt.stt.failover import Failover, Patience, Verdict
 from rtcstt.stt.seam import Connection, Stt
 from rtcstt.stt.transcription import Transcription
 
@@ -44,7 +45,7 @@ class Limits:
     "Seconds of audio sent per second while there is a backlog."
     connect_timeout_s: float = 10.0
     send_timeout_s: float = 10.0
-    "An STT that does not read for so long is given up."
+    "An STT that does not take a message for so long is given up."
     stall_timeout_s: float = 12.0
     "Speech sent without any answer (manual: age of a `finalize`) before the connection is given up."
     backoff_first_s: float = 0.25
@@ -53,24 +54,18 @@ class Limits:
     "A connection without text counts as sound after so long."
     probe_s: float = 5.0
     "While the fallback works: how soon the first STT is tried again (doubling to a minute)."
-
-
-@dataclass(slots=True)
-class _Outage:
-    """From the first failure until a connection has proven itself."""
-
-    since: float
-    attempts: int = 0
+    drain_s: float = 60.0
+    "A drain takes no longer, whatever progress it makes."
 
 
 class Stream:
     """One track's way to the STT and back.
 
     `start` it within a running loop, `send` it every chunk of the track, and `close` it: then everything
-    still due is published before `close` returns. ``on_event`` is called in the loop, in order, with
-    `AnyEvent` events; it must not block or raise. The stream reconnects for as long as it lives; only a
-    refusal that will not change (a 4xx other than 429) ends that, with an `error` event, and then it merely
-    counts.
+    still due is published before `close` returns. ``on_event`` is called in the loop, in order, with the
+    track's events; it must not block or raise. The stream reconnects for as long as it lives; only a
+    refusal that will not change (a 4xx other than 429) ends that, with an `error` event, and then it says
+    what will have no text.
 
     Push-to-talk in manual mode: the audio flows all the time, also before the key is pressed, so a press
     needs no message and cannot cut a word, however short it is; the release is `finalize()`, answered by
@@ -94,31 +89,46 @@ class Stream:
         drain_timeout_s: float = 5.0,
         limits: Limits | None = None,
         seed: int | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
-        self._primary, self._fallback = stt, fallback
-        self._engine = stt
+        """``state``: what `state` gave on another server, which this stream goes on from."""
+        self._engines = [stt] if fallback is None else [stt, fallback]
         self._on_event = on_event
         self._manual = mode == "manual"
         self._settings = settings or wire.TurnSettings()
         self._keyterms, self._language, self._update_ms = tuple(keyterms), language, update_ms
-        self._patience_s, self._drain_timeout_s = patience_s, drain_timeout_s
+        self._drain_timeout_s = drain_timeout_s
         self._limits = limits or Limits()
         self._random = random.Random(seed)
         self._track = track
         self._core = Transcription(
-            track, mode=mode, offset_s=offset_s, ring_s=self._limits.ring_s, catch_up=self._limits.catch_up
+            track,
+            mode=mode,
+            settings=settings,
+            offset_s=offset_s,
+            ring_s=self._limits.ring_s,
+            catch_up=self._limits.catch_up,
+            state=state,
         )
+        patience = Patience(
+            fallback_after_s=patience_s,
+            backoff_first_s=self._limits.backoff_first_s,
+            backoff_cap_s=self._limits.backoff_cap_s,
+        )
+        self._failover = Failover(patience, has_fallback=fallback is not None)
+        self.failure: UpstreamError | None = None
+        """Why there will be no text any more, once that is so."""
         self._stall_s = self._limits.stall_timeout_s
-        self._outage: _Outage | None = None
-        self._primary_refused = False
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._turned = asyncio.Event()
-        self._closing = False
-        self._progress = 0.0  # when audio was last sent
+        self._closing = self._ended = False
+        self._progress = 0.0  # when audio was last sent, or a message received
         self._connected = False
-        self._over = False  # drained, or refused for good
-        self._attempts = self._recoveries = self._failovers = self._stalls = self._ignored = 0
+        self._drained = False  # the STT closed after everything was sent
+        self._unanswered = False  # and had not given all its text
+        self._timed_out = False  # the drain, with a connection that works
+        self._attempts = self._recoveries = self._stalls = self._ignored = 0
 
     # -- what the call uses --------------------------------------------------------------------------
 
@@ -149,9 +159,11 @@ class Stream:
         self._wake.set()
 
     async def close(self) -> None:
-        """Send what is queued and the protocol's `close`, publish what still comes, end the open turn.
+        """Send what is queued and the protocol's `close`, publish what still comes, end the open turn, and
+        say what got no text.
 
-        Returns within ``drain_timeout_s`` after the last audio went out; idempotent.
+        Lasts as long as the STT makes progress: no longer than ``drain_timeout_s`` without any, and
+        `Limits.drain_s` in all. Idempotent.
         """
         if not self._closing:
             self._closing = True
@@ -160,20 +172,43 @@ class Stream:
             self._wake.set()
         if self._task is not None:
             try:
-                await self._drained(self._task)
+                await self._drain(self._task)
             finally:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
-        self._core.end()
-        self._flush()
+        if not self._ended:
+            self._ended = True
+            self._core.end(self._what_is_wrong())
+            self._flush()
 
-    async def _drained(self, task: asyncio.Task[None]) -> None:
+    async def _drain(self, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.drain_s
         while not task.done():
-            left = self._progress + self._drain_timeout_s - loop.time()
+            left = min(self._progress + self._drain_timeout_s, end) - loop.time()
             if left <= 0:
+                self._timed_out = self._connected
                 return
             await asyncio.wait({task}, timeout=left)
+
+    def _what_is_wrong(self) -> str | None:
+        """Why not everything may have its text: a `GapReason`."""
+        if self._drained:
+            return "stt" if self._unanswered else None
+        return "drain_timeout" if self._timed_out else "stt"
+
+    def account(self) -> Account:
+        """What became of the audio, in samples."""
+        return self._core.account
+
+    def state(self) -> dict[str, Any]:
+        """What another server needs to go on, besides the audio from `floor` on. For JSON."""
+        return self._core.state()
+
+    @property
+    def floor(self) -> int:
+        """The sample of the track up to which the text is finished."""
+        return self._core.floor
 
     def stats(self) -> dict[str, float | str | bool]:
         """A snapshot of the counters."""
@@ -183,10 +218,14 @@ class Stream:
             "connected": self._connected,
             "attempts": self._attempts,
             "recoveries": self._recoveries,
-            "failovers": self._failovers,
+            "failovers": self._failover.failovers,
             "stalls": self._stalls,
             "chunks_after_close": self._ignored,
         }
+
+    @property
+    def _engine(self) -> Stt:
+        return self._engines[self._failover.engine]
 
     # -- the task ------------------------------------------------------------------------------------
 
@@ -197,18 +236,11 @@ class Stream:
             raise
         except Exception:
             _log.exception("x the stream to the STT failed")
-            self._announce(
-                ErrorEvent(
-                    track=self._track,
-                    title="Internal error",
-                    message="transcription stopped",
-                    status_code=500,
-                )
-            )
+            self._give_up(UpstreamError("internal error: transcription stopped", status=500, retryable=False))
 
     async def _keep_connected(self) -> None:
         connection: Connection | None = None
-        while not self._over:
+        while not self._drained and self.failure is None:
             connection = connection or await self._connect()
             if connection is None:
                 return
@@ -252,51 +284,40 @@ class Stream:
 
     async def _connect(self) -> Connection | None:
         """Try until a connection is up. None: it makes no sense (refused for good, or nothing left to do)."""
-        while not (self._closing and not self._core.unfinished):
-            if self._outage is not None:
-                await asyncio.sleep(self._pause(self._outage.attempts))
-                self._choose_engine(self._outage)
+        loop = asyncio.get_running_loop()
+        while self.failure is None and not (self._closing and not self._core.unfinished):
+            if self._failover.in_outage:
+                await asyncio.sleep(self._failover.pause(self._random.random()))
+                if self._failover.choose(loop.time()):
+                    _log.info("= fallback %s takes over from %s", self._engine.name, self._engines[0].name)
             try:
                 return await self._open(self._engine)
             except UpstreamError as error:
-                if error.retryable:
-                    self._failed(error)
-                elif not self._refused(error):
-                    break
+                self._failed(error)
         return None
 
-    def _pause(self, attempts: int) -> float:
-        """Jittered exponential backoff; the first attempt after a loss comes at once."""
-        if attempts <= 1:
-            return self._random.uniform(0.0, 0.05)
-        ceiling = min(self._limits.backoff_cap_s, self._limits.backoff_first_s * 2.0 ** (attempts - 2))
-        return self._random.uniform(0.5, 1.0) * ceiling
-
-    def _choose_engine(self, outage: _Outage) -> None:
-        impatient = asyncio.get_running_loop().time() - outage.since >= self._patience_s
-        if self._fallback is None:
-            return
-        if self._engine is self._fallback:  # it failed too: take turns
-            self._engine = self._fallback if self._primary_refused else self._primary
-        elif impatient or self._primary_refused:
-            _log.info("= fallback %s takes over from %s", self._fallback.name, self._primary.name)
-            self._engine = self._fallback
-            self._failovers += 1
-
     def _failed(self, error: UpstreamError) -> None:
+        """No connection, for now or for good."""
         now = asyncio.get_running_loop().time()
-        outage = self._outage = self._outage or _Outage(now)
-        outage.attempts += 1
-        _log.info("! STT %s: attempt %d after %s", self._engine.name, outage.attempts, _brief(error))
-        self._announce(
-            SttReconnecting(
-                track=self._track, attempt=outage.attempts, reason=_brief(error), engine=self._engine.name
-            )
-        )
+        if not error.retryable:
+            _log.warning("x STT %s refused: %s", self._engine.name, _brief(error))
+            if self._failover.refused(now) is Verdict.GIVE_UP:
+                self._give_up(error)
+            else:
+                self._announce_error(error)
+            return
+        self._failover.failed(now)
+        attempt, engine, reason = self._failover.attempts, self._engine.name, _brief(error)
+        _log.info("! STT %s: attempt %d after %s", engine, attempt, reason)
+        self._announce(SttReconnecting(track=self._track, attempt=attempt, reason=reason, engine=engine))
 
-    def _refused(self, error: UpstreamError) -> bool:
-        """A refusal that will not change. Returns whether there is another engine to turn to."""
-        _log.warning("x STT %s refused: %s", self._engine.name, _brief(error))
+    def _give_up(self, error: UpstreamError) -> None:
+        self.failure = error
+        self._announce_error(error)
+        self._core.give_up()
+        self._flush()
+
+    def _announce_error(self, error: UpstreamError) -> None:
         self._announce(
             ErrorEvent(
                 track=self._track,
@@ -307,11 +328,6 @@ class Stream:
                 engine=self._engine.name,
             )
         )
-        if self._engine is not self._primary or self._fallback is None:
-            return False
-        self._primary_refused = True
-        self._outage = self._outage or _Outage(asyncio.get_running_loop().time())
-        return True
 
     # -- one connection ------------------------------------------------------------------------------
 
@@ -327,29 +343,29 @@ class Stream:
             asyncio.create_task(self._pump_in(connection), name="rtcstt-stream-in"),
         ]
         probe: asyncio.Task[Connection] | None = None
-        if self._engine is not self._primary and not self._primary_refused:
+        if self._failover.may_return:
             probe = asyncio.create_task(self._probe(), name="rtcstt-stream-probe")
         try:
             await asyncio.wait([*pumps, probe] if probe else pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             handover = await self._let_go(connection, pumps, probe)
         if handover is not None:
-            self._engine = self._primary
-            self._outage = _Outage(loop.time(), attempts=1)
+            self._failover.returned(loop.time())
             return handover
-        self._ended(pumps)
+        self._ended_by(pumps)
         return None
 
     async def _let_go(
         self, connection: Connection, pumps: list[asyncio.Task[None]], probe: asyncio.Task[Connection] | None
     ) -> Connection | None:
-        self._connected = False
         tasks = [*pumps, probe] if probe else pumps
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await connection.close()
-        self._over = self._core.told_to_close and _closed_normally(pumps)
+        self._drained = self._core.told_to_close and _closed_normally(pumps)
+        self._unanswered = self._drained and not self._core.answered
+        self._connected = False
         self._core.disconnected()
         self._flush()
         if probe is not None and not probe.cancelled() and probe.exception() is None:
@@ -357,24 +373,17 @@ class Stream:
         return None
 
     def _say_recovered(self) -> None:
-        if self._outage is None:
+        if not self._failover.in_outage:
             return
         self._recoveries += 1
         lag, lost = round(self._core.lag_s, 3), round(self._core.take_lost_s(), 3)
-        _log.info("= STT %s after %d attempts, %.1f s behind", self._engine.name, self._outage.attempts, lag)
-        self._announce(
-            SttRecovered(
-                track=self._track,
-                lag=lag,
-                attempts=self._outage.attempts,
-                lost=lost,
-                engine=self._engine.name,
-            )
-        )
+        attempts, engine = self._failover.attempts, self._engine.name
+        _log.info("= STT %s after %d attempts, %.1f s behind", engine, attempts, lag)
+        self._announce(SttRecovered(track=self._track, lag=lag, attempts=attempts, lost=lost, engine=engine))
 
-    def _ended(self, pumps: list[asyncio.Task[None]]) -> None:
+    def _ended_by(self, pumps: list[asyncio.Task[None]]) -> None:
         """The connection is over: say why, and judge whether to try again."""
-        if self._over:
+        if self._drained:
             return
         error = next(iter(_errors(pumps)), ConnectionLost(1006))
         if isinstance(error, RemoteProtocolError):
@@ -382,10 +391,7 @@ class Stream:
         if not isinstance(error, UpstreamError):  # a bug here: the call must not pay for it
             _log.error("x the stream to the STT failed", exc_info=error)
             error = UpstreamError("internal error")
-        if error.retryable:
-            self._failed(error)
-        else:
-            self._over = not self._refused(error)
+        self._failed(error)
 
     async def _pump_out(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -409,10 +415,10 @@ class Stream:
         if not due:
             return
         try:
-            async with asyncio.timeout(self._limits.send_timeout_s):
-                for data in due:
+            for data in due:
+                async with asyncio.timeout(self._limits.send_timeout_s):
                     await connection.send(data)
-                    self._progress = loop.time()
+                self._progress = loop.time()
         except TimeoutError as error:
             raise ConnectionLost(1006, "the STT does not read") from error
 
@@ -428,11 +434,12 @@ class Stream:
         trusted = loop.time() + self._limits.trusted_after_s
         while True:
             data = await connection.recv()
+            self._progress = loop.time()
             spoke = self._core.receive(data)
             self._flush()
             self._turned.set()
             if spoke or loop.time() > trusted:
-                self._outage = None
+                self._failover.proven()
                 self._stall_s = self._limits.stall_timeout_s
 
     # -- the way back from the fallback --------------------------------------------------------------
@@ -444,11 +451,11 @@ class Stream:
             await asyncio.sleep(delay * self._random.uniform(0.75, 1.0))
             delay = min(2 * delay, 60.0)
             try:
-                connection = await self._open(self._primary)
+                connection = await self._open(self._engines[0])
             except UpstreamError as error:
                 if error.retryable:
                     continue
-                self._primary_refused = True
+                self._failover.first_refused()
                 await asyncio.get_running_loop().create_future()  # until the owner cancels
                 raise
             handed_over = False

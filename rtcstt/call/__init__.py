@@ -1,0 +1,9 @@
+"""A call: what a caller addresses by an id."""
+
+from __future__ import annotations
+
+from rtcstt.call.call import MAX_TRACKS, Call
+from rtcstt.call.settings import CallSettings, Mode, Recorder
+from rtcstt.call.track import Track
+
+__all__ = ["Call", "CallSettings", "MAX_TRACKS", "Mode", "Recorder", "Track"]

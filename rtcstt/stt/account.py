@@ -1,0 +1,150 @@
+"""What became of every sample that a track's STT was to get.
+
+A sample is *taken* once a connection was sent it, on whichever connection first; what none took is
+*discarded* with a reason. Apart from that sum, a stretch that may have held speech and will have no text is a
+*gap*; taken samples in a gap are *unanswered*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk
+from rtcstt.stt.floor import Floor
+from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
+
+_SAID_AT = 10 * SAMPLE_RATE  # a gap that grows is said in parts of this length
+_SAID_AFTER = 2 * SAMPLE_RATE  # and when it has not grown for so long
+_GIVEN_UP_KEPT = SAMPLE_RATE  # audio that nobody will get is kept so long, to know what of it was silence
+
+
+@dataclass(slots=True)
+class Loss:
+    """Samples ``start`` to ``end`` of the track, and why they have no text (a `GapReason`)."""
+
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Account:
+    """Counts in samples. ``due`` hands out the gaps, each once, as few and long as their news allows."""
+
+    taken: int = 0
+    discarded: dict[str, int] = field(default_factory=dict)
+    unanswered: int = 0
+    missing: int = 0
+    _growing: Loss | None = None
+    _due: list[Loss] = field(default_factory=list)
+
+    def take(self, piece: Piece) -> None:
+        """A connection was sent the piece."""
+        if not piece.taken:
+            piece.taken = True
+            self.taken += len(piece.samples)
+
+    def leave(self, piece: Piece, reason: str) -> None:
+        """The piece is no longer held; ``reason`` counts where no connection was sent it."""
+        if not piece.taken:
+            self.discarded[reason] = self.discarded.get(reason, 0) + len(piece.samples)
+
+    def lose(self, start: int, end: int, reason: str, *, taken: bool) -> None:
+        """The audio from ``start`` to ``end`` will have no text."""
+        if end <= start:
+            return
+        self.missing += end - start
+        self.unanswered += (end - start) if taken else 0
+        last = self._growing
+        if last is not None and last.end == start and last.reason == reason:
+            last.end = end
+        else:
+            self._put_by()
+            self._growing = Loss(start, end, reason)
+
+    def due(self, position: int, *, everything: bool = False) -> list[Loss]:
+        """The gaps to be said when the audio has come to ``position``."""
+        last = self._growing
+        if last is not None and (
+            everything or last.end - last.start >= _SAID_AT or position - last.end >= _SAID_AFTER
+        ):
+            self._put_by()
+        due, self._due = self._due, []
+        return due
+
+    def _put_by(self) -> None:
+        if self._growing is not None:
+            self._due.append(self._growing)
+            self._growing = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The counts, for another server (gaps have been said)."""
+        counts = {"taken": self.taken, "unanswered": self.unanswered, "missing": self.missing}
+        return {**counts, "discarded": dict(self.discarded)}
+
+
+class AccountedAudio:
+    """The ring of a track and the account of what leaves it."""
+
+    def __init__(self, buffer: ReplayBuffer, floor: Floor, account: Account) -> None:
+        self.buffer, self.account = buffer, account
+        self._floor = floor
+        self._evicted: list[Piece] = []  # were sent, and left the ring before they had their text
+        self.given_up = False
+
+    def append(self, chunk: Chunk, sent: int) -> bool:
+        """The next audio. ``sent``: the living connection has been sent everything before it. Whether audio
+        was lost for want of room."""
+        self.buffer.append(chunk)
+        if self.given_up:
+            return self._lose(self.buffer.release(self.buffer.end - _GIVEN_UP_KEPT), 0, "stt")
+        return self._lose(self.buffer.make_room(sent), sent, "stt")
+
+    def release(self) -> None:
+        """Let go of the audio below the floor: it has its text, or was passed over as a pause."""
+        for piece in self.buffer.release(self._floor.position):
+            self.account.leave(piece, "silence")
+
+    def lose_evicted(self, reason: str = "stt") -> None:
+        """The connection that could have answered what it was sent is gone."""
+        evicted, self._evicted = self._evicted, []
+        for piece in evicted:
+            self._lose_piece(piece, reason)
+
+    def give_up(self) -> None:
+        """There will be no connection any more: what has no text gets none, nor does what still comes."""
+        self.given_up = True
+        self.lose_evicted()
+        self._lose(self.buffer.release(self.buffer.end - _GIVEN_UP_KEPT), 0, "stt")
+
+    def end(self, reason: str | None) -> None:
+        """Nothing more comes. What is left has been answered or, with a ``reason``, will not be."""
+        if reason is None:
+            self._floor.finish(self.buffer.end)
+            self.release()
+        else:
+            self.given_up = True
+            self.lose_evicted(reason)
+            self._lose(self.buffer.release(self.buffer.end), 0, reason)
+
+    def _lose(self, pieces: Iterable[Piece], sent: int, reason: str) -> bool:
+        """Audio that leaves the ring before it has its text; whether any of it is lost already."""
+        lost = False
+        for piece in pieces:
+            quiet = self.buffer.is_quiet_at_the_end(piece) if self.given_up else piece.quiet
+            self.account.leave(piece, "silence" if quiet and not self.given_up else reason)
+            if quiet or piece.end <= self._floor.settled:
+                continue
+            if piece.end <= sent:
+                self._evicted.append(piece)  # it may still be answered
+            else:
+                self._lose_piece(piece, reason)
+                lost = True
+        settled = self._floor.settled
+        self._evicted = [piece for piece in self._evicted if piece.end > settled]
+        return lost
+
+    def _lose_piece(self, piece: Piece, reason: str) -> None:
+        start = max(piece.start, self._floor.settled)
+        self.account.lose(start, piece.end, reason, taken=piece.taken)

@@ -1,0 +1,54 @@
+"""Events of one track on their way out, with their times on the call's clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rtcstt import wire
+from rtcstt.events import AnyEvent, from_message
+from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.stt.floor import Turn
+
+
+class Publisher:
+    """``offset_s`` is the call's time at the track's sample 0; ``position`` the end of the audio taken in."""
+
+    def __init__(self, track: str, offset_s: float) -> None:
+        self.track = track
+        self.position = 0
+        self.request_id: str | None = None  # of the present connection
+        self._offset_s = offset_s
+        self._events: list[AnyEvent] = []
+
+    def seconds(self, sample: int) -> float:
+        return round(self._offset_s + sample / SAMPLE_RATE, 3)
+
+    @property
+    def time(self) -> float:
+        return self.seconds(self.position)
+
+    def message(self, message: wire.ServerMessage, turn: Turn | None = None, **changed: Any) -> None:
+        """A message of the STT, with some of its fields ``changed``."""
+        self._publish({**wire.as_fields(message), **changed}, turn, message.request_id)
+
+    def own(self, type_: str, turn: Turn, **fields: Any) -> None:
+        """What the STT might have said of a ``turn``, and did not."""
+        self._publish({"type": type_, **fields}, turn, self.request_id)
+
+    def announce(self, event: AnyEvent) -> None:
+        """An event of rtcstt's own gets its time."""
+        self._events.append(replace(event, time=self.time))
+
+    def events(self) -> list[AnyEvent]:
+        """What is to be published, in order; each event is handed out once."""
+        due, self._events = self._events, []
+        return due
+
+    def _publish(self, fields: dict[str, Any], turn: Turn | None, request_id: str | None) -> None:
+        if request_id is not None:
+            fields["request_id"] = request_id
+        place: dict[str, float] = {}
+        if turn is not None:
+            place |= {"turn": turn.index, "start": self.seconds(turn.start), "end": self.seconds(turn.end)}
+        self._events.append(from_message(fields, time=self.time, track=self.track, **place))

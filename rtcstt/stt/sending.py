@@ -1,0 +1,103 @@
+"""What one connection has been sent of a track, and what it is to be sent next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rtcstt import wire
+from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
+
+_BURST_S = 0.25  # audio that may go out at once before the pace binds
+_LAG_TO_SKIP = SAMPLE_RATE // 2  # pauses are shortened only while at least this much is unsent
+
+
+@dataclass(slots=True)
+class Sending:
+    """One connection's place in the ring: it reads at its own cursor, never faster than ``catch_up`` times
+    real time, and may pass over pauses to win back time.
+
+    Its sample 0 is a known sample of the track, and where it passed over a pause that is written down, so
+    every moment of it is a moment of the track. ``cursor`` is the next sample of the track to send."""
+
+    client: wire.TurnsClient | wire.ManualClient
+    cursor: int
+    catch_up: float
+    due: float
+    answered: int = 0  # cursor when the STT last said something
+    trusted_until: int = 0  # cursor up to which it cannot have stalled
+    sent: int = 0
+    skipped: int = 0
+    closing: bool = False
+    flushes: deque[float] = field(default_factory=deque)  # when `finalize` was sent, unanswered ones
+    _jumps: list[tuple[int, int]] = field(default_factory=list)  # (sample of the connection, of the track)
+
+    def __post_init__(self) -> None:
+        self._jumps.append((0, self.cursor))
+        self.answered = self.cursor
+
+    def track_sample(self, sample: int) -> int:
+        """The sample of the track that was this connection's ``sample``."""
+        base = self._jumps[0]
+        for jump in self._jumps:
+            if jump[0] > sample:
+                break
+            base = jump
+        return base[1] + sample - base[0]
+
+    def next_piece(self, buffer: ReplayBuffer, now: float, may_skip: Callable[[int], bool]) -> Piece | None:
+        """The audio that may go out now; it counts as sent. ``may_skip`` tells whether a pause may be passed
+        over where the cursor stands."""
+        if now < self.due - _BURST_S:
+            return None
+        piece = buffer.next(self.cursor)
+        while (
+            piece
+            and buffer.end - self.cursor > _LAG_TO_SKIP
+            and buffer.is_quiet(piece)
+            and may_skip(self.cursor)
+        ):
+            self.skipped += piece.end - max(piece.start, self.cursor)
+            self.cursor = piece.end
+            piece = buffer.next(self.cursor)
+        if piece is None:
+            return None
+        if self.track_sample(self.sent) != piece.start:
+            self._jumps.append((self.sent, piece.start))
+        self.sent += len(piece.samples)
+        self.cursor = piece.end
+        self.due = max(self.due, now) + len(piece.samples) / SAMPLE_RATE / self.catch_up
+        return piece
+
+    def next_send(self, end: int) -> float | None:
+        """When there will be more to send of a track that reaches to ``end``; None: when more comes in."""
+        return None if self.closing or self.cursor >= end else self.due - _BURST_S
+
+    def due_flushes(self, positions: list[int], now: float) -> list[str]:
+        """`finalize` for those ``positions`` that have been reached."""
+        data = []
+        while len(self.flushes) < len(positions) and positions[len(self.flushes)] <= self.cursor:
+            data.append(self.client.send(wire.Finalize()))
+            self.flushes.append(now)
+        return data
+
+
+class LagWatch:
+    """Says when the STT is behind: at ``threshold_s``, again each time the lag has doubled, and when it is
+    over."""
+
+    def __init__(self, threshold_s: float = 2.0) -> None:
+        self._threshold_s = threshold_s
+        self._said = 0.0
+
+    def note(self, lag_s: float) -> float | None:
+        """The lag to be said now; 0 when the STT has caught up."""
+        if lag_s > max(self._threshold_s, 2 * self._said):
+            self._said = lag_s
+            return lag_s
+        if self._said and lag_s < self._threshold_s / 2:
+            self._said = 0.0
+            return 0.0
+        return None
