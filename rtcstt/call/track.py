@@ -204,6 +204,7 @@ class Track:
         self._guarded(self._flush_resampler)
         self._guarded(lambda: self._send(self._receiver.pull(now)))
         self._guarded(lambda: self._send(self._receiver.close(now)))
+        self._report_signals()
         if self._stream is not None:
             for _ in self._flushes:
                 self._stream.finalize()
@@ -221,7 +222,7 @@ class Track:
         """The end of what was sent, on the call's audio clock."""
         if self._final is not None:
             return self._final.time
-        return self._offset_s() + self._receiver.ledger.sent / SAMPLE_RATE if self._stream else 0.0
+        return self._seconds(self._receiver.position) if self._stream else 0.0
 
     @property
     def queued_s(self) -> float:
@@ -265,9 +266,12 @@ class Track:
     def _advance(self) -> None:
         now = self._loop.time()
         self._guarded(lambda: self._send(self._receiver.pull(now)))
-        while self._flushes and self._stream and self._receiver.ledger.sent >= self._flushes[0]:
+        while self._flushes and self._stream and self._receiver.position >= self._flushes[0]:
             self._flushes.popleft()
             self._stream.finalize()
+        self._report_signals()
+
+    def _report_signals(self) -> None:
         for signal in self._receiver.signals():
             self._report(signal)
 
@@ -282,7 +286,7 @@ class Track:
             case Resumed():
                 return AudioResumed(track=track, stalled=round(signal.stalled_s, 3))
             case Lost():
-                start, end = (self._offset_s() + at / SAMPLE_RATE for at in (signal.start, signal.end))
+                start, end = self._seconds(signal.start), self._seconds(signal.end)
                 return TranscriptGap(track=track, start=start, end=end, reason=signal.reason)
             case Muted():
                 return TrackMuted(track=track, reason=signal.reason)
@@ -320,6 +324,10 @@ class Track:
             self.failures += 1
             if self.failures == 1:
                 log.exception("failed on a track's audio (further failures are only counted)")
+
+    def _seconds(self, sample: int) -> float:
+        """On the call's clock."""
+        return self._offset_s() + sample / SAMPLE_RATE
 
     def _offset_s(self) -> float:
         assert self._receiver.origin is not None  # there is audio

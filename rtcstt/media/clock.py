@@ -67,6 +67,8 @@ class AudioClock:
         self._injected = 0  # silence sent since the last audio that came, not yet accounted for
         self._lead = _Lead()
         self._loudness = _Loudness()
+        self._hole = 0  # samples that were dropped for want of room: their time has passed all the same
+        self._overflow: tuple[int, int] | None = None  # where they were, not yet asked for
         self.ledger = Ledger()
 
     @property
@@ -77,7 +79,18 @@ class AudioClock:
     @property
     def end(self) -> int:
         """The sample after the last one that was sent or is queued."""
-        return self.ledger.sent + self._queue.length
+        return self.position + self._queue.length
+
+    @property
+    def position(self) -> int:
+        """The next sample to go out, counted from the call's beginning."""
+        return self.ledger.sent + self._hole
+
+    def take_overflow(self) -> tuple[int, int] | None:
+        """From where to where audio was dropped because it came faster than it may go out; each is told
+        once."""
+        overflow, self._overflow = self._overflow, None
+        return overflow
 
     @property
     def lag_s(self) -> float:
@@ -93,7 +106,7 @@ class AudioClock:
         """Audio sent or queued, less the time that had passed ``at``; in s."""
         if self._origin is None:
             return 0.0
-        return (self.ledger.sent + self._queue.length) / SAMPLE_RATE - (at - self._origin)
+        return (self.position + self._queue.length) / SAMPLE_RATE - (at - self._origin)
 
     def push(self, samples: Samples, label: Label, arrival: float) -> None:
         """Audio that came, or that stands for what was lost."""
@@ -150,7 +163,7 @@ class AudioClock:
     def _on_time(self) -> float:
         """When the next chunk would be complete on a network without jitter."""
         assert self._origin is not None
-        return self._origin + (self.ledger.sent + self._chunk) / SAMPLE_RATE
+        return self._origin + (self.position + self._chunk) / SAMPLE_RATE
 
     def _due(self) -> float:
         return max(self._on_time() + self._delay, self._not_before)
@@ -166,7 +179,7 @@ class AudioClock:
             self._lead.shift(-cut / SAMPLE_RATE)
         self._injected += missing
         self.ledger.counts[Label.SILENCE] += missing
-        chunk = Chunk(samples, self.ledger.sent)
+        chunk = Chunk(samples, self.position)
         self.ledger.sent += count
         return chunk
 
@@ -185,9 +198,15 @@ class AudioClock:
         self.ledger.counts[label] += len(samples)
         self._queue.append(samples, label is Label.SILENCE or self._loudness.is_quiet(samples))
         if self._queue.length > MAX_QUEUED:
-            dropped = self._queue.drop_oldest(MAX_QUEUED // 2)
-            self.ledger.discard("overflow", dropped)
-            self._lead.shift(-dropped / SAMPLE_RATE)
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Make room. What is kept stays where it is on the call's clock."""
+        dropped = self._queue.drop_oldest(MAX_QUEUED // 2)
+        self.ledger.discard("overflow", dropped)
+        start = self._overflow[0] if self._overflow else self.position
+        self._hole += dropped
+        self._overflow = start, self.position
 
     def _without_injected(self, samples: Samples, label: Label) -> Samples:
         """What stands for lost or silent time, less the silence that went out for it already."""

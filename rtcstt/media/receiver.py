@@ -78,6 +78,11 @@ class AudioReceiver:
         return self._clock.origin
 
     @property
+    def position(self) -> int:
+        """The next sample to go out, counted from the track's beginning."""
+        return self._clock.position
+
+    @property
     def lag_s(self) -> float:
         """How much later than on a call without trouble audio goes out now."""
         return self._clock.lag_s
@@ -166,6 +171,9 @@ class AudioReceiver:
 
     def signals(self) -> list[Signal]:
         """What happened since the last time this was asked."""
+        overflow = self._clock.take_overflow()
+        if overflow is not None:
+            self._signals.append(Lost(*overflow, reason="overflow"))
         signals, self._signals = self._signals, []
         return signals
 

@@ -37,6 +37,7 @@ class Account:
     unanswered: int = 0
     missing: int = 0
     _growing: Loss | None = None
+    _grown: tuple[int, int] = (0, 0)  # up to where, and where the audio was then
     _due: list[Loss] = field(default_factory=list)
 
     def take(self, piece: Piece) -> None:
@@ -66,10 +67,12 @@ class Account:
     def due(self, position: int, *, everything: bool = False) -> list[Loss]:
         """The gaps to be said when the audio has come to ``position``."""
         last = self._growing
-        if last is not None and (
-            everything or last.end - last.start >= _SAID_AT or position - last.end >= _SAID_AFTER
-        ):
-            self._put_by()
+        if last is not None:
+            if last.end != self._grown[0]:
+                self._grown = last.end, position
+            is_over = position - self._grown[1] >= _SAID_AFTER
+            if everything or is_over or last.end - last.start >= _SAID_AT:
+                self._put_by()
         due, self._due = self._due, []
         return due
 

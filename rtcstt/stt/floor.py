@@ -27,6 +27,7 @@ class Turn:
     end: int
     text: str = ""
     eager_ended: bool = False
+    known: int = 0  # the connection had been sent so much when it last spoke of the turn
     resumed: int = 0  # where its speech had ended when it was last resumed: it ends later than that
 
 

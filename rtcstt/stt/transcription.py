@@ -302,7 +302,8 @@ class Transcription:
     def lag_s(self) -> float:
         """Audio that the connection (or the next one) has yet to be sent."""
         cursor = self._sending.cursor if self._sending else max(self._floor.position, self._buffer.begin)
-        return (self._buffer.end - cursor) / SAMPLE_RATE
+        piece = self._buffer.next(cursor)  # there may be a hole before it
+        return (self._buffer.end - max(cursor, piece.start)) / SAMPLE_RATE if piece else 0.0
 
     @property
     def idle(self) -> bool:

@@ -134,7 +134,8 @@ class Turns:
         start, last_end = link.onset, self._progress.last_end
         if start < last_end:  # the connection's turn began in what was published
             start = self._times.first_start(link.sending.cursor, since=last_end, default=last_end)
-        turn = self._progress.turn = Turn(self._progress.turns, start=start, end=start)
+        cursor = link.sending.cursor
+        turn = self._progress.turn = Turn(self._progress.turns, start=start, end=start, known=cursor)
         self._progress.turns += 1
         if isinstance(message, wire.TurnStart):
             self._out.message(message, turn)
@@ -207,7 +208,7 @@ class Turns:
             raise RemoteProtocolError("the STT changed text that it had published (guarantee 3)")
         self._floor.reference.add(text[len(turn.text) :], link.sending.cursor)
         grown = text != turn.text
-        turn.text = text
+        turn.text, turn.known = text, link.sending.cursor
         if isinstance(message, wire.TurnUpdate):
             self._resume(message)
             if grown:
@@ -260,8 +261,7 @@ class Turns:
         if turn is None:
             return
         if not turn.eager_ended:
-            position = self._floor.reference.position or self._out.position
-            turn.end = max(turn.end, self._times.last_speech(position))
+            turn.end = max(turn.end, self._times.last_speech(turn.known))
         self._end_turn(turn)
         text = self._link.text if self._link else None
         if isinstance(text, Continuing) and text.attached:
@@ -274,11 +274,12 @@ class Turns:
         if cut is not None:
             self._floor.finish(cut)
             return
-        if self._floor.position > turn.start - LOOK_BACK:
+        begin = min(turn.start, link.onset) - LOOK_BACK
+        if self._floor.position > begin:
             return  # it is within the turn, and the reference goes on
         tail = words(before)[-_WORDS_BEFORE:]
         text = (before[tail[0].start :] if tail else "") + turn.text
-        self._floor.begin_turn_again(turn.start - LOOK_BACK, text, link.sending.cursor, len(tail))
+        self._floor.begin_turn_again(begin, text, link.sending.cursor, len(tail))
 
     def forget_stale_turn(self) -> None:
         """A turn that was opened on an earlier connection and that the new one never received is closed."""
