@@ -133,6 +133,7 @@ def call(
             received.signals += [(now, signal) for signal in receiver.signals()]
         due = max(now, receiver.next_due(now)) + tick()
     received.chunks += [(end, chunk) for chunk in receiver.close(end)]
+    received.signals += [(end, signal) for signal in receiver.signals() if isinstance(signal, Lost)]
     return received
 
 

@@ -95,7 +95,14 @@ BORDERS = {
 }
 
 MAX_MODULE, MAX_CLASS = 500, 250  # lines
-BEING_TAKEN_APART = {"call", "events", "fleet.shared", "server.calls", "stt.stream", "stt.transcription"}
+BEING_TAKEN_APART = {
+    "call.track",
+    "events",
+    "fleet.shared",
+    "server.calls",
+    "stt.stream",
+    "stt.transcription",
+}
 
 
 @cache
