@@ -98,17 +98,16 @@ async def test_a_call_is_kept_with_its_words_times_and_ledger(tmp_path: Path) ->
     sent: list[Samples] = []
     async with recorded(tmp_path) as (call, recording, _):
         call.recorder = Both(recording, sent)
-        line = call.add_track("../0")
-        for start in range(0, len(AUDIO), 320):
-            line.push_pcm(AUDIO[start : start + 320], 16000)
-            await asyncio.sleep(0.02)
+        call.add_track("../0").push_pcm(AUDIO, 16000)  # at once: no word depends on how busy the machine is
 
     folder = folder_in(tmp_path)
     assert folder.stat().st_mode & 0o777 == 0o700
     about = json.loads((folder / "ledger.json").read_text())
     received = samples_of(folder / about["files"]["../0"])
     assert np.array_equal(received, np.concatenate(sent))
-    assert len(received) / 16 == about["ledger"]["../0"]["sent"] and about["not_recorded_ms"] == {}
+    ledger = about["ledger"]["../0"]
+    passed_over = ledger["discarded_by_reason"].get("silence", 0)  # to win back time
+    assert len(received) / 16 == ledger["sent"] + passed_over and about["not_recorded_ms"] == {}
     assert about["label"] == "desk" and about["call"] == call.id
     assert lines_of(folder / "events.jsonl") == [event.as_dict() for event in call.feed.history]
     transcript = json.loads((folder / "transcript.json").read_text())
