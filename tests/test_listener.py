@@ -51,7 +51,9 @@ class Rule:
         self.decodes = 0
         self.longest = 0
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         self.decodes += 1
         self.longest = max(self.longest, len(audio))
         heard = np.unique(np.round(audio[audio > 0] * 10_000).astype(int))
@@ -151,7 +153,9 @@ def test_speech_after_an_eager_end_joins_the_same_turn() -> None:
 class Content(Rule):
     """A recogniser that believes all is said with the tenth word."""
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         found = super().decode(audio, forced)
         ids = found.ids[: found.ids.index(20) + 1] if 20 in found.ids else found.ids
         return replace(found, ids=ids)
@@ -160,7 +164,9 @@ class Content(Rule):
 class Forgetful(Rule):
     """A recogniser that cannot be forced: what it says is all of the audio."""
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         return super().decode(audio)
 
 

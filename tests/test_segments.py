@@ -41,7 +41,9 @@ class Script:
         self.answers = answers
         self.forced: list[tuple[int, ...]] = []
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         self.forced.append(tuple(forced))
         seconds = len(audio) / SAMPLE_RATE
         ids, stop = next((ids, stop) for until, ids, stop in self.answers if seconds <= until)
@@ -83,7 +85,9 @@ def test_a_sentence_that_goes_on_in_the_next_segment_has_no_capital_letter() -> 
     class Parts(Script):
         parts = 0
 
-        def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+        def decode(
+            self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        ) -> Hypothesis:
             first = float(audio.max()) < 71 / 10_000  # words 1 to 70 are in the first segment
             return Hypothesis((1, 2, 7) if first else (8, 5, 6, 7), True, -0.1, 0.5 if first else 0.995)
 
@@ -111,7 +115,9 @@ def test_without_any_pause_it_is_cut_where_it_is_quietest_within_two_seconds() -
 class Looping(Rule):
     """Goes in circles on more than three seconds: says half of it, and does not know the rest."""
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         found = super().decode(audio, forced)
         if len(audio) <= 3 * SAMPLE_RATE:
             return found

@@ -529,7 +529,7 @@ async def test_word_times_come_when_asked_for() -> None:
     async with serving() as server:
         for name in ("timestamp_granularities[]", "timestamp_granularities"):
             _, body = await server.post("/stt", data=form(wav(), model="ink-whisper", **{name: "word"}))
-            assert body["words"] == [{"word": "word0", "start": 0.0, "end": 0.9}]
+            assert body["words"] == [{"word": "word0", "start": 0.0, "end": 0.9, "confidence": 0.5}]
 
 
 FFCONCAT = b"ffconcat version 1.0\nfile %s\n"

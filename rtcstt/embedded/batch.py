@@ -49,8 +49,10 @@ class Batch:
 class BatchListener:
     """`receive` the recording in blocks, then `finish`; both give the words that are done."""
 
-    def __init__(self, recogniser: Recogniser, voice: Voice) -> None:
+    def __init__(self, recogniser: Recogniser, voice: Voice, *, timed: bool = True) -> None:
+        """``timed``: the recogniser is asked when each word was said; else that is guessed."""
         self._recogniser = recogniser
+        self._timed = timed
         self._voice = voice
         self._audio = np.zeros(0, np.float32)  # not decoded yet
         self._segment = Segment(0)  # where it begins in the recording, and the voice in it
@@ -106,7 +108,7 @@ class BatchListener:
     def _words(self, begin: int, end: int, runs: Sequence[Run]) -> Iterator[Word]:
         """What was said between two samples, in the voiced stretches there; in parts where it has to be."""
         runs = [(max(start, begin), min(stop, end)) for start, stop in runs if start < end and stop > begin]
-        found = self._recogniser.decode(self._audio[begin:end])
+        found = self._recogniser.decode(self._audio[begin:end], timed=self._timed)
         if not runs or not self._segment.believes(found, self._recogniser.tokens):
             return
         at = 0 if found.finished else part(self._audio[begin:end])

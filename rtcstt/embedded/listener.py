@@ -74,7 +74,8 @@ class Listener:
 
     ``judge`` None: how it sounds is not asked, and turns end later. ``by_silence``: nor is what was said;
     turns end by ``end_timeout_ms`` alone. ``live`` False: the recogniser is too slow to decode the same
-    speech again and again; text comes with the pauses. ``update_s``: of speech between two decodes.
+    speech again and again; text comes with the pauses. ``timed``: `finished` says when each word was said.
+    ``update_s``: of speech between two decodes.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Listener:
         *,
         by_silence: bool = False,
         live: bool = True,
+        timed: bool = False,
         update_s: float = UPDATE_MS / 1000,
     ) -> None:
         self._voice = voice
@@ -95,7 +97,7 @@ class Listener:
         self._update_s = update_s
         self._endpointer = Endpointer(settings)
         self._rest = np.zeros(0, np.float32)
-        self._text = TurnText(recogniser)
+        self._text = TurnText(recogniser, timed=timed)
         self._recent: deque[Audio] = deque(maxlen=JUDGED // FRAME)
         self._since_update = 0
         self._shown = ""

@@ -119,6 +119,7 @@ class Recognizer:
             settings,
             by_silence=True,
             live=self.engine.live,
+            timed=True,
             update_s=update_ms / 1000,
         )
         return self._own(ManualStream(listener, self._workers, language or "en"))
@@ -134,7 +135,7 @@ class Recognizer:
         """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
         level_db = voice_level_db(samples) if isinstance(samples, np.ndarray) else START_DB
-        batch = self.batch(language=language, keyterms=keyterms, level_db=level_db)
+        batch = self.batch(words=words, language=language, keyterms=keyterms, level_db=level_db)
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
             found += await batch.push(block)
@@ -143,10 +144,17 @@ class Recognizer:
         return Batch(text, batch.duration, tuple(found) if words else (), batch.language)
 
     def batch(
-        self, *, language: str | None = None, keyterms: Terms = NO_TERMS, level_db: float = START_DB
+        self,
+        *,
+        words: bool = True,
+        language: str | None = None,
+        keyterms: Terms = NO_TERMS,
+        level_db: float = START_DB,
     ) -> BatchStream:
-        """The same, for audio that comes piece by piece. ``level_db``: see `voice_level_db`."""
-        listener = BatchListener(self.engine.stream(language, keyterms), self._vad.stream(level_db))
+        """The same, for audio that comes piece by piece. ``words``: their times are asked for. ``level_db``: see
+        `voice_level_db`."""
+        voice = self._vad.stream(level_db)
+        listener = BatchListener(self.engine.stream(language, keyterms), voice, timed=words)
         return BatchStream(listener, self._workers)
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:

@@ -40,6 +40,7 @@ CUT_WITHIN = 2 * SAMPLE_RATE  # where a segment is cut without a pause
 SHORTEST_PART = SAMPLE_RATE  # of a segment that is decoded in parts
 LEAD = int(0.2 * SAMPLE_RATE)  # of silence that is decoded before the first speech
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
+APART = int(0.1 * SAMPLE_RATE)  # of silence, for what was said before and after it to be decoded apart
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
 # Mean log-probabilities: never believed; believed even of doubtful voice; believed however fast it was.
 UNLIKELY, LIKELY, SURE = -1.5, -1.0, -0.3
@@ -74,7 +75,9 @@ class Recogniser(Protocol):
     @property
     def tokens(self) -> Vocabulary: ...
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis: ...
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis: ...
 
 
 Run = tuple[int, int]  # samples between which there is voice
@@ -125,6 +128,12 @@ class Segment:
     @property
     def last_speech(self) -> int:
         return self.runs[-1][1] if self.runs else 0
+
+    @property
+    def went_on(self) -> bool:
+        """Whether speech went on after an eager end, and was not just a word in the midst of which the voice
+        was missed for a moment."""
+        return 0 < self.settled <= self.resumed - APART
 
     def voice(self, begin: int, end: int, probability: float) -> None:
         """There is voice of this probability, after all that was known so far."""
@@ -179,8 +188,10 @@ class TurnText:
     """The open turn of a stream: its audio since the last cut, and its text. Between turns it keeps the last
     half second, from which the next one begins."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Recogniser, *, timed: bool = False) -> None:
+        """``timed``: the recogniser is asked when each word was said."""
         self._recogniser = recogniser
+        self._timed = timed
         self._tokens = recogniser.tokens
         self._audio = _Tail()
         self._closed: list[Piece] = []  # the open turn's segments before this one
@@ -237,8 +248,9 @@ class TurnText:
             length = min(self.length, segment.last_speech + TRIM)
         if segment.paused is not None or segment.voiced < least:
             return
-        found = self._decode(length)
-        if self._says_no_more(found) and 0 < segment.settled <= min(length, segment.last_speech) - least:
+        found = self._decode(length, timed=self._timed)
+        since = min(length, segment.last_speech) - segment.settled
+        if segment.went_on and since >= least and self._says_no_more(found):
             end = segment.start + length
             self.settle()
             self.decode_pause(end - self.segment.start, least=least)
@@ -322,14 +334,14 @@ class TurnText:
         begin = max(self.length - CUT_WITHIN, self.segment.settled)
         return quietest(self._audio.first(self.length), begin, self.length)
 
-    def _decode(self, length: int) -> Hypothesis:
+    def _decode(self, length: int, *, timed: bool = False) -> Hypothesis:
         segment = self.segment
         silent = max(0, segment.runs[0][0] - LEAD) if segment.runs else 0
         audio = self._audio.first(length)[silent:]
-        found = self._recogniser.decode(audio, segment.forced, segment.draft)
+        found = self._recogniser.decode(audio, segment.forced, segment.draft, timed=timed)
         if segment.forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
             segment.forced = segment.ids
-            found = self._recogniser.decode(audio, segment.forced, found.ids)
+            found = self._recogniser.decode(audio, segment.forced, found.ids, timed=timed)
         segment.draft = found.ids
         words = tuple(Spoken(word, silent + begin, silent + end) for word, begin, end in found.words)
         return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds, words=words)

@@ -220,15 +220,22 @@ class ManualStream(_Stream):
 
 
 def _words(text: str, pieces: list[Piece]) -> list[Any]:
-    """Word times as the API's types have them: a list of columns."""
-    timed = [word for piece in pieces for word in timed_words(piece.text, piece.words, 0, piece.runs, 0)]
+    """Word times as the API's types have them: a list of columns; how sure each word is as well, where it is
+    known."""
+    timed = [
+        word
+        for piece in pieces
+        for word in timed_words(piece.text, piece.words, 0, piece.runs, 0, piece.odds)
+    ]
     if [word.word for word in timed] != text.split():
         timed = []
-    columns = {
+    columns: dict[str, list[Any]] = {
         "words": [word.word for word in timed],
         "start": [word.start for word in timed],
         "end": [word.end for word in timed],
     }
+    if all(word.confidence is not None for word in timed):
+        columns["confidence"] = [word.confidence for word in timed]
     return [columns] if timed else []
 
 

@@ -34,11 +34,10 @@ def is_impatient(handshake: wire.Handshake, version: str) -> bool:
 def older_form(message: wire.ServerMessage) -> wire.ServerMessage:
     """Words as a list of objects instead of columns, and an error's status as ``code``."""
     if isinstance(message, wire.Transcript) and isinstance(message.words, list):
-        words = [
-            {"word": word, "start": start, "end": end}
-            for columns in message.words
-            for word, start, end in zip(columns["words"], columns["start"], columns["end"], strict=True)
-        ]
+        words = []
+        for columns in message.words:
+            names = ["word" if name == "words" else name for name in columns]
+            words += [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return replace(message, words=words)
     if isinstance(message, wire.Error):
         return replace(message, extra={"code": message.status_code})

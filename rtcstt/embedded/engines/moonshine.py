@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcstt.embedded.engines.onnx import session
-from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Terms
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Spoken, Terms
 from rtcstt.embedded.keyterms import KeyTerms
+from rtcstt.embedded.word_times import word_starts
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -32,6 +33,10 @@ BEGIN, END = 1, 2
 TOKENS_PER_S = 13.0  # more than anybody says: two for each of ", one", numbers being dictated in a hurry
 LEAD, TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE)
 SHORTEST = SAMPLE_RATE // 10
+STATE = 384  # samples for each of the encoder's states
+SHOWN = 12  # states more, each time, that the decoder is shown to find out when words were said
+BEHIND, AHEAD = 4, 6  # tokens that are then looked at, before and after those that are known
+KNOWN = 1.0  # a log-probability that close to its final value is known
 _SPACE = "▁".encode()
 
 
@@ -120,18 +125,22 @@ class Moonshine:
         forced: Sequence[int] = (),
         draft: Sequence[int] = (),
         terms: KeyTerms | None = None,
+        *,
+        timed: bool = False,
     ) -> Hypothesis:
         """The most likely tokens for 16 kHz audio, given that they begin with ``forced``.
 
         ``draft``: what was decoded of nearly the same audio before. It changes nothing but the cost: one pass
         of the decoder verifies all of it. ``terms``: those that are expected.
+        ``timed``: also when each word was said, at the cost of another decode.
         """
         expected = draft[len(forced) :] if tuple(draft[: len(forced)]) == tuple(forced) else ()
         most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
         ids, odds, last = list(forced), list[float](), 0.0
         finished, stop = False, 0.0
         within = terms.after(forced) if terms is not None else None
-        for logits in self._logits(self._encoded(audio), forced, expected, ids):
+        feed = self._encoded(audio)
+        for logits in self._logits(feed, forced, expected, ids):
             if len(ids) >= most:
                 break
             token, probabilities = _choose(logits, within.raised() if within else {}, may_end=bool(ids))
@@ -150,7 +159,12 @@ class Moonshine:
                 break
         logprobs = np.log(np.maximum([*odds, last] if finished else odds, 1e-30))
         return Hypothesis(
-            tuple(ids), finished, float(logprobs.mean()) if len(logprobs) else 0.0, stop, odds=tuple(odds)
+            tuple(ids),
+            finished,
+            float(logprobs.mean()) if len(logprobs) else 0.0,
+            stop,
+            words=self._timed(feed, ids, len(audio)) if timed else (),
+            odds=tuple(odds),
         )
 
     def _logits(
@@ -171,6 +185,48 @@ class Moonshine:
             logits, *state = self._decoder.run(None, feed)
             self._remember(feed, state)
             yield logits[0, -1]
+
+    def _timed(self, feed: dict[str, Any], ids: Sequence[int], length: int) -> tuple[Spoken, ...]:
+        """Where in the audio, ``length`` samples, each word was said; see `word_times`."""
+        first = [i for i, token in enumerate(ids) if i == 0 or self.tokens.starts_word(token)]
+        names = self.tokens.text(ids).split()
+        if not ids or len(names) != len(first):
+            return ()
+        states = feed["encoder_hidden_states"].shape[1]
+        final = self._logprobs(feed, ids, 0, len(ids), states)
+        times_s, rows, known = list[float](), list[NDArray[np.float32]](), 0
+        for shown in range(SHOWN, states, SHOWN):
+            begin, end = max(0, known - BEHIND), min(len(ids), known + AHEAD)
+            row = np.full(len(ids), np.nan, np.float32)
+            row[begin:end] = self._logprobs(feed, ids, begin, end, shown)
+            while known < end and row[known] >= final[known] - KNOWN:
+                known += 1
+            times_s.append((shown * STATE - LEAD) / SAMPLE_RATE)
+            rows.append(row)
+        found = np.array(rows).reshape(len(rows), len(ids))[:, first]
+        starts_s = word_starts(times_s, found, final[first], [len(name) for name in names])
+        starts = [min(round(at * SAMPLE_RATE), length) for at in starts_s]
+        ends = [*starts[1:], length]
+        return tuple(Spoken(*word) for word in zip(names, starts, ends, strict=True))
+
+    def _logprobs(
+        self, feed: dict[str, Any], ids: Sequence[int], begin: int, end: int, shown: int
+    ) -> NDArray[np.float32]:
+        """How probable the tokens from ``begin`` to ``end`` are, when so many of the encoder's states are
+        seen. What the decoder knows of the tokens before is left as it is."""
+        part: dict[str, Any] = {**feed, "use_cache_branch": np.array([True])}
+        for name in self._outputs:
+            name = "past_key_values." + name.removeprefix("present.")
+            part[name] = part[name][:, :, : begin if ".decoder." in name else shown]
+        part["encoder_hidden_states"] = feed["encoder_hidden_states"][:, :shown]
+        if self._masks_decoder:
+            part["encoder_attention_mask"] = feed["encoder_attention_mask"][:, : (shown + 2) * STATE - 1]
+        part["input_ids"] = np.array([[BEGIN, *ids][begin:end]], np.int64)
+        logits = self._decoder.run(["logits"], part)[0][0]
+        most = logits.max(axis=1)
+        chosen = logits[np.arange(end - begin), list(ids[begin:end])]
+        logprobs: NDArray[np.float32] = chosen - most - np.log(np.exp(logits - most[:, None]).sum(axis=1))
+        return logprobs
 
     def _encoded(self, audio: Audio) -> dict[str, Any]:
         padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
@@ -207,8 +263,10 @@ class MoonshineStream:
         self._terms = terms
         self.tokens = model.tokens
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
-        return self._model.decode(audio, forced, draft, self._terms)
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
+        return self._model.decode(audio, forced, draft, self._terms, timed=timed)
 
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:

@@ -105,7 +105,9 @@ class WhisperStream:
         self._language = language
         self.tokens = whisper.tokens
 
-    def decode(self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = ()) -> Hypothesis:
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
         language = self._language
         if language is None:

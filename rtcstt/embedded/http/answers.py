@@ -190,4 +190,9 @@ def _text(line: Sequence[Word]) -> str:
 
 
 def _words(words: Sequence[Word]) -> list[dict[str, Any]]:
-    return [{"word": word.word, "start": word.start, "end": word.end} for word in words]
+    return [_word(word) for word in words]
+
+
+def _word(word: Word) -> dict[str, Any]:
+    timed = {"word": word.word, "start": word.start, "end": word.end}
+    return timed if word.confidence is None else {**timed, "confidence": word.confidence}
