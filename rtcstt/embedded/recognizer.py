@@ -151,8 +151,8 @@ class Recognizer:
         keyterms: Terms = NO_TERMS,
         level_db: float = START_DB,
     ) -> BatchStream:
-        """The same, for audio that comes piece by piece. ``words``: their times are asked for. ``level_db``: see
-        `voice_level_db`."""
+        """The same, for audio that comes piece by piece. ``words``: their times are asked for. ``level_db``:
+        see `voice_level_db`."""
         voice = self._vad.stream(level_db)
         listener = BatchListener(self.engine.stream(language, keyterms), voice, timed=words)
         return BatchStream(listener, self._workers)
