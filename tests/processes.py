@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 RTCSTT = Path(sys.executable).with_name("rtcstt")
-START_S = 60.0
+START_S = 120.0
+STOP_S = 150.0  # a server waits up to 30 s for callers who speak, then for their last words
+PATIENCE_S = 60.0  # for what happens at once on a machine with time
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """Whatever is there: an object where it is JSON, else text."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as response:
             body = response.read().decode()
             return json.loads(body) if "json" in response.headers["Content-Type"] else body
 
@@ -38,7 +41,7 @@ class Server:
         """End a call and wait for the drain; returns how long it was, on its own clock, in s."""
         duration_s = self.get(f"/calls/{call}")["time"]
         request = urllib.request.Request(f"{self.url}/calls/{call}", method="DELETE")
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             assert json.load(response)["state"] == "closed"
             return float(duration_s)
 
@@ -72,8 +75,10 @@ def open_files(folder: Path) -> list[str]:
 @contextlib.contextmanager
 def running(command: str, folder: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Server]:
     """``command`` is serve or stt; it listens on a free port unless ``options`` name one. ``before``: a
-    command to run it by."""
+    command to run it by. Last words may take long, for on a busy machine the recogniser is behind."""
     options = options if "--port" in options else ("--port", "0", *options)
+    if command == "serve" and "--drain-timeout-s" not in options:
+        options += ("--drain-timeout-s", "60")
     log = folder / f"{command}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -90,7 +95,7 @@ def running(command: str, folder: Path, *options: str, before: Sequence[str] = (
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(20)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -108,15 +113,17 @@ async def started(command: str, folder: Path, *options: str) -> AsyncIterator[Se
         await asyncio.to_thread(process.__exit__, None, None, None)
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
     """The first true value of a condition about another process."""
-    async with asyncio.timeout(timeout_s):
-        while not (value := await asyncio.to_thread(condition)):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    deadline = time.monotonic() + timeout_s
+    while not (value := await asyncio.to_thread(condition)):
+        waited = f"waited {timeout_s:g} s for"
+        assert time.monotonic() < deadline, f"{waited} {inspect.getsource(condition).strip()}"
+        await asyncio.sleep(0.05)
     return value
 
 
-async def ended(server: Server, call: str, timeout_s: float = 15.0) -> list[dict[str, Any]]:
+async def ended(server: Server, call: str, timeout_s: float = PATIENCE_S) -> list[dict[str, Any]]:
     """The events of a call, once it has ended."""
     await until(lambda: server.get(f"/calls/{call}")["state"] == "closed", timeout_s)
     return await asyncio.to_thread(server.events, call)

@@ -89,7 +89,7 @@ async def test_the_log_names_who_placed_a_call(caplog: pytest.LogCaptureFixture)
         with caplog.at_level(logging.INFO, "rtcstt.server"):
             headers = {"X-Forwarded-For": "192.0.2.1"}
             async with client.ws_connect("/pcm", headers=headers) as socket:
-                await socket.receive(timeout=5)
+                await socket.receive(timeout=60)
             (call,) = calls.all()
     assert f"call {call.id}: from 192.0.2.1" in caplog.messages
 

@@ -65,10 +65,10 @@ def test_ends_of_turns_come_before_whoever_speaks_and_then_it_is_first_come_firs
 
         def block() -> None:
             begun.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
 
         first = asyncio.create_task(workers.run(LISTENING, block))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 60)
         asked = [
             asyncio.create_task(workers.run(priority, lambda name=name: order.append(name)))  # type: ignore[misc]
             for priority, name in [(LISTENING, "a"), (LISTENING, "b"), (FINAL, "c"), (FINAL, "d")]

@@ -62,13 +62,13 @@ def coturn(folder: Path, *login: str) -> Iterator[int]:
     with log.open("wb") as output:
         process = subprocess.Popen([command, *options], stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not answers(port):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextlib.asynccontextmanager

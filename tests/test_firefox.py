@@ -43,7 +43,7 @@ def test_a_voice_becomes_captions_in_firefox(tmp_path: Path) -> None:
         with running("serve", tmp_path, before=netns.enter(here)) as server:
             page = [server.url, tmp_path / "voice.wav", PICTURES / "firefox.png", "worst of times"]
             command = [*netns.enter(here), "node", SCRIPT, firefox, *page]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["live"] and not told["errors"], told

@@ -43,7 +43,7 @@ async def play(socket: aiohttp.ClientWebSocketResponse, samples: Samples, *, rat
 
 async def told(socket: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
     """The events to their end, which is that of the socket."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [json.loads(message.data) async for message in socket]
 
 
@@ -54,7 +54,7 @@ def text(events: list[dict[str, Any]], track: str = "0") -> str:
 
 async def ended(calls: Calls) -> Call:
     (call,) = calls.all()
-    await asyncio.wait_for(calls._entries[call.id].life, 20)  # type: ignore[arg-type]
+    await asyncio.wait_for(calls._entries[call.id].life, 60)  # type: ignore[arg-type]
     return call
 
 

@@ -132,7 +132,7 @@ async def test_a_voice_becomes_captions_and_mute_hides_only_what_was_muted(
         await page.screenshot(path=PICTURES / "page.png")
         await recording_at(CUT_S)
         await page.click("#hangup")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=15_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
 
         text = await captions(page)
         received = [words for start, words in PHRASES if not MUTE_FROM_S <= start < MUTE_TO_S]
@@ -166,7 +166,7 @@ async def test_a_recording_of_two_channels_is_two_speakers(
         await page.click("text=Recording")
         await page.set_input_files("#file", tmp_path / "call.wav")
         await page.click("#start")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=30_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         first, second = [await captions(page, speaker) for speaker in (0, 1)]
         assert "worst of times" in first.lower() and "despair" not in first.lower()
         assert "winter of despair" in second.lower() and "worst" not in second.lower()
@@ -175,7 +175,7 @@ async def test_a_recording_of_two_channels_is_two_speakers(
         await page.set_input_files("#file", tmp_path / "next.wav")
         await page.click("#start")
         await expect(page.locator("#status")).to_have_text("Live")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=30_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         both = await captions(page)
         assert both.lower().count("worst of times") == 2, "what was said before stays above the new call"
         assert "winter of despair" in both.lower()
@@ -194,11 +194,11 @@ async def test_push_to_talk_receives_what_is_said_while_held(server: str, chromi
         await asyncio.sleep(3.7)
         await page.keyboard.up("Space")
         await expect(page.locator(".turn .said")).to_contain_text(
-            "foolishness", ignore_case=True, timeout=10_000
+            "foolishness", ignore_case=True, timeout=60_000
         )
         assert word_errors([PHRASES[1][1]], await captions(page)) <= 0.25
         await page.click("#hangup")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=15_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         assert not errors
 
 
@@ -218,7 +218,7 @@ async def test_by_keyboard_a_window_left_lets_go_and_a_hang_up_leads_back_to_sta
         await page.keyboard.up("Space")
         await page.focus("#hangup")
         await page.keyboard.press("Enter")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=15_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         await expect(page.locator("#start")).to_be_focused()
         assert not errors
 
@@ -238,10 +238,10 @@ async def test_without_a_data_channel_the_events_come_as_server_sent_events(
         await page.goto(server)
         await page.click("#start")
         await expect(page.locator(".turn .said").first).to_contain_text(
-            "best of times", ignore_case=True, timeout=20_000
+            "best of times", ignore_case=True, timeout=60_000
         )
         await page.click("#hangup")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=15_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         assert not errors
 
 
@@ -268,17 +268,17 @@ async def test_a_lost_connection_is_made_anew_and_the_captions_go_on(
         await page.goto(server)
         await page.click("#start")
         await expect(page.locator(".turn .said").first).to_contain_text(
-            "best of times", ignore_case=True, timeout=20_000
+            "best of times", ignore_case=True, timeout=60_000
         )
         before = await page.locator("#downloads a").first.get_attribute("href")
         await page.evaluate(LOSE_CONNECTION)
-        await expect(page.locator("#status")).to_have_text("Live", timeout=15_000)
-        await expect(page.locator("#captions")).to_contain_text("epoch", ignore_case=True, timeout=20_000)
+        await expect(page.locator("#status")).to_have_text("Live", timeout=60_000)
+        await expect(page.locator("#captions")).to_contain_text("epoch", ignore_case=True, timeout=60_000)
         assert await page.evaluate("window.connections.length") > 1
         assert await page.locator("#downloads a").first.get_attribute("href") == before, "it is the same call"
         assert "best of times" in (await captions(page)).lower()
         await page.click("#hangup")
-        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=15_000)
+        await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
         assert not errors
 
 

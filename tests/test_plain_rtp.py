@@ -38,7 +38,7 @@ async def receiving(*options: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         process = await asyncio.create_subprocess_exec(RTCSTT, *words, stdout=PIPE, stderr=PIPE)
         assert process.stderr is not None
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 line = (await process.stderr.readline()).decode()
             found = re.search(r"port (\d+)", line)
             assert found, line
@@ -66,7 +66,7 @@ def linear(**network: Any) -> list[tuple[float, bytes]]:
 
 
 async def events_of(process: asyncio.subprocess.Process) -> list[dict[str, Any]]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         out, _ = await process.communicate()
     assert process.returncode == 0
     return [json.loads(line) for line in out.splitlines()]

@@ -194,7 +194,7 @@ async def test_what_comes_while_a_call_ends_is_kept(tmp_path: Path, monkeypatch:
 
     def slow(files: module._Files, events: Sequence[AnyEvent]) -> None:
         busy.set()
-        go_on.wait(30)
+        go_on.wait(60)
         add_events(files, events)
 
     monkeypatch.setattr(module._Files, "add_events", slow)
@@ -261,7 +261,7 @@ async def test_a_server_keeps_its_calls_to_the_end(tmp_path: Path) -> None:
                 await caller.dial(f"{server.url}/offer")
                 await caller.played()
                 server.process.terminate()  # in mid-call
-                await asyncio.to_thread(server.process.wait, 20)
+                await asyncio.to_thread(server.process.wait, 150)
             finally:
                 await caller.close()
         sent = round(upstream.visited[0].audio_s * 16000)

@@ -151,7 +151,7 @@ async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:
         listening = asyncio.create_task(events_of(client, str(caller.call)))
         await asyncio.sleep(0.3)
         await caller.hang_up()
-        received = await asyncio.wait_for(listening, 10)
+        received = await asyncio.wait_for(listening, 60)
         assert [event for _, event in received] == [event for _, event in caller.received]
 
 
@@ -434,7 +434,7 @@ async def test_a_call_ends_at_its_limits(limits: Limits, reason: str) -> None:
         caller = Caller(opus_packets(TONE[:9600]), loopback=True, mute=(0.1, 1000.0))
         try:
             await caller.dial(str(client.make_url("/offer")))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await calls.find(str(caller.call)).wait_closed()
             assert calls.find(str(caller.call)).feed.history[-1].fields["reason"] == reason
         finally:
@@ -446,7 +446,7 @@ async def test_an_ended_call_lets_go_of_its_connection_and_is_forgotten_in_time(
         entry = calls._entries[str(caller.call)]
         assert entry.peer is not None
         await caller.hang_up()
-        await asyncio.wait_for(entry.life, 10)  # type: ignore[arg-type]
+        await asyncio.wait_for(entry.life, 60)  # type: ignore[arg-type]
         assert entry.peer is None
         await refusal(await client.get(f"/calls/{caller.call}"), 404, "call_not_found")
 
@@ -496,7 +496,7 @@ async def test_calls_are_recorded_where_asked_for(tmp_path: Path) -> None:
         async with calling(client) as caller:
             await asyncio.sleep(0.5)
             await caller.hang_up()
-            await asyncio.wait_for(calls._entries[str(caller.call)].life, 10)  # type: ignore[arg-type]
+            await asyncio.wait_for(calls._entries[str(caller.call)].life, 60)  # type: ignore[arg-type]
         recordings.dropped = 160
         text = await (await client.get("/metrics")).text()
         assert "rtcstt_recording_failures_total 0.0" in text and "rtcstt_not_recorded_ms_total 10.0" in text
@@ -516,7 +516,7 @@ async def test_metrics_keep_what_forgotten_calls_counted() -> None:
                 life = calls._entries[call.id].life
                 assert life is not None
                 await caller.hang_up()
-                await asyncio.wait_for(life, 10)
+                await asyncio.wait_for(life, 60)
             assert calls.all() == []
             text = await (await client.get("/metrics")).text()
             values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

@@ -19,7 +19,7 @@ from rtcstt.http.loop_monitor import Stalls
 from rtcstt.http.serving import Connections, accepted, default_connections, listen
 from rtcstt.limits import RateLimiter, Slots, TokenBucket
 
-PATIENCE_S = 20.0  # for what happens at once on a machine with time
+PATIENCE_S = 60.0  # for what happens at once on a machine with time
 
 
 class Served:

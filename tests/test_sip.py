@@ -76,7 +76,7 @@ def recording(start_s: float, end_s: float) -> np.ndarray:
 
 async def captions(gateway: Gateway, call: str) -> str:
     """What a call that is over says as WebVTT."""
-    events = await ended(gateway.server, call, timeout_s=20)
+    events = await ended(gateway.server, call)
     check_events(events)
     (ledger,) = events[-1]["ledger"].values()
     # A packet may come too late through three processes on a machine with other work; hardly more than one.
@@ -130,7 +130,7 @@ async def test_janus_forwards_a_room_as_plain_rtp(janus: str, tmp_path: Path) ->
         stream = {"mid": "0", "port": port, "pt": 96}
         await ask("rtp_forward", room=1, publisher_id=publisher, host="127.0.0.1", streams=[stream])
         await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        await until(lambda: "session.end" in log.read_text(), timeout_s=30)
+        await until(lambda: "session.end" in log.read_text())
     events = telephony.written_events(log)
     check_events(events)
     assert word_errors("It was the best of times, it was the worst of times,", transcript(events)).rate <= 0.1

@@ -141,7 +141,7 @@ async def test_on_a_connection_of_ones_own() -> None:
         collecting = asyncio.create_task(collect(owner.transcriber))
         await caller.played()
         await caller.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             events = await collecting
         check(events)
         assert events[-1].fields["reason"] == "connection closed"

@@ -107,7 +107,7 @@ async def published(
     def captions() -> str:
         return " ".join(server.get(f"/calls/{id}/captions.vtt?access_token={TOKEN}").lower().split())
 
-    await until(lambda: "worst of times" in captions(), 30)
+    await until(lambda: "worst of times" in captions())
     await page.evaluate("window.stop()")
     await until(lambda: server.get(f"/calls/{id}?access_token={TOKEN}")["state"] == "closed")
     return requests, await asyncio.to_thread(server.events, id, TOKEN)

@@ -53,7 +53,7 @@ async def scripted(folder: Path, *visits: ConnectionScript) -> AsyncIterator[tup
         async with started("serve", folder, "--stt", url, "--offers-per-minute", "1000") as server:
             yield server, upstream
             server.process.terminate()
-            assert await asyncio.to_thread(server.process.wait, 20) == 0
+            assert await asyncio.to_thread(server.process.wait, 150) == 0
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def calling(server: Server, *tracks: list[bytes], channel: bool = True) ->
         await caller.close()
 
 
-async def said(caller: Caller, *, timeout_s: float = 15.0, slow: bool = False) -> list[dict[str, Any]]:
+async def said(caller: Caller, *, timeout_s: float = 60.0, slow: bool = False) -> list[dict[str, Any]]:
     """Play everything, hang up, and return the events as the caller got them, found to be in order."""
     await caller.played()
     await caller.hang_up(timeout_s=timeout_s)
@@ -94,15 +94,15 @@ async def test_sigterm_drains_twenty_calls(tmp_path: Path) -> None:
         callers = await asyncio.gather(*calls)
         await until(lambda: sum(visited.audio_s > 1.0 for visited in upstream.visited) == 20)
         server.process.terminate()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(90):
             told = [await collect(caller.events()) for caller in callers]
-        assert await asyncio.to_thread(server.process.wait, 20) == 0
+        assert await asyncio.to_thread(server.process.wait, 150) == 0
     for events in told:
         check_events(events)
         assert events[-1]["reason"] == "server stops"
     assert {visited.ended for visited in upstream.visited} == {"closed"}
     sent_ms = [ledger["sent"] for events in told for ledger in events[-1]["ledger"].values()]
-    assert sorted(sent_ms) == sorted(1000 * visited.audio_s for visited in upstream.visited)
+    assert sorted(sent_ms) == pytest.approx(sorted(1000 * visited.audio_s for visited in upstream.visited))
     assert "Traceback" not in server.log.read_text()
 
 
@@ -118,7 +118,7 @@ async def test_a_caller_killed_in_mid_word_loses_no_word_before(embedded: Server
     finally:
         caller.kill()  # in "worst"
         await caller.wait()
-    events = await ended(embedded, call, timeout_s=40)
+    events = await ended(embedded, call, timeout_s=120)
     check_events(events)
     assert "it was the best of times, it was the" in transcript(events).lower()
     assert "audio.stalled" in [event["type"] for event in events]
@@ -158,7 +158,7 @@ def turns_said(count: int) -> Iterator[tuple[float, str]]:
 
 def read_events(stream: socket.socket) -> list[dict[str, Any]]:
     """Server-sent events up to the last; the socket has sent its request."""
-    stream.settimeout(20)
+    stream.settimeout(60)
     with stream.makefile("rb") as lines:
         found = []
         for line in lines:
@@ -181,7 +181,7 @@ async def test_a_listener_that_does_not_read_harms_nobody(tmp_path: Path) -> Non
                 assert caller.call
                 receiving = asyncio.create_task(collect(listen(server, caller.call)))
                 events = await said(caller, slow=True)
-                received = await asyncio.wait_for(receiving, 10)
+                received = await asyncio.wait_for(receiving, 60)
                 assert server.resources()["memory_kb"] - before_kb < 100_000
                 late = await asyncio.to_thread(read_events, deaf)
     for listener in (events, received, late):
@@ -204,11 +204,11 @@ async def test_fifty_calls_leave_nothing_behind(tmp_path: Path) -> None:
     async with scripted(tmp_path) as (server, upstream):
         idle = server.resources()
         await ten(server)
-        await until(lambda: server.resources()["files"] == idle["files"], 5)
+        await until(lambda: server.resources()["files"] == idle["files"])
         before = server.resources()
         for _ in range(5):
             await ten(server)
-        await until(lambda: server.resources()["files"] == idle["files"], 5)
+        await until(lambda: server.resources()["files"] == idle["files"])
         after = server.resources()
         assert (after["threads"], after["sockets"]) == (before["threads"], idle["sockets"])
         assert after["memory_kb"] - before["memory_kb"] < 15_000  # what can still be read of ended calls
@@ -227,7 +227,7 @@ async def test_the_stt_is_killed_in_mid_turn_and_comes_back(tmp_path: Path) -> N
                 stt.process.kill()
                 await asyncio.to_thread(stt.process.wait)
                 async with started("stt", tmp_path, "--port", stt.url.rpartition(":")[2]):
-                    events = await said(caller, timeout_s=40)
+                    events = await said(caller, timeout_s=120)
             text = server.get(f"/calls/{caller.call}/transcript.txt")
     assert word_errors(f"{FIRST} {SECOND}", transcript(events)).errors == 0, transcript(events)
     assert transcript(events).split() == text.split()

@@ -118,7 +118,7 @@ class Caller:
         """The server has calls that end with `session.end`; others just answer offers."""
         return self._signaling is not None and self._signaling.drains
 
-    async def hang_up(self, *, timeout_s: float = 15.0) -> None:
+    async def hang_up(self, *, timeout_s: float = 60.0) -> None:
         """Ask for the drain, wait for `session.end`, and close."""
         if not self.drains:
             await self.close()

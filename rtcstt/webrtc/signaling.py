@@ -12,7 +12,7 @@ import aiohttp
 
 from rtcstt.errors import CallerError, ConfigError
 
-REQUEST_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 30.0
 
 
 class Answering(Protocol):

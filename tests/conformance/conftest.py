@@ -65,6 +65,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     reading.start()
     yield found[1]
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(90) == 0
     reading.join()
     process.stderr.close()

@@ -63,7 +63,7 @@ def run_to_its_end(interpreter: str | Path, script: str, *args: str | Path, **va
     node_path = str(install.FOLDER / "node" / "node_modules")
     environment = {**os.environ, "PYTHONPATH": "", "NODE_PATH": node_path, **variables}
     command = [str(interpreter), str(CLIENTS / script), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 

@@ -75,7 +75,7 @@ class Call:
         body = json.dumps({"type": "offer", "sdp": offer.sdp.as_text()}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 answer = json.load(response)
         except OSError as error:
             sys.stderr.write(f"{self.url}: {error}\n")

@@ -32,7 +32,7 @@ CONFIGS = ROOT / "deploy" / "sip"
 EXAMPLE = ROOT / "examples" / "janus_sip.py"
 BARESIP_MODULES = "/usr/lib/baresip/modules"  # where Debian has them; baresip looks beside itself
 ANSWERED = "Call established"
-START_S = 20.0
+START_S = 90.0
 
 
 def need(*programs: str) -> None:
@@ -125,7 +125,7 @@ async def attached(url: str, plugin: str) -> AsyncIterator[Callable[..., Awaitab
 
     async def tell(kind: str, **fields: Any) -> dict[str, Any]:
         await ws.send_json({"janus": kind, "transaction": "-", **ids, **fields})
-        while (message := await ws.receive_json(timeout=5))["janus"] not in ("success", "event"):
+        while (message := await ws.receive_json(timeout=60))["janus"] not in ("success", "event"):
             assert message["janus"] != "error", message
         return dict(message)
 
