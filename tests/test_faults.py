@@ -349,7 +349,7 @@ async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
         events: list[AnyEvent] = []
         flaky = Flaky(Cartesia(base_url=url), *after_s)
         # a machine that is busy with other things may need long to catch up
-        stream = Stream(flaky, on_event=events.append, seed=0, drain_timeout_s=30)
+        stream = Stream(flaky, on_event=events.append, seed=0, drain_timeout_s=200)
         stream.start()
         await play(stream, audio)
         await stream.close()

@@ -24,6 +24,8 @@ from rtcstt.commands.demo import bundled_recording
 
 pytestmark = pytest.mark.real
 
+expect.set_options(timeout=60_000)  # of every expectation of a page, in ms
+
 STATIC = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static"
 PICTURES = Path(__file__).resolve().parents[1] / "build" / "pictures"
 LEAD_S = 2.0  # the recording plays from getUserMedia on, so the call must be up before the first word

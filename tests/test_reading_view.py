@@ -138,7 +138,7 @@ UPDATE_MS = """(turn) => {
     captions.shadowRoot.querySelector(".box").scrollHeight; // the layout is part of it
     took.push(performance.now() - before);
   }
-  return took.sort((a, b) => a - b)[20];
+  return Math.min(...took); // what else the machine does is in the others
 }"""
 
 
