@@ -25,7 +25,7 @@ help:
 	@echo "make check             format, lint, types, and the tests in virtual time; for each commit"
 	@echo "make test              make check and the tests of real parts: browser, servers, models"
 	@echo "make test-conformance  the tests that need large packages or minutes"
-	@echo "make fuzz              the properties with other examples each time"
+	@echo "make fuzz              the properties with other examples; then FUZZ_SECONDS of strange requests, datagrams, inputs"
 	@echo "make lint | format     ruff and mypy | ruff format"
 	@echo "make bench             the measurements that the README quotes"
 
@@ -43,8 +43,10 @@ check: lint
 test: lint debian-packages models
 	$(PYTEST) -m "not heavy" $(PYTEST_ARGS)
 
-fuzz: $(VENV)/installed-dev
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/installed-dev models
 	$(PYTEST) -m "not real and not heavy" --hypothesis-profile=fuzz $(PYTEST_ARGS)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
