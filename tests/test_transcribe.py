@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playwright.sync_api import sync_playwright
 
 import rtcstt
 from rtcstt import cli
@@ -274,6 +275,27 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(
     assert command(source, "--output-dir", tmp_path / "out", "--force") == 1
     assert f"{source}: " in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir() if "part" in path.name] == []
+
+
+@pytest.mark.real
+def test_the_page_of_transcripts_is_searched_and_plays(tmp_path: Path, engine: Echo, chromium: str) -> None:
+    sources_ = [tone(tmp_path / f"{name}.wav", level) for name, level in (("loud", 0.5), ("quiet", 0.2))]
+    assert command(*sources_, "--html", tmp_path / "index.html") == 0
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto((tmp_path / "index.html").as_uri())
+        page.fill("input", "level 0.2")
+        page.wait_for_function("document.querySelector('output').textContent === '1 lines'")
+        assert page.locator("h2:visible").all_inner_texts() == ["quiet.wav"]
+        assert page.locator("mark:visible").all_inner_texts() == ["level", "0.2"]
+        page.click("li button:visible")
+        page.wait_for_function("document.querySelector('audio')?.currentTime >= 0.6")  # of its first word
+        browser.close()
+    assert problems == []
 
 
 @pytest.mark.real

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from rtcstt import captions
 from rtcstt.batch.formats import marked, missing
 from rtcstt.batch.run import Result
-from rtcstt.batch.transcripts import Transcription
+from rtcstt.batch.transcripts import Transcription, sentences
 
 _VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ogv", ".avi"}
 
@@ -26,7 +26,8 @@ def page(results: Sequence[Result], folder: Path, offset: float = 0.0) -> str:
         for result in results
         if result.status == "failed"
     )
-    trouble = f"<details class=failed><summary>Failed</summary><ul>{failed}</ul></details>" if failed else ""
+    count = failed.count("<li>")
+    trouble = f"<details><summary>{count} failed</summary><ul>{failed}</ul></details>" if failed else ""
     return _PAGE.format(style=_STYLE, script=_SCRIPT, count=len(done), trouble=trouble, sections=sections)
 
 
@@ -47,7 +48,7 @@ def _section(result: Result, folder: Path, offset: float) -> Iterator[str]:
 def _lines(whole: Transcription) -> Iterator[tuple[float, str]]:
     for gap in marked(whole):
         yield gap.start, f"<li class=gap>{_text(missing(gap))}</li>"
-    for turn in whole.turns:
+    for turn in (part for turn in whole.turns for part in sentences(turn)):
         who = f"<b>{_text(turn.speaker)}</b> " if turn.speaker else ""
         time = captions.stamp(turn.start, ".")[:8]
         yield (

@@ -149,6 +149,14 @@ def cut(turn: Turn, firsts: Sequence[int]) -> list[Turn]:
     return pieces
 
 
+def sentences(turn: Turn) -> list[Turn]:
+    """A turn in its sentences, as far as its words can be found in its text."""
+    words = turn.words
+    return cut(
+        turn, [n for n in range(1, len(words)) if words[n - 1].word.rstrip().endswith((".", "?", "!"))]
+    )
+
+
 def _places(text: str, words: Sequence[Word]) -> list[int]:
     """Where each word begins in the text; nothing when they do not match."""
     places = []
