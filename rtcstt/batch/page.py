@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def _section(result: Result, folder: Path, offset: float) -> Iterator[str]:
 def _lines(whole: Transcription) -> Iterator[tuple[float, str]]:
     for gap in marked(whole):
         yield gap.start, f"<li class=gap>{_text(missing(gap))}</li>"
-    for turn in (part for turn in whole.turns for part in sentences(turn)):
+    for turn in itertools.chain.from_iterable(map(sentences, whole.turns)):
         who = f"<b>{_text(turn.speaker)}</b> " if turn.speaker else ""
         time = captions.stamp(turn.start, ".")[:8]
         yield (
