@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import random
 from pathlib import Path
@@ -13,12 +14,13 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError
 from test_recordings import wav_in
 from test_server import Client, events_of, refusal, serving
 
 from rtcstt.call import Call
 from rtcstt.http.access import Authenticator
+from rtcstt.media import g711
 from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
@@ -231,7 +233,7 @@ async def test_a_media_stream_with_both_sides_of_a_call() -> None:
 
 async def test_mu_law_arrives_as_it_was_sent(tmp_path: Path) -> None:
     samples = (np.sin(np.arange(16000) * 2 * np.pi * 440 / 8000) * 8000).astype(np.int16)
-    codes = np.array([int(np.argmin(np.abs(gateways.g711.MULAW - s.astype(int)))) for s in samples], np.uint8)
+    codes = np.array([int(np.argmin(np.abs(g711.MULAW - s.astype(int)))) for s in samples], np.uint8)
     recordings = Recordings(tmp_path)
     async with serving(recordings=recordings) as (client, calls):
         async with client.ws_connect("/media-stream") as socket:
@@ -281,4 +283,120 @@ async def test_a_media_stream_of_nonsense_is_let_go(monkeypatch: pytest.MonkeyPa
                 await socket.send_bytes(b"audio that is not expected here")
             assert await told(socket) == [] and socket.close_code == 1008
         call = await ended(calls)
-        assert call.ledgers()["inbound"]["received"] == 20.0
+        assert call.ledgers()["inbound"]["received"] == 20.25, "and two bytes without their padding"
+
+
+# -- what gateways state, with inputs that were reported ----------------------------------------------
+
+CASES = Path(__file__).parent / "fixtures" / "media"
+
+
+def case(name: str) -> list[dict[str, Any]]:
+    with gzip.open(CASES / f"{name}.ws.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+async def send_at_once(socket: aiohttp.ClientWebSocketResponse, messages: list[dict[str, Any]]) -> None:
+    for message in messages:
+        if "binary_hex" in message:
+            await socket.send_bytes(bytes.fromhex(message["binary_hex"]))
+        else:
+            await socket.send_json(message)
+
+
+def loudness(path: Path) -> list[float]:
+    """Of each channel, the share of its power below 1.5 kHz: of speech most, of noise little."""
+    samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    shares = []
+    for channel in samples.T:
+        power = np.abs(np.fft.rfft(channel)) ** 2
+        shares.append(float(power[: int(1500 * len(channel) / rate)].sum() / power.sum()))
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "tracks", "seconds"),
+    [
+        ("telnyx_pcma", "/media-stream", ["inbound"], 3.4),
+        ("media_channels2", "/media-stream", ["inbound", "outbound"], 3.4),
+        ("tracks_inbound_track_outbound_track", "/media-stream", ["inbound", "outbound"], 3.4),
+        ("vonage_rate_16000_url_without", "/pcm", ["0"], 3.4),
+        ("pcm_split_at_odd_bytes", "/pcm?sample_rate=16000", ["0"], 3.4),
+    ],
+)
+async def test_audio_as_it_is_stated(
+    name: str, url: str, tracks: list[str], seconds: float, tmp_path: Path
+) -> None:
+    recordings = Recordings(tmp_path)
+    async with serving(recordings=recordings) as (client, calls):
+        async with client.ws_connect(url) as socket:
+            await send_at_once(socket, case(name))
+            if url.startswith("/pcm"):
+                await socket.send_json({"type": "close"})
+            await told(socket)
+        call = await ended(calls)
+    recordings.close()
+    assert sorted(call.tracks) == tracks
+    for track in tracks:
+        assert call.ledgers()[track]["received"] == pytest.approx(1000 * seconds, abs=100)
+    shares = [share for path in tmp_path.rglob("*.wav") for share in loudness(path)]
+    assert max(shares) > 0.7, "speech, not noise"
+    assert not [event for event in call.feed.history if event.type == "audio.suspect"]
+
+
+@pytest.mark.parametrize(
+    ("url", "first", "named"),
+    [
+        ("/pcm?sample_rate=8000", {"content-type": "audio/l16;rate=16000"}, "sample_rate is 16000"),
+        ("/pcm", {"content-type": "audio/opus"}, "content-type"),
+        ("/media-stream", start("audio/x-gsm"), "start.mediaFormat.encoding"),
+        ("/media-stream?sample_rate=16000", start(), "sample_rate is 8000 in start"),
+    ],
+)
+async def test_what_is_not_taken_is_refused_by_the_name_of_its_field(
+    url: str, first: dict[str, Any], named: str
+) -> None:
+    async with serving() as (client, _):
+        async with client.ws_connect(url) as socket:
+            await socket.send_json(first)
+            message = await socket.receive()
+            while message.type is WSMsgType.TEXT:  # events
+                message = await socket.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+            assert named in message.extra
+
+
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [
+        (["audio.jambonz.org"], "audio.jambonz.org"),
+        (["media"], "media"),
+        (["x", "audio.drachtio.org"], "audio.drachtio.org"),
+        (["other"], "other"),
+        ([], None),
+    ],
+)
+async def test_a_subprotocol_that_is_offered_is_selected(offered: list[str], selected: str | None) -> None:
+    async with serving() as (client, _):
+        for url in ("/pcm", "/media-stream"):
+            async with client.ws_connect(url, protocols=offered) as socket:
+                assert socket.protocol == selected
+
+
+async def test_keys_are_events() -> None:
+    async with serving() as (client, calls):
+        async with client.ws_connect(PCM) as socket:
+            await socket.send_json({"event": "websocket:dtmf", "digit": "7", "duration": 260})
+            await socket.send_str("DTMF_END digit:# duration_ms:90")
+            await socket.send_json({"type": "close"})
+            keys = [(e["digit"], e["duration_ms"]) for e in await told(socket) if e["type"] == "dtmf"]
+        assert keys == [("7", 260), ("#", 90)]
+        async with client.ws_connect("/media-stream") as socket:
+            await socket.send_json(start())
+            await socket.send_json({"event": "dtmf", "dtmf": {"track": "inbound_track", "digit": "1"}})
+            await socket.send_json({"event": "stop"})
+            await told(socket)
+        call = calls.all()[-1]
+        await asyncio.wait_for(call.wait_closed(), 20)
+        told_keys = [e.as_dict() for e in call.feed.history if e.type == "dtmf"]
+        assert [(key["track"], key["digit"]) for key in told_keys] == [("inbound", "1")]

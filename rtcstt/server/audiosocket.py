@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import socket
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,11 +22,14 @@ from aiohttp import web
 from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.events import AudioIgnored, Dtmf
 from rtcstt.http.serving import accepted, listen
+from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses
 from rtcstt.server.addresses import Networks
 from rtcstt.server.calls import Calls, Requester
-from rtcstt.server.gateways import MAX_BAD, SILENT_S, START_S, Form, Intake
+from rtcstt.server.gateways import SILENT_S, START_S, Intake
+from rtcstt.server.media_formats import Form
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +170,22 @@ async def _serve(
 
 
 async def _receive(call: Call, reader: asyncio.StreamReader, silent_s: float) -> None:
-    """Until the other end hangs up, leaves, is silent for too long, or sends too much that makes no sense."""
+    """Until the other end hangs up, leaves, or is silent for too long. Frames of other kinds are skipped."""
     intake: tuple[int, Intake] | None = None
-    bad = 0
-    while bad <= MAX_BAD:
+    skipped: Counter[int] = Counter()
+    while True:
         async with asyncio.timeout(silent_s):
             kind, data = await _frame(reader)
         if kind in (TERMINATE, ERROR):
             return
+        if kind == DTMF and len(data) == 1 and chr(data[0]).upper() in KEYS:
+            call.publish(Dtmf(track=TRACK, digit=chr(data[0]).upper(), duration_ms=0))
+            continue
         if kind not in RATES:
-            bad += kind not in (UUID, DTMF)
+            skipped[kind] += 1
+            if skipped[kind] == 1 and kind not in (UUID, DTMF):
+                reason = f"AudioSocket frames of kind 0x{kind:02x} arrive, which hold no audio known here"
+                call.publish(AudioIgnored(track=TRACK, reason=reason))
             continue
         if intake is None or intake[0] != kind:
             intake = kind, Intake(call, [TRACK], Form("pcm_s16le", RATES[kind]))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from aiohttp import web
 
 from rtcstt.call import Call
@@ -12,6 +9,7 @@ from rtcstt.http.access import Permission
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server import gateways
 from rtcstt.server.context import Context
+from rtcstt.server.media_formats import Start, Stated
 from rtcstt.server.signaling_routes import about
 
 _ABOUT_PCM = ("mode", "label", "language")
@@ -45,13 +43,17 @@ class GatewayRoutes:
         """`GET /pcm`, a WebSocket: binary PCM in, events out."""
         gateways.check_websocket(request)
         self._context.check_offers(request)
-        form = gateways.Form.parse(request.query)
+        stated = Stated.of_query(request.query)
         told = {name: value for name, value in request.query.items() if name in _ABOUT_PCM}
         by = self._context.requester(request)
         with self._context.followed():
-            call = self._context.calls.begin(by=by, tracks=form.channels, **about(told, request[GRANT]))
+            call = self._context.calls.begin(
+                by=by, tracks=stated.channels or 1, **about(told, request[GRANT])
+            )
             self._context.note(request, call)
-            return await gateways.serve_pcm(request, call, form, silent_s=self._silent_s)
+            return await gateways.serve_pcm(
+                request, call, stated, self._context.calls.admit_tracks, silent_s=self._silent_s
+            )
 
     async def media_stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /media-stream`, a WebSocket. Its token may come in the start message, since those who send
@@ -59,21 +61,21 @@ class GatewayRoutes:
         gateways.check_websocket(request)
         self._context.check_offers(request)
 
-        def begin(start: Mapping[str, Any]) -> Call:
-            parameters = start.get("customParameters")
-            token = parameters.get("access_token") if isinstance(parameters, dict) else None
+        stated = Stated.of_query(request.query)
+
+        def begin(start: Start) -> Call:
+            token = start.parameters.get("access_token")
             given = token if isinstance(token, str) else None
             grant = self._context.guard.authenticate(request, Permission.PUBLISH, given)
-            told = gateways.about_media_stream(start)
             call = self._context.calls.begin(
                 by=self._context.requester(request, grant),
-                tracks=gateways.tracks_of(start),
-                label=grant.label or told["label"],
-                metadata=told["metadata"],
+                tracks=start.tracks,
+                label=grant.label or start.about.label,
+                metadata=start.about.metadata,
             )
             return self._context.note(request, call)
 
         with self._context.followed():
             return await gateways.serve_media_stream(
-                request, begin, self._context.calls.admit_tracks, silent_s=self._silent_s
+                request, begin, self._context.calls.admit_tracks, stated, silent_s=self._silent_s
             )

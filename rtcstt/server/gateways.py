@@ -12,25 +12,32 @@ sense is ignored and counted; who sends much of it is let go.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from rtcstt import logs
 from rtcstt.call import Call
-from rtcstt.errors import CallerError
-from rtcstt.events import ErrorEvent
-from rtcstt.http.bodies import checked_metadata, parse_object
-from rtcstt.media import g711
-from rtcstt.media.pcm import Samples
-from rtcstt.wire import bad_request
+from rtcstt.errors import CallerError, bad_request
+from rtcstt.events import AudioSuspect, Dtmf, ErrorEvent
+from rtcstt.media.suspicion import READERS, Suspicion
+from rtcstt.server.media_formats import (
+    NO_OBJECT,
+    ChunkOrder,
+    Form,
+    Key,
+    Media,
+    Message,
+    Other,
+    Start,
+    Stated,
+    Stop,
+    media_message,
+    pcm_message,
+    reason,
+)
 
 AHEAD_S = 5.0
 LONGEST_S = 1.0  # of audio given to a call at once
@@ -40,69 +47,49 @@ MAX_BAD = 100  # messages that make no sense, of one connection
 START_S = 10.0  # a media stream has to say by then what it is
 SILENT_S = 15.0  # a gateway of which no message came for so long is gone
 UNREAD_S = 60.0  # a client who reads nothing for so long gets no more events
-SAMPLE_RATES = (8000, 96000)
-
-
-def _linear(data: bytes) -> Samples:
-    return np.frombuffer(data[: len(data) // 2 * 2], "<i2")
-
-
-def _by_table(table: Samples) -> Callable[[bytes], Samples]:
-    return lambda data: np.asarray(table[np.frombuffer(data, np.uint8)])
-
-
-DECODERS: Mapping[str, Callable[[bytes], Samples]] = {
-    "pcm_s16le": _linear,
-    "pcm_mulaw": _by_table(g711.MULAW),
-    "pcm_alaw": _by_table(g711.ALAW),
-}
-_MEDIA_ENCODINGS = {"audio/x-mulaw": "pcm_mulaw", "audio/x-alaw": "pcm_alaw", "audio/x-l16": "pcm_s16le"}
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What the bytes of a fork are. Two channels are interleaved, and are two speakers."""
-
-    encoding: str = "pcm_s16le"
-    sample_rate: int = 8000
-    channels: int = 1
-
-    @classmethod
-    def parse(cls, query: Mapping[str, str]) -> Form:
-        """Raises `CallerError` 400 when it is none of those that are taken."""
-        encoding = query.get("encoding", "pcm_s16le")
-        rate, channels = query.get("sample_rate", "8000"), query.get("channels", "1")
-        low, high = SAMPLE_RATES
-        if encoding not in DECODERS:
-            raise bad_request(f"encoding must be one of {', '.join(DECODERS)}.")
-        if not (rate.isascii() and rate.isdecimal() and low <= int(rate[:9]) <= high):
-            raise bad_request(f"sample_rate must be a whole number of Hz from {low} to {high}.")
-        if channels not in ("1", "2"):
-            raise bad_request("channels must be 1 or 2.")
-        return cls(encoding, int(rate), int(channels))
+MAX_TRACKS = 8  # of one media stream
+MEDIA_STREAM = Form("pcm_mulaw", 8000)  # where a media stream does not say what it is
+SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
 
 
 class Intake:
     """One source's audio into a call: a track for each channel."""
 
     def __init__(self, call: Call, tracks: Sequence[str], form: Form) -> None:
-        self._lines = [call.add_track(track) for track in tracks]
-        self._form = form
-        self._decode = DECODERS[form.encoding]
+        self.form = form
+        self._call = call
+        self._tracks = [call.add_track(track) for track in tracks]
+        self._read = READERS[form.encoding]
+        self._rest = b""  # of a sample, or of a pair of them, that was cut by the end of a message
+        self._order = ChunkOrder()
+        self._suspicion = Suspicion(form.encoding, form.sample_rate, form.channels)
 
     async def push(self, data: bytes) -> None:
         """Give the call what came; waits while that is too far ahead of real time."""
-        samples = self._decode(data)
-        channels = len(self._lines)
-        step = round(LONGEST_S * self._form.sample_rate)
-        frames = samples[: len(samples) // channels * channels].reshape(-1, channels)
+        data = self._rest + data
+        whole = len(data) - len(data) % self.form.frame_bytes
+        self._rest, data = data[whole:], data[:whole]
+        for guess in self._suspicion.push(data, asyncio.get_running_loop().time()):
+            self._call.publish(AudioSuspect(track=self._tracks[0].track, guess=guess))
+        frames = self._read(data).reshape(-1, self.form.channels)
+        step = round(LONGEST_S * self.form.sample_rate)
         for start in range(0, len(frames), step):
             await self._wait()
-            for index, line in enumerate(self._lines):
-                line.push_pcm(frames[start : start + step, index], self._form.sample_rate)
+            for index, track in enumerate(self._tracks):
+                track.push_pcm(frames[start : start + step, index], self.form.sample_rate)
+
+    async def push_chunk(self, media: Media) -> None:
+        """The same for a message that may have its number, and may have been overtaken."""
+        for data in self._order.push(media):
+            await self.push(data)
+
+    async def flush(self) -> None:
+        """What waits for an earlier message: no more will come."""
+        for data in self._order.flush():
+            await self.push(data)
 
     async def _wait(self) -> None:
-        while any(line.queued_s > AHEAD_S and not line.ended for line in self._lines):  # noqa: ASYNC110
+        while any(track.queued_s > AHEAD_S and not track.ended for track in self._tracks):  # noqa: ASYNC110
             await asyncio.sleep(WAIT_S)  # only time makes room
 
 
@@ -112,60 +99,153 @@ def check_websocket(request: web.Request) -> None:
         raise CallerError(426, "websocket_needed", "A WebSocket is needed", "This address is a WebSocket's.")
 
 
-async def serve_pcm(
-    request: web.Request, call: Call, form: Form, *, silent_s: float = SILENT_S
-) -> web.WebSocketResponse:
-    """One fork until it ends. The call is over when its socket is, or the other way round, or when no message
-    came for ``silent_s``."""
-    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
-    async with _hanging_up(call):
-        await socket.prepare(request)
-        intake = Intake(call, [str(channel) for channel in range(form.channels)], form)
-        async with _ending_with(call, socket, tell=True):
-            async for message in _received(socket, silent_s):
-                if message.type is WSMsgType.BINARY:
-                    await intake.push(message.data)
-                elif message.type is WSMsgType.TEXT:
-                    _obey(call, message.data)
-    return socket
-
-
-def _obey(call: Call, text: str) -> None:
-    """Commands are those of the data channel. FreeSWITCH begins with a text of the dialplan's own, which is
-    the call's metadata where it is an object."""
-    with contextlib.suppress(CallerError):
-        value = parse_object(text)
-        if "type" in value:
-            call.command(text)
-        elif not call.metadata:
-            call.metadata = checked_metadata(value)
-
-
-Begin = Callable[[Mapping[str, Any]], Call]
+Begin = Callable[[Start], Call]
 AdmitTrack = Callable[[Call, int], bool]
 
 
+def _websocket(request: web.Request) -> web.WebSocketResponse:
+    """Of the subprotocols that the client offers the first known one is selected, else the first: clients
+    hang up where none is, and what they send is read all the same (RFC 6455 section 4.2.2)."""
+    offered = [
+        one.strip()
+        for one in request.headers.get("Sec-WebSocket-Protocol", "")[:1000].split(",")
+        if one.strip()
+    ]
+    chosen = [one for one in offered if one in SUBPROTOCOLS][:1] or offered[:1]
+    return web.WebSocketResponse(max_msg_size=MAX_MESSAGE, protocols=chosen)
+
+
+async def serve_pcm(
+    request: web.Request, call: Call, stated: Stated, admit_track: AdmitTrack, *, silent_s: float = SILENT_S
+) -> web.WebSocketResponse:
+    """One fork until it ends. ``stated``: what the URL says of the audio; a text before it may say the rest.
+    The call is over when its socket is, or the other way round, or when no message came for ``silent_s``."""
+    socket = _websocket(request)
+    async with _hanging_up(call):
+        await socket.prepare(request)
+        fork = _Fork(call, stated, admit_track)
+        async with _ending_with(call, socket, tell=True):
+            try:
+                async for message in _received(socket, silent_s):
+                    if message.type is WSMsgType.BINARY:
+                        await fork.intake().push(message.data)
+                    elif message.type is WSMsgType.TEXT:
+                        fork.obey(message.data)
+            except CallerError as error:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
+    return socket
+
+
+class _Fork:
+    """Binary audio whose form is stated by the URL, and by texts before it."""
+
+    def __init__(self, call: Call, stated: Stated, admit_track: AdmitTrack) -> None:
+        self._call = call
+        self._stated = stated
+        self._admit_track = admit_track
+        self._intake: Intake | None = None
+
+    def intake(self) -> Intake:
+        if self._intake is None:
+            form = self._stated.form()
+            if form.channels > 1 and not self._admit_track(self._call, form.channels):
+                raise bad_request("No speech-to-text stream is free for the second channel.", "full")
+            names = [str(channel) for channel in range(form.channels)]
+            self._intake = Intake(self._call, names, form)
+        return self._intake
+
+    def obey(self, text: str) -> None:
+        """Commands are those of the data channel. `CallerError` 400 where the audio is stated in a way that
+        is not taken, or otherwise than before."""
+        try:
+            message = pcm_message(text)
+        except CallerError as error:
+            if error.code == NO_OBJECT:
+                return  # some text of a dialplan's own
+            if not error.message.startswith("metadata"):
+                raise
+            self._call.publish(_error_event(error))
+            return
+        match message:
+            case Start(stated=stated, about=about):
+                self._stated = self._stated.agreeing(stated, "the first message")
+                if self._intake is not None and self._stated.form() != self._intake.form:
+                    raise bad_request("The audio's format is stated after the audio began.")
+                self._call.metadata = self._call.metadata or about.metadata
+            case Key(digit=digit, duration_ms=duration_ms):
+                self._call.publish(Dtmf(track="0", digit=digit, duration_ms=duration_ms))
+            case Other():
+                self._call.command(text)
+
+
 async def serve_media_stream(
-    request: web.Request, begin: Begin, admit_track: AdmitTrack, *, silent_s: float = SILENT_S
+    request: web.Request,
+    begin: Begin,
+    admit_track: AdmitTrack,
+    stated: Stated | None = None,
+    *,
+    silent_s: float = SILENT_S,
 ) -> web.WebSocketResponse:
     """One media stream until it ends. ``begin`` makes its call, from what the `start` message says, or
-    raises `CallerError`; ``admit_track`` tells whether it may have so many tracks.
-    Nothing but audio's own messages is known to the other end, so no events go back."""
-    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
+    raises `CallerError`; ``admit_track`` tells whether it may have so many tracks; ``stated``: what the URL
+    says of the audio. Nothing but audio's own messages is known to the other end, so no events go back."""
+    socket = _websocket(request)
     await socket.prepare(request)
     try:
         async with asyncio.timeout(START_S):
             start = await _start_of(socket, silent_s)
-        form = _media_form(start)
+        form = (stated or Stated()).agreeing(start.stated, "start").form(MEDIA_STREAM)
         call = begin(start)
     except TimeoutError:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"no start message came")
     except CallerError as error:
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=error.message.encode()[:120])
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     else:
         async with _hanging_up(call), _ending_with(call, socket, tell=False):
-            await _receive(_messages(socket, silent_s), call, form, admit_track)
+            stream = _MediaStream(call, form, admit_track)
+            async for message in _messages(socket, silent_s):
+                if isinstance(message, Stop):
+                    break
+                await stream.take(message)
+            await stream.flush()
     return socket
+
+
+class _MediaStream:
+    """JSON messages with audio of one or more tracks."""
+
+    def __init__(self, call: Call, form: Form, admit_track: AdmitTrack) -> None:
+        self._call = call
+        self._form = form
+        self._admit_track = admit_track
+        self._intakes: dict[str | None, Intake | None] = {}
+
+    async def take(self, message: Message) -> None:
+        if isinstance(message, Key):
+            track = message.track or "inbound"
+            self._call.publish(Dtmf(track=track, digit=message.digit, duration_ms=message.duration_ms))
+        elif isinstance(message, Media):
+            if message.track not in self._intakes and len(self._intakes) < MAX_TRACKS:
+                self._intakes[message.track] = self._admitted(message.track)
+            intake = self._intakes.get(message.track)
+            if intake is not None:
+                await intake.push_chunk(message)
+
+    async def flush(self) -> None:
+        for intake in self._intakes.values():
+            if intake is not None:
+                await intake.flush()
+
+    def _admitted(self, track: str | None) -> Intake | None:
+        """Of two channels in one track the first is who calls, the second who is called."""
+        names = [track or "inbound"]
+        if self._form.channels == 2:
+            names = [f"{track}.0", f"{track}.1"] if track else ["inbound", "outbound"]
+        count = sum(intake.form.channels for intake in self._intakes.values() if intake) + len(names)
+        if not self._admit_track(self._call, count):
+            _refuse(self._call, names[0])
+            return None
+        return Intake(self._call, names, self._form)
 
 
 async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[WSMessage]:
@@ -191,43 +271,17 @@ async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-def tracks_of(start: Mapping[str, Any]) -> int:
-    """How many tracks a media stream says that it has: ``inbound``, ``outbound``, or both."""
-    tracks = start.get("tracks")
-    return (
-        2 if isinstance(tracks, list) and {"inbound", "outbound"} <= {str(one)[:16] for one in tracks} else 1
-    )
-
-
-async def _start_of(socket: web.WebSocketResponse, silent_s: float) -> dict[str, Any]:
+async def _start_of(socket: web.WebSocketResponse, silent_s: float) -> Start:
     async for message in _messages(socket, silent_s):
-        start = message.get("start")
-        if message["event"] == "start" and isinstance(start, dict):
-            return start
+        if isinstance(message, Start):
+            return message
     raise bad_request("The stream ended before its start message.")
 
 
-async def _receive(
-    messages: AsyncIterator[dict[str, Any]], call: Call, form: Form, admit_track: AdmitTrack
-) -> None:
-    tracks: dict[str, Intake | None] = {}
-    async for message in messages:
-        if message["event"] == "stop":
-            return
-        media = message.get("media")
-        if message["event"] != "media" or not isinstance(media, dict):
-            continue
-        track = "outbound" if media.get("track") == "outbound" else "inbound"
-        with contextlib.suppress(ValueError, TypeError):
-            data = base64.b64decode(media.get("payload", ""), validate=True)
-            if track not in tracks:
-                admitted = admit_track(call, len(tracks) + 1)
-                tracks[track] = Intake(call, [track], form) if admitted else None
-                if not admitted:
-                    _refuse(call, track)
-            intake = tracks[track]
-            if intake is not None:
-                await intake.push(data)
+def _error_event(error: CallerError) -> ErrorEvent:
+    return ErrorEvent(
+        title=error.title, message=error.message, error_code=error.code, status_code=error.status
+    )
 
 
 def _refuse(call: Call, track: str) -> None:
@@ -239,45 +293,23 @@ def _refuse(call: Call, track: str) -> None:
     )
 
 
-async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects that have an `event`; ends when the socket does, or after too much of other things."""
-    bad = 0
+async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[Message]:
+    """What is understood; ends when the socket does, or after too much of other things. A `start` that is not
+    understood is refused by `CallerError`."""
+    bad, last = 0, ""
     async for message in _received(socket, silent_s):
         try:
-            value = json.loads(message.data) if message.type is WSMsgType.TEXT else None
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict) and isinstance(value.get("event"), str):
-            yield value
-            continue
-        bad += 1
-        if bad > MAX_BAD:
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"these are no media messages")
-
-
-def _media_form(start: Mapping[str, Any]) -> Form:
-    form = start.get("mediaFormat")
-    form = form if isinstance(form, dict) else {}
-    encoding = _MEDIA_ENCODINGS.get(str(form.get("encoding", "audio/x-mulaw")), "unknown")
-    return Form.parse({"encoding": encoding, "sample_rate": str(form.get("sampleRate", 8000))})
-
-
-def about_media_stream(start: Mapping[str, Any]) -> dict[str, Any]:
-    """Label and metadata of its call: who it is about, in the stream's own names."""
-    parameters = start.get("customParameters")
-    parameters = parameters if isinstance(parameters, dict) else {}
-    names = ("streamSid", "callSid", "accountSid")
-    metadata: dict[str, Any] = {name: start[name][:200] for name in names if isinstance(start.get(name), str)}
-    shown = {
-        name[:64]: str(value)[:500]
-        for name, value in list(parameters.items())[:32]
-        if name != "access_token" and isinstance(value, str | int | float | bool)
-    }
-    if shown:
-        metadata["customParameters"] = shown
-    checked_metadata(metadata)
-    label = shown.get("label") or metadata.get("callSid")
-    return {"label": label[:200] if label else None, "metadata": metadata}
+            if message.type is not WSMsgType.TEXT:
+                raise bad_request("Audio comes in JSON here, not as binary messages.")
+            understood = media_message(message.data)
+        except CallerError as error:
+            if error.message.startswith("start."):
+                raise
+            bad, last = bad + 1, error.message
+            if bad > MAX_BAD:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=last.encode()[:120])
+        else:
+            yield understood
 
 
 @asynccontextmanager

@@ -1,0 +1,112 @@
+"""Whether audio can be what its sender states: mu-law read as A-law, samples in the wrong byte order, or at
+another rate sound like noise or come at another pace, and nobody is told. Here a guess is made.
+
+A core: bytes and arrival times in, at most one guess of each kind out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcstt.media.g711 import ALAW, MULAW
+from rtcstt.media.pcm import Samples
+
+WINDOW_S = 0.5
+WINDOWS = 40  # that are looked at; who has been understood for so long is understood
+NEEDED, OF = 4, 6  # of the last windows with sound so many say the same
+SPEECH = 0.35  # the most roughness of speech; of white noise it is 1
+ROUGHER = 1.6  # so many times as rough as the best other reading, which speech never is when read rightly
+LEVELS = (60.0, 12000.0)  # root mean square, of what may be speech
+PACE_S = 1.0
+PACES = 5  # seconds in a row at the same pace
+FACTORS = (0.5, 2.0, 3.0, 1 / 3, 1.5, 2 / 3)
+TOLERANCE = 0.03
+
+READERS: Mapping[str, Callable[[bytes], Samples]] = {
+    "pcm_s16le": lambda data: np.frombuffer(data[: len(data) // 2 * 2], "<i2"),
+    "pcm_s16be": lambda data: np.frombuffer(data[: len(data) // 2 * 2], ">i2").astype(np.int16),
+    "pcm_mulaw": lambda data: np.asarray(MULAW[np.frombuffer(data, np.uint8)]),
+    "pcm_alaw": lambda data: np.asarray(ALAW[np.frombuffer(data, np.uint8)]),
+}
+
+
+class Suspicion:
+    """One stream's. ``encoding`` is one of `READERS`."""
+
+    def __init__(self, encoding: str, sample_rate: int, channels: int = 1) -> None:
+        self._encoding = encoding
+        self._rate = sample_rate
+        width = 2 if encoding.startswith("pcm_s16") else 1
+        self._bytes_per_s = sample_rate * channels * width
+        self._channels = channels
+        self._window = bytearray()
+        self._windows = 0
+        self._guesses: deque[str] = deque(maxlen=OF)
+        self._since: float | None = None
+        self._came_s = 0.0
+        self._paces: list[float] = []
+        self._told: set[str] = set()
+
+    def push(self, data: bytes, now: float) -> list[str]:
+        """What the audio seems to be, if not what was stated."""
+        guesses = [self._pace(len(data) / self._bytes_per_s, now)]
+        if self._windows < WINDOWS:
+            self._window += data
+            while len(self._window) >= WINDOW_S * self._bytes_per_s and self._windows < WINDOWS:
+                size = int(WINDOW_S * self._bytes_per_s) // 4 * 4
+                guesses.append(self._look(bytes(self._window[:size])))
+                del self._window[:size]
+        fresh = [guess for guess in guesses if guess and guess not in self._told]
+        self._told.update(fresh)
+        return fresh
+
+    def _look(self, window: bytes) -> str | None:
+        """Rough as it is read now, but speech if it were read otherwise."""
+        self._windows += 1
+        guess = ""
+        rough = _roughness(self._read(self._encoding, window))
+        if not rough:
+            return None  # silence
+        if rough > SPEECH:
+            others = {
+                name: _roughness(self._read(name, window)) for name in READERS if name != self._encoding
+            }
+            best = min(others, key=lambda name: others[name])
+            guess = best if others[best] < min(SPEECH, rough / ROUGHER) else ""
+        self._guesses.append(guess)
+        is_sure = guess and self._guesses.count(guess) >= NEEDED
+        return f"{guess}, not {self._encoding}" if is_sure else None
+
+    def _read(self, encoding: str, window: bytes) -> NDArray[np.float64]:
+        """The first channel."""
+        samples = READERS[encoding](window)
+        return samples[:: self._channels].astype(np.float64)
+
+    def _pace(self, duration_s: float, now: float) -> str | None:
+        """Whether audio comes steadily at a multiple of its own pace."""
+        if self._since is None:
+            self._since = now
+        self._came_s += duration_s
+        passed = now - self._since
+        if passed < PACE_S or len(self._paces) >= 4 * PACES:
+            return None
+        self._paces.append((self._came_s - duration_s) / passed)
+        self._since, self._came_s = now, duration_s
+        last = self._paces[-PACES:]
+        for factor in FACTORS:
+            if len(last) == PACES and all(abs(pace / factor - 1) < TOLERANCE for pace in last):
+                return f"sample_rate {round(self._rate * factor)}, not {self._rate}: it comes at that pace"
+        return None
+
+
+def _roughness(samples: NDArray[np.float64]) -> float:
+    """The power of the difference of neighbours, over twice that of the samples; 0 where it says nothing."""
+    centred = samples - samples.mean()
+    power = float(np.mean(centred**2))
+    if not LEVELS[0] ** 2 < power < LEVELS[1] ** 2:
+        return 0.0 if power <= LEVELS[0] ** 2 else 1.0
+    return float(np.mean(np.diff(centred) ** 2)) / (2 * power)

@@ -1,0 +1,297 @@
+"""What gateways state, vendor by vendor; and audio that is not what was stated."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtcstt.errors import CallerError
+from rtcstt.media.g711 import ALAW, MULAW
+from rtcstt.media.suspicion import Suspicion
+from rtcstt.server.media_formats import (
+    ChunkOrder,
+    Form,
+    Key,
+    Media,
+    Other,
+    Start,
+    Stated,
+    Stop,
+    media_message,
+    pcm_message,
+)
+
+FIXTURE = Path(__file__).parent / "fixtures" / "media" / "pcmu_ts_320_per_20ms.rtp.jsonl.gz"
+
+TWILIO = {
+    "event": "start",
+    "streamSid": "MZ1",
+    "start": {
+        "streamSid": "MZ1",
+        "callSid": "CA1",
+        "accountSid": "AC1",
+        "tracks": ["inbound", "outbound"],
+        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        "customParameters": {"label": "desk", "access_token": "secret"},
+    },
+}
+TELNYX = {
+    "event": "start",
+    "stream_id": "s1",
+    "start": {
+        "call_control_id": "v2:T",
+        "client_state": "aGk=",
+        "media_format": {"encoding": "PCMA", "sample_rate": 8000, "channels": 1},
+    },
+}
+EXOTEL = {
+    "event": "start",
+    "stream_sid": "E1",
+    "start": {
+        "call_sid": "c9",
+        "from": "+91",
+        "to": "+92",
+        "custom_parameters": {"a": "b"},
+        "media_format": {"encoding": "base64", "sample_rate": "8000", "bit_rate": "128kbps"},
+    },
+}
+PLIVO = {
+    "event": "start",
+    "start": {
+        "callId": "p1",
+        "streamId": "q1",
+        "tracks": ["inbound"],
+        "mediaFormat": {"encoding": "audio/x-l16", "sampleRate": 16000},
+    },
+}
+
+
+def started(value: dict[str, Any]) -> Start:
+    message = media_message(json.dumps(value))
+    assert isinstance(message, Start)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "label", "tracks"),
+    [
+        (TWILIO, Form("pcm_mulaw", 8000), "desk", 2),
+        (TELNYX, Form("pcm_alaw", 8000), "v2:T", 1),
+        (EXOTEL, Form("pcm_s16le", 8000), "c9", 1),
+        (PLIVO, Form("pcm_s16le", 16000), "p1", 1),
+        ({"event": "start", "start": {"callSid": "CA3"}}, Form(), "CA3", 1),
+    ],
+)
+def test_starts_of_media_streams(value: dict[str, Any], form: Form, label: str, tracks: int) -> None:
+    start = started(value)
+    assert (start.stated.form(), start.about.label, start.tracks) == (form, label, tracks)
+    assert "secret" not in json.dumps(start.about.metadata)
+
+
+def test_ids_of_the_stream_are_metadata() -> None:
+    assert started(TELNYX).about.metadata == {
+        "call_control_id": "v2:T",
+        "stream_id": "s1",
+        "client_state": "aGk=",
+    }
+    assert started(EXOTEL).about.metadata["from"] == "+91"
+    assert started(EXOTEL).about.metadata["custom_parameters"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "form"),
+    [
+        ("AUDIO/X-MULAW", Form("pcm_mulaw", 8000)),
+        ("audio/x-alaw;rate=8000", Form("pcm_alaw", 8000)),
+        ('audio/L16; channels=2 ; rate="16000"', Form("pcm_s16le", 16000, 2)),
+        ("pcmu", Form("pcm_mulaw", 8000)),
+        ("raw/slin", Form("pcm_s16le", 8000)),
+        ("slin16", Form("pcm_s16le", 16000)),
+    ],
+)
+def test_media_types_without_case_and_with_parameters(encoding: str, form: Form) -> None:
+    assert Stated.of_media_format({"encoding": encoding}, "start.mediaFormat").form() == form
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        ({"encoding": "OPUS"}, "start.mediaFormat.encoding"),
+        ({"encoding": "audio/x-mulaw", "sampleRate": 4000}, "start.mediaFormat.sampleRate"),
+        ({"encoding": "audio/x-mulaw", "sampleRate": True}, "start.mediaFormat.sampleRate"),
+        ({"encoding": "audio/x-mulaw", "channels": 3}, "start.mediaFormat.channels"),
+        ({"encoding": "audio/l16;rate=8000", "sampleRate": 16000}, "sample_rate"),
+        ({"encoding": "audio/l16;rate=" + "9" * 5000}, "rate"),
+        ({"encoding": None}, "start.mediaFormat.encoding"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(stated: dict[str, Any], named: str) -> None:
+    value = {"event": "start", "start": {"mediaFormat": stated}}
+    with pytest.raises(CallerError, match=named):
+        media_message(json.dumps(value))
+
+
+def test_the_url_and_the_start_must_agree() -> None:
+    url = Stated.of_query({"sample_rate": "8000"})
+    with pytest.raises(CallerError, match="sample_rate is 16000 in start, but was 8000"):
+        url.agreeing(Stated(sample_rate=16000), "start")
+    assert url.agreeing(Stated("pcm_alaw"), "start").form() == Form("pcm_alaw", 8000)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "label"),
+    [
+        ('{"event": "x", "content-type": "audio/l16;rate=16000"}', Form(sample_rate=16000), None),
+        ('{"callSid": "j1", "sampleRate": 16000, "mixType": "stereo"}', Form("pcm_s16le", 16000, 2), "j1"),
+        ('{"anything": 1}', Form(), None),
+        ("MEDIA_START connection_id:a channel:b format:ulaw ptime:20", Form("pcm_mulaw", 8000), None),
+        ("MEDIA_START format:slin16 channel_variables:{}", Form("pcm_s16le", 16000), None),
+        ('{"event": "MEDIA_START", "format": "alaw", "optimal_frame_size": 160}', Form("pcm_alaw"), None),
+    ],
+)  # fmt: skip
+def test_texts_before_binary_audio(text: str, form: Form, label: str | None) -> None:
+    message = pcm_message(text)
+    assert isinstance(message, Start)
+    assert (message.stated.form(), message.about.label) == (form, label)
+
+
+@pytest.mark.parametrize(
+    "text", ["MEDIA_START format:g722", '{"content-type": "audio/opus"}', '{"sampleRate": "x"}']
+)
+def test_texts_that_state_what_is_not_taken(text: str) -> None:
+    with pytest.raises(CallerError, match=r"format|content-type|sampleRate"):
+        pcm_message(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"event": "dtmf", "dtmf": {"track": "inbound_track", "digit": "5"}}',
+        '{"event": "dtmf", "dtmf": {"digit": "5", "duration": "0"}, "stream_id": "s1"}',
+        '{"event": "websocket:dtmf", "digit": "5", "duration": 0}',
+        '{"event": "dtmf", "dtmf": "5", "duration": "0"}',
+        '{"event": "DTMF_END", "digit": "5", "duration_ms": 0}',
+    ],
+)
+def test_keys(text: str) -> None:
+    for read in (media_message, pcm_message):
+        key = read(text)
+        assert isinstance(key, Key)
+        assert (key.digit, key.duration_ms) == ("5", 0)
+
+
+def test_asterisks_keys_and_commands_of_ours() -> None:
+    assert pcm_message("DTMF_END digit:# duration_ms:120") == Key("#", 120)
+    assert pcm_message('{"type": "close"}') == Other({"type": "close"})
+    assert media_message('{"event": "mark", "mark": {}}') == Other({"event": "mark", "mark": {}})
+    assert media_message('{"event": "stop"}') == Stop()
+
+
+@pytest.mark.parametrize("payload", ["AAE=", "AAE", "AAE==="])
+def test_base64_with_and_without_padding(payload: str) -> None:
+    text = json.dumps(
+        {"event": "media", "media": {"payload": payload, "track": "outbound_track", "chunk": "7"}}
+    )
+    assert media_message(text) == Media(b"\0\1", "outbound", 7)
+
+
+@pytest.mark.parametrize("payload", ["?", 7, None, [], "é"])
+def test_a_payload_that_is_none(payload: object) -> None:
+    with pytest.raises(CallerError, match=r"media\.payload"):
+        media_message(json.dumps({"event": "media", "media": {"payload": payload}}))
+
+
+@given(st.text(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+           ["event", "start", "media", "dtmf", "mediaFormat", "encoding", "payload", "tracks", "format"]
+       ) | st.text(max_size=5), inner, max_size=4), max_leaves=12).map(json.dumps))  # fmt: skip
+def test_any_text_is_understood_or_refused(text: str) -> None:
+    for read in (media_message, pcm_message):
+        try:
+            read(text)
+        except CallerError as refusal:
+            assert refusal.status == 400
+
+
+def media(number: int | None) -> Media:
+    return Media(b"" if number is None else bytes([number]), "inbound", number)
+
+
+@pytest.mark.parametrize(
+    ("came", "due"),
+    [
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5]),
+        ([1, 3, 2, 4, 5], [1, 2, 3, 4, 5]),
+        ([1, 2, 5, 4, 3, 6], [1, 2, 3, 4, 5, 6]),
+        ([7, 8, 10, 11, 12, 13, 14, 15], [7, 8, 10, 11, 12, 13, 14, 15]),  # one never comes
+        ([1, 3, 5, 7, 9, 11, 13], [1, 3, 5, 7, 9, 11, 13]),  # numbered by two tracks together
+        ([1, 2, 2, 3], [1, 2, 2, 3]),  # none is thrown away
+    ],
+)
+def test_messages_are_taken_in_the_order_of_their_numbers(came: list[int], due: list[int]) -> None:
+    order = ChunkOrder()
+    got = [data for number in came for data in order.push(media(number))]
+    got += order.flush()
+    assert [data[0] for data in got] == due
+
+
+# -- audio that cannot be what was stated ------------------------------------------------------------
+
+
+def spoken() -> np.ndarray:
+    """Real speech at 8 kHz, three times the same sentence."""
+    with gzip.open(FIXTURE, "rt") as file:
+        payloads = [bytes.fromhex(json.loads(line)[1])[12:] for line in file]
+    return np.tile(MULAW[np.frombuffer(b"".join(payloads), np.uint8)], 3)
+
+
+def codes(table: np.ndarray, samples: np.ndarray) -> bytes:
+    order = np.argsort(table, kind="stable")
+    found = np.clip(np.searchsorted(table[order], samples), 0, 255)  # near enough
+    return bytes(order[found].astype(np.uint8))
+
+
+SPOKEN = spoken()
+ENCODED = {
+    "pcm_s16le": SPOKEN.astype("<i2").tobytes(),
+    "pcm_s16be": SPOKEN.astype(">i2").tobytes(),
+    "pcm_mulaw": codes(MULAW, SPOKEN),
+    "pcm_alaw": codes(ALAW, SPOKEN),
+}
+
+
+def suspect(stated: str, data: bytes, *, rate: int = 8000, pace: float = 1.0) -> list[str]:
+    suspicion = Suspicion(stated, rate)
+    size = rate // 50 * (2 if stated.startswith("pcm_s16") else 1)
+    found = []
+    for number, at in enumerate(range(0, len(data), size)):
+        found += suspicion.push(data[at : at + size], 100 + 0.02 * number / pace)
+    return found
+
+
+@pytest.mark.parametrize("stated", ["pcm_s16le", "pcm_mulaw", "pcm_alaw"])
+@pytest.mark.parametrize("real", list(ENCODED))
+def test_speech_that_is_read_in_another_encoding(stated: str, real: str) -> None:
+    found = suspect(stated, ENCODED[real])
+    wanted = [] if real == stated else [f"{real}, not {stated}"]
+    assert [guess for guess in found if "pace" not in guess] == wanted
+
+
+@pytest.mark.parametrize("pace", [0.5, 2.0])
+def test_audio_at_another_pace(pace: float) -> None:
+    (guess,) = suspect("pcm_s16le", ENCODED["pcm_s16le"] * 3, pace=pace)
+    assert guess == f"sample_rate {round(8000 * pace)}, not 8000: it comes at that pace"
+
+
+def test_noise_and_silence_raise_no_suspicion() -> None:
+    noise = np.random.default_rng(1).normal(0, 3000, 80_000).astype("<i2").tobytes()
+    for data in (noise, bytes(160_000), b"\xff" * 80_000, b"\xd5" * 80_000):
+        for stated in ("pcm_s16le", "pcm_mulaw", "pcm_alaw"):
+            assert suspect(stated, data) == []
