@@ -6,6 +6,9 @@ between words, after a sentence where one ends. When its words were said is know
 were published, less how late this recogniser usually is; between those moments time is shared out by
 characters. A cue stays until it can be read, unless the same speaker's next one begins. A turn that
 is still open gives cues as well, so captions grow while somebody speaks.
+
+Where audio that may have held speech has no text for a second or more (`transcript.gap`), captions and
+plain text say so: ``[1.2 s not heard]``.
 """
 
 from __future__ import annotations
@@ -21,13 +24,25 @@ from typing import Any
 
 import numpy as np
 
-from rtcstt.events import AnyEvent, TrackStart, Transcript, TurnEagerEnd, TurnEnd, TurnUpdate
+from rtcstt.events import (
+    AnyEvent,
+    Gap,
+    SessionEnd,
+    TrackStart,
+    Transcript,
+    TranscriptGap,
+    TurnEagerEnd,
+    TurnEnd,
+    TurnUpdate,
+    merged,
+)
 
 LINE = 42  # columns
 LINES = 2
 LONGEST_S = 7.0  # of speech in one cue, so that no word is shown long before it is said
 SHORTEST_S = 0.8
 READ_PER_S = 20.0  # characters that can be read in a second
+SHOWN_GAP_S = 1.0  # shorter ones are in `transcript.json` alone
 
 
 Mark = tuple[int, float]  # so many letters (spaces do not count) of a turn's text, and a time
@@ -65,6 +80,8 @@ class Turn:
     complete: tuple[Mark, ...] = ()
     published: tuple[Mark, ...] = ()
     words: tuple[tuple[float, float], ...] = ()
+    gap: str = ""
+    "Why there is no text, where the turn stands for audio without: see `with_gaps`."
 
     @property
     def letters(self) -> int:
@@ -85,19 +102,30 @@ class Cue:
     speaker: str
     lines: tuple[str, ...]
     times: tuple[float, ...] = ()
+    gap: str = ""
 
     @property
     def letters(self) -> int:
         return sum(map(len, self.lines))
 
 
+class _Speakers(dict[str, str]):
+    """The names of the tracks, in the order in which they began."""
+
+    def add(self, track: str) -> None:
+        self[track] = f"Speaker {len(self) + 1}"
+
+    def __missing__(self, track: str) -> str:
+        return f"Speaker {track}"
+
+
 def turns(events: Iterable[AnyEvent]) -> list[Turn]:
     """The turns of a call in the order of their beginning, the open ones with their text so far."""
     found: dict[tuple[str, int], Turn] = {}
-    speakers: dict[str, str] = {}
+    speakers = _Speakers()
     for event in events:
         if isinstance(event, TrackStart):
-            speakers[event.track] = f"Speaker {len(speakers) + 1}"
+            speakers.add(event.track)
         if not isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd | Transcript):
             continue
         before = found.get((event.track, event.turn))
@@ -108,7 +136,7 @@ def turns(events: Iterable[AnyEvent]) -> list[Turn]:
             published += ((_letters(event.transcript), event.end),)
         found[event.track, event.turn] = Turn(
             track=event.track,
-            speaker=speakers.get(event.track, f"Speaker {event.track}"),
+            speaker=speakers[event.track],
             turn=event.turn,
             text=event.transcript,
             start=event.start,
@@ -120,26 +148,72 @@ def turns(events: Iterable[AnyEvent]) -> list[Turn]:
     return sorted(found.values(), key=lambda turn: turn.start)
 
 
-def text(events: Iterable[AnyEvent]) -> str:
-    """The full transcript: one track verbatim; several as a line for each turn, with its speaker."""
-    return _joined(turns(events))
+def gaps(events: Iterable[AnyEvent]) -> list[Gap]:
+    """Where audio that may have held speech has no text, as far as it is known."""
+    found = (event for event in events if isinstance(event, TranscriptGap))
+    return merged(Gap(track=e.track, start=e.start, end=e.end, reason=e.reason) for e in found)
+
+
+def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
+    """The `turns`, and between them one for each gap of a second or more."""
+    speakers = _Speakers()
+    for event in events:
+        if isinstance(event, TrackStart):
+            speakers.add(event.track)
+    missing = [
+        Turn(
+            track=gap["track"],
+            speaker=speakers[gap["track"]],
+            turn=-1,
+            text=f"[{gap['end'] - gap['start']:.1f} s not heard]",
+            start=gap["start"],
+            end=gap["end"],
+            final=True,
+            gap=gap["reason"],
+        )
+        for gap in gaps(events)
+        if gap["end"] - gap["start"] >= SHOWN_GAP_S
+    ]
+    return sorted([*turns(events), *missing], key=lambda turn: turn.start)
+
+
+def text(events: Sequence[AnyEvent]) -> str:
+    """The full transcript: one track verbatim; several as a line for each turn, with its speaker. What is
+    missing is marked."""
+    return _joined(with_gaps(events))
 
 
 def _joined(spoken: Sequence[Turn]) -> str:
     final = [turn for turn in spoken if turn.final]
     if len({turn.track for turn in final}) <= 1:
-        return "".join(turn.text for turn in final)
+        return _verbatim(final)
     return "".join(f"{turn.speaker}: {turn.text.strip()}\n" for turn in final if turn.text.strip())
 
 
+def _verbatim(spoken: Sequence[Turn]) -> str:
+    """The texts joined with nothing between; only a gap's mark stands apart."""
+    whole = ""
+    after_gap = False
+    for turn in spoken:
+        apart = bool(whole) and (turn.gap or after_gap) and not whole[-1].isspace()
+        whole += " " + turn.text if apart and not turn.text[:1].isspace() else turn.text
+        after_gap = bool(turn.gap)
+    return whole
+
+
 def transcript(events: Sequence[AnyEvent]) -> dict[str, Any]:
-    """The call's text and turns, as `transcript.json` has them."""
+    """The call's text and turns, as `transcript.json` has them. ``ended``: the call is over; ``complete``: so
+    far nothing is ``missing``, and nothing more can be."""
     last = events[-1] if events else None
+    ended = isinstance(last, SessionEnd)
+    missing = last.missing if isinstance(last, SessionEnd) else gaps(events)
     spoken = turns(events)
     tracks = dict.fromkeys(turn.track for turn in spoken)
     return {
         "call": last.call if last else None,
-        "complete": last is not None and last.type == "session.end",
+        "ended": ended,
+        "complete": ended and not missing,
+        "missing": missing,
         "text": _joined(spoken),
         "tracks": {track: _joined([turn for turn in spoken if turn.track == track]) for track in tracks},
         "turns": [
@@ -157,14 +231,14 @@ def transcript(events: Sequence[AnyEvent]) -> dict[str, Any]:
     }
 
 
-def vtt(events: Iterable[AnyEvent]) -> str:
-    """WebVTT, with the speaker of each cue."""
-    return webvtt(turns(events))
+def vtt(events: Sequence[AnyEvent]) -> str:
+    """WebVTT, with the speaker of each cue. What is missing is a cue of class ``gap``, after a note."""
+    return webvtt(with_gaps(events))
 
 
-def srt(events: Iterable[AnyEvent]) -> str:
+def srt(events: Sequence[AnyEvent]) -> str:
     """SubRip."""
-    return subrip(turns(events))
+    return subrip(with_gaps(events))
 
 
 def webvtt(spoken: Iterable[Turn], layout: Layout = USUAL, *, word_times: bool = False) -> str:
@@ -173,6 +247,9 @@ def webvtt(spoken: Iterable[Turn], layout: Layout = USUAL, *, word_times: bool =
     for cue in cues(spoken, layout):
         voice = f"<v {html.escape(cue.speaker, quote=False)}>" if cue.speaker else ""
         lines = _timed_lines(cue) if word_times else [html.escape(line, quote=False) for line in cue.lines]
+        if cue.gap:
+            blocks.append(f"NOTE No text from {stamp(cue.start, '.')} to {stamp(cue.end, '.')} ({cue.gap})")
+            lines = [f"<c.gap>{line}</c>" for line in lines]
         blocks.append(f"{stamp(cue.start, '.')} --> {stamp(cue.end, '.')}\n{voice}" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -217,12 +294,16 @@ RENDERERS: Mapping[str, Callable[[Sequence[AnyEvent]], str]] = {
 
 
 def cues(spoken: Iterable[Turn], layout: Layout = USUAL, *, named: bool = False) -> list[Cue]:
-    """In the order of their beginning; those of one track never overlap. ``named``: the speaker is part of
-    the text."""
+    """In the order of their beginning; those of one track never overlap, but for a gap's. ``named``: the
+    speaker is part of the text."""
     tracks: dict[str, list[Cue]] = {}
+    missing: list[Cue] = []
     for turn in spoken:
-        tracks.setdefault(turn.track, []).extend(_cues_of(turn, layout, named))
-    found = [cue for track in tracks.values() for cue in _readable(track)]
+        if turn.gap:
+            missing.append(Cue(turn.start, turn.end, turn.speaker, (turn.text,), (turn.start,), turn.gap))
+        else:
+            tracks.setdefault(turn.track, []).extend(_cues_of(turn, layout, named))
+    found = [*missing, *(cue for track in tracks.values() for cue in _readable(track))]
     return sorted(found, key=lambda cue: cue.start)
 
 

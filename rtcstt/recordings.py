@@ -1,4 +1,4 @@
-"""Calls kept on disk: each track's audio as the STT got it, the events, and at the end the transcript.
+"""Calls kept on disk: each track's audio as it was received, the events, and at the end the transcript.
 
 Each call gets a folder of its own, named after its beginning (UTC) and its id:
 
@@ -32,7 +32,7 @@ from typing import Any
 from rtcstt import captions
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
-from rtcstt.events import AnyEvent
+from rtcstt.events import AnyEvent, merged
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 
 log = logging.getLogger(__name__)
@@ -168,6 +168,7 @@ class Recording:
             "engine": call.stt.name,
             "time": round(call.time, 3),
             "ledger": call.ledgers(),
+            "missing": merged(call.missing),
             "not_recorded_ms": {track: count / 16 for track, count in self._dropped.items()},
         }
 

@@ -90,8 +90,40 @@ def test_json_says_whether_the_call_is_over() -> None:
     end(feed, 0, "One.", 0.1234, 1.5)
     publish(feed, "session.end", time=2, reason="", tracks=[], ledger={}, complete=True, missing=[])
     found: dict[str, Any] = captions.transcript(feed.history)
-    assert found["complete"] is True and found["text"] == "One."
+    assert found["ended"] is found["complete"] is True and found["text"] == "One."
     assert found["turns"][0] | {"start": 0.123, "end": 1.5, "transcript": "One."} == found["turns"][0]
+
+
+def lose(feed: Feed, start: float, stop: float, *, track: str = "0", reason: str = "stt") -> None:
+    publish(feed, "transcript.gap", time=stop, track=track, start=start, end=stop, reason=reason)
+
+
+def test_what_is_missing_is_marked() -> None:
+    feed = Feed("c")
+    end(feed, 0, "One.", 0, 1)
+    lose(feed, 1.5, 2.0)
+    lose(feed, 2.0, 2.7)  # goes on from there
+    lose(feed, 2.8, 3.2)  # too short to be shown
+    end(feed, 1, "Two.", 4, 5)
+    assert captions.text(feed.history) == "One. [1.2 s not heard] Two."
+    found = captions.transcript(feed.history)
+    assert found["text"] == "One.Two." and found["complete"] is False
+    assert [(gap["start"], gap["end"]) for gap in found["missing"]] == [(1.5, 2.7), (2.8, 3.2)]
+    text = captions.vtt(feed.history)
+    assert "NOTE No text from 00:00:01.500 to 00:00:02.700 (stt)\n\n00:00:01.500 --> 00:00:02.700\n" in text
+    assert "<c.gap>[1.2 s not heard]</c>" in text
+    assert [cue.text for cue in webvtt.from_string(text)] == ["One.", "[1.2 s not heard]", "Two."]
+    assert captions.srt(feed.history).count("not heard") == 1
+
+
+def test_what_is_missing_of_several_speakers_is_marked_with_theirs() -> None:
+    feed = Feed("c")
+    for track in ("a", "b", "c"):
+        publish(feed, "track.start", time=0, track=track)
+    end(feed, 0, "One.", 0, 1, track="a")
+    lose(feed, 2, 4, track="c")
+    end(feed, 0, "Two.", 5, 6, track="b")
+    assert captions.text(feed.history) == "Speaker 1: One.\nSpeaker 3: [2.0 s not heard]\nSpeaker 2: Two.\n"
 
 
 @given(st.lists(TEXTS, max_size=4))

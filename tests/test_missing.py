@@ -6,18 +6,27 @@ carries its words, so what is neither transcribed nor missing can be counted in 
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import string
+import weakref
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.events import AnyEvent, TranscriptGap
+from rtcstt import wire
+from rtcstt.call import Call
+from rtcstt.events import AnyEvent, SessionEnd, SttBehind, SttCaughtUp, TranscriptGap, TurnEnd
+from rtcstt.media.rtp import Codec
 from rtcstt.stt.stream import Limits, Stream
 from rtcstt.testing import (
     ConnectionScript,
     Oracle,
+    ScriptedCaller,
     ScriptedUpstream,
     play,
     run_virtual,
@@ -143,3 +152,234 @@ def test_what_is_not_transcribed_is_missing(seed: int) -> None:
 @given(st.integers(0, 2**32))
 def test_what_is_not_transcribed_is_missing_in_manual_mode(seed: int) -> None:
     assert run_virtual(Scene(seed, "manual").talk()) == 0
+
+
+# -- whole calls -------------------------------------------------------------------------------------
+
+CODECS = {96: Codec("L16", 16000)}
+PHRASE = 30  # words
+
+
+def end_of(call: Call) -> SessionEnd:
+    last = call.feed.history[-1]
+    assert isinstance(last, SessionEnd)
+    for ledger in last.ledger.values():
+        came = ledger["received"] + ledger["recovered"] + ledger["concealed"] + ledger["silence"]
+        assert ledger["sent"] + ledger["discarded"] == came
+    return last
+
+
+async def speak(
+    call: Call, said: Said, *, track: str = "0", words: int = PHRASE, rest_s: float = 1.0
+) -> None:
+    """A second of silence, a phrase, and ``rest_s`` of silence, as packets in real time."""
+    line = call.add_track(track, CODECS)
+    caller = (
+        ScriptedCaller().say(silence(1.0)).say(speech(said.phrase(words, 1.0), word_s=WORD_S, gap_s=GAP_S))
+    )
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for at, packet in caller.say(silence(rest_s)).packets():
+        await asyncio.sleep(max(0.0, begin + at - loop.time()))
+        line.push(packet)
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_an_stt_that_refuses_the_whole_call(status: int) -> None:
+    async def main() -> None:
+        said = Said()
+        async with ScriptedUpstream(ConnectionScript(refuse=status)) as stt:
+            call = Call("c", stt=stt)
+            await speak(call, said)
+            await call.close()
+        last = end_of(call)
+        assert last.complete is False and {gap["reason"] for gap in last.missing} == {"stt"}
+        assert said.unaccounted_ms(list(call.feed.history)) == 0
+        (ledger,) = last.ledger.values()
+        assert (ledger["sent"], ledger["unanswered"]) == (0.0, 0.0)
+        assert ledger["discarded_by_reason"].keys() <= {"stt", "silence"}
+        assert (call.failure is None) == (status == 503)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "script", [ConnectionScript(ignore_close=True), ConnectionScript(silent_after_audio_s=0)]
+)
+def test_a_drain_that_was_cut(script: ConnectionScript) -> None:
+    """Everything was taken; what the STT did not answer is said."""
+
+    async def main() -> None:
+        said = Said()
+        async with ScriptedUpstream(script) as stt:
+            call = Call("c", stt=stt, drain_timeout_s=0.5)
+            await speak(call, said, rest_s=0.0)
+            await call.close()
+        last = end_of(call)
+        assert last.complete is False
+        assert said.unaccounted_ms(list(call.feed.history)) == 0
+        (ledger,) = last.ledger.values()
+        assert ledger["unanswered"] > 0 and ledger["sent"] > 8000
+        (gap,) = last.missing
+        assert gap["reason"] == ("drain_timeout" if script.ignore_close else "stt")
+
+    run_virtual(main())
+
+
+def test_a_call_without_trouble_is_complete() -> None:
+    async def main() -> None:
+        said = Said()
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            await speak(call, said)
+            await call.close()
+        last = end_of(call)
+        assert last.complete and last.missing == [] and transcript(call.feed.history).split() == said.words
+        (ledger,) = last.ledger.values()
+        assert ledger["unanswered"] == 0 and ledger["discarded"] == 0
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("piece_s", [90.0, 0.02])
+def test_a_file_pushed_at_once_says_what_was_too_much(piece_s: float) -> None:
+    """What is kept stays in its place on the clock."""
+
+    async def main() -> None:
+        said = Said()
+        samples = speech(said.phrase(340, 0.0), word_s=WORD_S, gap_s=GAP_S)  # 88 s
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            line = call.add_track("0")
+            step = round(piece_s * 16000)
+            for start in range(0, len(samples), step):
+                line.push_pcm(samples[start : start + step], 16000)
+            await call.close()
+        last = end_of(call)
+        assert last.complete is False and {gap["reason"] for gap in last.missing} == {"overflow"}
+        events = list(call.feed.history)
+        assert said.unaccounted_ms(events) == 0
+        kept = transcript(events).split()
+        assert len(kept) > 50 and kept == said.words[-len(kept) :]
+        (end,) = [event for event in events if isinstance(event, TurnEnd)]
+        assert end.end == pytest.approx(said.places[-1][1], abs=0.3)
+        assert last.missing[0]["start"] == 0.0 and last.missing[-1]["end"] <= end.start + 0.3
+
+    run_virtual(main())
+
+
+def test_an_stt_that_is_behind_is_said_and_all_its_words_come() -> None:
+    """Away for 9 s: the backlog is said at 2, 4 and 8 s, and when it is worked off."""
+
+    async def main() -> None:
+        said = Said()
+        async with ScriptedUpstream(ConnectionScript(delay_s=9.0)) as stt:
+            call = Call("c", stt=stt)
+            await speak(call, said, words=60)
+            await call.close()
+        assert end_of(call).complete
+        assert transcript(call.feed.history).split() == said.words
+        news = [event for event in call.feed.history if isinstance(event, SttBehind | SttCaughtUp)]
+        lags = [event.lag for event in news if isinstance(event, SttBehind)]
+        assert 2 < lags[0] < 2.3 and len(lags) == 3
+        assert all(2 * before < lag for before, lag in pairwise(lags))
+        assert isinstance(news[-1], SttCaughtUp)
+
+    run_virtual(main())
+
+
+def test_a_backlog_keeps_the_turns_apart() -> None:
+    """Pauses are shortened only when the STT has ended the turn: fourteen sentences are fourteen turns."""
+
+    async def main() -> None:
+        events: list[AnyEvent] = []
+        async with ScriptedUpstream(
+            ConnectionScript(delay_s=20.0, oracle=Oracle(end_s=1.4, eager_end_s=None))
+        ) as stt:
+            stream = Stream(stt, on_event=events.append, limits=Limits(connect_timeout_s=30, ring_s=60))
+            stream.start()
+            at, said = 0, Said()
+            for _ in range(14):
+                phrase = said.phrase(5, at / 16000)
+                at = await play(stream, speech(phrase, word_s=WORD_S, gap_s=GAP_S), start=at)
+                at = await play(stream, silence(3.0), start=at)
+            await stream.close()
+        assert transcript(events).split() == said.words
+        ends = [event for event in events if isinstance(event, TurnEnd)]
+        assert len(ends) == 14
+        for number, event in enumerate(ends):
+            assert event.start == pytest.approx(said.places[5 * number][0], abs=0.3)
+            assert event.end == pytest.approx(said.places[5 * number + 4][1], abs=0.3)
+        assert stream.stats()["skipped_silence_s"] > 5
+
+    run_virtual(main())
+
+
+def test_a_drain_lasts_as_long_as_the_stt_makes_progress() -> None:
+    """12 s of backlog at 1.25 times real time are longer than the patience without progress."""
+
+    async def main() -> float:
+        said, events = Said(), list[AnyEvent]()
+        async with ScriptedUpstream(ConnectionScript(delay_s=12.0)) as stt:
+            stream = Stream(
+                stt, on_event=events.append, drain_timeout_s=1.0, limits=Limits(connect_timeout_s=30)
+            )
+            stream.start()
+            await play(stream, speech(said.phrase(50, 0.0), word_s=WORD_S, gap_s=GAP_S))
+            loop = asyncio.get_running_loop()
+            begin = loop.time()
+            await stream.close()
+        assert transcript(events).split() == said.words
+        return loop.time() - begin
+
+    assert 5 < run_virtual(main()) < 60
+
+
+class Chatterer:
+    """An STT that talks for ever, and is its own connection."""
+
+    name = "chatterer"
+
+    async def connect(self, handshake: wire.Handshake) -> Chatterer:
+        return self
+
+    async def send(self, data: str | bytes) -> None:
+        pass
+
+    async def recv(self) -> str:
+        await asyncio.sleep(0.5)
+        return '{"type": "turn.mood"}'
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_drain_has_an_end() -> None:
+    async def main() -> float:
+        stream = Stream(Chatterer(), on_event=lambda event: None, limits=Limits(drain_s=8.0))
+        stream.start()
+        await play(stream, speech("a b c"))
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await stream.close()
+        return loop.time() - begin
+
+    assert run_virtual(main()) == pytest.approx(8.0, abs=0.6)
+
+
+def test_an_ended_call_keeps_its_events_and_not_its_audio() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            await speak(call, Said())
+            line = call.tracks["0"]
+            kept = weakref.ref(line._stream), weakref.ref(line._receiver)
+            assert all(ref() is not None for ref in kept)
+            await call.close()
+            await asyncio.sleep(0)
+            gc.collect()
+            assert all(ref() is None for ref in kept)
+            assert line.ledger() == end_of(call).ledger["0"] and call.snapshot()["time"] > 9
+            assert call.silent_s() < 10
+
+    run_virtual(main())

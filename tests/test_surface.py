@@ -34,7 +34,7 @@ FOLDERS = {
 EVERYBODY = {"errors", "events", "limits"}
 
 # Cores decide and do no I/O: time and chance are arguments. All of these folders is cores but what is named.
-CORE_FOLDERS = {"wire", "media", "stt", "embedded"}
+CORE_FOLDERS = {"events", "wire", "media", "stt", "embedded"}
 SHELLS = {
     "stt.cartesia",
     "stt.pool",

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from rtcstt.events import (
     TrackStart,
     TranscriptGap,
     TurnEnd,
+    merged,
 )
 from rtcstt.feed import Feed
 from rtcstt.limits import TokenBucket
@@ -294,19 +295,6 @@ class Call:
         log.info("call %s: ended (%s) after %.1f s", self.id, reason, self.time)
         self._closed.set()
         self.feed.close()
-
-
-def merged(gaps: Iterable[Gap]) -> list[Gap]:
-    """The gaps in the order of their beginning, those that touch as one."""
-    found: list[Gap] = []
-    for gap in sorted(gaps, key=lambda gap: (gap["track"], gap["start"])):
-        last = found[-1] if found else None
-        touches = last is not None and (last["track"], last["reason"]) == (gap["track"], gap["reason"])
-        if last is not None and touches and gap["start"] <= last["end"] + 0.001:
-            last["end"] = max(last["end"], gap["end"])
-        else:
-            found.append(gap.copy())
-    return sorted(found, key=lambda gap: gap["start"])
 
 
 def _parse_command(text: str) -> dict[str, Any]:

@@ -21,18 +21,22 @@ _DELAY_BUCKETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 6.0)
 _LABELLED = {
     "rtcstt_audio_ms": (
         "Audio by what became of it, in ms",
-        ("received", "recovered", "concealed", "silence", "sent", "discarded"),
+        ("received", "recovered", "concealed", "silence", "sent", "discarded", "unanswered"),
+    ),
+    "rtcstt_missing_ms": (
+        "Audio that may have held speech and has no text, by the reason, in ms",
+        ("network", "stt", "overflow", "drain_timeout", "server"),
     ),
     "rtcstt_packets": ("RTP packets", ("received", "lost", "late", "duplicate")),
 }
 _PLAIN = {
     "rtcstt_turns": "Turns",
     "rtcstt_events": "Events published",
-    "rtcstt_errors": "Errors told",
+    "rtcstt_errors": "Error events sent",
     "rtcstt_reconnects": "STT connections lost",
     "rtcstt_failovers": "Changes to the fallback STT",
-    "rtcstt_updates_coalesced": "Updates that slow listeners were spared",
-    "rtcstt_commands_ignored": "Commands of callers who ask too much",
+    "rtcstt_updates_coalesced": "turn.update events coalesced for slow listeners",
+    "rtcstt_commands_ignored": "Commands ignored because a caller sent too many",
     "rtcstt_track_failures": "Audio that could not be dealt with",
 }
 
@@ -131,6 +135,8 @@ class _Totals:
         self._sums["rtcstt_commands_ignored", ""] += counts.ignored_commands
         self._sums["rtcstt_events", ""] += call.feed.published
         self._sums["rtcstt_updates_coalesced", ""] += call.feed.coalesced
+        for reason, missing in counts.missing_ms.items():
+            self._sums["rtcstt_missing_ms", reason] += round(missing)
         for line in call.tracks.values():
             self._count_line(line.ledger(), line.stats())
 
