@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcstt import wire
+from rtcstt.call.restored import KeptTrack, Restored
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.call.track import Shared, Track
 from rtcstt.errors import CallerError, UpstreamError
@@ -72,8 +73,10 @@ class Call:
         metadata: Mapping[str, Any] | None = None,
         recorder: Recorder | None = None,
         settings: CallSettings | None = None,
+        restored: Restored | None = None,
         **options: Any,
     ) -> None:
+        """``restored``: what another server kept of the call, which goes on here."""
         self.id = id
         self.stt = stt
         self.label = label
@@ -92,7 +95,10 @@ class Call:
         self._commands = TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
         self._ending: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        self._begin()
+        if restored is None:
+            self._begin()
+        else:
+            self._restore(restored)
 
     @property
     def state(self) -> str:
@@ -202,6 +208,12 @@ class Call:
             if self.caller_may_listen or isinstance(event, WITHOUT_WORDS):
                 yield event
 
+    def abandon(self) -> None:
+        """Another server has the call: nothing is published any more, and everything is let go."""
+        self._closed.set()
+        self.feed.close()
+        self.hang_up("moved")
+
     def ledgers(self) -> dict[str, AudioLedger]:
         return {name: track.ledger() for name, track in self.tracks.items()}
 
@@ -233,6 +245,21 @@ class Call:
             )
         )
         log.info("call %s: began (%s, %s)", self.id, self.settings.mode, self.stt.name)
+
+    def _restore(self, restored: Restored) -> None:
+        self.feed, self.created = restored.feed, restored.created
+        for event in self.feed.history:
+            self._time = max(self._time, event.time)
+            self._count(event)
+            if isinstance(event, TrackStart):
+                kept = restored.tracks.get(event.track, KeptTrack({"mid": event.track.partition(".")[0]}))
+                self.tracks[event.track] = Track(self._shared, event.track, str(kept.state["mid"]))
+        origins = [kept.origin for kept in restored.tracks.values() if kept.origin is not None]
+        self._shared.origin = min(origins, default=None)
+        for name, track in self.tracks.items():
+            if name in restored.tracks:
+                track.restore(restored.tracks[name])
+        log.info("call %s: goes on here", self.id)
 
     def _open_tracks(self) -> list[Track]:
         return [track for track in self.tracks.values() if not track.ended]

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rtcstt import wire
+from rtcstt.call.restored import KeptTrack
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.errors import UpstreamError
 from rtcstt.events import (
@@ -109,6 +110,7 @@ class Track:
         self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
         self._draining: asyncio.Task[None] | None = None
         self._final: _Ended | None = None
+        self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
 
     # -- audio and commands in -----------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Track:
         """One RTP packet, at the moment of its arrival."""
         if self.ended:
             return
+        self._skip_what_nobody_received()
         self._receiver.push(packet, self._loop.time())
         if self._timer is None:
             self._schedule()
@@ -124,6 +127,7 @@ class Track:
         """Some int16 mono audio of a source that has no packets, in real time."""
         if self.ended:
             return
+        self._skip_what_nobody_received()
         self._receiver.push_pcm(self._resampled(samples, sample_rate), self._loop.time())
         if self._timer is None:
             self._schedule()
@@ -158,6 +162,60 @@ class Track:
         """Change turn detection; a stream that is yet to be made begins with what the call has."""
         if self._stream is not None:
             self._stream.configure(turn)
+
+    # -- from one server to another ------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What another server needs to go on with the track, besides the audio from `floor` on and `origin`.
+        For JSON."""
+        if self._final is not None:
+            return {"mid": self.mid, "final": {"time": self._final.time, "ledger": self._final.ledger}}
+        if self._stream is None:
+            return {"mid": self.mid}
+        return {
+            "mid": self.mid,
+            "clock": self._receiver.state(),
+            "stt": self._stream.state(),
+            "flushes": list(self._flushes),
+        }
+
+    @property
+    def origin(self) -> float | None:
+        """When its first sample was spoken, in the loop's time; None before anything came."""
+        return self._receiver.origin
+
+    @property
+    def floor(self) -> int:
+        """The sample up to which its text is finished."""
+        return self._stream.floor if self._stream is not None else 0
+
+    def restore(self, kept: KeptTrack) -> None:
+        """Go on from what another server kept: at once with what it had received, with new audio when some
+        comes. Before anything else."""
+        final = kept.state.get("final")
+        if final is not None:
+            self.ended = True
+            ledger = cast(AudioLedger, final["ledger"])
+            stats = {"audio": self._receiver.stats(), "stt": {}, "failures": 0}
+            self._final = _Ended(float(final["time"]), None, ledger, stats, None)
+        elif kept.origin is not None and "stt" in kept.state:
+            self._receiver.restore(kept.state["clock"], kept.origin)
+            stt = kept.state["stt"]
+            self._flushes.extend(kept.state["flushes"])
+            self._stream_or_new(stt).replay(kept.audio)
+            settled = int(stt["settled"])  # what was said before has its text
+            self._nothing_since = kept.audio[-1].end if kept.audio else settled
+            if kept.audio and kept.audio[0].start > max(settled, int(stt["begin"])):
+                self._report(Lost(settled, kept.audio[0].start, "server"))
+
+    def _skip_what_nobody_received(self) -> None:
+        """What was sent while no server was there to receive it is a gap."""
+        start, self._nothing_since = self._nothing_since, None
+        if start is None:
+            return
+        self._receiver.skip(self._loop.time())
+        if self._receiver.position > start:
+            self._report(Lost(start, self._receiver.position, "server"))
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -201,6 +259,7 @@ class Track:
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
+        self._skip_what_nobody_received()
         self._guarded(self._flush_resampler)
         self._guarded(lambda: self._send(self._receiver.pull(now)))
         self._guarded(lambda: self._send(self._receiver.close(now)))
@@ -333,8 +392,9 @@ class Track:
         assert self._receiver.origin is not None  # there is audio
         return self._shared.offset_s(self._receiver.origin)
 
-    def _stream_or_new(self) -> Stream:
-        """The way to the STT, made when the track's place on the call's clock is known."""
+    def _stream_or_new(self, state: Mapping[str, Any] | None = None) -> Stream:
+        """The way to the STT, made when the track's place on the call's clock is known. ``state``: of the one
+        on another server, which it goes on from."""
         if self._stream is None:
             settings = self._shared.settings
             self._stream = Stream(
@@ -350,6 +410,7 @@ class Track:
                 fallback=settings.fallback,
                 patience_s=settings.patience_s,
                 drain_timeout_s=settings.drain_timeout_s,
+                state=state,
             )
             self._stream.start()
         return self._stream

@@ -37,6 +37,7 @@ VIEW: web.RequestKey[Mirror] = web.RequestKey("view", Mirror)
 """The call of another server that a request is about."""
 OTHERS: web.RequestKey[dict[str, Mirror]] = web.RequestKey("others", dict)
 """The calls of all other servers, without their events, for a request for the list."""
+RETRY_S = 5  # what who finds no room is told
 MAX_BODY = 128 * 1024  # of an offer; what it is for refuses less
 _OF_A_CALL = re.compile(r"/(?:calls|whip|watch)/([^/]+)(?:/.*)?")
 _NEW_CALL = {("POST", "/offer"), ("POST", "/whip"), ("GET", "/pcm"), ("GET", "/media-stream")}
@@ -192,7 +193,10 @@ class Router:
             except Unreachable:
                 shared.nodes.refused(entry.owner)
                 act = Act.CLAIM
-        if act is Act.CLAIM and await shared.claim(call, entry, end=request.method == "DELETE"):
+        ends = request.method == "DELETE"
+        if act is Act.CLAIM and not ends and self._here.load().busy("call") >= 1:
+            raise _full("It takes no more calls now.")
+        if act is Act.CLAIM and await shared.claim(call, entry, end=ends):
             request.pop(VIEW, None)
         return await handler(request)
 
@@ -237,8 +241,10 @@ class Router:
         loads = self._loads()
         if not self._ranked(self._new):  # what other servers have is for the balancer to find
             stopping = all(load.draining for load in loads if load.ready)
-            code, title = ("stopping", "The server stops") if stopping else ("full", "The server is full")
-            raise CallerError(503, code, title, f"It takes no new {self._new} now.", retry_after_s=5)
+            message = f"It takes no new {self._new} now."
+            if stopping:
+                raise CallerError(503, "stopping", "The server stops", message, retry_after_s=RETRY_S)
+            raise _full(message)
 
     def _ranked(self, kind: str) -> list[int]:
         loads = ((str(index), load) for index, load in enumerate(self._loads()))
@@ -249,6 +255,10 @@ class Router:
         loads = self._workers.board.all()
         loads[self._workers.own] = self._here.load()
         return loads
+
+
+def _full(message: str) -> CallerError:
+    return CallerError(503, "full", "The server is full", message, retry_after_s=RETRY_S)
 
 
 def _call_of(body: bytes) -> str | None:

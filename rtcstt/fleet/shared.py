@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rtcstt.call import Call
+from rtcstt.call import Call, Track
 from rtcstt.errors import ConfigError
+from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.journal import Journal, TrackProgress
 from rtcstt.fleet.mirrors import Mirror, Mirrors
 from rtcstt.fleet.node import Node
@@ -37,12 +38,21 @@ class _Source:
     """A call, as its journal reads it."""
 
     call: Call
+    clock: SharedClock
 
     def since(self, after: int, most: int) -> Any:
         return self.call.feed.since(after, most)
 
     def progress(self) -> Mapping[str, TrackProgress]:
-        return {}
+        if not self.clock.is_known:  # then nobody could make sense of the times
+            return {}
+        return {name: self._of(track) for name, track in self.call.tracks.items()}
+
+    def _of(self, track: Track) -> TrackProgress:
+        state = track.state()
+        if track.origin is not None:
+            state["origin"] = round(self.clock.to_shared(track.origin), 4)
+        return TrackProgress(track.floor, state)
 
     def snapshot(self) -> Mapping[str, Any]:
         return self.call.snapshot()
@@ -81,6 +91,7 @@ class Shared:
         self.store = store
         self.node = node
         self.nodes = Nodes(node.name)
+        self.clock = SharedClock()
         self.mirrors = Mirrors(store)
         self.secret = ""
         self.is_away = False
@@ -138,7 +149,9 @@ class Shared:
 
     def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
         """The call is this node's: from now on everything of it is written behind."""
-        journal = Journal(_Source(call), fence=fence, written=written, keeps_audio=self._keeps_audio)
+        journal = Journal(
+            _Source(call, self.clock), fence=fence, written=written, keeps_audio=self._keeps_audio
+        )
         self._owned[call.id] = _Owned(call, journal, record)
         call.feed.on_published = self._news.set
         self._news.set()
@@ -237,7 +250,11 @@ class Shared:
             "capacity": load.capacity,
             "draining": load.draining,
         }
-        return await self.store.beat(self.node.name, about, self.secret)
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        beat = await self.store.beat(self.node.name, about, self.secret)
+        self.clock.learn(beat.now, before, loop.time())
+        return beat
 
     async def _keep_beating(self) -> None:
         while True:

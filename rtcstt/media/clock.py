@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +87,25 @@ class AudioClock:
     def position(self) -> int:
         """The next sample to go out, counted from the call's beginning."""
         return self.ledger.sent + self._hole
+
+    def state(self) -> dict[str, Any]:
+        """What another server needs to go on counting, besides `origin`. For JSON."""
+        counts = {label.value: count for label, count in self.ledger.counts.items()}
+        discarded = dict(self.ledger.discarded)
+        return {"counts": counts, "discarded": discarded, "sent": self.ledger.sent, "hole": self._hole}
+
+    def restore(self, state: Mapping[str, Any], origin: float) -> None:
+        """Go on from what `state` gave on another server. What had not gone out there is lost."""
+        counts = {Label(name): int(count) for name, count in state["counts"].items()}
+        self.ledger = Ledger(counts, int(state["sent"]), dict(state["discarded"]))
+        self._hole = int(state["hole"])
+        if self.ledger.queued:
+            self.ledger.discard("server", self.ledger.queued)
+        self._origin = origin
+
+    def skip(self, now: float) -> None:
+        """Nothing was received until ``now``; nothing stands for that time."""
+        self._hole += max(0, round(-self.ahead(now) * SAMPLE_RATE))
 
     def take_overflow(self) -> tuple[int, int] | None:
         """From where to where audio was dropped because it came faster than it may go out; each is told

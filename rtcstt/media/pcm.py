@@ -31,6 +31,11 @@ class Chunk:
     start: int
 
     @property
+    def end(self) -> int:
+        """The sample behind its last."""
+        return self.start + len(self.samples)
+
+    @property
     def pcm(self) -> bytes:
         """The samples as `pcm_s16le`."""
         return self.samples.astype("<i2", copy=False).tobytes()

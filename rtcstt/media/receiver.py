@@ -87,6 +87,18 @@ class AudioReceiver:
         """How much later than on a call without trouble audio goes out now."""
         return self._clock.lag_s
 
+    def state(self) -> dict[str, Any]:
+        """What another server needs to go on counting, besides `origin`. For JSON."""
+        return self._clock.state()
+
+    def restore(self, state: Mapping[str, Any], origin: float) -> None:
+        """Go on from what `state` gave on another server; ``origin`` in the time that is used here."""
+        self._clock.restore(state, origin)
+
+    def skip(self, now: float) -> None:
+        """Nothing was received until ``now``, on any server."""
+        self._clock.skip(now)
+
     def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
         """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
         since the last packet is lost."""

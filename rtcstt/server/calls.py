@@ -8,12 +8,12 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtcstt import logs
-from rtcstt.call import Call, CallSettings
+from rtcstt.call import Call, CallSettings, Restored
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids
 from rtcstt.http import is_loopback
@@ -128,6 +128,7 @@ class Calls:
         "There are more, or fewer, or no more are taken."
         self.placed = 0
         self.refused = 0
+        self.taken_over = 0
 
     @property
     def open(self) -> int:
@@ -245,11 +246,44 @@ class Calls:
             await old.close("replaced")
         return entry.call, answer
 
+    def adopt(
+        self,
+        id: str,
+        restored: Restored,
+        *,
+        by: Requester,
+        label: str | None,
+        metadata: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        digests: Iterable[str],
+        is_gateways: bool,
+        begun: Callable[[Entry], None],
+    ) -> Entry:
+        """A call that another server had, from what is kept of it; its caller may `resume` it. ``begun`` is
+        told instead of `on_begun`."""
+        settings = replace(self.settings, **options)
+        call = Call(id, stt=self.stt, label=label, metadata=metadata, settings=settings, restored=restored)
+        open_tracks = sum(not track.ended for track in call.tracks.values())
+        entry = Entry(
+            call,
+            asyncio.get_running_loop().time(),
+            by,
+            secret_digests=set(digests),
+            streams=self.streams.reserve(open_tracks),
+            is_gateways=is_gateways,
+        )
+        self._entries[id] = entry
+        self.taken_over += 1
+        self._start(entry, begun)
+        self._wait_for_caller(entry, "server lost")
+        self.on_changed()
+        return entry
+
     def abandon(self, id: str) -> None:
         """Another server has the call now: here it ends without a word."""
         entry = self._entries.pop(id, None)
         if entry is not None:
-            entry.call.hang_up("moved")
+            entry.call.abandon()
             self.on_changed()
 
     async def hang_up(self, id: str, reason: str = "hung up") -> None:
@@ -307,12 +341,12 @@ class Calls:
         self.on_changed()
         return entry
 
-    def _start(self, entry: Entry) -> None:
-        self.placed += 1
+    def _start(self, entry: Entry, begun: Callable[[Entry], None] | None = None) -> None:
+        self.placed += begun is None
         with logs.about_call(entry.call.id):
             if self.recordings is not None:
                 entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
-            self.on_begun(entry)
+            (begun or self.on_begun)(entry)
             entry.life = asyncio.create_task(self._live(entry))
 
     def _check_room(self, by: Requester, *, gateway: bool = False) -> None:
@@ -365,12 +399,15 @@ class Calls:
         come back."""
         if entry.peer is not peer:
             return  # replaced already
-        never_received = entry.call.silent_s() == math.inf
+        never_received = entry.call.silent_s() == math.inf and entry.call.time == 0  # here or elsewhere
         if self._limits.resume_grace_s == 0 or peer.hung_up or never_received or self._stopping:
             await entry.call.close(reason)
             return
         entry.peer = None
         log.info("call %s: %s, waiting for the caller to come back", entry.call.id, reason)
+        self._wait_for_caller(entry, reason)
+
+    def _wait_for_caller(self, entry: Entry, reason: str) -> None:
         loop = asyncio.get_running_loop()
         entry.waiting = loop.call_later(self._limits.resume_grace_s, entry.call.hang_up, reason)
 

@@ -58,6 +58,11 @@ class ReplayBuffer:
         """The oldest sample held."""
         return self._pieces[0].start if self._pieces else self.end
 
+    @property
+    def taken(self) -> int:
+        """Of the samples held, those that a connection was sent."""
+        return sum(len(piece.samples) for piece in self._pieces if piece.taken)
+
     def append(self, chunk: Chunk) -> None:
         """At the live edge; `make_room` afterwards."""
         self._pieces.append(Piece(chunk.start, chunk.samples))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,12 @@ class Stream:
             self._ignored += 1
             return
         self._core.audio(chunk)
+        self._flush()
+        self._wake.set()
+
+    def replay(self, chunks: Iterable[Chunk]) -> None:
+        """The audio that was kept for the ``state`` this goes on from; before anything is sent."""
+        self._core.replay(chunks)
         self._flush()
         self._wake.set()
 

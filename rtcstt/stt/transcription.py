@@ -26,7 +26,7 @@ No asyncio, no clock, no sockets here: `stream.Stream` is the shell around it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rtcstt import wire
@@ -78,6 +78,9 @@ class Transcription:
         self._times = SpeechTimes(self._activity)
         self._buffer = ReplayBuffer(self._activity, capacity_s=ring_s, begin=self._floor.position)
         self._audio = AccountedAudio(self._buffer, self._floor, self.account)
+        self._held = (int(state["begin"]), int(state["held"])) if state else (0, 0)
+        if state:  # what is fed again is taken again
+            self.account.taken -= int(state["taken"])
         self._out = Publisher(track, offset_s)
         self._out.position = self._buffer.end
         self._mode = (
@@ -108,6 +111,18 @@ class Transcription:
             self._floor.reference.forget(self._buffer.begin - TEXT_LAG)
         self._watch_lag()
         self._say_gaps()
+
+    def replay(self, chunks: Iterable[Chunk]) -> None:
+        """The audio that was kept for the ``state`` this goes on from. What was held there and is not here
+        any more is discarded."""
+        begin, lacking = self._held
+        for chunk in chunks:
+            samples = chunk.samples[max(0, begin - chunk.start) :]
+            if len(samples):
+                self.audio(Chunk(samples, max(begin, chunk.start)))
+                lacking -= len(samples)
+        if lacking > 0:
+            self.account.discarded["server"] = self.account.discarded.get("server", 0) + lacking
 
     def finalize(self) -> None:
         """Manual mode: everything received so far is to be transcribed now. Answered by `flush_done`, after a
@@ -291,7 +306,14 @@ class Transcription:
 
     def state(self) -> dict[str, Any]:
         """What another server needs to go on, besides the audio from `floor` on. For JSON."""
-        return {"progress": self._progress.as_dict(), "account": self.account.as_dict()}
+        return {
+            "progress": self._progress.as_dict(),
+            "account": self.account.as_dict(),
+            "begin": self._buffer.begin,
+            "held": self._buffer.held,
+            "taken": self._buffer.taken,
+            "settled": self._floor.settled,
+        }
 
     @property
     def floor(self) -> int:
