@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from processes import Server, started, until
+from processes import Server, check_ledgers, started, until
 from redis_server import RedisServer, redis_server
 from test_ownership import Register
 
@@ -23,6 +23,7 @@ from rtcstt.fleet import store as store_module
 from rtcstt.fleet.state import StoreAway, Written
 from rtcstt.fleet.store import Store
 from rtcstt.server.settings import Settings
+from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, speech
 
 pytestmark = pytest.mark.real
 
@@ -323,3 +324,54 @@ async def test_workers_share_as_servers_do(redis: RedisServer, tmp_path: Path) -
             async with session.delete(f"{other.url}/calls/{call}") as response:
                 assert response.status == 200 and (await response.json())["state"] == "closed"
             await socket.close()
+
+
+# -- a call that moves -------------------------------------------------------------------------------
+
+
+async def test_the_last_words_of_a_killed_servers_call_are_transcribed(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """Its caller never comes back: another server ends it, with the words that were only audio yet."""
+    words = [f"word{number:02}x" for number in range(40)]
+    samples = speech(words)
+    async with (
+        ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.3))) as stt,
+        stt.listening() as url,
+    ):
+        options = ("--stt", url, "--redis", redis.url, "--resume-grace-s", "1", "--drain-timeout-s", "20")
+        async with (
+            started("serve", tmp_path, *options) as other,
+            http() as session,
+        ):
+            async with started("serve", tmp_path, *options) as one:
+                socket = await session.ws_connect(f"{one.url}/pcm?sample_rate=16000")
+                call = (await socket.receive_json())["call"]
+                begun = asyncio.get_running_loop().time()
+                for index in range(30):  # 3 s: eleven words
+                    await asyncio.sleep(max(0.0, begun + 0.1 * index - asyncio.get_running_loop().time()))
+                    await socket.send_bytes(samples[index * 1600 : (index + 1) * 1600].tobytes())
+                kept = await known(session, other, call)
+                assert kept["state"] == "open"
+                await until_written(session, one, other, call, 2.5)
+                os.kill(one.process.pid, signal.SIGKILL)
+                await asyncio.to_thread(one.process.wait)
+                await socket.close()
+            found = await asyncio.wait_for(follow(session, other, call), PATIENCE_S)
+            assert [event["seq"] for event in found] == list(range(len(found)))
+            last = found[-1]
+            assert last["type"] == "session.end" and last["reason"] == "server lost"
+            assert not last["complete"] and {gap["reason"] for gap in last["missing"]} == {"server"}
+            check_ledgers(last["ledger"])
+            said = (await get(session, f"{other.url}/calls/{call}/transcript.txt"))[1].split("[")[0].split()
+            assert said == words[: len(said)] and len(said) >= 8
+            assert (await get(session, f"{other.url}/calls/{call}"))[1]["state"] == "closed"
+
+
+async def until_written(
+    session: aiohttp.ClientSession, owner: Server, other: Server, call: str, seconds: float
+) -> None:
+    """The other server knows so much of the call's audio."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await known(session, other, call))["time"] < seconds:  # noqa: ASYNC110 (another process)
+            await asyncio.sleep(0.1)
