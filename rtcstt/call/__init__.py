@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rtcstt.call.call import MAX_TRACKS, Call
-from rtcstt.call.restored import KeptTrack, Restored
+from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Mode, Recorder
-from rtcstt.call.track import Track
+from rtcstt.call.track import KeptTrack, Track
 
 __all__ = ["Call", "CallSettings", "KeptTrack", "MAX_TRACKS", "Mode", "Recorder", "Restored", "Track"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcstt import wire
-from rtcstt.call.restored import KeptTrack, Restored
+from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.call.track import Shared, Track
 from rtcstt.errors import CallerError, UpstreamError
@@ -55,6 +55,18 @@ class _Counts:
     ignored_commands: int = 0
     missing_ms: dict[str, float] = field(default_factory=dict)  # by the reason of the gap
     end_delays_s: list[float] = field(default_factory=list)
+    missing: list[Gap] = field(default_factory=list)  # the gaps in the transcript so far
+
+    def add(self, event: AnyEvent) -> None:
+        self.turns += event.ends_turn
+        self.errors += isinstance(event, ErrorEvent)
+        self.reconnects += isinstance(event, SttReconnecting)
+        if isinstance(event, TranscriptGap):
+            self.missing.append(Gap(track=event.track, start=event.start, end=event.end, reason=event.reason))
+            before_ms = self.missing_ms.get(event.reason, 0.0)
+            self.missing_ms[event.reason] = before_ms + 1000 * (event.end - event.start)
+        if isinstance(event, TurnEnd) and len(self.end_delays_s) < 10_000:
+            self.end_delays_s.append(max(0.0, event.time - event.end))
 
 
 class Call:
@@ -88,8 +100,6 @@ class Call:
         self.created = time.time()  # shown to people; every other time is the loop's
         self.tracks: dict[str, Track] = {}
         self.counts = _Counts()
-        self.missing: list[Gap] = []
-        "The gaps in the transcript so far."
         self._loop = asyncio.get_running_loop()
         self._time = 0.0
         self._commands = TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
@@ -196,7 +206,7 @@ class Call:
         if self._closed.is_set():
             return
         self._time = max(self.time, event.time)
-        self._count(self.feed.publish(event, time=self._time))
+        self.counts.add(self.feed.publish(event, time=self._time))
 
     def silent_s(self) -> float:
         """For how long no packet came, on any track."""
@@ -250,15 +260,10 @@ class Call:
         self.feed, self.created = restored.feed, restored.created
         for event in self.feed.history:
             self._time = max(self._time, event.time)
-            self._count(event)
-            if isinstance(event, TrackStart):
-                kept = restored.tracks.get(event.track, KeptTrack({"mid": event.track.partition(".")[0]}))
-                self.tracks[event.track] = Track(self._shared, event.track, str(kept.state["mid"]))
-        origins = [kept.origin for kept in restored.tracks.values() if kept.origin is not None]
-        self._shared.origin = min(origins, default=None)
-        for name, track in self.tracks.items():
-            if name in restored.tracks:
-                track.restore(restored.tracks[name])
+            self.counts.add(event)
+        self.tracks = restored.tracks_of(self._shared)
+        for name, kept in restored.tracks.items():
+            self.tracks[name].restore(kept)  # which may publish
         log.info("call %s: goes on here", self.id)
 
     def _open_tracks(self) -> list[Track]:
@@ -294,22 +299,10 @@ class Call:
             )
         )
 
-    def _count(self, event: AnyEvent) -> None:
-        self.counts.turns += event.ends_turn
-        self.counts.errors += isinstance(event, ErrorEvent)
-        if isinstance(event, TranscriptGap):
-            gap = Gap(track=event.track, start=event.start, end=event.end, reason=event.reason)
-            self.missing.append(gap)
-            ms = self.counts.missing_ms
-            ms[gap["reason"]] = ms.get(gap["reason"], 0.0) + 1000 * (event.end - event.start)
-        self.counts.reconnects += isinstance(event, SttReconnecting)
-        if isinstance(event, TurnEnd) and len(self.counts.end_delays_s) < 10_000:
-            self.counts.end_delays_s.append(max(0.0, event.time - event.end))
-
     async def _end(self, reason: str) -> None:
         await asyncio.gather(*(track.drain(reason) for track in self.tracks.values()))
         ledgers = self.ledgers()
-        missing = merged(self.missing)
+        missing = merged(self.counts.missing)
         self.publish(
             SessionEnd(
                 reason=reason,

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from rtcstt.call.track import KeptTrack, Shared, Track
+from rtcstt.events import TrackStart
 from rtcstt.feed import Feed
-from rtcstt.media.pcm import Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class KeptTrack:
-    """``state`` is what `Track.state` gave; ``audio`` that from the floor on, as far as it was kept.
-    ``origin``: when its first sample was spoken, in the loop's time here; None when nothing had come."""
-
-    state: Mapping[str, Any]
-    audio: Sequence[Chunk] = ()
-    origin: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +18,14 @@ class Restored:
     feed: Feed
     created: float
     tracks: Mapping[str, KeptTrack] = field(default_factory=dict)
+
+    def tracks_of(self, shared: Shared) -> dict[str, Track]:
+        """The call's tracks as they were. The call's clock goes on as well, unless nothing had come."""
+        origins = [kept.origin for kept in self.tracks.values() if kept.origin is not None]
+        shared.origin = min(origins, default=None)
+        found = {}
+        for event in self.feed.history:
+            if isinstance(event, TrackStart):
+                kept = self.tracks.get(event.track, KeptTrack({"mid": event.track.partition(".")[0]}))
+                found[event.track] = Track(shared, event.track, str(kept.state["mid"]))
+        return found

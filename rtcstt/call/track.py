@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 
 from rtcstt import wire
-from rtcstt.call.restored import KeptTrack
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.errors import UpstreamError
 from rtcstt.events import (
@@ -85,6 +84,16 @@ class _Ended:
     ledger: AudioLedger
     stats: dict[str, Any]
     failure: UpstreamError | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTrack:
+    """``state`` is what `Track.state` gave; ``audio`` that from the floor on, as far as it was kept.
+    ``origin``: when its first sample was spoken, in the loop's time here; None when nothing had come."""
+
+    state: Mapping[str, Any]
+    audio: Sequence[Chunk] = ()
+    origin: float | None = None
 
 
 class Track:
@@ -174,7 +183,7 @@ class Track:
             return {"mid": self.mid}
         return {
             "mid": self.mid,
-            "clock": self._receiver.state(),
+            "clock": self._receiver.clock.state(),
             "stt": self._stream.state(),
             "flushes": list(self._flushes),
         }
@@ -199,7 +208,7 @@ class Track:
             stats = {"audio": self._receiver.stats(), "stt": {}, "failures": 0}
             self._final = _Ended(float(final["time"]), None, ledger, stats, None)
         elif kept.origin is not None and "stt" in kept.state:
-            self._receiver.restore(kept.state["clock"], kept.origin)
+            self._receiver.clock.restore(kept.state["clock"], kept.origin)
             stt = kept.state["stt"]
             self._flushes.extend(kept.state["flushes"])
             self._stream_or_new(stt).replay(kept.audio)
@@ -213,7 +222,7 @@ class Track:
         start, self._nothing_since = self._nothing_since, None
         if start is None:
             return
-        self._receiver.skip(self._loop.time())
+        self._receiver.clock.skip(self._loop.time())
         if self._receiver.position > start:
             self._report(Lost(start, self._receiver.position, "server"))
 

@@ -54,7 +54,7 @@ class AudioReceiver:
         self._counters = Counters()
         self._main = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
         self._sides = SideSources(self._max_delay_s, self._counters)
-        self._clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=self._max_delay_s)
+        self.clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=self._max_delay_s)
         self._digits = Digits()
         self._redundancy = Redundancy()
         self._bad_payloads = 0  # of sources that are gone
@@ -70,34 +70,22 @@ class AudioReceiver:
 
     @property
     def ledger(self) -> Ledger:
-        return self._clock.ledger
+        return self.clock.ledger
 
     @property
     def origin(self) -> float | None:
         """When the track's first sample was spoken, as far as known; None before audio came."""
-        return self._clock.origin
+        return self.clock.origin
 
     @property
     def position(self) -> int:
         """The next sample to go out, counted from the track's beginning."""
-        return self._clock.position
+        return self.clock.position
 
     @property
     def lag_s(self) -> float:
         """How much later than on a call without trouble audio goes out now."""
-        return self._clock.lag_s
-
-    def state(self) -> dict[str, Any]:
-        """What another server needs to go on counting, besides `origin`. For JSON."""
-        return self._clock.state()
-
-    def restore(self, state: Mapping[str, Any], origin: float) -> None:
-        """Go on from what `state` gave on another server; ``origin`` in the time that is used here."""
-        self._clock.restore(state, origin)
-
-    def skip(self, now: float) -> None:
-        """Nothing was received until ``now``, on any server."""
-        self._clock.skip(now)
+        return self.clock.lag_s
 
     def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
         """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
@@ -129,10 +117,10 @@ class AudioReceiver:
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
         duration_s = len(samples) / SAMPLE_RATE
-        if self._clock.origin is None:
-            self._clock.begin(now - duration_s)
+        if self.clock.origin is None:
+            self.clock.begin(now - duration_s)
         self._pcm_delay_s = max(self._pcm_delay_s or 0.0, PCM_DELAY_S, PCM_DELAY_S + duration_s - PACKET_S)
-        self._clock.push(samples, Label.RECEIVED, now)
+        self.clock.push(samples, Label.RECEIVED, now)
         self._received(now)
 
     def bye(self, ssrc: int, now: float) -> None:
@@ -160,13 +148,13 @@ class AudioReceiver:
         self._watch(now)
         playout = self._main.playout
         delay = playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
-        return self._clock.pull(now, delay, expects_nothing=playout.paused)
+        return self.clock.pull(now, delay, expects_nothing=playout.paused)
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next."""
-        if self._clock.origin is None:
+        if self.clock.origin is None:
             return now + (START_POLL_S if self._main.playout.first_arrival is not None else IDLE_POLL_S)
-        due = self._clock.next_due(now)
+        due = self.clock.next_due(now)
         if self._stalled_since is not None or self._muted or self.last_received is None:
             return due
         return min(due, max(now, self._stall_due()))
@@ -179,11 +167,11 @@ class AudioReceiver:
         self._push(self._main.change_codec(None), now)
         for side in self._sides:
             self._push_alone(side, now)
-        return self._clock.close(now)
+        return self.clock.close(now)
 
     def signals(self) -> list[Signal]:
         """What happened since the last time this was asked."""
-        overflow = self._clock.take_overflow()
+        overflow = self.clock.take_overflow()
         if overflow is not None:
             self._signals.append(Lost(*overflow, reason="overflow"))
         signals, self._signals = self._signals, []
@@ -199,7 +187,7 @@ class AudioReceiver:
             "codec": self._main.codec.name if self._main.codec else None,
             "jitter_ms": round(1000 * playout.jitter, 1),
             "delay_ms": round(1000 * playout.usual_delay, 1),
-            "lag_ms": round(1000 * self._clock.lag_s, 1),
+            "lag_ms": round(1000 * self.clock.lag_s, 1),
         }
 
     # -- what came, and what did not ------------------------------------------------------------------
@@ -238,21 +226,21 @@ class AudioReceiver:
     def _take(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap):
             if item.cause is Cause.PAUSE:
-                self._clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, item.arrival)
+                self.clock.pause(item.duration * SAMPLE_RATE // item.codec.clock_rate, item.arrival)
             else:
                 self._push(self._main.decode(item), item.arrival)
             return
-        if self._clock.origin is None:
+        if self.clock.origin is None:
             self._begin(item)
         decoded = self._main.decode(item)
         self._push(decoded, item.arrival)
         if item.lost or self._hole_is_loss:
             self._note_loss(item, sum(len(part.samples) for part in decoded))
-        self._audio_end = self._clock.end
+        self._audio_end = self.clock.end
 
     def _note_loss(self, frame: Frame, count: int) -> None:
         """The frame, which is the last ``count`` samples, follows a hole in which packets were lost."""
-        end = self._clock.end - count
+        end = self.clock.end - count
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
         is_long = lost_s > LOST_S or self._hole_is_loss
         if is_long and self._audio_end and end - self._audio_end > LOST_S * SAMPLE_RATE:
@@ -261,13 +249,13 @@ class AudioReceiver:
 
     def _push(self, decoded: list[Decoded], arrival: float) -> None:
         for part in decoded:
-            samples = self._sides.mix(part.samples, self._clock.ledger) if self._sides else part.samples
-            self._clock.push(samples, part.label, arrival)
+            samples = self._sides.mix(part.samples, self.clock.ledger) if self._sides else part.samples
+            self.clock.push(samples, part.label, arrival)
 
     def _begin(self, first: Frame) -> None:
         """The call begins when its first sample was spoken: a packet's duration before it could be sent."""
         duration_s = first.codec.duration(first.payload) / first.codec.clock_rate
-        self._clock.begin((self._main.playout.first_arrival or first.arrival) - duration_s)
+        self.clock.begin((self._main.playout.first_arrival or first.arrival) - duration_s)
 
     # -- those beside it ---------------------------------------------------------------------------------
 
@@ -285,7 +273,7 @@ class AudioReceiver:
             self._signals.append(Ignored(reason))
 
     def _advance_sides(self, now: float) -> None:
-        self._bad_payloads += self._sides.advance(now, self._clock.ledger)
+        self._bad_payloads += self._sides.advance(now, self.clock.ledger)
         playout = self._main.playout
         if self._sides and now - playout.last_arrival > max(HANDOVER_S, playout.delay):
             self._hand_over(now)
@@ -300,4 +288,4 @@ class AudioReceiver:
 
     def _push_alone(self, side: SideSource, now: float) -> None:
         for part in side.take_all():
-            self._clock.push(part.samples, part.label, now)
+            self.clock.push(part.samples, part.label, now)
