@@ -168,7 +168,7 @@ class Recording:
             "engine": call.stt.name,
             "time": round(call.time, 3),
             "ledger": call.ledgers(),
-            "missing": merged(call.missing),
+            "missing": merged(call.counts.missing),
             "not_recorded_ms": {track: count / 16 for track, count in self._dropped.items()},
         }
 
