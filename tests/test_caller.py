@@ -31,7 +31,7 @@ HALF_SECOND = opus_packets(np.zeros(24000, np.int16))
 @asynccontextmanager
 async def server(**options: object) -> AsyncIterator[str]:
     async with ScriptedUpstream() as upstream, upstream.listening() as stt:
-        settings = Settings(port=0, **{"stt": stt, **options})  # type: ignore[arg-type]
+        settings = Settings(port=0, **{"stt": (stt,), **options})  # type: ignore[arg-type]
         async with application(settings, {}) as app:
             runner = web.AppRunner(app, shutdown_timeout=0.5)
             await runner.setup()
@@ -91,7 +91,7 @@ async def test_a_server_that_answers_with_sdp_and_type_alone_is_called_all_the_s
 
 async def test_no_more_calls_come_in_than_the_recogniser_holds() -> None:
     """A call more would wait for its words until another ends, or longer than its audio is kept."""
-    async with server(stt="embedded", max_streams=1, max_calls=5) as url:
+    async with server(stt=("embedded",), max_streams=1, max_calls=5) as url:
         first, second = Caller(HALF_SECOND, loopback=True), Caller(HALF_SECOND, loopback=True)
         await first.dial(url + "/offer")
         with pytest.raises(CallerError) as refusal:

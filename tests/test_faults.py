@@ -76,7 +76,7 @@ class Talk:
             position = await self.say(silence(0.9), position)
 
     def check(self) -> None:
-        """Every word once, and the guarantees of protocol.md."""
+        """Every word once, and the guarantees of docs/wire-protocol.md."""
         assert transcript(self.events) == TEXT
         order = wire.TurnOrder()
         end = 0.0

@@ -38,7 +38,7 @@ def marks(samples: Samples) -> list[int]:
 
 
 def balance(ledger: Ledger) -> float:
-    """What is missing from contract.md's equation, in ms."""
+    """What is missing from the ledger's equation (docs/ledger.md), in ms."""
     values = ledger.as_dict()
     came = sum(float(values[label.value]) for label in Label)  # type: ignore[arg-type]
     return came - float(values["discarded"]) - float(values["sent"])  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ VOCABULARY = (
 
 
 def check_guarantees(events: Iterable[AnyEvent]) -> None:
-    """protocol.md, guarantees 1 to 3, and the order of the times."""
+    """docs/wire-protocol.md, guarantees 1 to 3, and the order of the times."""
     order = wire.TurnOrder()
     turn, last_end, time = -1, 0.0, 0.0
     for event in events:
