@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.embedded import capacity, heap
+from rtcstt.embedded import capacity, heap, resolve
+from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.workers import FINAL, LATE_S, LISTENING, TRIM_EVERY_S, Workers
+from rtcstt.errors import EngineError
 
 soak = pytest.importorskip("benchmarks.soak", reason="no benchmarks in this package")
 
@@ -172,3 +175,33 @@ print(grown, resident() - before)
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     grown, left = map(int, out.split())
     assert left < 40_000_000 < 60_000_000 < grown, "8 MB are in use"
+
+
+@pytest.mark.parametrize(
+    ("present", "cost_s", "streams", "model"),
+    [
+        (False, 0.001, 1, "tiny-en"),
+        (True, 0.02, 4, "base-en"),
+        (True, 10.0, 4, "tiny-en"),
+        (True, 0.02, 500, "tiny-en"),
+    ],
+)
+def test_auto_is_the_better_model_where_the_machine_holds_enough_of_it(
+    monkeypatch: pytest.MonkeyPatch, present: bool, cost_s: float, streams: int, model: str
+) -> None:
+    class Loaded:
+        def cost_s(self) -> float:
+            return cost_s
+
+    monkeypatch.setattr("rtcstt.embedded.engines.models.find", lambda name: Path() if present else None)
+    monkeypatch.setattr("rtcstt.embedded.recognizer.Recognizer.load", lambda *args, **options: Loaded())
+    monkeypatch.setattr("rtcstt.embedded.processors.usable", lambda: 2)
+    assert resolve("auto", streams=streams) == model
+    assert resolve("whisper-base") == "whisper-base"
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(EngineError, match="onnxruntime-gpu|cannot be loaded"):
+        session(Path("model.onnx"), device="cuda")
+    with pytest.raises(EngineError, match="no device 'tpu'"):
+        session(Path("model.onnx"), device="tpu")

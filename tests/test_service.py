@@ -527,7 +527,7 @@ class Loaded(FakeRecognizer):
     measured: ClassVar[list[Loaded]] = []
 
     @classmethod
-    def load(cls, model: str, *, threads: int) -> Loaded:
+    def load(cls, model: str, *, threads: int, device: object = None) -> Loaded:
         cls.loads.append(model)
         cls.threads = threads
         return cls()
@@ -610,7 +610,7 @@ async def test_as_many_threads_work_as_the_limit_of_streams_counts_on(
 async def test_what_cannot_be_loaded_can_be_tried_again(
     loaded: type[Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(model: str, *, threads: int) -> Loaded:
+    def missing(model: str, *, threads: int, device: object = None) -> Loaded:
         raise EngineError("rtcstt models fetch")
 
     stt = Embedded()

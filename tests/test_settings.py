@@ -67,6 +67,7 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
         "turn_end_threshold": "0.1",
         "turn_end_timeout_ms": "900",
         "keyterm_strength": "0.5",
+        "device": "cuda",
         "update_ms": "250",
         "public_ip": "192.0.2.1",
         "udp_ports": "50000-50999",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 
 from rtcstt.embedded.batch import timed_words
 from rtcstt.embedded.engines import models, whisper
@@ -149,8 +150,7 @@ def recording(name: str) -> np.ndarray:
     if not DATA.is_dir():
         pytest.skip("the reference recordings are not beside this checkout")
     samples, rate = soundfile.read(DATA / name, dtype="float32")
-    assert rate == RATE
-    return samples
+    return samples if rate == RATE else np.asarray(soxr.resample(samples, rate, RATE), np.float32)
 
 
 @pytest.mark.heavy
@@ -158,6 +158,31 @@ def test_a_file_that_is_no_model_is_refused(own: Path) -> None:
     pytest.importorskip("faster_whisper")
     with pytest.raises(EngineError, match="cannot be loaded as a Whisper model"):
         load_engine(str(model_in(own / "mine")))
+
+
+def test_what_follows_a_pause_is_kept_and_what_silence_sounds_like_is_not() -> None:
+    """Segments as tiny.en gives them of recordings."""
+
+    def segment(start: float, text: str, logprob: float, no_speech: float) -> SimpleNamespace:
+        return SimpleNamespace(start=start, text=text, avg_logprob=logprob, no_speech_prob=no_speech)
+
+    passport = segment(0.0, " My voice is my passport. Verify me.", -0.25, 0.01)
+    bridge = segment(4.12, " How old is the Brooklyn Bridge?", -0.09, 0.04)
+    thanks = segment(5.92, " Thank you.", -1.1, 0.45)
+    assert whisper._said([passport, bridge, thanks], 6.05) == [passport, bridge]
+    assert whisper._said([passport, segment(2.84, " Okay.", -0.5, 0.1)], 2.9) == [passport], "no room for it"
+    assert whisper._said([], 1.0) == []
+
+
+@pytest.mark.heavy
+def test_speech_behind_a_pause_is_not_lost() -> None:
+    engine = load_engine(the("whisper-tiny.en"))
+    first, second = recording("LJ001-0002.wav"), recording("passport_01.wav")
+    audio = np.concatenate((first, np.zeros(int(1.4 * RATE), np.float32), second))
+    found = engine.stream("en").decode(audio)
+    text = engine.tokens.text(found.ids).lower()
+    assert "comparatively modern" in text and "verify me" in text, text
+    assert " ".join(word.word for word in found.words).lower() == text
 
 
 @pytest.mark.heavy

@@ -236,10 +236,12 @@ async def check_audiosocket(settings: Settings) -> Finding:
 
 
 async def check_embedded(settings: Settings) -> Finding:
+    from rtcstt.embedded import resolve
     from rtcstt.embedded.recognizer import Recognizer
     from rtcstt.embedded.service import configured_language
 
-    recognizer = await asyncio.to_thread(Recognizer.load, settings.model)
+    model = await asyncio.to_thread(resolve, settings.model)
+    recognizer = await asyncio.to_thread(Recognizer.load, model)
     try:
         configured_language(settings.language, recognizer.languages)
         return Finding("STT", "; ".join(recognizer.describe()))

@@ -14,6 +14,7 @@ from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap, processo
 from rtcstt.embedded.http.routes import DRAIN_S, add_routes
 from rtcstt.embedded.http.speech import Speaker
 from rtcstt.embedded.http.upload import MAX_UPLOAD
+from rtcstt.embedded.hypothesis import Device
 from rtcstt.errors import ConfigError
 from rtcstt.fleet import parent
 from rtcstt.fleet.member import Member, node_of
@@ -35,6 +36,12 @@ class Options:
     model: str = option(DEFAULT_MODEL, MODEL_NAMES, metavar="NAME")
     max_streams: int | None = option(
         None, "streams at once; more are refused with 429 (default: measured)", metavar="N"
+    )
+    device: str = option("cpu", "what it runs on", choices=("cpu", "cuda"))
+    compute_type: str | None = option(
+        None,
+        "of Whisper models: int8, float16 and others (default: int8 on cpu, float16 on cuda)",
+        metavar="NAME",
     )
     update_ms: float = option(
         500.0, "of speech between two updates of a turn's text; less costs more", metavar="MS"
@@ -117,6 +124,8 @@ async def _serve(options: Options, assignment: parent.Assignment | None) -> None
         max_streams=options.max_streams,
         update_ms=options.update_ms,
         keyterm_strength=options.keyterm_strength,
+        device=Device(options.device, options.compute_type),
+        streams=options.max_streams or 4,
     )
     try:
         for line in await embedded.describe():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rtcstt import wire
 from rtcstt.embedded import capacity, processors
+from rtcstt.embedded.hypothesis import CPU, Device
 from rtcstt.errors import CallerError, UpstreamError
 
 if TYPE_CHECKING:
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedded"]
 
-DEFAULT_MODEL = "tiny-en"
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL, BETTER_MODEL, AUTO = "tiny-en", "base-en", "auto"
 MODEL_NAMES = (
-    "tiny-en, base-en, whisper-tiny.en, whisper-base, a folder of one, or whisper:NAME"  # for people
+    "auto, tiny-en, base-en, whisper-tiny.en, whisper-base, a folder of one, or whisper:NAME"  # for people
 )
 
 
@@ -31,8 +35,9 @@ class Embedded:
     in a thread) or by `preload`. ``model`` is a name or a folder; see ``rtcstt models``. ``max_streams``
     is this object's own limit; None: what this machine is measured to hold. ``update_ms``: of speech between
     two updates of a turn's text; less costs more. ``keyterm_strength``, 0 to 2: how strongly key terms are
-    expected. Both hold for streams that do not ask for something else. `close` it when no call uses it any
-    more; with the last one goes the model.
+    expected. Both hold for streams that do not ask for something else. ``model`` "auto": base-en where it is
+    present and this machine holds so many ``streams`` of it, else tiny-en. `close` it when no call uses it
+    any more; with the last one goes the model.
     """
 
     def __init__(
@@ -42,8 +47,12 @@ class Embedded:
         max_streams: int | None = None,
         update_ms: float = 500.0,
         keyterm_strength: float = 1.0,
+        device: Device = CPU,
+        streams: int = 4,
     ) -> None:
         self.model = model
+        self.device = device
+        self._wanted_streams = streams
         self._update_ms, self._keyterm_strength = update_ms, keyterm_strength
         self._max_streams = max_streams
         self._service: Service | None = None
@@ -52,6 +61,10 @@ class Embedded:
     @property
     def name(self) -> str:
         return f"embedded {self.model}"
+
+    @property
+    def _key(self) -> _Key:
+        return self.model, self.device
 
     @property
     def is_ready(self) -> bool:
@@ -69,9 +82,10 @@ class Embedded:
         """Load the model now, unless it is loaded; `EngineError` says how to mend what is missing."""
         async with self._loading:
             if self._service is None:
-                recognizer = await asyncio.to_thread(_acquire, self.model, id(self))
+                self.model = await asyncio.to_thread(resolve, self.model, self.device, self._wanted_streams)
+                recognizer = await asyncio.to_thread(_acquire, self._key, id(self))
                 if self._max_streams is None:
-                    self._max_streams = await asyncio.to_thread(_measured, self.model)
+                    self._max_streams = await asyncio.to_thread(_measured, self._key)
                 from rtcstt.embedded.service import Decoding, Service
 
                 defaults = Decoding(update_ms=self._update_ms, keyterm_strength=self._keyterm_strength)
@@ -98,7 +112,7 @@ class Embedded:
             service, self._service = self._service, None
             if service is not None:
                 await service.close()
-            unused = await asyncio.to_thread(_release, self.model, id(self))  # another may be loading
+            unused = await asyncio.to_thread(_release, self._key, id(self))  # another may be loading
             if unused is not None:
                 await unused.close()
 
@@ -110,35 +124,56 @@ class _Loaded:
     streams: int | None = None
 
 
-_loaded: dict[str, _Loaded] = {}
+_Key = tuple[str, Device]
+_loaded: dict[_Key, _Loaded] = {}
 _lock = threading.Lock()
 
 
-def _acquire(model: str, user: int) -> Recognizer:
+def resolve(model: str, device: Device = CPU, streams: int = 4) -> str:
+    """The model that "auto" is here: base-en where it is present and so many ``streams`` of it are held, else
+    tiny-en; any other as it is. Blocks; for a thread."""
+    if model != AUTO:
+        return model
+    from rtcstt.embedded.engines import models
+    from rtcstt.embedded.recognizer import Recognizer
+
+    if models.find(BETTER_MODEL) is None:
+        log.info("model: %s; %s is not present (rtcstt models)", DEFAULT_MODEL, BETTER_MODEL)
+        return DEFAULT_MODEL
+    cost_s = Recognizer.load(BETTER_MODEL, threads=1, device=device).cost_s()
+    held = capacity.streams(processors.usable(), cost_s, fewest=0)
+    chosen = BETTER_MODEL if held >= streams else DEFAULT_MODEL
+    log.info("model: %s; this machine holds %d streams of %s", chosen, held, BETTER_MODEL)
+    return chosen
+
+
+def _acquire(key: _Key, user: int) -> Recognizer:
     """The process's recogniser of that model, loaded now unless it is there. Blocks; for a thread."""
     from rtcstt.embedded.recognizer import Recognizer
 
     with _lock:
-        if model not in _loaded:
-            _loaded[model] = _Loaded(Recognizer.load(model, threads=max(2, processors.usable())))
-        _loaded[model].users.add(user)
-        return _loaded[model].recognizer
+        if key not in _loaded:
+            model, device = key
+            threads = max(2, processors.usable())
+            _loaded[key] = _Loaded(Recognizer.load(model, threads=threads, device=device))
+        _loaded[key].users.add(user)
+        return _loaded[key].recognizer
 
 
-def _measured(model: str) -> int:
+def _measured(key: _Key) -> int:
     """How many streams of a loaded model this machine holds; measured once. Blocks; for a thread."""
-    loaded = _loaded[model]
+    loaded = _loaded[key]
     with _lock:
         if loaded.streams is None:
             loaded.streams = capacity.streams(processors.usable(), loaded.recognizer.cost_s())
         return loaded.streams
 
 
-def _release(model: str, user: int) -> Recognizer | None:
+def _release(key: _Key, user: int) -> Recognizer | None:
     """The recogniser when ``user`` was its last one: to be closed."""
     with _lock:
-        loaded = _loaded.get(model)
+        loaded = _loaded.get(key)
         if loaded is None or user not in loaded.users:
             return None
         loaded.users.remove(user)
-        return None if loaded.users else _loaded.pop(model).recognizer
+        return None if loaded.users else _loaded.pop(key).recognizer

@@ -14,10 +14,10 @@ USABLE = 0.8  # of the processors; the rest is for sockets, WebRTC, and bad mome
 FEWEST, MOST = 4, 64  # of a machine, and of each of its processors
 
 
-def streams(processors: int, cost_s: float) -> int:
+def streams(processors: int, cost_s: float, *, fewest: int = FEWEST) -> int:
     """How many conversations ``processors`` hold when a second of noise costs ``cost_s`` to decode."""
     most = MOST * processors
     if cost_s <= 0:
         return most
     held = USABLE * processors / (LISTENING * cost_s * TALKING)
-    return int(max(FEWEST, min(held, most)))
+    return int(max(fewest, min(held, most)))

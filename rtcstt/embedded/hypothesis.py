@@ -21,6 +21,17 @@ class Spoken(NamedTuple):
     end: int
 
 
+class Device(NamedTuple):
+    """What a recogniser runs on: ``cpu`` or ``cuda``. ``compute_type``: of CTranslate2 (int8, float16 and
+    others); None: what is usual there."""
+
+    name: str = "cpu"
+    compute_type: str | None = None
+
+
+CPU = Device()
+
+
 class Terms(NamedTuple):
     """Terms that are expected in a stream, and how strongly: 1 is what was measured to be good for most, 0
     nothing."""

@@ -23,7 +23,7 @@ from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.engines.whisper import Whisper, locate
-from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
+from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Terms
 from rtcstt.embedded.levelling import START_DB, voice_level_db
 from rtcstt.embedded.listener import UPDATE_MS, Listener
 from rtcstt.embedded.streams import BLOCK, MANUAL_TURN, ManualStream, S, TurnStream, _Stream
@@ -52,10 +52,12 @@ class Recognizer:
         self._closed = False
 
     @classmethod
-    def load(cls, model: str = models.DEFAULT, *, threads: int | None = None) -> Recognizer:
+    def load(
+        cls, model: str = models.DEFAULT, *, threads: int | None = None, device: Device = CPU
+    ) -> Recognizer:
         """Load a model by name or folder; takes about half a second. Raises `EngineError` with the command
         that mends what is missing. Only smart-turn may be missing: then turns end later."""
-        engine = load_engine(model, threads=threads or THREADS)
+        engine = load_engine(model, threads=threads or THREADS, device=device)
         vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
         return cls(engine, vad, SmartTurn(judge) if judge else None, threads=threads or THREADS)
@@ -216,9 +218,9 @@ class BatchStream:
         return self._listener.language
 
 
-def load_engine(model: str, *, threads: int = THREADS) -> Moonshine | Whisper:
+def load_engine(model: str, *, threads: int = THREADS, device: Device = CPU) -> Moonshine | Whisper:
     """A recogniser by name or folder, for so many threads at once; `EngineError` says what mends."""
     folder = locate(model)
     if folder is not None:
-        return Whisper(folder, workers=threads)
-    return Moonshine(models.recogniser_folder(model))
+        return Whisper(folder, workers=threads, device=device)
+    return Moonshine(models.recogniser_folder(model), device)

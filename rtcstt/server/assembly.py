@@ -20,6 +20,7 @@ from aiohttp import web
 
 from rtcstt.call import CallSettings
 from rtcstt.embedded import Embedded
+from rtcstt.embedded.hypothesis import Device
 from rtcstt.embedded.service import configured_language
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.member import Member, node_of
@@ -38,7 +39,7 @@ from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls, Limits
 from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.remote_stt import remote_stts
-from rtcstt.server.settings import Settings
+from rtcstt.server.settings import MAX_CALLS, Settings
 from rtcstt.server.sharing import Sharing
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
@@ -80,6 +81,8 @@ async def application(
         max_streams=settings.max_streams,
         update_ms=settings.update_ms,
         keyterm_strength=settings.keyterm_strength,
+        device=Device(settings.device, settings.compute_type),
+        streams=4 if settings.max_calls == MAX_CALLS else settings.max_calls,
     )
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"

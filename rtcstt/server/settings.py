@@ -23,6 +23,9 @@ _STT = "stt is embedded, or one or more URLs"
 _NODE_URL = "--node-url must say where the other servers reach this one"
 
 
+MAX_CALLS = 100
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a server does. Lists are tuples; a path or a number that is None is off."""
@@ -42,7 +45,11 @@ class Settings:
         "embedded, or the base URL of a server that speaks the protocol; of several the least busy",
     )
     fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
-    model: str = _option("tiny-en", f"of the embedded recogniser: {MODEL_NAMES}")
+    model: str = _option("auto", f"of the embedded recogniser: {MODEL_NAMES}")
+    device: str = _option("cpu", "the embedded recogniser runs on", choices=("cpu", "cuda"))
+    compute_type: str | None = _option(
+        None, "of Whisper models: int8, float16 and others; default: int8 on cpu, float16 on cuda"
+    )
     language: str | None = _option(None, "ISO 639 code of what is spoken; default: detected, where possible")
     max_streams: int | None = _option(
         None, "streams that the embedded recogniser takes at once; default: measured"
@@ -71,7 +78,7 @@ class Settings:
     )
     dtx: bool = _option(False, "ask callers to send nothing while they are silent")
     max_calls: int = _option(
-        100, "calls at once; those for which no stream of the recogniser is free get 503, too"
+        MAX_CALLS, "calls at once; those for which no stream of the recogniser is free get 503, too"
     )
     max_calls_per_address: int | None = _option(
         None, "calls at once from one address; default: 32, any number from gateways and this machine itself"

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcstt.embedded.engines.onnx import session
-from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Spoken, Terms
+from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.embedded.keyterms import KeyTerms
 from rtcstt.embedded.word_times import word_starts
 from rtcstt.errors import EngineError
@@ -91,13 +91,13 @@ class Moonshine:
     live = True  # fast enough to hear the same speech again every half second
     languages: tuple[str, ...] = ("en",)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: Device = CPU) -> None:
         self.name = folder.name
         # The .ort files run as fast without an arena, and memory stays flat after a long segment. The
         # quantized .onnx files expand the last layer at every step: 3 times slower without one.
         arena = not (folder / "encoder_model.ort").exists()
-        self._encoder = session(_file(folder, "encoder_model"), arena=arena)
-        self._decoder = session(_file(folder, "decoder_model_merged"), arena=arena)
+        self._encoder = session(_file(folder, "encoder_model"), arena=arena, device=device.name)
+        self._decoder = session(_file(folder, "decoder_model_merged"), arena=arena, device=device.name)
         self._masks_encoder = "attention_mask" in {i.name for i in self._encoder.get_inputs()}
         inputs = self._decoder.get_inputs()
         self._masks_decoder = "encoder_attention_mask" in {i.name for i in inputs}

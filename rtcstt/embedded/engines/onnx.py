@@ -9,9 +9,16 @@ import onnxruntime
 
 from rtcstt.errors import EngineError
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-def session(path: Path, *, arena: bool = False) -> Any:
-    """An onnxruntime session that runs in the thread that calls it."""
+
+def session(path: Path, *, arena: bool = False, device: str = "cpu") -> Any:
+    """An onnxruntime session that runs in the thread that calls it, or on a GPU."""
+    provider = PROVIDERS.get(device)
+    if provider is None:
+        raise EngineError(f"there is no device {device!r}; name {' or '.join(PROVIDERS)}")
+    if provider not in onnxruntime.get_available_providers():
+        raise EngineError(f"this onnxruntime cannot use {device}; one that can: pip install onnxruntime-gpu")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = arena
@@ -19,6 +26,8 @@ def session(path: Path, *, arena: bool = False) -> Any:
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=list(dict.fromkeys((provider, PROVIDERS["cpu"])))
+        )
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise EngineError(f"{path.name} cannot be loaded: {error}") from error

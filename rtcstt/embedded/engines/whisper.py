@@ -12,12 +12,14 @@ from the attention of the decoder to the audio, which costs next to nothing.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rtcstt.embedded.engines import models
-from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Hypothesis, Spoken, Terms
+from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -25,6 +27,11 @@ WINDOW = 30 * SAMPLE_RATE  # the most that one decode hears
 CERTAIN = 0.8  # of the language: then it is not asked again
 TEMPERATURES = (0.0, 0.4)  # the second only when it went round in circles, or was far from sure
 MODEL_FILE = "model.bin"
+COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+# What follows the first segment is speech behind a pause, or what the model makes of the silence at the end.
+# Of the latter it says itself that it is hardly speech, and it has no room: at most 0.3 s (tiny.en, base).
+NO_SPEECH, UNLIKELY = 0.3, -1.0
+ROOM_S = 0.4
 
 
 class WhisperTokens:
@@ -51,9 +58,9 @@ class Whisper:
 
     live = False
 
-    def __init__(self, folder: Path, *, workers: int = 2) -> None:
+    def __init__(self, folder: Path, *, workers: int = 2, device: Device = CPU) -> None:
         self.name = folder.name
-        self._model = _load(folder, workers)
+        self._model = _load(folder, workers, device)
         self.tokens = WhisperTokens(self._model.hf_tokenizer)
         self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
         """ISO 639 codes."""
@@ -87,12 +94,14 @@ class Whisper:
             word_timestamps=True,
             max_new_tokens=min(20 + 20 * len(audio) // SAMPLE_RATE, 220),
         )
-        # A generator: the second segment would be what it makes of the silence behind the last word.
-        segment = next(iter(segments), None)
-        if segment is None or not any(letter.isalnum() for letter in segment.text):
+        kept = _said(segments, min(len(audio), WINDOW) / SAMPLE_RATE)
+        if not any(letter.isalnum() for segment in kept for letter in segment.text):
             return Hypothesis((), True, 0.0, None, language)
-        words = _spoken(segment.words or ())
-        return Hypothesis(tuple(segment.tokens), True, float(segment.avg_logprob), None, language, words)
+        ids = tuple(token for segment in kept for token in segment.tokens)
+        lengths = [max(1, len(segment.tokens)) for segment in kept]
+        logprob = float(np.average([segment.avg_logprob for segment in kept], weights=lengths))
+        words = [word for segment in kept for word in segment.words or ()]
+        return Hypothesis(ids, True, logprob, None, language, _spoken(words))
 
 
 class WhisperStream:
@@ -115,6 +124,16 @@ class WhisperStream:
             if probability >= CERTAIN:
                 self._language = language
         return self._whisper.decode(audio, language, self._hint)
+
+
+def _said(segments: Iterable[Any], length_s: float) -> list[Any]:
+    """Those of the model's segments in which somebody spoke."""
+    kept: list[Any] = []
+    for segment in segments:
+        speech = segment.no_speech_prob < NO_SPEECH and segment.avg_logprob > UNLIKELY
+        if not kept or (speech and segment.start <= length_s - ROOM_S):
+            kept.append(segment)
+    return kept
 
 
 def _spoken(words: Sequence[Any]) -> tuple[Spoken, ...]:
@@ -183,13 +202,13 @@ def _on_hub(name: str) -> Path:
     ) from problem
 
 
-def _load(folder: Path, workers: int) -> Any:
+def _load(folder: Path, workers: int, device: Device) -> Any:
     faster_whisper = _import()
     try:
         return faster_whisper.WhisperModel(
             str(folder),
-            device="cpu",
-            compute_type="int8",
+            device=device.name,
+            compute_type=device.compute_type or COMPUTE_TYPES.get(device.name, "default"),
             cpu_threads=1,  # of each worker
             num_workers=workers,
             local_files_only=True,
