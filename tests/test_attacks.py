@@ -129,6 +129,17 @@ async def test_a_call_gets_a_stream_for_each_track_or_is_refused() -> None:
         await until(lambda: streams.used == 0)
 
 
+async def test_a_resumed_call_needs_a_stream_for_each_track_that_is_new() -> None:
+    streams = Slots(lambda: 2)
+    async with serving(streams=streams, grace_s=PATIENCE_S) as (client, calls):
+        placed = await (await client.post("/offer", json={"type": "offer", "sdp": offer(1)})).json()
+        await until(lambda: calls.find(placed["call"]).tracks)
+        other = OFFER.replace("a=mid:0", "a=mid:other")
+        for sdp, status, used in ((OFFER, 200, 1), (other, 200, 2), (offer(2), 503, 2)):
+            response = await client.post("/offer", json={"type": "offer", "sdp": sdp, "call": placed["call"]})
+            assert (response.status, streams.used) == (status, used), await response.text()
+
+
 async def test_a_media_streams_second_track_needs_a_stream_too() -> None:
     streams = Slots(lambda: 1)
     start = {"event": "start", "start": {"tracks": ["inbound"]}}

@@ -183,7 +183,7 @@ class Calls:
         """
         self._check_room(by)
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
-        entry = self._enter(by, _tracks(offer), label, metadata, options or {})
+        entry = self._enter(by, len(_mids(offer)), label, metadata, options or {})
         try:
             answer = await self._connect(entry, offer)
         except BaseException:
@@ -237,7 +237,8 @@ class Calls:
         if speaks or entry.connecting:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)
-        if entry.streams is not None and not entry.streams.grow(_tracks(offer)):
+        tracks = _mids(offer) | {track.mid for track in entry.call.tracks.values() if not track.ended}
+        if entry.streams is not None and not entry.streams.grow(len(tracks)):
             raise self._full("No speech-to-text stream is free for another track.")
         old = entry.peer
         entry.call.caller_may_listen = by.may_listen
@@ -464,6 +465,6 @@ def no_such_call() -> CallerError:
     return CallerError(404, "call_not_found", "No such call", "There is no call with this id.")
 
 
-def _tracks(offer: Offer) -> int:
-    """How many streams an offer needs."""
-    return sum(section.kind == "audio" for section in offer.taken.sections)
+def _mids(offer: Offer) -> set[str]:
+    """Of its tracks, each of which needs a stream."""
+    return {section.mid for section in offer.taken.sections if section.kind == "audio"}
