@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+import event_types
 import npm
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from playwright.async_api import Page, expect
 from processes import Server, ended, started, until
 from test_coturn import SECRET, coturn
@@ -22,6 +28,7 @@ from rtcstt.testing import ScriptedUpstream
 pytestmark = pytest.mark.real
 
 ROOT = STATIC.parents[2]
+BY_HAND = ("events.d.ts", "options.d.ts")  # or made from Python's events
 
 # Nothing but relays, so that without the server's TURN login there is no connection.
 ONLY_RELAYS = """
@@ -63,7 +70,8 @@ async def test_the_page_connects_through_the_servers_turn_server(chromium: str, 
 
 RIGHT = """
 import { connect, RtcsttError, watch } from "./rtcstt.js";
-import type { CallEvent, Gap } from "./events.js";
+import type { Gap } from "./events.js";
+import type { CallEvent } from "./options.js";
 
 const iceServers: RTCIceServer[] = [{ urls: "turn:a", username: "b", credential: "c" }];
 const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
@@ -159,15 +167,19 @@ def test_the_client_holds_its_own_types_and_the_declarations_are_made_from_it(tm
     """`npm run types` makes them; they are kept, since a clone serves them without npm."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    for source in [*STATIC.glob("*.js"), STATIC / "events.d.ts"]:
+    for source in [*STATIC.glob("*.js"), *(STATIC / name for name in BY_HAND)]:
         shutil.copy(source, sources)
     project = json.loads((ROOT / "tsconfig.json").read_text())
     project["compilerOptions"] |= {"outDir": str(tmp_path), "rootDir": str(sources)}
     project["files"] = [str(sources / Path(file).name) for file in project["files"]]
     (tmp_path / "tsconfig.json").write_text(json.dumps(project))
     tsc(tmp_path / "tsconfig.json")
-    kept = {types.name: types.read_text() for types in STATIC.glob("*.d.ts") if types.name != "events.d.ts"}
+    kept = {types.name: types.read_text() for types in STATIC.glob("*.d.ts") if types.name not in BY_HAND}
     assert kept == {name: (tmp_path / name).read_text() for name in kept}
+
+
+def test_the_events_types_are_made_from_those_of_python() -> None:
+    assert event_types.FILE.read_text() == event_types.declarations(), "run python tests/event_types.py"
 
 
 CONNECT = """async (url) => {
@@ -296,3 +308,116 @@ async def test_a_reader_gets_the_whole_call_and_learns_of_its_end(chromium: str,
         assert seen["read"] == list(range(len(seen["read"]))) and seen["first"] == 0
         assert seen["own"] and set(seen["own"]) <= set(seen["read"])
         assert seen["never"] is None and seen["ending"]["complete"] is True
+
+
+DOCS = ROOT / "docs" / "captions-in-my-page.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The code of a language in the documentation."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+
+
+@asynccontextmanager
+async def site(pages: list[str]) -> AsyncIterator[str]:
+    """A web server with these pages at `/0`, `/1`...; its URL."""
+
+    async def serve(request: web.Request) -> web.Response:
+        return web.Response(text=pages[int(request.match_info["number"])], content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get(r"/{number:\d}", serve)
+    async with TestServer(app) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+async def test_the_documented_pages_work_from_another_origin(chromium: str, tmp_path: Path) -> None:
+    pages: list[str] = []
+    async with (
+        site(pages) as elsewhere,
+        calling(chromium, tmp_path, "--allow-origin", elsewhere) as (page, server),
+    ):
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        pages += [html.replace("http://127.0.0.1:8080", server.url) for html in blocks("html")]
+        assert len(pages) == 2
+        for number in range(2):
+            await page.goto(f"{elsewhere}/{number}")
+            await page.click("#go")
+            await until(lambda number=number: len(server.get("/calls")["calls"]) == number + 2, 60)
+            call = server.get("/calls")["calls"][-1]["call"]
+            await until(lambda call=call: server.get(f"/calls/{call}")["time"] > 0.5, 60)
+            (reading,) = blocks("js")
+            code = reading.replace("http://127.0.0.1:8080", server.url).replace('"ID"', f'"{call}"')
+            await page.evaluate("(code) => window.eval(code)", f"(async () => {{ {dynamic(code)} }})()")
+        assert not errors
+
+
+def dynamic(code: str) -> str:
+    """A module's code, to be evaluated."""
+    return re.sub(r"import (\{.*?\}) from (\".*?\");", r"const \1 = await import(\2);", code)
+
+
+async def test_the_element_reads_a_call_from_its_attributes(chromium: str, tmp_path: Path) -> None:
+    async with calling(chromium, tmp_path) as (page, server):
+        await page.evaluate(
+            """async (url) => {
+              await import(`${url}/rtcstt-captions.js`);
+              const attributes = `server="${url}" call-id="${call.id}"`;
+              document.body.innerHTML = `<rtcstt-captions ${attributes}></rtcstt-captions>`;
+              window.element = document.querySelector("rtcstt-captions");
+            }""",
+            server.url,
+        )
+        await page.wait_for_function("element.reading?.state === 'live'", timeout=60_000)
+        await page.evaluate("call.close()")
+        await page.wait_for_function("element.reading.state === 'closed'", timeout=60_000)
+        missing = '<rtcstt-captions call-id="nobody"></rtcstt-captions>'
+        await page.evaluate("(html) => { document.body.innerHTML = html }", missing)
+        await expect(page.locator("rtcstt-captions")).to_contain_text("no call with this id", timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has the package as npm packs it."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here (Debian: apt-get install npm)")
+    project = tmp_path_factory.mktemp("project")
+    pack = ["npm", "pack", "--silent", "--pack-destination", str(project)]
+    name = subprocess.run(pack, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    with tarfile.open(project / name) as packed:
+        packed.extractall(project / "unpacked", filter="data")
+    shutil.copytree(project / "unpacked" / "package", project / "node_modules" / "rtcstt")
+    (project / "package.json").write_text('{"type": "module"}')
+    (project / "use.ts").write_text(blocks("ts")[0])
+    return project
+
+
+def test_the_package_is_whole_and_typed(package: Path) -> None:
+    about = json.loads((package / "node_modules" / "rtcstt" / "package.json").read_text())
+    assert about["version"] == version("rtcstt")
+    code = 'import { RtcsttError, connect } from "rtcstt"; import { RtcsttCaptions } from "rtcstt/captions";'
+    code += "await connect({}).catch((error) => console.log(error.code, RtcsttCaptions.name));"
+    (package / "use.mjs").write_text(code)
+    done = subprocess.run(["node", package / "use.mjs"], capture_output=True, text=True)
+    assert "bad_option RtcsttCaptions" in done.stdout, done.stderr
+    for module, resolution in (("es2022", "bundler"), ("nodenext", "nodenext")):
+        options = {"target": "es2022", "module": module, "moduleResolution": resolution, "strict": True}
+        options |= {"noEmit": True, "lib": ["es2022", "dom", "dom.asynciterable"], "types": []}
+        (package / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["use.ts"]}))
+        tsc(package / "tsconfig.json")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("bundler", ["esbuild", "vite"])
+def test_the_package_is_bundled(package: Path, bundler: str) -> None:
+    modules = npm.modules("bundlers")
+    (package / "index.html").write_text('<script type="module" src="/use.ts"></script>')
+    command = {
+        "esbuild": ["esbuild", "use.ts", "--bundle", "--format=esm", "--outfile=dist/assets/use.js"],
+        "vite": ["vite", "build", "--target", "es2022"],
+    }[bundler]
+    shutil.rmtree(package / "dist", ignore_errors=True)
+    subprocess.run([modules / ".bin" / command[0], *command[1:]], cwd=package, check=True)
+    (built,) = (package / "dist" / "assets").glob("*.js")
+    assert "rtcstt-captions" in built.read_text()

@@ -26,6 +26,7 @@ NODE = {
     "firefox": ["puppeteer-core@24.43.1"],
     "typescript": ["typescript@5.9"],
     "axe": ["axe-core@4.14"],
+    "bundlers": ["esbuild@0.25", "vite@7"],
 }
 
 

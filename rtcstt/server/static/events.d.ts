@@ -1,304 +1,267 @@
-// The events of a call as they come over data channels and as server-sent events (docs/http.md#events).
+// The events of a call, made from the classes of rtcstt/events.py by tests/event_types.py.
 
-/** Where an event belongs. `time`, `start` and `end` are seconds on the call's audio clock. */
-export interface Placed {
-  /** Counts the call's events from 0. */
-  seq: number;
+/** What became of a track's audio, in ms; see docs/ledger.md. */
+export interface AudioLedger {
+  received?: number;
+  recovered?: number;
+  concealed?: number;
+  silence?: number;
+  sent?: number;
+  discarded?: number;
+  discarded_by_reason?: Record<string, number>;
+  unanswered?: number;
+}
+
+/** An item of `SessionEnd.tracks`. */
+export interface TrackLedger {
+  track: string;
+  ledger: AudioLedger;
+}
+
+/** A stretch of audio that has no text although it may have held speech; seconds on the call's clock. */
+export interface Gap {
+  track: string;
+  start: number;
+  end: number;
+  reason: string;
+}
+
+/** What all events have. */
+export interface Event {
   call: string;
+  seq: number;
   time: number;
 }
 
-/** `track` is the media section's mid: each audio track is one speaker. */
-export interface OfTrack extends Placed {
+/** The first event. `created` is the time of day (ISO 8601, UTC). */
+export interface SessionStart extends Event {
+  type: "session.start";
+  mode: string;
+  engine: string;
+  label?: string;
+  created?: string;
+}
+
+/** The caller is asked to offer again with the call's id: another server takes the call. */
+export interface SessionMove extends Event {
+  type: "session.move";
+  reason: string;
+}
+
+/** The last event. `complete`: nothing is in `missing`, the audio without text that may have held speech. */
+export interface SessionEnd extends Event {
+  type: "session.end";
+  reason: string;
+  tracks: TrackLedger[];
+  ledger: Record<string, AudioLedger>;
+  complete: boolean;
+  missing: Gap[];
+}
+
+/** Something was refused or failed; of a track's speech-to-text service where `track` is there. */
+export interface ErrorEvent extends Event {
+  type: "error";
+  track?: string;
+  title: string;
+  message: string;
+  status_code: number;
+  error_code?: string;
+  doc_url?: string;
+  request_id?: string;
+  engine?: string;
+}
+
+/** What the events of a track have: `track`, the media section's mid. */
+export interface TrackEvent extends Event {
   track: string;
 }
 
-export interface OfTurn extends OfTrack {
-  /** The turn's index on its track: only track and turn together name it. */
+export interface TrackStart extends TrackEvent {
+  type: "track.start";
+}
+
+/** No more audio comes of this track, and all its text has come. */
+export interface TrackEnd extends TrackEvent {
+  type: "track.end";
+  reason: string;
+  ledger: AudioLedger;
+}
+
+/** The sender said that it stops for now (RTCP BYE, hold). */
+export interface TrackMuted extends TrackEvent {
+  type: "track.muted";
+  reason?: string;
+}
+
+/** Packets come again. */
+export interface TrackUnmuted extends TrackEvent {
+  type: "track.unmuted";
+}
+
+/** A section of the offer is refused (port 0), and why. */
+export interface TrackRefused extends TrackEvent {
+  type: "track.refused";
+  reason: string;
+}
+
+/** Packets come that are not received, and why; said once for each reason, the counters go on. `track` is empty where it is not known whose they are. */
+export interface AudioIgnored extends TrackEvent {
+  type: "audio.ignored";
+  reason: string;
+  payload_type?: number;
+}
+
+/** So many sources (SSRCs) send at once on one track; whoever speaks is received. */
+export interface AudioSources extends TrackEvent {
+  type: "audio.sources";
+  sources: number;
+}
+
+/** Packets stopped, and the sender had not said that they would. */
+export interface AudioStalled extends TrackEvent {
+  type: "audio.stalled";
+}
+
+/** Packets come again after `stalled` seconds. */
+export interface AudioResumed extends TrackEvent {
+  type: "audio.resumed";
+  stalled: number;
+}
+
+/** The audio cannot be what was stated; `guess` says what it may be. */
+export interface AudioSuspect extends TrackEvent {
+  type: "audio.suspect";
+  guess: string;
+}
+
+/** A key was pressed (RFC 4733, or a gateway's message). */
+export interface Dtmf extends TrackEvent {
+  type: "dtmf";
+  digit: string;
+  duration_ms: number;
+}
+
+/** The audio from `start` to `end` will have no text, although it may have held speech. */
+export interface TranscriptGap extends TrackEvent {
+  type: "transcript.gap";
+  start: number;
+  end: number;
+  reason: string;
+}
+
+/** The connection was lost or refused, and will be tried again. */
+export interface SttReconnecting extends TrackEvent {
+  type: "stt.reconnecting";
+  attempt: number;
+  reason: string;
+  engine: string;
+}
+
+/** It is there again; `lag` seconds of audio wait for it, `lost` seconds were too many to keep. */
+export interface SttRecovered extends TrackEvent {
+  type: "stt.recovered";
+  lag: number;
+  attempts: number;
+  lost: number;
+  engine: string;
+}
+
+/** `lag` seconds of audio wait for the service; said at 2 s, and each time it has doubled. */
+export interface SttBehind extends TrackEvent {
+  type: "stt.behind";
+  lag: number;
+}
+
+/** After `SttBehind`: text comes as soon as usual again. */
+export interface SttCaughtUp extends TrackEvent {
+  type: "stt.caught_up";
+}
+
+/** The service's first message, on the first connection. */
+export interface Connected extends TrackEvent {
+  type: "connected";
+  request_id?: string;
+}
+
+/** What the events of a turn have. `turn` counts the turns of its track from 0; `start` and `end` are those of the speech, so far. */
+export interface TurnEvent extends TrackEvent {
   turn: number;
   start: number;
   end: number;
   request_id?: string;
 }
 
-export interface SessionStart extends Placed {
-  type: "session.start";
-  mode: "auto" | "manual";
-  /** The speech-to-text service. */
-  engine: string;
-  label?: string;
-  /** When the call was placed (ISO 8601). */
-  created?: string;
-}
-
-export interface TrackStart extends OfTrack {
-  type: "track.start";
-}
-
-export interface TrackEnd extends OfTrack {
-  type: "track.end";
-  reason: string;
-  ledger: Ledger;
-}
-
-export interface TurnStart extends OfTurn {
+/** Somebody began to speak. */
+export interface TurnStart extends TurnEvent {
   type: "turn.start";
 }
 
-/** `transcript` is the whole text of the turn so far: show it in place of the one before. */
-export interface TurnUpdate extends OfTurn {
+/** `transcript` is all the text of this turn so far, verbatim; it only ever grows. */
+export interface TurnUpdate extends TurnEvent {
   type: "turn.update";
   transcript: string;
 }
 
-/** The speaker is perhaps done; `turn.end` or `turn.resume` follows. */
-export interface TurnEagerEnd extends OfTurn {
+/** The speaker might be done: `TurnResume` or `TurnEnd` follows. */
+export interface TurnEagerEnd extends TurnEvent {
   type: "turn.eager_end";
   transcript: string;
 }
 
-export interface TurnResume extends OfTurn {
+/** They were not done. */
+export interface TurnResume extends TurnEvent {
   type: "turn.resume";
 }
 
-/** The turn's final text. Joined as they are, with nothing added or stripped, they are the whole transcript. */
-export interface TurnEnd extends OfTurn {
+/** The turn is over. The transcripts of a track, joined with nothing between, are its text. */
+export interface TurnEnd extends TurnEvent {
   type: "turn.end";
   transcript: string;
 }
 
-/** Manual mode: `text` continues the text before it; only `is_final` counts. */
-export interface Transcript extends OfTurn {
+/** Manual mode: the text since the last final one. Only final ones count; join verbatim. */
+export interface Transcript extends TurnEvent {
   type: "transcript";
-  is_final: boolean;
   text: string;
+  is_final: boolean;
+  duration?: number;
+  language?: string;
+  words?: unknown[] | Record<string, unknown>;
 }
 
-export interface FlushDone extends Placed {
+/** Manual mode: answers a `finalize`, after the transcripts that it brought about. */
+export interface FlushDone extends TrackEvent {
   type: "flush_done";
-  track?: string;
-}
-
-export type GapReason = "network" | "stt" | "overflow" | "drain_timeout" | "server";
-
-/** A stretch of audio that will have no text although it may have held speech. */
-export interface Gap {
-  track: string;
-  start: number;
-  end: number;
-  reason: GapReason;
-}
-
-export interface TranscriptGap extends OfTrack, Gap {
-  type: "transcript.gap";
-  track: string;
-}
-
-export interface AudioStalled extends OfTrack {
-  type: "audio.stalled";
-}
-
-export interface AudioResumed extends OfTrack {
-  type: "audio.resumed";
-  /** Seconds without audio. */
-  stalled: number;
-}
-
-/** The sender put the track on hold, or said RTCP BYE. */
-export interface TrackMuted extends OfTrack {
-  type: "track.muted";
-}
-
-export interface TrackUnmuted extends OfTrack {
-  type: "track.unmuted";
-}
-
-/** A section of the offer that is not taken, and why. */
-export interface TrackRefused extends OfTrack {
-  type: "track.refused";
-  reason: string;
-}
-
-/** Packets come that are not received; said once for each reason. */
-export interface AudioIgnored extends OfTrack {
-  type: "audio.ignored";
-  reason: string;
-  payload_type?: number;
-}
-
-/** More than one source sends on this track. */
-export interface AudioSources extends OfTrack {
-  type: "audio.sources";
-  sources: number;
-}
-
-/** The audio cannot be what its sender states; `guess` is what it seems to be. */
-export interface AudioSuspect extends OfTrack {
-  type: "audio.suspect";
-  guess: string;
-}
-
-export interface SttReconnecting extends Placed {
-  type: "stt.reconnecting";
-  track?: string;
-  reason: string;
-  engine?: string;
-}
-
-export interface SttRecovered extends Placed {
-  type: "stt.recovered";
-  track?: string;
-  engine?: string;
-  /** Seconds that the text is late for a while. */
-  lag?: number;
-  /** Seconds of audio that could not be kept. */
-  lost?: number;
-}
-
-export interface SttBehind extends OfTrack {
-  type: "stt.behind";
-  /** Seconds. */
-  lag: number;
-}
-
-export interface SttCaughtUp extends Placed {
-  type: "stt.caught_up";
-  track?: string;
-}
-
-/** The server asks for another offer with the call's id; `connect` makes it by itself. */
-export interface SessionMove extends Placed {
-  type: "session.move";
-  reason: string;
-}
-
-export interface Dtmf extends OfTrack {
-  type: "dtmf";
-  digit: string;
-  duration_ms: number;
-}
-
-export interface Trouble extends Placed {
-  type: "error";
-  title: string;
-  message: string;
-  track?: string;
-  status_code?: number;
-  error_code?: string;
-}
-
-/** Milliseconds of audio; `sent` is what a speech-to-text connection took. */
-export interface Ledger {
-  received: number;
-  recovered: number;
-  concealed: number;
-  silence: number;
-  sent: number;
-  discarded: number;
-  discarded_by_reason?: Record<string, number>;
-  unanswered?: number;
-}
-
-/** The last event. `complete`: nothing that may have held speech is without text. */
-export interface SessionEnd extends Placed {
-  type: "session.end";
-  reason: string;
-  complete: boolean;
-  missing: Gap[];
-  /** By track. */
-  ledger: Record<string, Ledger>;
-}
-
-export type State = "connecting" | "live" | "resuming" | "closing" | "closed";
-
-/** Of this client, not of the server: it has no `seq`. */
-export interface StateChange {
-  type: "state";
-  state: State;
-  /** Why it closed: `ended`, `closed`, or what went wrong. */
-  reason: string | null;
+  request_id?: string;
 }
 
 /** What the server says. */
 export type ServerEvent =
   | SessionStart
+  | SessionMove
+  | SessionEnd
+  | ErrorEvent
   | TrackStart
   | TrackEnd
+  | TrackMuted
+  | TrackUnmuted
+  | TrackRefused
+  | AudioIgnored
+  | AudioSources
+  | AudioStalled
+  | AudioResumed
+  | AudioSuspect
+  | Dtmf
+  | TranscriptGap
+  | SttReconnecting
+  | SttRecovered
+  | SttBehind
+  | SttCaughtUp
+  | Connected
   | TurnStart
   | TurnUpdate
   | TurnEagerEnd
   | TurnResume
   | TurnEnd
   | Transcript
-  | FlushDone
-  | TranscriptGap
-  | AudioStalled
-  | AudioResumed
-  | TrackMuted
-  | TrackUnmuted
-  | TrackRefused
-  | AudioIgnored
-  | AudioSources
-  | AudioSuspect
-  | SttReconnecting
-  | SttRecovered
-  | SttBehind
-  | SttCaughtUp
-  | SessionMove
-  | Dtmf
-  | Trouble
-  | SessionEnd;
-
-export type CallEvent = ServerEvent | StateChange;
-
-export type EventOf<T extends string> = T extends "*" ? CallEvent : Extract<CallEvent, { type: T }>;
-
-export interface TurnSettings {
-  start_threshold?: number;
-  eager_end_threshold?: number;
-  end_threshold?: number;
-  end_timeout_ms?: number;
-}
-
-export interface ConnectOptions {
-  /** Every audio track in it becomes a speaker of its own. */
-  stream: MediaStream | MediaStream[];
-  /** The server; by default the one this module was loaded from. */
-  url?: string | URL;
-  /** `auto`: the server says when turns end. `manual`: `finalize()` or `release()` does. */
-  mode?: "auto" | "manual";
-  token?: string;
-  label?: string;
-  metadata?: Record<string, unknown>;
-  /** By default those that the server is given, with their logins. */
-  iceServers?: RTCIceServer[];
-  /** ISO 639 code of what is spoken. */
-  language?: string;
-  /** Terms to be recognized better. */
-  keyterms?: string[];
-  /** When turns begin and end (`auto` mode). */
-  turn?: TurnSettings;
-  /** Ends the call: while it connects `connect` rejects with the signal's reason, later it hangs up. */
-  signal?: AbortSignal;
-}
-
-export interface WatchOptions {
-  /** The call's id. */
-  call: string;
-  /** The server; by default the one this module was loaded from. */
-  url?: string | URL;
-  /** A token that may listen, where the server wants one. */
-  token?: string;
-  /** Ends the reading. */
-  signal?: AbortSignal;
-}
-
-/** How a call ended: `complete` is false when text may be missing, or when the end did not come. */
-export interface Ending {
-  complete: boolean;
-  missing: Gap[];
-  reason: string;
-}
-
-/** What of a call can be fetched: `""` is its state. */
-export type CallFile = "" | "captions.vtt" | "captions.srt" | "transcript.txt" | "transcript.json";
+  | FlushDone;

@@ -73,6 +73,10 @@ export class Notices {
         return this.show(`audio-${track}`, "No audio reaches the server.", "The captions go on when it does.");
       case "track.muted":
         return this.show(`audio-${track}`, "The caller is on hold.", "The captions go on afterwards.");
+      case "track.refused":
+        return this.show(`refused-${track}`, "A track is not transcribed.", event.reason);
+      case "audio.ignored":
+        return this.show(`ignored-${track}`, "Some audio is not received.", event.reason);
       case "audio.resumed":
       case "track.unmuted":
         return this.settle(`audio-${track}`);
@@ -91,7 +95,7 @@ export class Notices {
       case "error":
         return this.show("error", event.title ?? "Error", event.message);
       case "session.end":
-        this.#settleAll("audio", "suspect", "behind");
+        this.#settleAll("audio", "suspect", "behind", "refused", "ignored");
         return this.settle("stt", "error", "silent", "device", "unplugged");
       case "turn.update":
       case "turn.end":

@@ -121,11 +121,11 @@ export class Server {
 }
 export function sleep(ms: number): Promise<void>;
 export function messageOf(error: unknown): string;
-import type { WatchOptions } from "./events.js";
-import type { Ending } from "./events.js";
-import type { State } from "./events.js";
-import type { CallEvent } from "./events.js";
-import type { EventOf } from "./events.js";
+import type { WatchOptions } from "./options.js";
+import type { Ending } from "./options.js";
+import type { State } from "./options.js";
+import type { CallEvent } from "./options.js";
+import type { EventOf } from "./options.js";
 import type { ServerEvent } from "./events.js";
 import type { Gap } from "./events.js";
-import type { CallFile } from "./events.js";
+import type { CallFile } from "./options.js";

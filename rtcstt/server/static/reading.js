@@ -1,6 +1,7 @@
 // A call's events and files over HTTP, for everybody who reads along; for rtcstt.js too.
 
-/** @import { CallEvent, CallFile, Ending, EventOf, Gap, ServerEvent, State, WatchOptions } from "./events.js" */
+/** @import { Gap, ServerEvent } from "./events.js" */
+/** @import { CallEvent, CallFile, Ending, EventOf, State, WatchOptions } from "./options.js" */
 
 const REQUEST_MS = 10_000;
 const PROBE_MS = 3000;

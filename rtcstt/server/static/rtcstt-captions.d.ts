@@ -33,5 +33,5 @@ export class RtcsttCaptions extends HTMLElement {
 import { Transcript } from "./transcript.js";
 import { Reading } from "./reading.js";
 import type { Call } from "./rtcstt.js";
-import type { CallEvent } from "./events.js";
+import type { CallEvent } from "./options.js";
 import type { Row } from "./transcript.js";

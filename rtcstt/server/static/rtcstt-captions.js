@@ -4,7 +4,7 @@
 // How it looks: `size` (percent), `font` (serif, mono, readable, dyslexic), `spacing` (wide, wider), `colors` (light,
 // dark, contrast, yellow), `lines` (1 to 3; else all), `times`. It needs no framework and no style of the page's.
 
-/** @import { CallEvent } from "./events.js" */
+/** @import { CallEvent } from "./options.js" */
 /** @import { Call } from "./rtcstt.js" */
 /** @import { Row } from "./transcript.js" */
 

@@ -41,12 +41,12 @@ export class Call extends Events {
     close(): Promise<Ending>;
     #private;
 }
-import type { ConnectOptions } from "./events.js";
+import type { ConnectOptions } from "./options.js";
 import { Events } from "./reading.js";
 import { Reading } from "./reading.js";
 import { RtcsttError } from "./reading.js";
 import { watch } from "./reading.js";
-import type { TurnSettings } from "./events.js";
-import type { CallFile } from "./events.js";
-import type { Ending } from "./events.js";
+import type { TurnSettings } from "./options.js";
+import type { CallFile } from "./options.js";
+import type { Ending } from "./options.js";
 export { Events, Reading, RtcsttError, watch };

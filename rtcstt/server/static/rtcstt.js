@@ -9,9 +9,9 @@
 //
 // Events come over a data channel of the call, or as server-sent events where it does not open: each once and in
 // order, also across a lost connection, which is made again with the same call. The stream stays yours: stop it
-// yourself. The types are in events.d.ts; `npm run types` makes rtcstt.d.ts from them and from this file.
+// yourself. The types of events and options are in events.d.ts and options.d.ts; `npm run types` makes rtcstt.d.ts from this file.
 
-/** @import { CallFile, ConnectOptions, Ending, TurnSettings } from "./events.js" */
+/** @import { CallFile, ConnectOptions, Ending, TurnSettings } from "./options.js" */
 
 import { Link, when } from "./link.js";
 import { Events, Feed, NO_USE, Reading, RtcsttError, Server, messageOf, sleep, watch } from "./reading.js";
@@ -37,10 +37,10 @@ export async function connect(options) {
   const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.includes(name));
   if (unknown) throw new RtcsttError("bad_option", `connect takes no option "${unknown}".`);
   const streams = [options?.stream].flat();
-  if (!streams.every((stream) => stream instanceof MediaStream)) {
+  if (!streams.every((stream) => typeof stream?.getAudioTracks === "function")) {
     throw new RtcsttError("bad_option", "stream must be a MediaStream, or a list of them.");
   }
-  if (!streams.some((stream) => stream?.getAudioTracks().length)) {
+  if (!streams.some((stream) => stream.getAudioTracks().length)) {
     throw new RtcsttError("no_audio", "The stream has no audio track.");
   }
   return Call.place(options);

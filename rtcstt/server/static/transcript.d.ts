@@ -2,7 +2,8 @@
 export function describe(row: Row): string;
 /** @param {number} seconds */
 export function minutes(seconds: number): string;
-/** @import { CallEvent, Gap } from "./events.js" */
+/** @import { Gap } from "./events.js" */
+/** @import { CallEvent } from "./options.js" */
 /**
  * `speaking`: its text may still change; `eager`: perhaps done; `paused`: no audio comes, so nothing can be added now;
  * `cut`: the call ended first; `ended`: final.
@@ -82,4 +83,4 @@ export type Row = {
      */
     repaired: boolean;
 };
-import type { CallEvent } from "./events.js";
+import type { CallEvent } from "./options.js";

@@ -1,6 +1,7 @@
 // Events of calls into rows to be read: no DOM, so that any page can lay them out in its own way.
 
-/** @import { CallEvent, Gap } from "./events.js" */
+/** @import { Gap } from "./events.js" */
+/** @import { CallEvent } from "./options.js" */
 
 /**
  * `speaking`: its text may still change; `eager`: perhaps done; `paused`: no audio comes, so nothing can be added now;
