@@ -22,7 +22,7 @@ from rtcstt.call import Call
 from rtcstt.errors import ConfigError
 from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import Codec, Packet, byes
 
 if TYPE_CHECKING:
     from rtcstt.stt.seam import Stt
@@ -80,10 +80,14 @@ class Transcriber:
         return self
 
     def push(self, data: Packet | bytes | Samples) -> None:
-        """One RTP packet (`from_rtp`; `RemoteProtocolError` when bytes are none) or some PCM (`from_pcm`)."""
+        """One RTP packet (`from_rtp`; `RemoteProtocolError` when bytes are none), RTCP that came on the same
+        port (RFC 5761), or some PCM (`from_pcm`)."""
         if self._rate:
             samples = np.frombuffer(data, "<i2") if isinstance(data, bytes) else data
             self._track.push_pcm(samples, self._rate)
+        elif isinstance(data, bytes) and len(data) > 1 and 192 <= data[1] < 224:
+            for ssrc in byes(data):
+                self._track.bye(ssrc)
         else:
             self._track.push(Packet.parse(data) if isinstance(data, bytes) else data)
 

@@ -270,10 +270,12 @@ def test_how_a_sender_cuts_his_packets_makes_no_difference(sizes: list[int], cod
     for size in sizes:
         payloads.append(rest[:size])
         rest = rest[size:]
-    cut = [payload for payload in [*payloads, rest] if payload]
+    longest = [stream[at : at + 1600] for at in range(0, len(stream), 1600)]  # 200 ms each
+    rests = [rest[at : at + 1600] for at in range(0, len(rest), 1600)]
+    cut = [payload for payload in [*payloads, *rests] if payload]
     assert np.array_equal(
         joined(decoded(decoder_for(codec), frames(codec, cut))),
-        joined(decoded(decoder_for(codec), frames(codec, [stream]))),
+        joined(decoded(decoder_for(codec), frames(codec, longest))),
     )
 
 
@@ -304,3 +306,13 @@ def test_nothing_but_speech_is_decoded() -> None:
 def test_without_libopus_pyav_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opus, "load", lambda: None)
     assert isinstance(decoder_for(OPUS), FrameDecoder)
+
+
+@pytest.mark.parametrize("codec", [PCMU, PCMA, G722, Codec("L16", 16000), Codec("PCMU", 8000, 2)])
+def test_a_payload_longer_than_a_packet_may_be_is_bad_and_bounded(codec: Codec) -> None:
+    decoder = decoder_for(codec)
+    payload = bytes(60_000)
+    assert codec.duration(payload) == codec.clock_rate // 5
+    parts = decoder.decode(Frame(payload, codec, 0))
+    assert decoder.bad_payloads == 1
+    assert by_label([*parts, *decoder.flush()]).total() == pytest.approx(SAMPLE_RATE // 5, abs=2)

@@ -159,3 +159,60 @@ def test_a_description_says_the_codecs(tmp_path: Path) -> None:
             _from_sdp(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         _from_sdp(tmp_path / "missing.sdp")
+
+
+CASES = Path(__file__).parent / "fixtures" / "media"
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs"),
+    [
+        ("rtp_pcmu_16000_sdp", {98: Codec("PCMU", 16000)}),
+        ("rtp_pcmu_stereo_sdp", {98: Codec("PCMU", 8000, 2)}),
+        ("rtp_first_section_rejected", {0: Codec("PCMU", 8000)}),
+    ],
+)
+def test_what_a_description_states_is_taken(name: str, codecs: dict[int, Codec]) -> None:
+    assert _from_sdp(CASES / f"{name}.sdp") == codecs
+
+
+@pytest.mark.parametrize(
+    ("formats", "codecs"),
+    [
+        ("0", {0: Codec("PCMU", 8000)}),
+        ("8 9 10 11", {8: Codec("PCMA", 8000), 9: Codec("G722", 8000), 10: Codec("L16", 44100, 2),
+                       11: Codec("L16", 44100)}),
+        ("121 0\r\na=rtpmap:121 red/8000\r\na=fmtp:121 0/0",
+         {121: Codec("red", 8000), 0: Codec("PCMU", 8000)}),
+        ("96 97\r\na=rtpmap:96 AMR/8000\r\na=rtpmap:97 opus/48000/2", {97: Codec("opus", 48000, 2)}),
+    ],
+)  # fmt: skip
+def test_static_types_and_redundancy(tmp_path: Path, formats: str, codecs: dict[int, Codec]) -> None:
+    (tmp_path / "a.sdp").write_text(SDP + formats + "\r\n")
+    assert _from_sdp(tmp_path / "a.sdp") == codecs
+
+
+@pytest.mark.parametrize(
+    ("formats", "named"),
+    [
+        ("98\r\na=rtpmap:98 PCMU/192000", "a=rtpmap:98 PCMU/192000"),
+        ("98\r\na=rtpmap:98 opus/16000/2", "a=rtpmap:98 opus/16000/2"),
+        ("98\r\na=rtpmap:98 L16/16000/6", "a=rtpmap:98 L16/16000/6"),
+        ("98\r\na=rtpmap:98 AMR/8000", "m=audio"),
+    ],
+)
+def test_a_line_that_cannot_be_taken_is_named(tmp_path: Path, formats: str, named: str) -> None:
+    (tmp_path / "a.sdp").write_text(SDP + formats + "\r\n")
+    with pytest.raises(ConfigError, match=named):
+        _from_sdp(tmp_path / "a.sdp")
+
+
+async def test_the_idle_time_counts_where_nothing_that_comes_was_agreed() -> None:
+    async with receiving("--codec", "opus", "--idle-s", "0.6") as (process, port):
+        packets = [(0.02 * n, bytes(Packet(1, n, 960 * n, 111, b"\x78" + bytes(20)))) for n in range(50)]
+        sending = asyncio.create_task(send(packets, port))
+        events = await events_of(process)
+        await sending
+    (ignored,) = [event for event in events if event["type"] == "audio.ignored"]
+    assert ignored["reason"] == "packets of payload type 111 arrive, 96 was agreed"
+    assert events[-1]["reason"] == "no more packets"

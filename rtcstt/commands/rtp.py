@@ -25,7 +25,7 @@ from rtcstt.server.options import option
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
 from rtcstt.transcriber import Transcriber
-from rtcstt.webrtc.sdp import Description, Section
+from rtcstt.webrtc.sdp import Description, Encoding
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ USUAL = {
     "opus": (96, Codec("opus", 48000, 2)),
     "L16": (96, Codec("L16", 16000)),
 }
-CLOCK_RATES = (8000, 96000)  # of L16; the other codecs have their own
+CLOCK_RATES = (8000, 96000)  # of L16 and G.711; the other codecs have their own
 WATCH_S = 0.2
 
 
@@ -76,14 +76,14 @@ async def _until_stopped(
     codecs: Mapping[int, Codec], host: str, port: int, options: Options, stop: asyncio.Event
 ) -> int:
     async with _stt(options) as stt, Transcriber.from_rtp(codecs, stt=stt) as transcriber:
-        receiver = await _listen(transcriber, host, port)
+        transport, receiver = await _listen(transcriber, host, port)
         printing = asyncio.create_task(_print_events(transcriber))
         try:
-            await _until_over(transcriber, stop, options.idle_s or math.inf)
+            await _until_over(transcriber, receiver, stop, options.idle_s or math.inf)
             await transcriber.close("stopped" if stop.is_set() else "no more packets")
             await printing
         finally:
-            receiver.close()
+            transport.close()
             printing.cancel()
     return 0
 
@@ -92,6 +92,9 @@ class _Receiver(asyncio.DatagramProtocol):
     def __init__(self, transcriber: Transcriber) -> None:
         self._transcriber = transcriber
         self._source: str | None = None
+        self._clock = asyncio.get_running_loop().time
+        self.first_packet = math.inf
+        "The loop's time at which the first packet came."
         self.ignored = 0
 
     def datagram_received(self, data: bytes, address: tuple[str | Any, int]) -> None:
@@ -104,28 +107,35 @@ class _Receiver(asyncio.DatagramProtocol):
             self.ignored += 1
         else:
             self._source = address[0]
+            self.first_packet = min(self.first_packet, self._clock())
 
     def connection_lost(self, _: Exception | None) -> None:
         if self.ignored:
             log.warning("%d datagrams were no RTP, or of another sender", self.ignored)
 
 
-async def _listen(transcriber: Transcriber, host: str, port: int) -> asyncio.DatagramTransport:
+async def _listen(
+    transcriber: Transcriber, host: str, port: int
+) -> tuple[asyncio.DatagramTransport, _Receiver]:
     loop = asyncio.get_running_loop()
     try:
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(transcriber), (host, port))
+        transport, receiver = await loop.create_datagram_endpoint(
+            lambda: _Receiver(transcriber), (host, port)
+        )
     except OSError as error:
         raise cannot_listen(host, port, error) from error
     host, port = transport.get_extra_info("sockname")[:2]
     sys.stderr.write(f"listening for RTP on {host} port {port}\n")
-    return transport
+    return transport, receiver
 
 
-async def _until_over(transcriber: Transcriber, stop: asyncio.Event, idle_s: float) -> None:
-    """Until it is told to stop, or no packet came for so long after the first."""
+async def _until_over(
+    transcriber: Transcriber, receiver: _Receiver, stop: asyncio.Event, idle_s: float
+) -> None:
+    """Until it is told to stop, or no audio came for so long after the first packet, whatever that held."""
+    now = asyncio.get_running_loop().time
     while not stop.is_set():
-        silent_s = transcriber.call.silent_s()
-        if math.isfinite(silent_s) and silent_s >= idle_s:
+        if min(transcriber.call.silent_s(), now() - receiver.first_packet) >= idle_s:
             return
         try:
             await asyncio.wait_for(stop.wait(), WATCH_S)
@@ -166,27 +176,46 @@ def _from_options(options: Options) -> dict[int, Codec]:
 
 
 def _from_sdp(path: Path) -> dict[int, Codec]:
-    """The codecs of the first audio section; those of a description for plain RTP, so L16 as well."""
+    """The codecs of the first audio section that is not refused (port 0), as it states them."""
     try:
         sections = Description.parse(path.read_text()).sections
     except (OSError, UnicodeDecodeError, CallerError) as error:
         message = error.message if isinstance(error, CallerError) else error
         raise ConfigError(f"{path} cannot be read: {message}") from error
-    audio = next((section for section in sections if section.kind == "audio"), None)
-    codecs = {**audio.codecs(), **_linear_codecs(audio)} if audio is not None else {}
+    audio = next((s for s in sections if s.kind == "audio" and not s.is_refused), None)
+    if audio is None:
+        raise ConfigError(f"{path} has no audio section that is not refused (port 0)")
+    codecs = {}
+    for encoding in audio.encodings:
+        codec = _plain_codec(encoding)
+        if codec is not None:
+            codecs[encoding.payload_type] = codec
+        elif encoding.name.lower() in _PLAIN:
+            line = f"a=rtpmap:{encoding.payload_type} {encoding}"
+            raise ConfigError(f"{path}: {line}: {_PLAIN[encoding.name.lower()]} is what can be taken")
     if not any(codec.is_speech for codec in codecs.values()):
-        raise ConfigError(f"{path} has no audio in a codec that is known here: {', '.join(USUAL)}")
+        raise ConfigError(
+            f"{path}: {audio.lines[0]}: none of its codecs is known here: {', '.join(USUAL)} and red"
+        )
     return codecs
 
 
-def _linear_codecs(section: Section) -> dict[int, Codec]:
-    found = {}
-    for value in section.values("rtpmap"):
-        payload_type, _, encoding = value.partition(" ")
-        name, *rest = encoding.strip().split("/")
-        if name.upper() == "L16" and payload_type in section.formats and rest and rest[0].isdecimal():
-            found[int(payload_type)] = _linear(int(rest[0]), 2 if rest[1:] == ["2"] else 1)
-    return found
+# By the names of the codecs, what of each is taken; beyond RFC 7587 and 3551 where gateways do so.
+_PLAIN = {
+    "opus": "opus/48000/2",
+    "pcmu": "PCMU at 8000 to 96000 Hz with 1 or 2 channels",
+    "pcma": "PCMA at 8000 to 96000 Hz with 1 or 2 channels",
+    "g722": "G722/8000",
+    "l16": "L16 at 8000 to 96000 Hz with 1 or 2 channels",
+}
+
+
+def _plain_codec(encoding: Encoding) -> Codec | None:
+    name, rate = encoding.name.lower(), encoding.clock_rate
+    if name in ("pcmu", "pcma", "l16") and encoding.channels in (1, 2):
+        low, high = CLOCK_RATES
+        return Codec(name.upper(), rate, encoding.channels) if low <= rate <= high else None
+    return Codec("red", rate, encoding.channels) if name == "red" else encoding.codec
 
 
 def _linear(clock_rate: int, channels: int) -> Codec:

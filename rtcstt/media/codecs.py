@@ -26,7 +26,7 @@ from rtcstt.media.g711 import ALAW, MULAW
 from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.media.playout import Cause, Frame, Gap
 from rtcstt.media.resampling import resampler
-from rtcstt.media.rtp import Codec
+from rtcstt.media.rtp import LONGEST_S, Codec
 
 CONCEALED_MS = 100  # of a hole; the rest is silence
 STEADY_MS = 40  # of what is concealed; then it fades
@@ -137,6 +137,8 @@ class FrameDecoder:
     def _decode(self, frame: Frame) -> list[Decoded]:
         try:
             samples = self._payload.decode(frame.payload)
+            if len(samples) > LONGEST_S * self._rate:
+                raise ValueError("longer than a packet may be")
         except (FFmpegError, ValueError):
             self.bad_payloads += 1
             return self._conceal(frame.codec.duration(frame.payload) * self._rate // frame.codec.clock_rate)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rtcstt.errors import RemoteProtocolError
 
 _HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload type, sequence, timestamp, SSRC
+LONGEST_S = 0.2  # of a payload, where its codec has no bound of its own (RFC 3551 section 4.2); Opus: 120 ms
 SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
 
 
@@ -29,17 +30,20 @@ class Codec:
         return self.name in SPEECH
 
     def duration(self, payload: bytes) -> int:
-        """The media time of a payload, in units of the clock rate; 0 where it has none."""
+        """The media time of a payload, in units of the clock rate; 0 where it has none. A payload that is
+        longer than a packet may be stands for no more than that."""
         match self.name:
             case "opus":
                 return opus_duration(payload)
             case "G722":
-                return len(payload)
+                length = len(payload)
             case "PCMU" | "PCMA":
-                return len(payload) // self.channels
+                length = len(payload) // self.channels
             case "L16":
-                return len(payload) // (2 * self.channels)
-        return 0
+                length = len(payload) // (2 * self.channels)
+            case _:
+                return 0
+        return min(length, round(LONGEST_S * self.clock_rate))
 
 
 def opus_duration(payload: bytes) -> int:
