@@ -20,7 +20,7 @@ from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.timeline import Timeline
 
 TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
-RATES = range(2000, 384_001)  # of what is read, in Hz
+RATES = range(2000, 705_601)  # of what is read, in Hz
 MAX_CHANNELS = 32
 SHORTEST_GAP_S = 0.2
 MISSING_S = 1.0  # of a stated length, before its lack is told
