@@ -165,7 +165,7 @@ def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
             track=gap["track"],
             speaker=speakers[gap["track"]],
             turn=-1,
-            text=f"[{gap['end'] - gap['start']:.1f} s not heard]",
+            text=not_heard(gap["end"] - gap["start"]),
             start=gap["start"],
             end=gap["end"],
             final=True,
@@ -175,6 +175,11 @@ def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
         if gap["end"] - gap["start"] >= SHOWN_GAP_S
     ]
     return sorted([*turns(events), *missing], key=lambda turn: turn.start)
+
+
+def not_heard(seconds: float) -> str:
+    """The mark of a gap."""
+    return f"[{seconds:.1f} s not heard]"
 
 
 def text(events: Sequence[AnyEvent]) -> str:
@@ -246,7 +251,8 @@ def webvtt(spoken: Iterable[Turn], layout: Layout = USUAL, *, word_times: bool =
     blocks = ["WEBVTT"]
     for cue in cues(spoken, layout):
         voice = f"<v {html.escape(cue.speaker, quote=False)}>" if cue.speaker else ""
-        lines = _timed_lines(cue) if word_times else [html.escape(line, quote=False) for line in cue.lines]
+        timed = word_times and not cue.gap
+        lines = _timed_lines(cue) if timed else [html.escape(line, quote=False) for line in cue.lines]
         if cue.gap:
             blocks.append(f"NOTE No text from {stamp(cue.start, '.')} to {stamp(cue.end, '.')} ({cue.gap})")
             lines = [f"<c.gap>{line}</c>" for line in lines]

@@ -128,7 +128,7 @@ def test_every_format_is_read_back_by_its_rules() -> None:
         "1000\t2000\tOne & two.",
         "9000\t10000\tThree --> {four}.",
     ]
-    assert "00:00:04.000 --> 00:00:05.500\n[1.5 s not heard]" in render(whole, "vtt")
+    assert "00:00:04.000 --> 00:00:05.500\n<c.gap>[1.5 s not heard]</c>" in render(whole, "vtt")
     assert "Three --&gt; {four}." in render(whole, "vtt") and "&amp;" in render(whole, "vtt")
     timed = render(whole, "vtt", FormatSettings(word_times=True))
     assert "One <00:00:01.200>&amp; <00:00:01.500>two." in timed

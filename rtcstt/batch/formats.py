@@ -12,7 +12,6 @@ from rtcstt.media.tracks import Gap
 
 PARAGRAPH_PAUSE_S = 2.5
 PARAGRAPH = 700  # characters; the next sentence's end ends it
-LEAST_GAP_S = 1.0  # a shorter one is not marked in texts; JSON has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def caption_turns(whole: Transcription) -> list[captions.Turn]:
         for number, turn in enumerate(whole.turns)
     ]
     lost = [
-        captions.Turn("0", "", len(spoken) + number, missing(gap), gap.start, gap.end, True)
+        captions.Turn("0", "", len(spoken) + number, missing(gap), gap.start, gap.end, True, gap=gap.reason)
         for number, gap in enumerate(marked(whole))
     ]
     return sorted([*spoken, *lost], key=lambda turn: turn.start)
@@ -166,11 +165,11 @@ def caption_turns(whole: Transcription) -> list[captions.Turn]:
 
 def marked(whole: Transcription) -> list[Gap]:
     """The gaps that texts mark."""
-    return [gap for gap in whole.gaps if gap.end - gap.start >= LEAST_GAP_S]
+    return [gap for gap in whole.gaps if gap.end - gap.start >= captions.SHOWN_GAP_S]
 
 
 def missing(gap: Gap) -> str:
-    return f"[{gap.end - gap.start:.1f} s not heard]"
+    return captions.not_heard(gap.end - gap.start)
 
 
 FORMATS: Mapping[str, Callable[[Transcription, FormatSettings], str]] = {

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcstt.embedded.hypothesis import Audio
-from rtcstt.media.g711 import ALAW, MULAW
+from rtcstt.media import raw
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
 from rtcstt.media.resampling import resampler
 from rtcstt.wire.handshake import ENCODINGS
@@ -26,7 +26,7 @@ class AudioDecoder:
         data = self._rest + data
         whole = len(data) - len(data) % self._width
         self._rest = data[whole:]
-        return _samples(self._encoding, data[:whole])
+        return raw.samples(self._encoding, data[:whole])
 
 
 class AudioInput:
@@ -64,17 +64,3 @@ def _integers(samples: Audio) -> Samples:
 
 def _floats(samples: Samples) -> Audio:
     return samples.astype(np.float32) / np.float32(32768)
-
-
-def _samples(encoding: str, data: bytes) -> NDArray[np.float32]:
-    match encoding:
-        case "pcm_s16le":
-            return (np.frombuffer(data, "<i2") / np.float32(32768)).astype(np.float32)
-        case "pcm_s32le":
-            return (np.frombuffer(data, "<i4") / 2147483648).astype(np.float32)
-        case "pcm_mulaw":
-            return (MULAW[np.frombuffer(data, np.uint8)] / np.float32(32768)).astype(np.float32)
-        case "pcm_alaw":
-            return (ALAW[np.frombuffer(data, np.uint8)] / np.float32(32768)).astype(np.float32)
-    floats = np.frombuffer(data, "<f2" if encoding == "pcm_f16le" else "<f4").astype(np.float32)
-    return np.clip(np.nan_to_num(floats, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)

@@ -29,7 +29,7 @@ def width(encoding: str) -> int:
 
 
 def samples(encoding: str, data: bytes) -> NDArray[np.float32]:
-    """Whole samples in one of `ENCODINGS`, as -1 to 1."""
+    """Whole samples in one of `ENCODINGS`, as -1 to 1; what is no number is silence."""
     numbers = np.frombuffer(data, ENCODINGS[encoding])
     floats: NDArray[Any]
     if encoding in ("pcm_mulaw", "pcm_alaw"):
@@ -37,7 +37,13 @@ def samples(encoding: str, data: bytes) -> NDArray[np.float32]:
     elif encoding == "pcm_u8":
         floats = numbers / np.float32(128) - 1
     elif numbers.dtype.kind == "i":
-        floats = numbers / float(-np.iinfo(numbers.dtype).min)
+        floats = numbers / -float(np.iinfo(numbers.dtype).min)
     else:
-        floats = numbers
+        return clean(numbers.astype(np.float32))
     return floats.astype(np.float32)
+
+
+def clean(floats: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Samples of -1 to 1, those that are no number as silence; in place."""
+    np.nan_to_num(floats, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.clip(floats, -1.0, 1.0, out=floats)

@@ -14,7 +14,7 @@ import numpy as np
 from av.container import InputContainer
 
 from rtcstt.errors import FileError
-from rtcstt.media import kinds
+from rtcstt.media import kinds, raw
 from rtcstt.media.mixing import Floats, Mixer
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.timeline import Timeline
@@ -122,7 +122,7 @@ class _Converter:
         ]
         if not parts:
             return None
-        return clean(np.concatenate(parts, axis=1))
+        return raw.clean(np.concatenate(parts, axis=1))
 
 
 class Track:
@@ -239,12 +239,6 @@ class Track:
             last = min(length, round(self._settings.end * self._settings.rate) - start)
         if first < last:
             yield Sound(self._channel, start + first, np.ascontiguousarray(samples[:, first:last]))
-
-
-def clean(samples: Floats) -> Floats:
-    """Samples of -1 to 1, those that are no number as silence."""
-    samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    return np.clip(samples, -1.0, 1.0, out=samples)
 
 
 def _shape(frame: av.AudioFrame) -> tuple[str, str, int]:
