@@ -259,6 +259,18 @@ async def test_metadata_within_the_limits_is_taken() -> None:
 # -- who may have what was said ------------------------------------------------------------------------
 
 
+async def test_floods_of_keys_and_of_what_is_wrong_do_not_fill_the_history() -> None:
+    async with serving() as (client, calls), client.ws_connect("/pcm") as socket:
+        await until(lambda: calls.all())
+        (call,) = calls.all()
+        for _ in range(2000):
+            await socket.send_str('{"event": "dtmf", "dtmf": {"digit": "1"}}')
+            await socket.send_str('{"metadata": {"x": 1e999}}')
+        await socket.send_str('{"type": "close"}')
+        await until(lambda: call.state == "closed")
+        assert call.feed.published < 600 and call.counts.ignored_commands > 2000
+
+
 def spoken(events: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events if event["type"].startswith(("turn.", "transcript"))]
 

@@ -24,6 +24,7 @@ from rtcstt.events import (
     WITHOUT_WORDS,
     AnyEvent,
     AudioLedger,
+    Dtmf,
     ErrorEvent,
     Gap,
     SessionEnd,
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 MAX_COMMAND_CHARACTERS = 16_384
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
+DIGITS_PER_S, DIGITS_AT_ONCE = 20.0, 100  # keys pressed, by RTP or as gateways tell
 MAX_TRACKS = 32  # tracks of one call, those of lost connections included
 
 
@@ -103,6 +105,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._time = 0.0
         self._commands = TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
+        self._digits = TokenBucket(DIGITS_PER_S, DIGITS_AT_ONCE)
         self._ending: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         if restored is None:
@@ -168,8 +171,12 @@ class Call:
             elif self._is_allowed():
                 self._obey(message)
         except CallerError as error:
-            if self._is_allowed():
-                self._say_error(error)
+            self.refuse(error)
+
+    def refuse(self, error: CallerError) -> None:
+        """Tell the caller what of theirs is not taken, in an `error` event, unless it is too much."""
+        if self._is_allowed():
+            self._say_error(error)
 
     def finalize(self) -> None:
         """Manual mode: transcribe what was said until now. `CallerError` 400 in auto mode."""
@@ -204,6 +211,9 @@ class Call:
     def publish(self, event: AnyEvent) -> None:
         """Number an event and give it to the listeners; what comes after the end is nobody's concern."""
         if self._closed.is_set():
+            return
+        if isinstance(event, Dtmf) and not self._digits.take(self._loop.time()):
+            self.counts.ignored_commands += 1
             return
         self._time = max(self.time, event.time)
         self.counts.add(self.feed.publish(event, time=self._time))

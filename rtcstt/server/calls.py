@@ -238,6 +238,7 @@ class Calls:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)
         tracks = _mids(offer) | {track.mid for track in entry.call.tracks.values() if not track.ended}
+        entry.streams = entry.streams or self.streams.reserve(0)
         if entry.streams is not None and not entry.streams.grow(len(tracks)):
             raise self._full("No speech-to-text stream is free for another track.")
         old = entry.peer

@@ -164,7 +164,7 @@ class _Fork:
                 return  # some text of a dialplan's own
             if not error.message.startswith("metadata"):
                 raise
-            self._call.publish(_error_event(error))
+            self._call.refuse(error)
             return
         match message:
             case Start(stated=stated, about=about):
@@ -276,12 +276,6 @@ async def _start_of(socket: web.WebSocketResponse, silent_s: float) -> Start:
         if isinstance(message, Start):
             return message
     raise bad_request("The stream ended before its start message.")
-
-
-def _error_event(error: CallerError) -> ErrorEvent:
-    return ErrorEvent(
-        title=error.title, message=error.message, error_code=error.code, status_code=error.status
-    )
 
 
 def _refuse(call: Call, track: str) -> None:
