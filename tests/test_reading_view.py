@@ -6,19 +6,20 @@ The captions are fed events as a server sends them, so that a test needs no voic
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import npm
 import pytest
-from playwright.async_api import Dialog, Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Dialog, Page, expect
 from processes import Server, started
 from test_page import browser, open_panel
 
 from rtcstt.testing import ScriptedUpstream
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 SIZES = [(1366, 650), (1280, 577), (1024, 600), (844, 390), (390, 844), (320, 256)]
 WAIT_MS = 60_000
@@ -56,22 +57,39 @@ NOTICES = """async () => {
 }"""
 
 
+Place = tuple[Server, Browser]
+
+
 @asynccontextmanager
-async def opened(
-    chromium: str, folder: Path, path: str = "/", *, options: Sequence[str] = (), **how: str
-) -> AsyncIterator[tuple[Page, Server]]:
-    """The page of a server whose recognizer says nothing by itself."""
+async def place_of(chromium: str, folder: Path, *options: str) -> AsyncIterator[Place]:
+    """A server whose recognizer says nothing by itself, and a browser."""
     async with (
         ScriptedUpstream() as upstream,
         upstream.listening() as stt,
         started("serve", folder, "--stt", stt, *options) as server,
         browser(chromium) as running,
     ):
-        context = await running.new_context(**how)  # type: ignore[arg-type]
-        page = await context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(f"on the page: {error}"))
-        await page.goto(server.url + path)
-        yield page, server
+        yield server, running
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def place(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    async with place_of(chromium, tmp_path_factory.mktemp("place")) as both:
+        yield both
+
+
+@asynccontextmanager
+async def opened(place: Place, path: str = "/", **how: str) -> AsyncIterator[Page]:
+    """The page, in a browser context of its own."""
+    server, running = place
+    context = await running.new_context(**how)  # type: ignore[arg-type]
+    page = await context.new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"on the page: {error}"))
+    await page.goto(server.url + path)
+    try:
+        yield page
+    finally:
+        await context.close()
 
 
 async def start(page: Page) -> None:
@@ -85,8 +103,8 @@ async def is_newest_seen(page: Page) -> None:
     assert not (await page.evaluate(NEWEST))["sideways"], "nothing is to be scrolled sideways"
 
 
-async def test_the_newest_line_is_in_view_on_every_screen(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_the_newest_line_is_in_view_on_every_screen(place: Place) -> None:
+    async with opened(place) as page:
         await start(page)
         await page.evaluate(FEED, {"from": 0, "to": 30})
         for width, height in SIZES:  # as a phone is turned, or a window changed, in mid-call
@@ -105,8 +123,8 @@ async def test_the_newest_line_is_in_view_on_every_screen(chromium: str, tmp_pat
         await is_newest_seen(page)
 
 
-async def test_only_the_reader_stops_the_following(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_only_the_reader_stops_the_following(place: Place) -> None:
+    async with opened(place) as page:
         await page.evaluate(FEED, {"from": 0, "to": 60})
         newest = page.locator("#captions .newest")
         await is_newest_seen(page)
@@ -142,8 +160,8 @@ UPDATE_MS = """(turn) => {
 }"""
 
 
-async def test_an_update_takes_no_longer_after_three_thousand_turns(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_an_update_takes_no_longer_after_three_thousand_turns(place: Place) -> None:
+    async with opened(place) as page:
         await page.evaluate(FEED, {"from": 0, "to": 30})
         few = await page.evaluate(UPDATE_MS, 29)
         await page.evaluate(FEED, {"from": 30, "to": 3000})
@@ -151,8 +169,8 @@ async def test_an_update_takes_no_longer_after_three_thousand_turns(chromium: st
         assert many < 8 + 10 * few, f"{few} ms at 30 turns, {many} ms at 3000"
 
 
-async def test_the_page_says_what_has_no_text_and_who_waits(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_the_page_says_what_has_no_text_and_who_waits(place: Place) -> None:
+    async with opened(place) as page:
         await page.evaluate(FEED, {"from": 0, "to": 3})
         await page.evaluate(
             """() => {
@@ -184,13 +202,8 @@ async def test_the_page_says_what_has_no_text_and_who_waits(chromium: str, tmp_p
         await expect(rows.last).to_have_text(re.compile("not complete: 1.2 s"))
 
 
-async def test_how_captions_look_comes_from_the_address_or_is_remembered(
-    chromium: str, tmp_path: Path
-) -> None:
-    async with opened(chromium, tmp_path, "/?size=200&font=dyslexic&colors=yellow&lines=2&font2=x") as (
-        page,
-        _,
-    ):
+async def test_how_captions_look_comes_from_the_address_or_is_remembered(place: Place) -> None:
+    async with opened(place, "/?size=200&font=dyslexic&colors=yellow&lines=2&font2=x") as page:
         shown = page.locator("#captions")
         for name, value in {"size": "200", "font": "dyslexic", "colors": "yellow", "lines": "2"}.items():
             await expect(shown).to_have_attribute(name, value)
@@ -206,8 +219,8 @@ async def test_how_captions_look_comes_from_the_address_or_is_remembered(
         assert await shown.get_attribute("lines") is None
 
 
-async def test_search_names_and_copies(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_search_names_and_copies(place: Place) -> None:
+    async with opened(place) as page:
         await page.evaluate(FEED, {"from": 0, "to": 40, "open": False})
         await open_panel(page, "search")
         await page.fill("#find", "NUMBER 7.")
@@ -228,10 +241,10 @@ async def test_search_names_and_copies(chromium: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("colors", ["light", "dark", "forced"])
-async def test_axe_finds_nothing(chromium: str, tmp_path: Path, colors: str) -> None:
+async def test_axe_finds_nothing(place: Place, colors: str) -> None:
     axe = (npm.modules("axe") / "axe-core" / "axe.min.js").read_text()
     how = {"forced_colors": "active"} if colors == "forced" else {"color_scheme": colors}
-    async with opened(chromium, tmp_path, **how) as (page, _):
+    async with opened(place, **how) as page:
         await page.evaluate(axe)
 
         async def check(state: str) -> None:
@@ -256,8 +269,8 @@ async def test_axe_finds_nothing(chromium: str, tmp_path: Path, colors: str) -> 
         await check("ended")
 
 
-async def test_push_to_talk_by_keyboard_held_or_switched(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, _):
+async def test_push_to_talk_by_keyboard_held_or_switched(place: Place) -> None:
+    async with opened(place) as page:
         await page.focus("input[value=auto]")
         await page.keyboard.press("ArrowRight")
         await page.focus("#start")
@@ -283,10 +296,12 @@ async def test_push_to_talk_by_keyboard_held_or_switched(chromium: str, tmp_path
         )
 
 
-async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(chromium: str, tmp_path: Path) -> None:
-    async with opened(chromium, tmp_path) as (page, server):
+async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(place: Place) -> None:
+    server, _ = place
+    async with opened(place) as page:
+        others = len(server.get("/calls")["calls"])
         await start(page)
-        (call,) = server.get("/calls")["calls"]
+        call = server.get("/calls")["calls"][-1]
         assert page.url.endswith(f"#call={call['call']}")
         asked: list[str] = []
 
@@ -308,15 +323,18 @@ async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(chromium: 
         await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
         await open_panel(page, "calls")
         listed = page.locator("#calls li button")
-        await expect(listed).to_have_count(2)
-        await listed.last.click()
+        await expect(listed).to_have_count(others + 2)
+        await listed.nth(1).click()
         await expect(page).to_have_url(re.compile(call["call"]))
         await expect(page.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
 
 
 async def test_a_call_is_read_along_by_its_link(chromium: str, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("a token of the test\n")
-    async with opened(chromium, tmp_path, options=("--token-file", str(tmp_path / "tokens"))) as (page, _):
+    async with (
+        place_of(chromium, tmp_path, "--token-file", str(tmp_path / "tokens")) as own,
+        opened(own) as page,
+    ):
         await page.click("#start")
         await page.fill("#token", "a token of the test")
         await start(page)

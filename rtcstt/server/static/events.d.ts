@@ -12,18 +12,18 @@ export interface AudioLedger {
   unanswered?: number;
 }
 
-/** An item of `SessionEnd.tracks`. */
-export interface TrackLedger {
-  track: string;
-  ledger: AudioLedger;
-}
-
 /** A stretch of audio that has no text although it may have held speech; seconds on the call's clock. */
 export interface Gap {
   track: string;
   start: number;
   end: number;
   reason: string;
+}
+
+/** An item of `SessionEnd.tracks`. */
+export interface TrackLedger {
+  track: string;
+  ledger: AudioLedger;
 }
 
 /** What all events have. */
@@ -33,75 +33,17 @@ export interface Event {
   time: number;
 }
 
-/** The first event. `created` is the time of day (ISO 8601, UTC). */
-export interface SessionStart extends Event {
-  type: "session.start";
-  mode: string;
-  engine: string;
-  label?: string;
-  created?: string;
-}
-
-/** The caller is asked to offer again with the call's id: another server takes the call. */
-export interface SessionMove extends Event {
-  type: "session.move";
-  reason: string;
-}
-
-/** The last event. `complete`: nothing is in `missing`, the audio without text that may have held speech. */
-export interface SessionEnd extends Event {
-  type: "session.end";
-  reason: string;
-  tracks: TrackLedger[];
-  ledger: Record<string, AudioLedger>;
-  complete: boolean;
-  missing: Gap[];
-}
-
-/** Something was refused or failed; of a track's speech-to-text service where `track` is there. */
-export interface ErrorEvent extends Event {
-  type: "error";
-  track?: string;
-  title: string;
-  message: string;
-  status_code: number;
-  error_code?: string;
-  doc_url?: string;
-  request_id?: string;
-  engine?: string;
-}
-
 /** What the events of a track have: `track`, the media section's mid. */
 export interface TrackEvent extends Event {
   track: string;
 }
 
-export interface TrackStart extends TrackEvent {
-  type: "track.start";
-}
-
-/** No more audio comes of this track, and all its text has come. */
-export interface TrackEnd extends TrackEvent {
-  type: "track.end";
-  reason: string;
-  ledger: AudioLedger;
-}
-
-/** The sender said that it stops for now (RTCP BYE, hold). */
-export interface TrackMuted extends TrackEvent {
-  type: "track.muted";
-  reason?: string;
-}
-
-/** Packets come again. */
-export interface TrackUnmuted extends TrackEvent {
-  type: "track.unmuted";
-}
-
-/** A section of the offer is refused (port 0), and why. */
-export interface TrackRefused extends TrackEvent {
-  type: "track.refused";
-  reason: string;
+/** What the events of a turn have. `turn` counts the turns of its track from 0; `start` and `end` are those of the speech, so far. */
+export interface TurnEvent extends TrackEvent {
+  turn: number;
+  start: number;
+  end: number;
+  request_id?: string;
 }
 
 /** Packets come that are not received, and why; said once for each reason, the counters go on. `track` is empty where it is not known whose they are. */
@@ -109,6 +51,12 @@ export interface AudioIgnored extends TrackEvent {
   type: "audio.ignored";
   reason: string;
   payload_type?: number;
+}
+
+/** Packets come again after `stalled` seconds. */
+export interface AudioResumed extends TrackEvent {
+  type: "audio.resumed";
+  stalled: number;
 }
 
 /** So many sources (SSRCs) send at once on one track; whoever speaks is received. */
@@ -120,12 +68,6 @@ export interface AudioSources extends TrackEvent {
 /** Packets stopped, and the sender had not said that they would. */
 export interface AudioStalled extends TrackEvent {
   type: "audio.stalled";
-}
-
-/** Packets come again after `stalled` seconds. */
-export interface AudioResumed extends TrackEvent {
-  type: "audio.resumed";
-  stalled: number;
 }
 
 /** The audio cannot be what was stated; `guess` says what it may be. */
@@ -141,12 +83,93 @@ export interface Dtmf extends TrackEvent {
   duration_ms: number;
 }
 
-/** The audio from `start` to `end` will have no text, although it may have held speech. */
-export interface TranscriptGap extends TrackEvent {
-  type: "transcript.gap";
-  start: number;
-  end: number;
+/** Something was refused or failed; of a track's speech-to-text service where `track` is there. */
+export interface ErrorEvent extends Event {
+  type: "error";
+  track?: string;
+  title: string;
+  message: string;
+  status_code: number;
+  error_code?: string;
+  doc_url?: string;
+  request_id?: string;
+  engine?: string;
+}
+
+/** The last event. `complete`: nothing is in `missing`, the audio without text that may have held speech. */
+export interface SessionEnd extends Event {
+  type: "session.end";
   reason: string;
+  tracks: TrackLedger[];
+  ledger: Record<string, AudioLedger>;
+  complete: boolean;
+  missing: Gap[];
+}
+
+/** The caller is asked to offer again with the call's id: another server takes the call. */
+export interface SessionMove extends Event {
+  type: "session.move";
+  reason: string;
+}
+
+/** The first event. `created` is the time of day (ISO 8601, UTC). */
+export interface SessionStart extends Event {
+  type: "session.start";
+  mode: string;
+  engine: string;
+  label?: string;
+  created?: string;
+}
+
+/** No more audio comes of this track, and all its text has come. */
+export interface TrackEnd extends TrackEvent {
+  type: "track.end";
+  reason: string;
+  ledger: AudioLedger;
+}
+
+/** The sender said that it stops for now (RTCP BYE, hold). */
+export interface TrackMuted extends TrackEvent {
+  type: "track.muted";
+  reason?: string;
+}
+
+/** A section of the offer is refused (port 0), and why. */
+export interface TrackRefused extends TrackEvent {
+  type: "track.refused";
+  reason: string;
+}
+
+export interface TrackStart extends TrackEvent {
+  type: "track.start";
+}
+
+/** Packets come again. */
+export interface TrackUnmuted extends TrackEvent {
+  type: "track.unmuted";
+}
+
+/** The service's first message, on the first connection. */
+export interface Connected extends TrackEvent {
+  type: "connected";
+  request_id?: string;
+}
+
+/** Manual mode: answers a `finalize`, after the transcripts that it brought about. */
+export interface FlushDone extends TrackEvent {
+  type: "flush_done";
+  request_id?: string;
+}
+
+/** `lag` seconds of audio wait for the service; said at 2 s, and each time it has doubled. */
+export interface SttBehind extends TrackEvent {
+  type: "stt.behind";
+  lag: number;
+}
+
+/** After `SttBehind`: text comes as soon as usual again. */
+export interface SttCaughtUp extends TrackEvent {
+  type: "stt.caught_up";
 }
 
 /** The connection was lost or refused, and will be tried again. */
@@ -166,29 +189,39 @@ export interface SttRecovered extends TrackEvent {
   engine: string;
 }
 
-/** `lag` seconds of audio wait for the service; said at 2 s, and each time it has doubled. */
-export interface SttBehind extends TrackEvent {
-  type: "stt.behind";
-  lag: number;
+/** Manual mode: the text since the last final one. Only final ones count; join verbatim. */
+export interface Transcript extends TurnEvent {
+  type: "transcript";
+  text: string;
+  is_final: boolean;
+  duration?: number;
+  language?: string;
+  words?: unknown[] | Record<string, unknown>;
 }
 
-/** After `SttBehind`: text comes as soon as usual again. */
-export interface SttCaughtUp extends TrackEvent {
-  type: "stt.caught_up";
-}
-
-/** The service's first message, on the first connection. */
-export interface Connected extends TrackEvent {
-  type: "connected";
-  request_id?: string;
-}
-
-/** What the events of a turn have. `turn` counts the turns of its track from 0; `start` and `end` are those of the speech, so far. */
-export interface TurnEvent extends TrackEvent {
-  turn: number;
+/** The audio from `start` to `end` will have no text, although it may have held speech. */
+export interface TranscriptGap extends TrackEvent {
+  type: "transcript.gap";
   start: number;
   end: number;
-  request_id?: string;
+  reason: string;
+}
+
+/** The speaker might be done: `TurnResume` or `TurnEnd` follows. */
+export interface TurnEagerEnd extends TurnEvent {
+  type: "turn.eager_end";
+  transcript: string;
+}
+
+/** The turn is over. The transcripts of a track, joined with nothing between, are its text. */
+export interface TurnEnd extends TurnEvent {
+  type: "turn.end";
+  transcript: string;
+}
+
+/** They were not done. */
+export interface TurnResume extends TurnEvent {
+  type: "turn.resume";
 }
 
 /** Somebody began to speak. */
@@ -202,66 +235,33 @@ export interface TurnUpdate extends TurnEvent {
   transcript: string;
 }
 
-/** The speaker might be done: `TurnResume` or `TurnEnd` follows. */
-export interface TurnEagerEnd extends TurnEvent {
-  type: "turn.eager_end";
-  transcript: string;
-}
-
-/** They were not done. */
-export interface TurnResume extends TurnEvent {
-  type: "turn.resume";
-}
-
-/** The turn is over. The transcripts of a track, joined with nothing between, are its text. */
-export interface TurnEnd extends TurnEvent {
-  type: "turn.end";
-  transcript: string;
-}
-
-/** Manual mode: the text since the last final one. Only final ones count; join verbatim. */
-export interface Transcript extends TurnEvent {
-  type: "transcript";
-  text: string;
-  is_final: boolean;
-  duration?: number;
-  language?: string;
-  words?: unknown[] | Record<string, unknown>;
-}
-
-/** Manual mode: answers a `finalize`, after the transcripts that it brought about. */
-export interface FlushDone extends TrackEvent {
-  type: "flush_done";
-  request_id?: string;
-}
-
 /** What the server says. */
 export type ServerEvent =
-  | SessionStart
-  | SessionMove
-  | SessionEnd
-  | ErrorEvent
-  | TrackStart
-  | TrackEnd
-  | TrackMuted
-  | TrackUnmuted
-  | TrackRefused
   | AudioIgnored
+  | AudioResumed
   | AudioSources
   | AudioStalled
-  | AudioResumed
   | AudioSuspect
   | Dtmf
-  | TranscriptGap
-  | SttReconnecting
-  | SttRecovered
+  | ErrorEvent
+  | SessionEnd
+  | SessionMove
+  | SessionStart
+  | TrackEnd
+  | TrackMuted
+  | TrackRefused
+  | TrackStart
+  | TrackUnmuted
+  | Connected
+  | FlushDone
   | SttBehind
   | SttCaughtUp
-  | Connected
-  | TurnStart
-  | TurnUpdate
-  | TurnEagerEnd
-  | TurnResume
-  | TurnEnd
+  | SttReconnecting
+  | SttRecovered
   | Transcript
-  | FlushDone;
+  | TranscriptGap
+  | TurnEagerEnd
+  | TurnEnd
+  | TurnResume
+  | TurnStart
+  | TurnUpdate;
