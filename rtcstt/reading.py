@@ -103,7 +103,8 @@ class Reading:
             yield part
 
     async def _next(self) -> Part | FileInfo | None:
-        while True:
+        deadline = asyncio.get_running_loop().time() + 10 * self._stall_s
+        while asyncio.get_running_loop().time() < deadline:
             kind, body = await self._process.message(self._stall_s)
             if kind == file_worker.DONE:
                 self.is_over = True
@@ -113,6 +114,7 @@ class Reading:
                 raise FileError(*json.loads(body))
             if kind != file_worker.TICK:
                 return file_worker.decode(kind, body)
+        raise FileError(f"for {10 * self._stall_s:g} s nothing came of what the decoder read; it was ended")
 
 
 class _Process:

@@ -148,6 +148,21 @@ def test_mixing_follows_the_phase_and_nothing_else() -> None:
     assert np.allclose(downmix("12 channels", 12), 1 / 12)
 
 
+@pytest.mark.parametrize("late", [0, 3])
+def test_late_audio_and_a_hole_are_silence_of_their_length(tmp_path: Path, late: int) -> None:
+    with av.open(str(tmp_path / "hole.mka"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for start in (late, late + 3):  # a second, two seconds of nothing, a second
+            frame = av.AudioFrame.from_ndarray(np.full((1, RATE), 5000, np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = RATE, start * RATE
+            container.mux(stream.encode(frame))
+    samples, gaps = whole(tmp_path / "hole.mka")
+    loud = np.abs(samples[0, late * RATE :]) > 0.1
+    assert not samples[0, : late * RATE].any() and not gaps
+    assert len(loud) == pytest.approx(64000, abs=160)
+    assert loud[:15900].all() and not loud[16100:47900].any() and loud[48100:63800].all()
+
+
 def test_an_id3_tag_before_a_wave_file_and_waves_put_one_behind_the_other(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", speech(), RATE)
     one = (tmp_path / "a.wav").read_bytes()
@@ -245,7 +260,7 @@ def test_what_is_no_recording_is_refused_by_its_kind(tmp_path: Path, data: bytes
 def test_paths_that_cannot_be_read_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere")
     for path, why in [
-        (tmp_path, "a directory"),
+        (tmp_path, "a folder without recordings"),
         (tmp_path / "link.wav", "No such file"),
         (tmp_path / ("x" * 300), "name too long"),
     ]:

@@ -278,6 +278,22 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(
 
 
 @pytest.mark.real
+def test_names_that_are_no_unicode_and_empty_folders_are_one_line_each(
+    tmp_path: Path, engine: Echo, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5).rename(tmp_path / os.fsdecode(b"caf\xe9 [b].wav"))
+    (tmp_path / "empty").mkdir()
+    more = ("--format", "json,vtt", "--report", tmp_path / "r.csv", "--html", tmp_path / "i.html")
+    assert command(source, tmp_path / "empty", *more) == 1
+    said = capfd.readouterr().err
+    assert f"{tmp_path}/empty: cannot be read: it is a folder without recordings" in said
+    assert f"{tmp_path}/caf\\xe9 [b].wav: 3.0 s" in said
+    assert json.loads(source.with_suffix(".json").read_text())["file"] == "caf\\xe9 [b].wav"
+    assert 'data-src="caf%E9%20%5Bb%5D.wav"' in (tmp_path / "i.html").read_text()
+    assert command(source, *more) == 0 and engine.blocks == 1
+
+
+@pytest.mark.real
 def test_the_page_of_transcripts_is_searched_and_plays(tmp_path: Path, engine: Echo, chromium: str) -> None:
     sources_ = [tone(tmp_path / f"{name}.wav", level) for name, level in (("loud", 0.5), ("quiet", 0.2))]
     assert command(*sources_, "--html", tmp_path / "index.html") == 0

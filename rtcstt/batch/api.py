@@ -11,6 +11,7 @@ from typing import Literal
 from rtcstt import wire
 from rtcstt.batch.engines import EngineSettings, open_engine
 from rtcstt.batch.recording import RecordingSettings, RecordingTranscriber
+from rtcstt.batch.sources import printable
 from rtcstt.batch.transcripts import Transcription
 from rtcstt.embedded import processors
 from rtcstt.errors import CallerError, ConfigError
@@ -62,7 +63,9 @@ async def transcribe(
     try:
         async with open_engine(engine_settings, jobs) as engine:
             file = Path(os.fspath(path))
-            return await RecordingTranscriber(engine, readers, settings, jobs).transcribe(file, file.name)
+            return await RecordingTranscriber(engine, readers, settings, jobs).transcribe(
+                file, printable(file.name)
+            )
     finally:
         await readers.close()
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from rtcstt import captions
 from rtcstt.batch.formats import marked, missing
 from rtcstt.batch.run import Result
+from rtcstt.batch.sources import printable
 from rtcstt.batch.transcripts import Transcription, sentences
 
 _VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ogv", ".avi"}
@@ -23,7 +24,7 @@ def page(results: Sequence[Result], folder: Path, offset: float = 0.0) -> str:
     done = [result for result in results if result.transcription is not None]
     sections = "\n".join(line for result in done for line in _section(result, folder, offset))
     failed = "".join(
-        f"<li>{_text(str(result.source))}: {_text(result.error)}</li>"
+        f"<li>{_text(printable(result.source))}: {_text(result.error)}</li>"
         for result in results
         if result.status == "failed"
     )
@@ -68,7 +69,7 @@ def _link(source: Path, folder: Path) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return html.escape(text)
 
 
 _STYLE = """

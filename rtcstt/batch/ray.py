@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rtcstt.batch.engines import EmbeddedEngine, EngineSettings
 from rtcstt.batch.recording import RecordingTranscriber
 from rtcstt.batch.run import Result, RunSettings, RunState, reason, without_work, written
-from rtcstt.batch.sources import Work
+from rtcstt.batch.sources import Work, printable
 from rtcstt.batch.transcripts import Transcription
 from rtcstt.errors import ConfigError, EngineError
 from rtcstt.reading import Readers
@@ -80,7 +80,7 @@ def _map(
         number, work, began = running.pop(ended)
         results[number] = _result(ray, ended, work, state, time.monotonic() - began)
         progress.advance(bar)
-        progress.console.print(f"{work.source}: {results[number].line}")
+        progress.console.print(f"{printable(work.source)}: {results[number].line}")
     return results
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtcstt.batch.run import Result
+from rtcstt.batch.sources import printable
 
 Cell = str | float | int | None
 
@@ -45,10 +46,10 @@ def _row(result: Result) -> dict[str, Cell]:
     whole = result.transcription
     row: dict[str, Cell] = dict.fromkeys(FIELDS)
     row |= {
-        "file": _printable(result.source),
+        "file": printable(result.source),
         "status": result.status,
-        "outputs": " ".join(_printable(path) for path in result.outputs),
-        "error": result.error.encode("utf-8", "replace").decode() or None,
+        "outputs": " ".join(printable(path) for path in result.outputs),
+        "error": result.error or None,
     }
     if whole is not None:
         done_now = result.status == "transcribed" and result.took_s > 0
@@ -62,8 +63,3 @@ def _row(result: Result) -> dict[str, Cell]:
             "model": whole.model,
         }
     return row
-
-
-def _printable(path: Path) -> str:
-    """A name may hold bytes that are no UTF-8."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -25,7 +25,7 @@ from rtcstt.batch.audio import Block
 from rtcstt.batch.engines import EngineSettings
 from rtcstt.batch.formats import FormatSettings, render
 from rtcstt.batch.recording import NoPieces, Pieces, RecordingSettings, RecordingTranscriber
-from rtcstt.batch.sources import STDIN, Work
+from rtcstt.batch.sources import STDIN, Work, printable
 from rtcstt.batch.state import Stamp, State
 from rtcstt.batch.transcripts import Transcription
 from rtcstt.batch.words import Recognised
@@ -72,7 +72,7 @@ class Result:
         lost = sum(gap.end - gap.start for gap in whole.gaps)
         gaps = f", {len(whole.gaps)} damaged or missing ({lost:.1f} s)" if whole.gaps else ""
         notes = "".join(f"; {note}" for note in whole.notes)
-        where = ", ".join(map(str, self.outputs)) or "standard output"
+        where = ", ".join(map(printable, self.outputs)) or "standard output"
         return f"{whole.duration:.1f} s{gaps}{notes} -> {where}"
 
 
@@ -103,9 +103,9 @@ class RunState:
         stamp = Stamp.of(work.path)
         for path in work.outputs.values():
             if path.resolve() in self._recordings:
-                raise ConfigError(f"{path} is a recording itself; choose another --output-dir")
+                raise ConfigError(f"{printable(path)} is a recording itself; choose another --output-dir")
             if not self._settings.force and not self._state(path).is_ours(path, stamp):
-                raise ConfigError(f"{path} is there already and is not ours (--force replaces it)")
+                raise ConfigError(f"{printable(path)} is there already and is not ours (--force replaces it)")
 
     def write(self, work: Work, whole: Transcription) -> None:
         """The outputs, and that they are done. `OSError` where one cannot be written."""
@@ -166,7 +166,7 @@ class Run:
             for number, work in waiting:
                 results[number] = await self.one(work)
                 if results[number].status != "done already":
-                    self._progress.console.print(f"{work.source}: {results[number].line}")
+                    self._progress.console.print(f"{printable(work.source)}: {results[number].line}")
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._jobs, len(works))):
@@ -227,7 +227,7 @@ def written(work: Work, whole: Transcription, state: RunState, took_s: float) ->
 def reason(error: Exception) -> str:
     """Why a recording has no transcripts; a line."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{printable(error.filename)}: " if isinstance(error.filename, str | Path) else ""
         return f"{where}{error.strerror}"
     text = str(error) if isinstance(error, RtcsttError) else repr(error)
     return " ".join(text.split())

@@ -38,7 +38,7 @@ class Work:
 
     @property
     def title(self) -> str:
-        return "stdin" if self.source == STDIN else self.source.name
+        return "stdin" if self.source == STDIN else printable(self.source.name)
 
 
 def find(given: Sequence[str]) -> list[tuple[Path, Path]]:
@@ -54,7 +54,10 @@ def find(given: Sequence[str]) -> list[tuple[Path, Path]]:
 def _found(word: str) -> Iterator[tuple[Path, Path]]:
     path = Path(word)
     if path.is_dir():
-        yield from ((inside, path) for inside in in_folder(path))
+        inside = in_folder(path)
+        yield from ((one, path) for one in inside)
+        if not inside:
+            yield path, path.parent
     elif not os.path.lexists(path) and glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))
         for match in map(Path, matches):
@@ -75,6 +78,11 @@ def in_folder(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(top, name) for name in sorted(names) if is_recording(name)]
     return found
+
+
+def printable(path: Path | str) -> str:
+    """A name may hold bytes that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def is_recording(name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,12 +22,12 @@ from rtcstt.errors import ConfigError
 
 NAME = ".rtcstt-state.sqlite"
 _TABLES = """
-create table if not exists outputs (name text primary key, recording text, size integer, mtime integer,
+create table if not exists outputs (name blob primary key, recording blob, size integer, mtime integer,
     made_with text, own_size integer, own_mtime integer);
-create table if not exists transcripts (recording text primary key, size integer, mtime integer, made_with
+create table if not exists transcripts (recording blob primary key, size integer, mtime integer, made_with
 text,
     whole blob);
-create table if not exists pieces (recording text, size integer, mtime integer, made_with text,
+create table if not exists pieces (recording blob, size integer, mtime integer, made_with text,
     channel integer, start integer, length integer, found text,
     primary key (recording, made_with, channel, start));
 """
@@ -36,7 +37,7 @@ create table if not exists pieces (recording text, size integer, mtime integer, 
 class Stamp:
     """A file by its path, size and time; it is the same file while these are."""
 
-    path: str
+    path: bytes
     size: int
     mtime: int
 
@@ -44,7 +45,7 @@ class Stamp:
     def of(cls, path: Path) -> Stamp:
         """`OSError` when there is none."""
         found = path.stat()
-        return cls(str(path.resolve()), found.st_size, found.st_mtime_ns)
+        return cls(os.fsencode(path.resolve()), found.st_size, found.st_mtime_ns)
 
 
 class State:
@@ -67,7 +68,7 @@ class State:
         except FileNotFoundError:
             return True
         return any(
-            row[4:] == (own.size, own.mtime) and (row[0] == recording.path or not Path(str(row[0])).exists())
+            row[4:] == (own.size, own.mtime) and (row[0] == recording.path or not _exists(row[0]))
             for row in self._outputs(output)
         )
 
@@ -93,7 +94,13 @@ class State:
             database.execute("insert or replace into transcripts values (?,?,?,?,?)", row)
             for output in outputs:
                 own = Stamp.of(output)
-                made = (output.name, recording.path, recording.size, recording.mtime, outputs[output])
+                made = (
+                    os.fsencode(output.name),
+                    recording.path,
+                    recording.size,
+                    recording.mtime,
+                    outputs[output],
+                )
                 database.execute(
                     "insert or replace into outputs values (?,?,?,?,?,?,?)", (*made, own.size, own.mtime)
                 )
@@ -132,7 +139,9 @@ class State:
             return []
         columns = "recording, size, mtime, made_with, own_size, own_mtime"
         with self._open() as database:
-            found = database.execute(f"select {columns} from outputs where name = ?", (output.name,))
+            found = database.execute(
+                f"select {columns} from outputs where name = ?", (os.fsencode(output.name),)
+            )
             return found.fetchall()
 
     @contextlib.contextmanager
@@ -143,3 +152,7 @@ class State:
                 yield database
         except sqlite3.Error as error:
             raise ConfigError(f"the state file {self._path} cannot be used: {error}") from error
+
+
+def _exists(path: object) -> bool:
+    return isinstance(path, bytes) and os.path.exists(path)

@@ -315,6 +315,6 @@ def _summary(results: Sequence[Result], show: Console) -> int:
     if failed and len(results) > 1:
         show.print("failed:")
         for result in failed:
-            show.print(f"  {result.source}: {result.error}")
+            show.print(f"  {sources.printable(result.source)}: {result.error}")
     show.print(f"{len(results) - done - len(failed)} transcribed, {done} already done, {len(failed)} failed")
     return 1 if failed else 0

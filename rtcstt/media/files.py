@@ -61,7 +61,9 @@ class AudioFile:
             with self._path.open("rb") as file:
                 self._parts = [(0, 0)] if self._settings.raw else kinds.parts(file)
         except (OSError, ValueError) as error:
-            reason = "it is a directory" if isinstance(error, IsADirectoryError) else _plain(error)
+            reason = (
+                "it is a folder without recordings" if isinstance(error, IsADirectoryError) else _plain(error)
+            )
             raise FileError(f"cannot be read: {reason}") from error
         self.info = self._describe()
 
