@@ -11,7 +11,7 @@ import asyncio
 from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
-from av import AudioResampler
+from av import AudioFrame, AudioResampler
 from websockets.asyncio.client import connect
 
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -25,6 +25,7 @@ async def forward(track: MediaStreamTrack, url: str, chunk_ms: int) -> None:
         try:
             while True:
                 frame = await track.recv()
+                assert isinstance(frame, AudioFrame)
                 for resampled in resampler.resample(frame):
                     waiting += bytes(resampled.planes[0])[: resampled.samples * 2]
                 if len(waiting) >= chunk:

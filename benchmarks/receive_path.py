@@ -33,7 +33,7 @@ import numpy as np
 from aiortc.codecs.opus import OpusDecoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtpPacket
-from av import AudioResampler
+from av import AudioFrame, AudioResampler
 
 from benchmarks.table import markdown
 from benchmarks.tones import Ear, latencies, median_and_95th, tones
@@ -135,6 +135,7 @@ def by_plain_aiortc(sent: Sequence[Sent]) -> Heard:
 
 def _decoded(decoder: OpusDecoder, resampler: AudioResampler, encoded: JitterFrame) -> Iterator[Samples]:
     for frame in decoder.decode(encoded):
+        assert isinstance(frame, AudioFrame)
         for resampled in resampler.resample(frame):
             yield resampled.to_ndarray()[0]
 

@@ -161,7 +161,7 @@ def print_load(calls: int, seconds: float) -> None:
         name: measure(server, calls=calls, seconds=seconds, loss=0, chunk_ms=100)
         for name, server in SERVERS.items()
     }
-    rows = [
+    rows: list[list[object]] = [
         [
             *(name, f"{load.cpu_percent:.2f} %", f"{load.memory_mb:.2f} MB"),
             *(f"{load.reached:.3f}", load.connections),
@@ -170,8 +170,10 @@ def print_load(calls: int, seconds: float) -> None:
     ]
     first, second = loads.values()
     rows.append(
-        ["ratio", f"{second.cpu_percent / first.cpu_percent:.2f}"]
-        + [f"{second.memory_mb / first.memory_mb:.2f}", "", ""]
+        [
+            *("ratio", f"{second.cpu_percent / first.cpu_percent:.2f}"),
+            *(f"{second.memory_mb / first.memory_mb:.2f}", "", ""),
+        ]
     )
     print(f"\n{calls} calls, {seconds:g} s, chunks of 100 ms:\n")
     header = ["server", "CPU per call, of one processor", "memory per call", "audio per s", "STT connections"]

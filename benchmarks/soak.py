@@ -51,7 +51,7 @@ def verdict(samples: Sequence[Sample]) -> str | None:
         return "too short to tell"
 
     def typical(of: Sequence[Sample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in of)
+        return float(statistics.median(getattr(sample, name) for sample in of))
 
     for name, allowed in (("memory_mb", GROWTH_MB), ("threads", 0), ("files", 4)):
         grown = typical(last, name) - typical(first, name)

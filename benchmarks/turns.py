@@ -54,7 +54,8 @@ def in_mid_sentence(bench: Bench, recording: Recording) -> tuple[list[Pause], li
         if chunk.type in ("equal", "substitute")
         for step in range(chunk.ref_end_idx - chunk.ref_start_idx)
     }
-    within, at_break = [], []
+    within: list[tuple[int, int]] = []
+    at_break: list[tuple[int, int]] = []
     for begin, end in pauses(bench, recording):
         before = [index for index, word in enumerate(received) if word.end <= (begin + end) / 2 / RATE]
         if not before or before[-1] not in place:

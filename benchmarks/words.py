@@ -68,14 +68,14 @@ class Heard:
 def read(path: Path) -> list[Audio]:
     """Each channel of a recording, at 16 kHz."""
     if path.suffix == ".raw":
-        return [np.frombuffer(path.read_bytes(), "<i2").astype(np.float32) / 32768]
+        return [np.asarray(np.frombuffer(path.read_bytes(), "<i2") / 32768, np.float32)]
     resampler = av.AudioResampler(format="fltp", rate=RATE)
     parts = []
     with av.open(str(path), "r") as container:
         for frame in container.decode(audio=0):
             parts += [part.to_ndarray() for part in resampler.resample(frame)]
         parts += [part.to_ndarray() for part in resampler.resample(None)]
-    return list(np.concatenate(parts, axis=1).astype(np.float32))
+    return [np.asarray(channel, np.float32) for channel in np.concatenate(parts, axis=1)]
 
 
 def recordings(folder: Path) -> list[Recording]:
@@ -106,7 +106,8 @@ def through_opus(samples: Audio) -> Audio:
         for packet in encoder.encode(frame):
             parts += [out.to_ndarray().ravel() for out in decoder.decode(av.Packet(bytes(packet)))]
     joined = np.concatenate(parts).astype(np.float32)
-    return soxr.resample(joined / (32768 if np.abs(joined).max() > 2 else 1), 48000, RATE)
+    level = 32768 if np.abs(joined).max() > 2 else 1
+    return np.asarray(soxr.resample(joined / level, 48000, RATE), np.float32)
 
 
 def narrow(samples: Audio) -> Audio:
@@ -119,13 +120,17 @@ def narrow(samples: Audio) -> Audio:
     data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
     from rtcstt.embedded.audio import AudioDecoder
 
-    return soxr.resample(AudioDecoder("pcm_mulaw").decode(data), 8000, RATE)
+    return np.asarray(soxr.resample(AudioDecoder("pcm_mulaw").decode(data), 8000, RATE), np.float32)
 
 
 def noisy(samples: Audio) -> Audio:
     """White noise 10 dB below the speech."""
     level = float(np.sqrt((samples**2).mean())) / 10**0.5
     return samples + np.random.default_rng(0).normal(0, level, len(samples)).astype(np.float32)
+
+
+def silence(seconds: float) -> Audio:
+    return np.zeros(int(seconds * RATE), np.float32)
 
 
 CONDITIONS: dict[str, Callable[[Audio], Audio]] = {
@@ -148,8 +153,7 @@ class Bench:
         listener = Listener(
             self._engine.stream("en"), self.vad.stream(), self._judge, settings, live=self._engine.live
         )
-        padded = np.concatenate((np.zeros(int(LEAD_S * RATE)), samples, np.zeros(int(TRAIL_S * RATE))))
-        padded = padded.astype(np.float32)
+        padded = np.concatenate([silence(LEAD_S), samples, silence(TRAIL_S)])
         begin = time.process_time()
         for start in range(0, len(padded), RATE // 10):
             self._take(

@@ -50,8 +50,8 @@ def encode(codec: Codec, samples: Samples, *, ms: int = 20, bit_rate: int = 0, *
     size = rate * ms // 1000
     packets: list[bytes] = []
     for start in range(0, len(samples) - size + 1, size):
-        data = samples[start : start + size].reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(data, "s16", layout)
+        block = samples[start : start + size].reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(block, "s16", layout)
         frame.sample_rate, frame.pts = rate, start
         packets += [bytes(packet) for packet in encoder.encode(frame)]
     return packets
@@ -65,7 +65,7 @@ def likeness(received: Samples, said: Samples, *, longest_lag: int = 400) -> flo
     for lag in range(longest_lag):
         b = said[ends.start - lag : ends.stop - lag].astype(float)
         scores.append(float(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b) + 1))
-    return max(scores)
+    return float(max(scores))
 
 
 def rms(samples: Samples) -> float:

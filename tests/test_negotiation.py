@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptions import AUDIO, DATA, FINGERPRINT, SESSION, TRANSPORT, VIDEO
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
 from rtcstt.webrtc.negotiation import Offer, opus_preference
 from rtcstt.webrtc.sdp import Description
-from tests.descriptions import AUDIO, DATA, FINGERPRINT, SESSION, TRANSPORT, VIDEO
 
 CASES = Path(__file__).parent / "fixtures" / "media"
 

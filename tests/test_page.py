@@ -178,9 +178,9 @@ async def test_a_recording_of_two_channels_is_two_speakers(
         await page.click("#start")
         await expect(page.locator("#status")).to_have_text("Live")
         await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
-        both = await captions(page)
-        assert both.lower().count("worst of times") == 2, "what was said before stays above the new call"
-        assert "winter of despair" in both.lower()
+        text = await captions(page)
+        assert text.lower().count("worst of times") == 2, "what was said before stays above the new call"
+        assert "winter of despair" in text.lower()
         assert not errors
 
 

@@ -472,7 +472,7 @@ async def test_a_slow_network_is_no_reason_to_hang_up(
             def slowly(data: bytes, address: Any, take: Any = protocol.datagram_received) -> None:
                 loop.call_later(0.15 if data[:2] == b"\x00\x01" else 0.0, take, data, address)
 
-            protocol.datagram_received = slowly
+            protocol.datagram_received = slowly  # type: ignore[assignment]
         await asyncio.sleep(2.0)
         assert wire.peer.state == "connected"
         await wire.still_receives()
