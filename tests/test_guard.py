@@ -36,7 +36,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 def signed(**claims: Any) -> str:
-    return jwt.encode({"exp": time.time() + 60, **claims}, SECRET, algorithm="HS256")
+    return jwt.encode({"exp": time.time() + 86_400, **claims}, SECRET, algorithm="HS256")
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -319,7 +319,7 @@ def test_knocks_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None
 
 
 def token(**claims: Any) -> dict[str, str]:
-    signed = jwt.encode({"exp": time.time() + 60, **claims}, SECRET, algorithm="HS256")
+    signed = jwt.encode({"exp": time.time() + 86_400, **claims}, SECRET, algorithm="HS256")
     return {"Authorization": f"Bearer {signed}"}
 
 

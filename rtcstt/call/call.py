@@ -168,14 +168,14 @@ class Call:
             message = _parse_command(text)
             if message["type"] == "close":
                 self.hang_up("asked")
-            elif self._is_allowed():
+            elif self._is_allowed(self._commands):
                 self._obey(message)
         except CallerError as error:
             self.refuse(error)
 
     def refuse(self, error: CallerError) -> None:
         """Tell the caller what of theirs is not taken, in an `error` event, unless it is too much."""
-        if self._is_allowed():
+        if self._is_allowed(self._commands):
             self._say_error(error)
 
     def finalize(self) -> None:
@@ -210,10 +210,7 @@ class Call:
 
     def publish(self, event: AnyEvent) -> None:
         """Number an event and give it to the listeners; what comes after the end is nobody's concern."""
-        if self._closed.is_set():
-            return
-        if isinstance(event, Dtmf) and not self._digits.take(self._loop.time()):
-            self.counts.ignored_commands += 1
+        if self._closed.is_set() or (isinstance(event, Dtmf) and not self._is_allowed(self._digits)):
             return
         self._time = max(self.time, event.time)
         self.counts.add(self.feed.publish(event, time=self._time))
@@ -284,8 +281,8 @@ class Call:
             self._ending = asyncio.create_task(self._end(reason))
         return self._ending
 
-    def _is_allowed(self) -> bool:
-        allowed = self._commands.take(self._loop.time())
+    def _is_allowed(self, bucket: TokenBucket) -> bool:
+        allowed = bucket.take(self._loop.time())
         self.counts.ignored_commands += not allowed
         return allowed
 
