@@ -26,7 +26,7 @@ from rtcstt.media.rtp import Codec, Packet, byes
 
 if TYPE_CHECKING:
     from rtcstt.stt.seam import Stt
-    from rtcstt.webrtc.peer import Attachment
+    from rtcstt.webrtc.attachment import Attachment
 
 TRACK = "0"  # the id of the one track of a transcriber that has no peer connection
 
@@ -50,7 +50,7 @@ class Transcriber:
         self._track: Any = None
         self._rate = 0
         if pc is not None:
-            from rtcstt.webrtc.peer import Attachment
+            from rtcstt.webrtc.attachment import Attachment
 
             self._source = asyncio.create_task(self._receive(Attachment(pc, self.call, channels=channels)))
 

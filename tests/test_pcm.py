@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rtcstt.media.clock import MARGIN, MAX_QUEUED, AudioClock
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
+from rtcstt.media.receiver import AudioReceiver
 
 FRAME = 320  # 20 ms
 LOUD_FROM = 2000
@@ -356,3 +357,26 @@ def test_any_schedule_adds_up(chunk_ms: int, delay: float, seed: int, frames: in
     assert len(marks(sound)) <= frames
     assert np.count_nonzero((abs(sound) >= LOUD_FROM) & (abs(sound) < LOUD_FROM + 5000)) == received * FRAME
     assert len(sound) == pytest.approx((end + surplus) * SAMPLE_RATE, abs=2)
+
+
+@pytest.mark.parametrize("pace", [0.5, 0.8])
+def test_pcm_that_comes_slower_than_real_time_has_no_hole_in_a_word(pace: float) -> None:
+    """Two tracks of a media stream that share one clock, say. Silence goes where it is quiet."""
+    receiver = AudioReceiver({}, chunk_ms=20)
+    word, pause = np.full(320 * 40, 5000, np.int16), np.zeros(320 * 40, np.int16)
+    word[1::2] *= -1
+    spoken = np.concatenate([word, pause, word, pause])
+    chunks, now, at = [], 10.0, 10.0
+    for start in range(0, len(spoken), 320):
+        at = 10.0 + start / SAMPLE_RATE / pace
+        while now + 0.005 < at:
+            now += 0.005
+            chunks += receiver.pull(now)
+        receiver.push_pcm(spoken[start : start + 320], at)
+    chunks += receiver.close(at)
+    sound = np.concatenate([chunk.samples for chunk in chunks])
+    loud = np.flatnonzero(np.abs(sound) > 0)
+    edges = np.flatnonzero(np.diff(loud) > 1)
+    assert len(loud) == 2 * len(word)
+    assert len(edges) == 1, "two words, each whole"
+    assert not receiver.ledger.queued

@@ -46,13 +46,15 @@ from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.media.rtp import Packet
 from rtcstt.testing import ScriptedUpstream
-from rtcstt.webrtc import aiortc_private, peer
+from rtcstt.webrtc import aiortc_private, attachment
 from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
-from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.caller import Caller, _Playback
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
 from rtcstt.webrtc.impairment import Network
+from rtcstt.webrtc.negotiation import Offer
 from rtcstt.webrtc.peer import Peer
 from rtcstt.webrtc.playback import opus_packets
+from rtcstt.webrtc.sdp import Description
 from tests.descriptions import AUDIO, SESSION
 
 pytestmark = pytest.mark.real
@@ -101,6 +103,7 @@ class FakeTrack:
     packets: list[Packet] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     byes: list[int] = field(default_factory=list)
+    muted: list[str] = field(default_factory=list)
     failing: bool = False
 
     def push(self, packet: Packet) -> None:
@@ -110,6 +113,12 @@ class FakeTrack:
 
     def bye(self, ssrc: int) -> None:
         self.byes.append(ssrc)
+
+    def mute(self, reason: str) -> None:
+        self.muted.append(reason)
+
+    def renegotiate(self, codecs: dict[int, Any], *, reconnected: bool = True) -> None:
+        self.codecs = dict(codecs)
 
     def end(self, reason: str) -> None:
         self.ended.append(reason)
@@ -137,6 +146,9 @@ class FakeCall:
     def publish(self, event: Any) -> None:
         fields = event.as_dict()
         self.feed.publish(fields.pop("type"), **{n: v for n, v in fields.items() if n not in ("call", "seq")})
+
+    def end_track(self, track: FakeTrack, reason: str) -> None:
+        track.end(reason)
 
     def command(self, text: str) -> None:
         self.commands.append(text)
@@ -389,8 +401,8 @@ async def test_channel_takes_only_so_much_at_a_time(monkeypatch: pytest.MonkeyPa
     call, channel = FakeCall(), StuckChannel()
     for _ in range(100):
         call.feed.publish("turn.update", transcript="x" * 1000)
-    task = asyncio.create_task(peer._speak(channel, call))  # type: ignore[arg-type]
-    await until(lambda: channel.bufferedAmount > peer.BUFFERED_HIGH)
+    task = asyncio.create_task(attachment._speak(channel, call))  # type: ignore[arg-type]
+    await until(lambda: channel.bufferedAmount > attachment.BUFFERED_HIGH)
     await asyncio.sleep(0.05)
     assert len(channel.sent) < 20
     channel.bufferedAmount = 0
@@ -817,4 +829,73 @@ async def test_candidates_after_the_offer_are_bounded(tone: list[bytes]) -> None
             wire.peer.add_candidates(fragment)
         assert (refusal.value.status, refusal.value.code) == (429, "too_many_candidates")
         wire.peer.add_candidates("a=end-of-candidates\n")
+        await wire.still_receives()
+
+
+# -- later offers of a connection (RFC 3264 section 8) --------------------------------------------------
+
+
+def later(wire: Wire, change: Callable[[str], str] = lambda text: text) -> Offer:
+    """The caller's offer once more, changed."""
+    text = change(wire.caller._pc.localDescription.sdp)
+    return Offer.parse(text, max_tracks=8, held=wire.peer.tracks)
+
+
+def answer_of(text: str) -> Description:
+    return Description.parse(text)
+
+
+async def test_hold_and_resume(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        held = later(wire, lambda text: text.replace("a=sendrecv", "a=inactive"))
+        assert wire.peer.continues(held)
+        answer = answer_of(await wire.peer.renegotiate(held))
+        assert [s.direction for s in answer.sections if s.kind == "audio"] == ["inactive"]
+        assert wire.line.muted == ["hold"]
+        resumed = answer_of(await wire.peer.renegotiate(later(wire)))
+        assert [s.direction for s in resumed.sections if s.kind == "audio"] == ["recvonly"]
+        versions = [int(answer.session[1].split(" ")[2]) for answer in (answer, resumed)]
+        assert versions[1] == versions[0] + 1
+        assert wire.line.muted == ["hold"]
+        assert wire.line.ended == []
+        await wire.still_receives()
+
+
+async def test_an_audio_section_is_added_and_removed_on_a_live_connection(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        pc = wire.caller._pc
+        pc.addTrack(_Playback(tone, None))
+        await pc.setLocalDescription(await pc.createOffer())
+        answer = await wire.peer.renegotiate(later(wire))
+        await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        mid = next(mid for mid in wire.peer.tracks if mid != "0")
+        await until(lambda: len(wire.call.tracks[mid].packets) > 5)
+        await wire.still_receives()
+        assert wire.line.ended == []
+
+        def without_the_second(text: str) -> str:
+            second = text.split("m=audio")[2]
+            return text.replace("m=audio" + second, "m=audio 0" + second[second.index(" UDP") :])
+
+        removed = later(wire, without_the_second)
+        answered = answer_of(await wire.peer.renegotiate(removed))
+        assert [s.port == "0" for s in answered.sections if s.kind == "audio"] == [False, True]
+        assert wire.call.tracks[mid].ended == ["section removed"]
+        await wire.still_receives()
+
+
+async def test_an_offer_of_another_connection_is_not_a_later_one(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        other = later(wire, lambda text: re.sub("a=ice-ufrag:.*", "a=ice-ufrag:other", text))
+        assert not wire.peer.continues(other)
+
+
+async def test_payload_types_may_mean_something_else_later(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        offer = later(wire, lambda text: text.replace("PCMA/8000", "telephone-event/8000"))
+        await wire.peer.renegotiate(offer)
+        assert wire.line.codecs[8].name == "telephone-event"
         await wire.still_receives()

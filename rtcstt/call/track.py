@@ -141,9 +141,9 @@ class Track:
         if self._timer is None:
             self._schedule()
 
-    def renegotiate(self, codecs: Mapping[int, Codec]) -> None:
-        """Another connection carries the track on."""
-        self._receiver.renegotiate(codecs)
+    def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
+        """Payload types mean something else. ``reconnected``: another connection carries the track on."""
+        self._receiver.renegotiate(codecs, reconnected=reconnected)
 
     def bye(self, ssrc: int) -> None:
         """A source says that it leaves (RTCP BYE). The track goes on with the next packet that comes."""
@@ -154,10 +154,6 @@ class Track:
         """The sender says that it stops for now."""
         if not self.ended:
             self._receiver.mute(reason)
-
-    def press(self, digit: str, duration_ms: int) -> None:
-        """A key was pressed, as a gateway's message says."""
-        self._shared.report(Dtmf(track=self.track, digit=digit, duration_ms=duration_ms))
 
     def finalize(self) -> None:
         """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""

@@ -149,15 +149,24 @@ class AudioClock:
         lacking = max(2 * MARGIN, round(-self.ahead(arrival) * SAMPLE_RATE))
         self._queue_silence(min(count - covered, lacking))
 
-    def pull(self, now: float, delay: float = 0.0, *, expects_nothing: bool = False) -> list[Chunk]:
+    def pull(
+        self,
+        now: float,
+        delay: float = 0.0,
+        *,
+        expects_nothing: bool = False,
+        expected_until: float = -math.inf,
+    ) -> list[Chunk]:
         """The chunks due at ``now``. ``delay``: the jitter to be expected, in s.
-        ``expects_nothing``: the sender said that it pauses, so do not wait."""
+        ``expects_nothing``: the sender said that it pauses, so do not wait. ``expected_until``: audio is on
+        its way, however late, so put no silence in before."""
         if self._origin is None:
             return []
         self._delay = min(delay, self._max_delay_s)
         chunks = []
         while (due := self._due()) <= now:
-            if self._queue.length < self._chunk and not (expects_nothing or self._may_fill(now)):
+            may_fill = expects_nothing or (now >= expected_until and self._may_fill(now))
+            if self._queue.length < self._chunk and not may_fill:
                 self._not_before = now  # it is the audio that is late, not the timer
                 break
             chunks.append(self._send(self._chunk, self._surplus()))

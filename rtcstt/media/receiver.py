@@ -7,6 +7,7 @@ going from one to the other. Where the main source falls silent, the other one b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,30 +16,19 @@ from rtcstt.media.codecs import Decoded
 from rtcstt.media.dtmf import Digits
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.playout import Cause, Frame, Gap
+from rtcstt.media.presence import Presence
 from rtcstt.media.red import Redundancy
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.sequence import Counters
-from rtcstt.media.signals import (
-    Ignored,
-    Lost,
-    Muted,
-    Resumed,
-    SeveralSources,
-    Signal,
-    Stalled,
-    Unmuted,
-)
+from rtcstt.media.signals import Lost, SeveralSources, Signal
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
 
-STALLED_S = 0.45  # without a packet; longer than the 400 ms of DTX, in case its announcement was lost
-PAUSED_STALLED_S = 1.5  # the same when the sender said that it pauses: DTX sends every 400 ms
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 IDLE_POLL_S = 0.1  # while there is no sound at all
 LOST_S = 0.2  # of lost packets in a row, from which on it is said
 HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
-MAX_IGNORED = 16  # payload types of which it is said that they are ignored
 
 
 class AudioReceiver:
@@ -58,12 +48,7 @@ class AudioReceiver:
         self._digits = Digits()
         self._redundancy = Redundancy()
         self._bad_payloads = 0  # of sources that are gone
-        self.last_received: float | None = None
-        """When audio last came."""
-        self._stalled_since: float | None = None
-        self._muted = False
-        self._signals: list[Signal] = []
-        self._ignored: set[object] = set()
+        self._presence = Presence()
         self._pcm_delay_s: float | None = None
         self._audio_end = 0  # on the clock, of what came last
         self._hole_is_loss = False  # whatever is before the next audio was not received
@@ -76,6 +61,11 @@ class AudioReceiver:
     def origin(self) -> float | None:
         """When the track's first sample was spoken, as far as known; None before audio came."""
         return self.clock.origin
+
+    @property
+    def last_received(self) -> float | None:
+        """When audio last came."""
+        return self._presence.last_received
 
     @property
     def position(self) -> int:
@@ -93,7 +83,7 @@ class AudioReceiver:
         self._codecs = self._main.playout.codecs = codecs
         for side in self._sides:
             side.source.playout.codecs = codecs
-        self._hole_is_loss = reconnected and not self._muted
+        self._hole_is_loss = reconnected and not self._presence.is_muted
 
     def push(self, packet: Packet, now: float) -> None:
         self._pcm_delay_s = None
@@ -101,7 +91,7 @@ class AudioReceiver:
         if codec is None:
             self._ignore(packet.payload_type)
         elif codec.name == "telephone-event":
-            self._signals += self._digits.push(packet, codec.clock_rate, now)
+            self._presence.signals += self._digits.push(packet, codec.clock_rate, now)
         elif codec.name == "red":
             self._counters.received += 1
             for inner in self._redundancy.unpack(packet):
@@ -109,8 +99,8 @@ class AudioReceiver:
             return
         side = self._sides.get(packet.ssrc) if self._sides else None
         known = side.push(packet, now) if side is not None else self._main.playout.push(packet, now)
-        if known and (packet.payload or self._stalled_since is None):  # keep-alives end no stall
-            self._received(now)
+        if known and (packet.payload or not self._presence.is_stalled):  # keep-alives end no stall
+            self._presence.received(now)
         elif not known and codec is not None:
             self._admit_rival(now)
 
@@ -121,7 +111,7 @@ class AudioReceiver:
             self.clock.begin(now - duration_s)
         self._pcm_delay_s = max(self._pcm_delay_s or 0.0, PCM_DELAY_S, PCM_DELAY_S + duration_s - PACKET_S)
         self.clock.push(samples, Label.RECEIVED, now)
-        self._received(now)
+        self._presence.received(now)
 
     def bye(self, ssrc: int, now: float) -> None:
         """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
@@ -135,9 +125,7 @@ class AudioReceiver:
 
     def mute(self, reason: str) -> None:
         """The sender says that it stops for now: no stall is to be told."""
-        if not self._muted:
-            self._muted = True
-            self._signals.append(Muted(reason))
+        self._presence.mute(reason)
 
     def pull(self, now: float) -> list[Chunk]:
         """The chunks that are due, oldest first."""
@@ -145,19 +133,23 @@ class AudioReceiver:
             self._advance_sides(now)
         while (item := self._main.playout.pop(now)) is not None:
             self._take(item)
-        self._watch(now)
         playout = self._main.playout
+        self._presence.signals += self._digits.poll(now)
+        self._presence.watch(now, paused=playout.paused)
         delay = playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
-        return self.clock.pull(now, delay, expects_nothing=playout.paused)
+        expected_until = -math.inf
+        if self._pcm_delay_s is not None and self.last_received is not None:
+            # Over TCP nothing is lost: what comes slower than real time is late, and no word has a hole.
+            expected_until = self.last_received + self._max_delay_s
+        return self.clock.pull(now, delay, expects_nothing=playout.paused, expected_until=expected_until)
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next."""
         if self.clock.origin is None:
             return now + (START_POLL_S if self._main.playout.first_arrival is not None else IDLE_POLL_S)
-        due = self.clock.next_due(now)
-        if self._stalled_since is not None or self._muted or self.last_received is None:
-            return due
-        return min(due, max(now, self._stall_due()))
+        return min(
+            self.clock.next_due(now), max(now, self._presence.stall_due(paused=self._main.playout.paused))
+        )
 
     def close(self, now: float) -> list[Chunk]:
         """Everything that is still inside, at once. Nothing may be pushed after."""
@@ -173,8 +165,8 @@ class AudioReceiver:
         """What happened since the last time this was asked."""
         overflow = self.clock.take_overflow()
         if overflow is not None:
-            self._signals.append(Lost(*overflow, reason="overflow"))
-        signals, self._signals = self._signals, []
+            self._presence.signals.append(Lost(*overflow, reason="overflow"))
+        signals, self._presence.signals = self._presence.signals, []
         return signals
 
     def stats(self) -> dict[str, Any]:
@@ -190,36 +182,10 @@ class AudioReceiver:
             "lag_ms": round(1000 * self.clock.lag_s, 1),
         }
 
-    # -- what came, and what did not ------------------------------------------------------------------
-
-    def _received(self, now: float) -> None:
-        if self._stalled_since is not None:
-            self._signals.append(Resumed(now - self._stalled_since))
-            self._stalled_since = None
-        if self._muted:
-            self._muted = False
-            self._signals.append(Unmuted())
-        self.last_received = now
-
-    def _stall_due(self) -> float:
-        assert self.last_received is not None
-        return self.last_received + (PAUSED_STALLED_S if self._main.playout.paused else STALLED_S)
-
-    def _watch(self, now: float) -> None:
-        self._signals += self._digits.poll(now)
-        if self.last_received is None or self._stalled_since is not None or self._muted:
-            return
-        if now >= self._stall_due():
-            self._stalled_since = self.last_received
-            self._signals.append(Stalled(self.last_received))
-
     def _ignore(self, payload_type: int) -> None:
-        if payload_type in self._ignored or len(self._ignored) >= MAX_IGNORED:
-            return
-        self._ignored.add(payload_type)
         agreed = ", ".join(str(number) for number, codec in self._codecs.items() if codec.is_speech)
         reason = f"packets of payload type {payload_type} arrive, {agreed or 'none'} was agreed"
-        self._signals.append(Ignored(reason, payload_type))
+        self._presence.ignore(payload_type, reason, payload_type)
 
     # -- the main source -------------------------------------------------------------------------------
 
@@ -244,7 +210,7 @@ class AudioReceiver:
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
         is_long = lost_s > LOST_S or self._hole_is_loss
         if is_long and self._audio_end and end - self._audio_end > LOST_S * SAMPLE_RATE:
-            self._signals.append(Lost(self._audio_end, end, "network"))
+            self._presence.signals.append(Lost(self._audio_end, end, "network"))
         self._hole_is_loss = False
 
     def _push(self, decoded: list[Decoded], arrival: float) -> None:
@@ -264,13 +230,11 @@ class AudioReceiver:
         if not packets:
             return
         if self._sides.admit(packets, self._codecs):
-            self._signals.append(SeveralSources(1 + len(self._sides)))
+            self._presence.signals.append(SeveralSources(1 + len(self._sides)))
             return
         self._counters.stray += len(packets)
         reason = f"more than {1 + MAX_SIDES} sources send at once"
-        if reason not in self._ignored:
-            self._ignored.add(reason)
-            self._signals.append(Ignored(reason))
+        self._presence.ignore(reason, reason)
 
     def _advance_sides(self, now: float) -> None:
         self._bad_payloads += self._sides.advance(now, self.clock.ledger)

@@ -233,10 +233,21 @@ class Calls:
             raise CallerError(
                 409, "no_webrtc", "Not a WebRTC call", "This call's audio comes from a gateway."
             )
-        speaks = entry.peer is not None and entry.call.silent_s() < QUIET_S
-        if speaks or entry.connecting:
+        peer = entry.peer
+        held = peer.tracks if peer is not None else ()
+        speaks = peer is not None and entry.call.silent_s() < QUIET_S
+        try:
+            offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks, held=held)
+        except CallerError:
+            if not speaks:
+                raise
+            offer = None
+        if peer is not None and offer is not None and peer.continues(offer):
+            if entry.streams is not None and not entry.streams.grow(len(_mids(offer))):
+                raise self._full("No speech-to-text stream is free for another track.")
+            return entry.call, await peer.renegotiate(offer)
+        if speaks or entry.connecting or offer is None:
             raise CallerError(409, "call_connected", "Second offer", "This call has a connection that works.")
-        offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)
         tracks = _mids(offer) | {track.mid for track in entry.call.tracks.values() if not track.ended}
         entry.streams = entry.streams or self.streams.reserve(0)
         if entry.streams is not None and not entry.streams.grow(len(tracks)):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from rtcstt.errors import CallerError
 from rtcstt.media.rtp import Codec
 from rtcstt.webrtc.candidates import MAX_CANDIDATES, has_credentials, is_mdns, usable
-from rtcstt.webrtc.sdp import MID_EXTENSION, Description, Section, bad_offer, name_of
+from rtcstt.webrtc.sdp import DIRECTIONS, MID_EXTENSION, Description, Section, bad_offer, name_of, whole
 
 # The profiles that RFC 8829 section 5.1.2 wants taken for media over DTLS.
 _PROTOCOLS = {
@@ -69,6 +69,18 @@ class Offer:
         section = self.whole.section(mid)
         return self.whole.direction_of(section) if section is not None else "inactive"
 
+    @property
+    def tracks(self) -> list[str]:
+        """The mids of the audio sections that are taken."""
+        return [s.mid for s in self.taken.sections if s.kind == "audio"]
+
+    def after(self, before: Description) -> Description:
+        """What aiortc is given of a later offer, after it had ``before``: the sections of then in their
+        order, those that are gone as inactive, then the new ones. aiortc knows sections by their place."""
+        known = [self.taken.section(old.mid) or _inactive(old) for old in before.sections]
+        new = [section for section in self.taken.sections if before.section(section.mid) is None]
+        return Description(_session_for_aiortc(self.whole, [*known, *new]), (*known, *new))
+
     def same_session(self, other: Offer) -> bool:
         """Whether both are offers of one connection: their ICE credentials and certificates are the same."""
         return bool(self._identity & other._identity)
@@ -78,10 +90,11 @@ class Offer:
         names = ("ice-ufrag", "ice-pwd", "fingerprint")
         return {tuple(v for name in names for v in section.values(name)) for section in self.taken.sections}
 
-    def answer(self, text: str, *, opus: str) -> str:
+    def answer(self, text: str, *, opus: str, version: int = 0) -> str:
         """aiortc's answer to ``taken``, completed to an answer to the whole offer.
 
-        ``opus`` is the ``fmtp`` that says how we like to receive Opus (RFC 7587 section 6.1).
+        ``opus`` is the ``fmtp`` that says how we like to receive Opus (RFC 7587 section 6.1); ``version``
+        counts the answers of a connection before this one (RFC 3264 section 8).
         """
         answered = Description.parse(text)
         bundle = list(self.whole.bundle)
@@ -101,6 +114,7 @@ class Offer:
         session = [line for line in answered.session if name_of(line) not in ("group", "msid-semantic")]
         if bundle:
             session.append(" ".join(["a=group:BUNDLE", *bundle]))
+        session = [_with_version(line, version) if line.startswith("o=") else line for line in session]
         return str(Description(tuple(session), tuple(sections)))
 
 
@@ -233,6 +247,18 @@ def _unusable(section: Section, transport: Mapping[str, list[str]]) -> str | Non
     if any(not re.match(r"\d{1,9}(?!\d)", size, re.ASCII) for size in sizes):
         return "its a=sctp-port, a=sctpmap or a=max-message-size is no number"
     return None
+
+
+def _with_version(origin: str, more: int) -> str:
+    fields = origin.split(" ")
+    if more and len(fields) == 6:
+        fields[2] = str((whole(fields[2]) or 0) + more)
+    return " ".join(fields)
+
+
+def _inactive(section: Section) -> Section:
+    """A section as aiortc was given it, no longer in use."""
+    return section.without(*DIRECTIONS).plus(["a=inactive"] if section.kind == "audio" else [])
 
 
 def _fingerprints(offered: list[str]) -> list[str]:

@@ -149,6 +149,11 @@ class TransportTap:
         if mid_extension is not None:
             self._mid_extension = mid_extension
 
+    def remove(self, track: TrackTap) -> None:
+        """The track's section is gone; its packets go nowhere from now on."""
+        self._router.remove(track.mid)
+        self._tracks.remove(track)
+
     def stats(self) -> dict[str, int]:
         """Packets that went nowhere: we failed on them, they were broken or forged, no track is known
         for them, or they were too many."""
