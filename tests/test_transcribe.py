@@ -402,10 +402,12 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(
 ) -> None:
     files = [tone(tmp_path / f"{n}.wav", 0.5) for n in range(4)]
     files[1].write_bytes(b"no audio")
+    files.append(tmp_path / "missing.wav")
     assert command(*files) == 1
-    assert [path.with_suffix(".txt").exists() for path in files] == [True, False, True, True]
+    assert [path.with_suffix(".txt").exists() for path in files] == [True, False, True, True, False]
     said = capsys.readouterr().err
-    assert f"{files[1]}: cannot be read" in said and "3 transcribed, 0 already done, 1 failed" in said
+    assert f"{files[1]}: cannot be read" in said and "3 transcribed, 0 already done, 2 failed" in said
+    assert f"{files[4]}: cannot be read: No such file or directory" in said.partition("failed:")[2]
 
 
 @pytest.mark.real

@@ -29,7 +29,7 @@ from rtcstt.batch.sources import STDIN, Work, printable
 from rtcstt.batch.state import Stamp, State
 from rtcstt.batch.transcripts import Transcription
 from rtcstt.batch.words import Recognised
-from rtcstt.errors import ConfigError, RtcsttError
+from rtcstt.errors import ConfigError, FileError, RtcsttError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ class RunState:
         self._states: dict[Path, State] = {}
 
     def found(self, work: Work) -> Transcription | None:
-        """What an earlier run made of this recording in this way. `OSError` without recording."""
+        """What an earlier run made of this recording in this way. `FileError` without recording."""
         if self._settings.force or not work.outputs:
             return None
-        return self._first_state(work).transcript(Stamp.of(work.source), self._settings.made_with)
+        return self._first_state(work).transcript(_stamp(work), self._settings.made_with)
 
     def is_done(self, work: Work) -> bool:
         """Whether all its outputs are there, of this recording and made in this way."""
-        stamp = Stamp.of(work.source)
+        stamp = _stamp(work)
         return all(
             self._state(path).is_done(path, stamp, self._settings.output_made_with(name))
             for name, path in work.outputs.items()
@@ -100,7 +100,7 @@ class RunState:
 
     def check(self, work: Work) -> None:
         """`ConfigError` where an output would replace a file that is not ours."""
-        stamp = Stamp.of(work.path)
+        stamp = _stamp(work)
         for path in work.outputs.values():
             if path.resolve() in self._recordings:
                 raise ConfigError(f"{printable(path)} is a recording itself; choose another --output-dir")
@@ -113,13 +113,13 @@ class RunState:
             outputs.write(path, render(whole, name, self._settings.formats))
         if work.outputs and work.source != STDIN:
             made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
-            self._first_state(work).done(Stamp.of(work.source), self._settings.made_with, whole, made)
+            self._first_state(work).done(_stamp(work), self._settings.made_with, whole, made)
 
     def pieces(self, work: Work) -> Pieces:
         """Where the recording's finished pieces are kept."""
         if not work.outputs or work.source == STDIN:
             return NoPieces()
-        return _KeptPieces(self._first_state(work), Stamp.of(work.source), self._settings.made_with)
+        return _KeptPieces(self._first_state(work), _stamp(work), self._settings.made_with)
 
     def _first_state(self, work: Work) -> State:
         return self._state(next(iter(work.outputs.values())))
@@ -204,6 +204,14 @@ class _Bar:
 
     def __call__(self, done: float, total: float | None) -> None:
         self.progress.update(self.task, completed=done, total=total)
+
+
+def _stamp(work: Work) -> Stamp:
+    """Of the recording; `FileError` where there is none."""
+    try:
+        return Stamp.of(work.path)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from error
 
 
 def without_work(work: Work, state: RunState) -> Result | None:

@@ -151,6 +151,9 @@ class State:
                 database.executescript(_TABLES)
                 yield database
         except sqlite3.Error as error:
+            with contextlib.suppress(OSError):
+                if not self._path.stat().st_size:
+                    self._path.unlink()  # made just now, on a full disk
             raise ConfigError(f"the state file {self._path} cannot be used: {error}") from error
 
 
