@@ -57,9 +57,10 @@ class Transcribing:
         async for samples in self._samples():
             if self._stream is None:
                 self._stream = self._open_stream(voice_level_db(samples))
-            if words := await self._stream.push(samples):
-                self.found += words
-                yield words
+            for start in range(0, len(samples), SAMPLE_RATE):
+                if words := await self._stream.push(samples[start : start + SAMPLE_RATE]):
+                    self.found += words
+                    yield words
         if self._stream is not None and (words := await self._stream.finish()):
             self.found += words
             yield words
