@@ -36,7 +36,12 @@ async def test_strange_requests_and_datagrams_leave_server_and_call_whole(
             await caller.dial(placing)
             readers = [route for route in fuzz.routes() if route[0] not in ("DELETE", "PATCH")]
             target = requests.Target(
-                str(client.host), int(str(client.port)), readers, fuzz.TOKENS, [placing.call]
+                str(client.host),
+                int(str(client.port)),
+                readers,
+                fuzz.TOKENS,
+                [placing.call],
+                requests.READING,
             )
             found = await requests.run(target, 1, requests=100)
             assert found.faults == [] and found.requests >= 100

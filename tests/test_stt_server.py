@@ -667,6 +667,27 @@ async def test_a_file_that_is_too_big(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await server.post("/stt", data=body))[0] == 413
 
 
+async def test_an_upload_that_stops_in_the_middle_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four such requests held every place for recordings for as long as they liked."""
+    monkeypatch.setattr(upload, "SLOW_S", 0.2)
+    async with serving() as server:
+        address = server.url.removeprefix("http://")
+        writers = []
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection(*address.split(":"))
+            writers.append(writer)
+            head = f"POST /stt HTTP/1.1\r\nHost: {address}\r\nContent-Length: 100000\r\n"
+            head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            part = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+            writer.write((head + part).encode())
+        async with asyncio.timeout(20):
+            assert b" 408 " in await reader.readline()
+        status, _ = await server.post("/stt", data=form(wav()))
+        assert status == 200
+        for writer in writers:
+            writer.close()
+
+
 async def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "MAX_HOURS", 3 / 3600)
     async with serving() as server:

@@ -132,7 +132,7 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
             # The bystander's call must not be deleted by a token that may: its id is one that is only read.
             readers = [one for one in target.routes if one[0] not in ("DELETE", "PATCH")]
             asked = await requests.run(
-                requests.Target(host, int(port), readers, TOKENS, [placing.call]),
+                requests.Target(host, int(port), readers, TOKENS, [placing.call], requests.READING),
                 seed,
                 seconds=seconds * 0.25,
             )

@@ -5,6 +5,7 @@ Everything about it is a stranger's, so all sizes are bounded. The audio is read
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ MAX_HOURS = 24  # of audio, since a file of silence can be very small
 MAX_FIELD = 4096  # characters of one field of the form
 MAX_PROMPT = 64 * 1024  # of this one
 MAX_FIELDS = 256
+SLOW_S, MIN_BYTES_PER_S = 30.0, 16 * 1024  # an upload that comes more slowly is given up
 _INDEX = re.compile(r"\[[0-9]*\]$")  # of a list's field, as some clients write it
 
 
@@ -77,7 +79,7 @@ def refused(name: str, why: str, code: str = "invalid_request") -> FieldError:
 async def read_form(request: web.Request, file: IO[bytes]) -> Form:
     """Write the part named file into ``file``; return the other fields.
 
-    `CallerError` 400, 413 or 415.
+    `CallerError` 400, 408 for one that comes too slowly, 413 or 415.
     """
     if request.content_type != "multipart/form-data":
         message = "Send multipart/form-data."
@@ -86,7 +88,11 @@ async def read_form(request: web.Request, file: IO[bytes]) -> Form:
         raise _too_big()
     form = Form()
     try:
-        await _read_parts(request, file, form)
+        async with asyncio.timeout(SLOW_S) as limit:
+            await _read_parts(request, file, form, _Arrivals(limit))
+    except TimeoutError as error:
+        message = f"Send at least {MIN_BYTES_PER_S >> 10} kB a second: an upload holds a place meanwhile."
+        raise CallerError(408, "body_timeout", "Request timeout", message) from error
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
         raise wire.bad_request("The form is broken.") from error
     if not file.tell():
@@ -95,7 +101,19 @@ async def read_form(request: web.Request, file: IO[bytes]) -> Form:
     return form
 
 
-async def _read_parts(request: web.Request, file: IO[bytes], form: Form) -> None:
+class _Arrivals:
+    """Puts a time limit off as bytes arrive, at `MIN_BYTES_PER_S`."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+
+    def count(self, arrived: int) -> None:
+        when = self._limit.when()
+        if when is not None:
+            self._limit.reschedule(when + arrived / MIN_BYTES_PER_S)
+
+
+async def _read_parts(request: web.Request, file: IO[bytes], form: Form, arrivals: _Arrivals) -> None:
     count = 0
     async for part in await request.multipart():
         count += 1
@@ -105,14 +123,15 @@ async def _read_parts(request: web.Request, file: IO[bytes], form: Form) -> None
             raise wire.bad_request("The form has a part within a part.")
         if part.name == "file":
             form.name = part.filename or ""
-            await _store(part, file)
+            await _store(part, file, arrivals)
         else:
             name = _INDEX.sub("", part.name or "")
             form.fields.setdefault(name, []).append(await _text(part, name))
 
 
-async def _store(part: BodyPartReader, file: IO[bytes]) -> None:
+async def _store(part: BodyPartReader, file: IO[bytes], arrivals: _Arrivals) -> None:
     while chunk := await part.read_chunk(1 << 16):
+        arrivals.count(len(chunk))
         if file.tell() + len(chunk) > MAX_UPLOAD:
             raise _too_big()
         file.write(chunk)
