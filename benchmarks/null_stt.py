@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks.tones import Ear
+from benchmarks.tones import OnsetDetector
 from rtcstt.media.pcm import SAMPLE_RATE
 
 TURN_S = 5.0
@@ -42,7 +42,7 @@ async def main() -> None:
     streams: list[Stream] = []
 
     async def listen(websocket: ServerConnection) -> None:
-        stream, ear, begun, turn_began = Stream(), Ear(), 0.0, 0.0
+        stream, detector, begun, turn_began = Stream(), OnsetDetector(), 0.0, 0.0
         streams.append(stream)
         await websocket.send(json.dumps({"type": "connected", "request_id": "null"}))
         async for message in websocket:
@@ -61,7 +61,7 @@ async def main() -> None:
                 stream.last = now
             elif now >= begun + BEGINNING_S:
                 stream.first = now
-            if ear.detects_onset(np.frombuffer(message, np.int16)):
+            if detector.detects_onset(np.frombuffer(message, np.int16)):
                 stream.onsets.append(now)
 
     stop = asyncio.Event()

@@ -36,7 +36,7 @@ from aiortc.rtp import RtpPacket
 from av import AudioFrame, AudioResampler
 
 from benchmarks.table import markdown
-from benchmarks.tones import Ear, latencies, median_and_95th, tones
+from benchmarks.tones import OnsetDetector, latencies, median_and_95th, tones
 from rtcstt.media.files import OPUS_RATE, read
 from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.media.receiver import AudioReceiver
@@ -58,7 +58,7 @@ class Sent:
 
 
 @dataclass(slots=True)
-class Heard:
+class Received:
     """What came out of a receive path: (time, samples), and how many good packets were not in it."""
 
     parts: list[tuple[float, Samples]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Heard:
         return np.concatenate([samples for _, samples in self.parts] or [np.zeros(0, np.int16)])
 
 
-Receive = Callable[[Sequence[Sent]], Heard]
+Receive = Callable[[Sequence[Sent]], Received]
 
 
 def send(payloads: Sequence[bytes], network: Network) -> list[Sent]:
@@ -91,8 +91,8 @@ def arrivals(sent: Sequence[Sent]) -> list[tuple[float, Packet]]:
     return sorted(came, key=lambda pair: pair[0])
 
 
-def by_rtcstt(sent: Sequence[Sent]) -> Heard:
-    received = Heard()
+def by_rtcstt(sent: Sequence[Sent]) -> Received:
+    received = Received()
     receiver = AudioReceiver({PAYLOAD_TYPE: OPUS}, chunk_ms=CHUNK_MS)
     end = sent[-1].at
     came = arrivals(sent)
@@ -113,8 +113,8 @@ def by_rtcstt(sent: Sequence[Sent]) -> Heard:
     return received
 
 
-def by_plain_aiortc(sent: Sequence[Sent]) -> Heard:
-    received = Heard()
+def by_plain_aiortc(sent: Sequence[Sent]) -> Received:
+    received = Received()
     jitter_buffer, decoder = JitterBuffer(capacity=16, prefetch=4), OpusDecoder()
     resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     came = arrivals(sent)
@@ -155,8 +155,8 @@ def measure(payloads: Sequence[bytes], onsets: Sequence[float], network: Network
     cells: list[list[str]] = []
     for receive in (by_plain_aiortc, by_rtcstt):
         received = receive(sent)
-        ear = Ear()
-        delays = latencies(sent_at, (at for at, samples in received.parts if ear.detects_onset(samples)))
+        detector = OnsetDetector()
+        delays = latencies(sent_at, (at for at, samples in received.parts if detector.detects_onset(samples)))
         duration_s = len(payloads) * PACKET_S
         cells.append(
             [

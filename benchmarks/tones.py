@@ -30,7 +30,7 @@ def tones(duration_s: float, seed: int = 1) -> tuple[Samples, list[float]]:
     return wave, onsets
 
 
-class Ear:
+class OnsetDetector:
     """Receives tones begin, in pieces of 16 kHz audio of any size."""
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ class Recording:
 
 
 @dataclass
-class Heard:
+class Received:
     text: str = ""
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
@@ -148,8 +148,8 @@ class Bench:
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
-    def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Heard:
-        received = Heard()
+    def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Received:
+        received = Received()
         listener = Listener(
             self._engine.stream("en"), self.vad.stream(), self._judge, settings, live=self._engine.live
         )
@@ -163,7 +163,7 @@ class Bench:
         self._take(received, listener.flush(), len(padded) / RATE)
         return received
 
-    def _take(self, received: Heard, messages: list[Any], now: float) -> None:
+    def _take(self, received: Received, messages: list[Any], now: float) -> None:
         for message in messages:
             if isinstance(message, TurnStart):
                 received.starts.append(now)
@@ -171,10 +171,10 @@ class Bench:
                 received.ends.append(now)
                 received.text += message.transcript
 
-    def offline(self, samples: Audio) -> Heard:
+    def offline(self, samples: Audio) -> Received:
         begin = time.process_time()
         words = self.words(samples)
-        return Heard(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
+        return Received(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
 
     def words(self, samples: Audio) -> list[Word]:
         listener = BatchListener(self._engine.stream("en"), self.vad.stream())
@@ -214,7 +214,7 @@ def table_of_words(
             said, offline, cpu, cpu_offline, seconds = [], [], 0.0, 0.0, 0.0
             for recording in members:
                 samples = CONDITIONS[condition](recording.samples)
-                received, whole = bench.live(samples) if live else Heard(), bench.offline(samples)
+                received, whole = bench.live(samples) if live else Received(), bench.offline(samples)
                 said.append((recording.text, received.text))
                 offline.append((recording.text, whole.text))
                 cpu, cpu_offline = cpu + received.cpu_s, cpu_offline + whole.cpu_s

@@ -1,4 +1,4 @@
-"""Call a server and act on what it hears, as a test or a bot would.
+"""Call a server and act on what it says, as a test or a bot would.
 
 rtcstt serve
 python examples/call.py recording.wav

@@ -1,4 +1,4 @@
-"""Answer SIP calls with Janus as the gateway, and let rtcstt hear them.
+"""Answer SIP calls with Janus as the gateway, and let rtcstt transcribe them.
 
     rtcstt serve
     SIP_SECRET=... python examples/janus_sip.py sip:captions@pbx.example --proxy sip:pbx.example
@@ -84,7 +84,7 @@ class Line:
             data = message.get("plugindata", {}).get("data", {})
             if message["janus"] in ("error", "timeout"):
                 raise SystemExit(f"Janus: {message}")
-            if "error" in data:  # a caller who was gone before he was answered
+            if "error" in data:  # a caller who was gone before they were answered
                 print(f"Janus: {data['error']}", flush=True)
             elif "result" in data:
                 yield data["result"], message.get("jsep", {}).get("sdp")

@@ -17,14 +17,14 @@ async def listen(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     async with rtcstt.Transcriber.from_pcm(16000, stt=rtcstt.Embedded()) as transcriber:
-        hearing = asyncio.create_task(hear(socket, transcriber))
+        receiving = asyncio.create_task(receive(socket, transcriber))
         async for event in transcriber:  # ends after the last words
             await socket.send_str(event.to_json())
-        await hearing
+        await receiving
     return socket
 
 
-async def hear(socket: web.WebSocketResponse, transcriber: rtcstt.Transcriber) -> None:
+async def receive(socket: web.WebSocketResponse, transcriber: rtcstt.Transcriber) -> None:
     async for message in socket:
         if message.type is WSMsgType.TEXT:  # whatever it says: that was all
             break

@@ -9,7 +9,7 @@ RtcsttError
  ├── ProtocolError      the speech-to-text wire protocol was broken
  │    ├── LocalProtocolError    by us: a bug here
  │    └── RemoteProtocolError   by the peer
- └── EngineError        the embedded recogniser cannot run; the message names the command that mends it
+ └── EngineError        the embedded recogniser cannot run; the message names the command that helps
 
 Foreign exceptions are translated at one border each (`upstream.py` for websockets, `peer.py` for
 aiortc, `server/` for aiohttp), so that callers of rtcstt need to know only this tree.

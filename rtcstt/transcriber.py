@@ -32,12 +32,12 @@ TRACK = "0"  # the id of the one track of a transcriber that has no peer connect
 
 
 class Transcriber:
-    """Hears every audio track of ``pc``, an `aiortc.RTCPeerConnection`; iterate it for typed events.
+    """Transcribes every audio track of ``pc``, an `aiortc.RTCPeerConnection`; iterate it for typed events.
 
     Make it before `setRemoteDescription`, so that no packet is missed. It takes the packets before
-    aiortc decodes them: ``await track.recv()`` gives nothing on tracks it hears. Who wants both reads
-    the track himself and uses `from_track` with a relayed one. With ``channels`` the data channels
-    that the remote peer opens get every event, and are heard for commands.
+    aiortc decodes them: ``await track.recv()`` gives nothing on tracks it receives. For both, read
+    the track yourself and use `from_track` with a relayed one. With ``channels`` the data channels
+    that the remote peer opens get every event, and may send commands.
 
     The iteration ends after the drain: when the connection is closed or `close` is called, the last
     words still come, then `session.end`. Closing ``pc`` is left to its owner. ``options`` are those
@@ -96,7 +96,7 @@ class Transcriber:
         return self._events()
 
     async def close(self, reason: str = "closed") -> None:
-        """Drain what was heard so far, then end. Idempotent; returns when nothing runs any more."""
+        """Drain what was received so far, then end. Idempotent; returns when nothing runs any more."""
         await self.call.close(reason)
         if self._source is not None:
             self._source.cancel()

@@ -12,7 +12,7 @@ from rtcstt.feed import Feed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A call as it was when its server was last heard of. ``feed`` holds its events, ``created`` is when it
+    """A call as it was when its server last reported. ``feed`` holds its events, ``created`` is when it
     was placed (Unix time)."""
 
     feed: Feed

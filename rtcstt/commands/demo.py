@@ -124,7 +124,7 @@ async def _demo(path: Path, reference: str | None, network: Network) -> int:
 
 @asynccontextmanager
 async def _server(show: Console) -> AsyncIterator[str]:
-    """A server as `rtcstt serve` runs it, on a free port; yields its door."""
+    """A server as `rtcstt serve` runs it, on a free port; yields the URL of its /offer."""
     settings = Settings(port=0, max_calls=1)
     async with application(settings, {}) as app:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

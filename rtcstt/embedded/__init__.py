@@ -79,7 +79,7 @@ class Embedded:
         return self._service.streams, sys.maxsize if most is None else most
 
     async def preload(self) -> Service:
-        """Load the model now, unless it is loaded; `EngineError` says how to mend what is missing."""
+        """Load the model now, unless it is loaded; `EngineError` says how to get what is missing."""
         async with self._loading:
             if self._service is None:
                 self.model = await asyncio.to_thread(resolve, self.model, self.device, self._wanted_streams)

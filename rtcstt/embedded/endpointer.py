@@ -9,7 +9,7 @@
   the utterance is. (Squared, it hardly falls at first: most pauses between words end before
   `turn.eager_end`, and the recogniser keeps its context.)
 - How complete it is, is judged once in each pause, in log-odds, from two witnesses: smart-turn, which
-  hears how it was said, and the recogniser, which knows what was said and how surely a full stop comes
+  judges how it was said, and the recogniser, which knows what was said and how surely a full stop comes
   next. Each errs where the other knows better: smart-turn takes "How old is" for finished and "Hello
   world" not; together they order pauses and ends of a telephone call better than either (area under
   the curve 0.84; 0.79 and 0.83 alone). A sentence surely finished ends after half a second. One that may
@@ -19,8 +19,8 @@
   text. So it ends after 0.7 s where it is not surely broken off, and a "yes" or "thank you" nearly always.
 - An utterance whose last word is one that needs another ("and", "the", "my") is hardly ever complete,
   however it sounds.
-- Who twice in a row speaks again within 0.7 s of a turn's end was not done: he reads aloud, say, where every
-  clause sounds like a sentence. The next turn waits out his pauses.
+- Who twice in a row speaks again within 0.7 s of a turn's end was not done: they read aloud, say, where every
+  clause sounds like a sentence. The next turn waits out their pauses.
 - After ``end_timeout_ms`` of silence L is 0, whatever else.
 
 **The states** are those of the protocol. A row says: in this state, when L rises to (or falls to) this
@@ -44,7 +44,7 @@ from rtcstt.wire import DEFAULT_TURN, TurnSettings, TurnState
 FRAME_S = FRAME / SAMPLE_RATE
 SPEECH, STILL_SPEECH = 0.5, 0.35  # voice activity that begins speech, and that continues it
 PROBE_S = 0.19  # so long into a pause it is worth asking whether the utterance is complete
-TAIL_S = 0.1  # of silence that smart-turn hears
+TAIL_S = 0.1  # of silence that smart-turn gets
 RISE, FALL = 0.5, 0.25
 PEAK, END = 0.9, 0.2  # the likelihood at the beginning of a pause, and at the end of a turn by default
 

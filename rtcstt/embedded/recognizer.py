@@ -56,7 +56,7 @@ class Recognizer:
         cls, model: str = models.DEFAULT, *, threads: int | None = None, device: Device = CPU
     ) -> Recognizer:
         """Load a model by name or folder; takes about half a second. Raises `EngineError` with the command
-        that mends what is missing. Only smart-turn may be missing: then turns end later."""
+        that gets what is missing. Only smart-turn may be missing: then turns end later."""
         engine = load_engine(model, threads=threads or THREADS, device=device)
         vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
@@ -219,7 +219,7 @@ class BatchStream:
 
 
 def load_engine(model: str, *, threads: int = THREADS, device: Device = CPU) -> Moonshine | Whisper:
-    """A recogniser by name or folder, for so many threads at once; `EngineError` says what mends."""
+    """A recogniser by name or folder, for so many threads at once; `EngineError` says what to do."""
     folder = locate(model)
     if folder is not None:
         return Whisper(folder, workers=threads, device=device)

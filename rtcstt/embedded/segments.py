@@ -174,7 +174,7 @@ class Segment:
         return found.logprob >= SURE or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
 
     def reopen(self, vocabulary: Vocabulary) -> None:
-        """The last published word may be heard differently from now on, as far as the text stays."""
+        """The last published word may be recognised differently from now on, as far as the text stays."""
         count = len(self.ids)
         while count and vocabulary.is_punctuation(self.ids[count - 1]):
             count -= 1

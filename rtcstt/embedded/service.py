@@ -172,7 +172,7 @@ class Session:
         return self._outbox.popleft()
 
     async def wind_up(self, code: int, reason: str) -> None:
-        """As if the client had said `close`, but end with ``code``: no more is heard, the rest is said."""
+        """As if the client had said `close`, but end with ``code``: no more is taken, the rest is said."""
         if not self._closing:
             self._closing = True
             self._code, self._reason = code, reason
@@ -180,7 +180,7 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        """Nothing more is heard; what was said before may still be unread."""
+        """Nothing more is taken; what was said before may still be unread."""
         return self._pump.done()
 
     async def refuse(self, error: CallerError, code: int) -> None:
@@ -332,7 +332,7 @@ class Pace:
         self.waited_s = 0.0
 
     def take(self, audio_s: float, now: float) -> float:
-        """Count audio that came in at ``now``; how long to wait (s) before it is heard."""
+        """Count audio that came in at ``now``; how long to wait (s) before it is recognised."""
         self._ahead_s = max(self._ahead_s - FLOOD_RATE * (now - self._at), 0.0) + audio_s
         self._at = now
         if self._ahead_s < self._lead_s / 2:
@@ -372,8 +372,8 @@ def configured_language(language: str | None, known: Sequence[str]) -> str | Non
     try:
         return check_language(language, known)
     except CallerError as error:
-        mend = " For others: --model whisper-base (rtcstt models)." if len(known) == 1 else ""
-        raise ConfigError(f"language cannot be {language!r}. {error.message}{mend}") from error
+        hint = " For others: --model whisper-base (rtcstt models)." if len(known) == 1 else ""
+        raise ConfigError(f"language cannot be {language!r}. {error.message}{hint}") from error
 
 
 def concurrency_limited(message: str) -> CallerError:

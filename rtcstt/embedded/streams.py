@@ -41,7 +41,7 @@ MANUAL_TURN = TurnSettings(eager_end_threshold=0.3, end_threshold=0.05, end_time
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """Something to be done when all audio before it has been heard."""
+    """Something to be done when all audio before it has been recognised."""
 
     finish: bool
 
@@ -71,7 +71,7 @@ class _Stream:
         self.task = asyncio.create_task(self._listen())
 
     async def feed(self, samples: Audio) -> None:
-        """16 kHz mono float32. Waits while more than two seconds wait to be heard."""
+        """16 kHz mono float32. Waits while more than two seconds wait to be recognised."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._has_room() or self._over)
             if self._over:
@@ -81,7 +81,7 @@ class _Stream:
             self._changed.notify_all()
 
     async def finish(self) -> None:
-        """No more audio comes: what was fed is still heard, and the iteration then ends."""
+        """No more audio comes: what was fed is still recognised, and the iteration then ends."""
         await self._ask(_Command(finish=True))
 
     async def cancel(self) -> None:
@@ -91,7 +91,7 @@ class _Stream:
         self._over = True
 
     async def __aiter__(self) -> AsyncIterator[ServerMessage]:
-        """Messages as they come, until all is heard after `finish`; `EngineError` when listening failed."""
+        """Messages as they come, until all is recognised after `finish`; `EngineError` when that failed."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._outbox) or self._over)

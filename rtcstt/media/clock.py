@@ -361,7 +361,7 @@ class _Queue:
 
 class _Loudness:
     """Tells quiet from sound by level: near the noise floor, a low percentile of the last frames, and
-    far below the loudest of late.
+    far below the loudest recently.
 
     Only used to find where time may be won or lost unheard; it never decides what is speech.
     """

@@ -1,8 +1,8 @@
 """One stream of samples at any rate to 16 kHz, statefully: any chunking gives the same samples.
 
 soxr does it, but not for telephony: doubling 8 kHz, soxr works in blocks of 100 ms, so up to 115 ms
-of a caller's voice would be inside it at any time, and his last syllable would stay there while he
-is silent. Doubling is simple enough to do here, with a delay of 4 ms: every other sample is the one
+of a caller's voice would be inside it at any time, and their last syllable would stay there while
+they are silent. Doubling is simple enough to do here, with a delay of 4 ms: every other sample is the one
 that came, and those between are interpolated by a windowed sinc. Its error is below -84 dB up to
 3.6 kHz; telephony ends at 3.4 kHz.
 """

@@ -328,7 +328,7 @@ async def _ending_with(call: Call, socket: web.WebSocketResponse, *, tell: bool)
 
 
 async def _tell(call: Call, socket: web.WebSocketResponse) -> None:
-    with contextlib.suppress(ConnectionError, TimeoutError):  # he has left, or does not read
+    with contextlib.suppress(ConnectionError, TimeoutError):  # they have left, or do not read
         async for event in call.caller_events():
             async with asyncio.timeout(UNREAD_S):
                 await socket.send_str(event.to_json())

@@ -145,7 +145,7 @@ class Receivers:
 
 
 class Channels:
-    """Sends every data channel that the caller opens every event, and takes his commands from there."""
+    """Sends every data channel that the caller opens every event, and takes their commands from there."""
 
     def __init__(self, pc: RTCPeerConnection, call: Call) -> None:
         self._pc = pc

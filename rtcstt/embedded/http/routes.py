@@ -131,7 +131,7 @@ class SttRoutes:
         return web.Response(body=audio, content_type=speech.TYPES[wanted.container])
 
     async def shut(self, app: web.Application) -> None:
-        """What clients have said so far is heard and answered; then their sockets close with 1001."""
+        """What clients have sent so far is recognised and answered; then their sockets close with 1001."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 tasks = [task for _, task in self._open.values()]
@@ -225,7 +225,7 @@ async def _converse(socket: _Socket, session: Session) -> None:
         if socket.unreadable:
             await asyncio.sleep(LINGER_S)
         # With nobody in `receive`, aiohttp reads on until the client closes too; else it would drop the
-        # connection, and reset a client that is still sending before he has seen why.
+        # connection, and reset a client that is still sending before they have seen why.
         await _cancelled(hearing)
         await socket.close(code=lost.close_code, message=lost.reason.encode()[:120])
     except ConnectionError:  # the client has left
