@@ -16,7 +16,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.server.assembly import turn_login
 from rtcstt.server.settings import Settings
 from rtcstt.webrtc.caller import Caller
-from rtcstt.webrtc.connection import IceServer, PeerSettings
+from rtcstt.webrtc.connection import IceServer, PeerSettings, UdpPort
 from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.sdp import Description
 
@@ -115,3 +115,59 @@ def test_wrong_ports_and_addresses_are_refused_by_name(options: dict[str, str], 
     with pytest.raises(ConfigError, match=message):
         Settings(**options)  # type: ignore[arg-type]
     assert Settings(udp_ports="50000-50099").ports == range(50000, 50100)
+
+
+# -- one port for all calls -----------------------------------------------------------------------------
+
+
+async def test_many_calls_share_one_udp_port_and_leave_nothing_behind() -> None:
+    port = UdpPort(free_range(1)[0])
+    await port.open(HOSTS)
+    settings = PeerSettings(hosts=HOSTS, udp_port=port)
+    try:
+        async with serving(peers=settings) as (client, calls):
+            callers = [Caller(opus_packets(TONE[:48000]), loopback=True) for _ in range(8)]
+            try:
+                await asyncio.gather(*(one.dial(str(client.make_url("/offer"))) for one in callers))
+                assert port.connections == 8
+                await asyncio.gather(*(one.played() for one in callers))
+                await asyncio.gather(*(one.hang_up() for one in callers))
+            finally:
+                await asyncio.gather(*(one.close() for one in callers))
+            await asyncio.gather(*(entry.life for entry in calls._entries.values() if entry.life))
+            for call in calls.all():
+                assert call.ledgers()["0"]["received"] > 800
+        assert port.connections == 0
+        for shared in port._sockets.values():
+            assert shared.demultiplexer.addresses == 0
+    finally:
+        port.close()
+
+
+async def test_one_port_and_ice_servers_go_together(tmp_path: Path) -> None:
+    port = UdpPort(0)
+    await port.open(HOSTS)
+    try:
+        with coturn(tmp_path, "--use-auth-secret", f"--static-auth-secret={SECRET}") as turn_port:
+            turn = turn_login(IceServer(f"turn:127.0.0.1:{turn_port}"), SECRET, time.time() + 60)
+            servers = (IceServer(f"stun:127.0.0.1:{turn_port}"), turn)
+            settings = PeerSettings(hosts=HOSTS, udp_port=port, ice_servers=servers, public_ip="203.0.113.7")
+            found = candidates(await answered(settings))
+        assert set(found) == {"host", "srflx", "relay"}
+        assert found["host"] | found["srflx"] == {port.port}
+    finally:
+        port.close()
+
+
+async def test_a_port_that_is_taken_is_told_at_the_start() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigError, match="UDP port"):
+            await UdpPort(one.getsockname()[1]).open(HOSTS)
+
+
+def test_each_worker_has_a_port_of_its_own() -> None:
+    settings = Settings(udp_port=50000)
+    assert [settings.of_worker(index, 3).udp_port for index in range(3)] == [50000, 50001, 50002]
+    with pytest.raises(ConfigError, match="exclude"):
+        Settings(udp_port=50000, udp_ports="50000-50999")

@@ -60,6 +60,7 @@ OTHER_CORES = EVERYBODY | {
     "fleet.state",
     "server.addresses",
     "webrtc.candidates",
+    "webrtc.demultiplexing",
     "webrtc.negotiation",
     "webrtc.routing",
     "webrtc.sdp",

@@ -43,7 +43,7 @@ from rtcstt.server.settings import MAX_CALLS, Settings
 from rtcstt.server.sharing import Sharing
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
-from rtcstt.webrtc.connection import IceServer, PeerSettings
+from rtcstt.webrtc.connection import IceServer, PeerSettings, UdpPort
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store
@@ -86,6 +86,7 @@ async def application(
     )
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
+    udp_port = None
     try:
         streams = Slots(lambda: None)
         if wants_embedded:
@@ -99,7 +100,8 @@ async def application(
         ice_servers = ice_servers_of(settings)
         fallback = embedded if settings.fallback else None
         worker = assignment.index if assignment is not None else None
-        calls = _calls(settings, stt, fallback, ice_servers, recordings, streams, worker)
+        udp_port = await _udp_port(settings)
+        calls = _calls(settings, stt, fallback, ice_servers, recordings, streams, worker, udp_port)
         context = Context(
             calls,
             _guard(settings, authenticator),
@@ -140,10 +142,22 @@ async def application(
         member.attach(app)
         yield app
     finally:
+        if udp_port is not None:
+            udp_port.close()
         with contextlib.suppress(asyncio.CancelledError):
             await embedded.close()
         if recordings is not None:
             recordings.close()
+
+
+async def _udp_port(settings: Settings) -> UdpPort | None:
+    """The one that all calls share, open; `ConfigError` when it is not free."""
+    if settings.udp_port is None:
+        return None
+    port = UdpPort(settings.udp_port)
+    await port.open(loopback=is_loopback(settings.host))
+    log.info("audio of all calls on UDP port %d", port.port)
+    return port
 
 
 def check(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -226,6 +240,7 @@ def _calls(
     recordings: Recordings | None,
     streams: Slots,
     worker: int | None,
+    udp_port: UdpPort | None,
 ) -> Calls:
     def peers() -> PeerSettings:
         return PeerSettings(
@@ -233,6 +248,7 @@ def _calls(
             loopback=is_loopback(settings.host),
             public_ip=settings.public_ip,
             ports=settings.ports,
+            udp_port=udp_port,
             deny_peers=settings.deny_peer or DENIED_BY_DEFAULT,
             dtx=settings.dtx,
         )

@@ -71,6 +71,9 @@ class Settings:
     turn_secret_file: Path | None = _option(None, "secret shared with TURN servers, for time-limited logins")
     public_ip: str | None = _option(None, "this machine's address outside a NAT that keeps the ports (1:1)")
     udp_ports: str | None = _option(None, "FIRST-LAST: UDP ports for the audio; default: any")
+    udp_port: int | None = _option(
+        None, "one UDP port for the audio of all calls; worker i has this port + i, from 0 on"
+    )
     deny_peer: tuple[str, ...] = _option(
         (),
         "network that callers' candidates may not lead to; default: loopback, link-local, multicast and "
@@ -158,6 +161,9 @@ class Settings:
         if self.ports is not None:
             message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
             _check(len(self.ports) >= self.max_calls, message)
+        if self.udp_port is not None:
+            _check(1 <= self.udp_port <= 65535, "udp_port must be from 1 to 65535")
+            _check(self.udp_ports is None, "udp_port and udp_ports exclude each other")
         if self.public_ip is not None:
             _check_public("public_ip", self.public_ip)
         DeniedPeers(self.deny_peer)
@@ -189,6 +195,7 @@ class Settings:
             max_calls=share(self.max_calls, index, count),
             max_streams=None if self.max_streams is None else share(self.max_streams, index, count),
             udp_ports=udp_ports,
+            udp_port=None if self.udp_port is None else self.udp_port + index,
         )
 
     @property

@@ -22,10 +22,23 @@ from rtcstt.errors import ConfigError
 from rtcstt.media.pcm import Samples
 from rtcstt.webrtc import sdp
 from rtcstt.webrtc.aiortc_private import (
+    UdpPort,
     shape_gathering,
     share_certificate,
 )
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
+
+__all__ = [
+    "GOODBYE_S",
+    "IceServer",
+    "PeerSettings",
+    "UdpPort",
+    "close_connection",
+    "new_connection",
+    "reachable_by",
+    "read_track",
+    "transports_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +75,7 @@ class PeerSettings:
     ``hosts``: the local addresses to offer as candidates; empty means all that the machine has.
     ``loopback``: offer 127.0.0.1 as well. ``public_ip``: the address that a NAT before this machine maps
     to it, port by port. ``ports``: the UDP ports to use; a connection takes one at each local address.
+    ``udp_port``: one port for all connections instead, which its owner opens and closes.
     ``max_tracks``: audio sections of one offer that are taken. ``stereo``, ``dtx``: what the answer asks
     of an Opus sender. ``lost_after_s``: a caller of whom nothing at all came for so long is lost. One that
     lives, however muted, answers the checks of ICE every 5 s; browsers give up after 15 s themselves, and
@@ -74,6 +88,7 @@ class PeerSettings:
     loopback: bool = False
     public_ip: str | None = None
     ports: range | None = None
+    udp_port: UdpPort | None = None
     gather_timeout_s: float = 1.0
     connect_timeout_s: float = 15.0
     lost_after_s: float = 15.0

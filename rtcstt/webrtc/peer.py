@@ -203,7 +203,7 @@ class Peer:
                 timeout_s=settings.gather_timeout_s,
                 hosts=settings.hosts,
                 loopback=settings.loopback,
-                ports=settings.ports,
+                ports=settings.udp_port or settings.ports,
             )
         await pc.setLocalDescription(answer)
         if "a=candidate:" not in pc.localDescription.sdp:

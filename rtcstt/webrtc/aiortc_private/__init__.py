@@ -45,17 +45,22 @@ can go:
    when `RTCDtlsTransport` has an error event, as the browsers' does.
 14. **BYE is no end** (`TrackTap`). Why: aiortc ends a track for ever when one of its sources leaves, though
    libwebrtc sends BYE when a sender is paused, and goes on later. Goes with 1.
+15. **All connections of a process may share one UDP port** (`udp_port`), where one is asked for. Why: aioice
+   opens a socket for each connection, and firewalls, containers and Kubernetes want one port. Each connection
+   gets a face of the shared socket for its transport. Goes when aioice can be given a socket.
 """
 
 from rtcstt.webrtc.aiortc_private.dtls import share_certificate
 from rtcstt.webrtc.aiortc_private.ice import shape_gathering
 from rtcstt.webrtc.aiortc_private.rtp import TrackTap, TransportTap, negotiated
 from rtcstt.webrtc.aiortc_private.sending import fall_silent, intercept_rtp
+from rtcstt.webrtc.aiortc_private.udp_port import UdpPort
 
 __all__ = [
     "PRIVATE",
     "TrackTap",
     "TransportTap",
+    "UdpPort",
     "fall_silent",
     "intercept_rtp",
     "negotiated",

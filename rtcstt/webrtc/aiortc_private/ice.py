@@ -8,7 +8,7 @@ import logging
 import random
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from aioice import Candidate
 from aioice.candidate import candidate_foundation, candidate_priority
@@ -30,10 +30,11 @@ def shape_gathering(
     timeout_s: float,
     hosts: Sequence[str],
     loopback: bool,
-    ports: range | None = None,
+    ports: range | Port | None = None,
 ) -> None:
     """Cap candidate gathering, and choose the addresses: ``hosts`` alone where given, else all that
-    the machine has, and loopback where asked for or where there is no other. And the ``ports``."""
+    the machine has, and loopback where asked for or where there is no other. And the ``ports``, or the one
+    that all connections share."""
     connection: Any = dtls.transport._connection
     gather = connection.get_component_candidates
 
@@ -48,12 +49,38 @@ def shape_gathering(
     connection.get_component_candidates = gather_shaped
 
 
+def host_candidate(component: int, host: str, port: int) -> Candidate:
+    return Candidate(
+        foundation=candidate_foundation("host", "udp", host),
+        component=component,
+        transport="udp",
+        priority=candidate_priority(component, "host"),
+        host=host,
+        port=port,
+        type="host",
+    )
+
+
+class Port(Protocol):
+    """A port that connections share; see `udp_port.UdpPort`."""
+
+    async def attach(self, connection: Any, component: int, address: str) -> Any: ...
+
+
 async def _gather_on_ports(
-    connection: Any, gather: Any, component: int, addresses: Sequence[str], limit_s: float, ports: range
+    connection: Any,
+    gather: Any,
+    component: int,
+    addresses: Sequence[str],
+    limit_s: float,
+    ports: range | Port,
 ) -> list[Candidate]:
     protocols = []
     for address in addresses:
-        protocol = await _bound(connection, component, address, ports)
+        if isinstance(ports, range):
+            protocol = await _bound(connection, component, address, ports)
+        else:
+            protocol = await ports.attach(connection, component, address)
         if protocol is not None:
             protocols.append(protocol)
             connection._protocols.append(protocol)
@@ -80,16 +107,7 @@ async def _bound(connection: Any, component: int, address: str, ports: range) ->
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_SOCKET_BUFFER_SIZE
         )
-        host = transport.get_extra_info("sockname")[0]
-        protocol.local_candidate = Candidate(
-            foundation=candidate_foundation("host", "udp", host),
-            component=component,
-            transport="udp",
-            priority=candidate_priority(component, "host"),
-            host=host,
-            port=port,
-            type="host",
-        )
+        protocol.local_candidate = host_candidate(component, transport.get_extra_info("sockname")[0], port)
         return protocol
     log.warning("no UDP port from %d to %d is free at %s", ports[0], ports[-1], address)
     return None
@@ -145,5 +163,6 @@ def limit_checks(connection: Any, protocol: Any, limit: CheckLimit) -> None:
         check(message, address, protocol)
 
     protocol.send_stun = send_stun
-    if "check_incoming" not in vars(connection):
+    if getattr(connection, "_limit", None) is not limit:  # once, though it has several sockets
+        connection._limit = limit
         connection.check_incoming = check_incoming
