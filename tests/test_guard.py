@@ -245,9 +245,24 @@ async def test_failed_logins_are_logged_without_the_token_and_slowed_down(
         for _ in range(FAILED_LOGINS_PER_MINUTE):
             assert (await answer(client, "GET", "/calls", headers=bearer("guess")))[0] == 401
         assert "login failed from 127.0.0.1: GET /calls" in caplog.text and "guess" not in caplog.text
+        await answer(client, "GET", "/calls/x%0aWARNING%20forged", params={"access_token": "guess"})
+        assert "\nWARNING forged" not in caplog.text and "guess" not in caplog.text
         async with client.get("/calls", headers=bearer(TOKEN)) as response:
             assert response.status == 429 and int(response.headers["Retry-After"]) >= 1
+        assert (await answer(client, "GET", "/calls"))[0] == 401
         assert (await answer(client, "GET", "/healthz"))[0] == 200
+
+
+async def test_strangers_behind_the_same_address_lock_nobody_out() -> None:
+    """As behind a proxy that is not named by --trusted-proxy."""
+    async with serving(COMBINATIONS["all three"]) as client:
+        assert (await answer(client, "GET", "/calls", headers=bearer(TOKEN)))[0] == 200
+        for number in range(FAILED_LOGINS_PER_MINUTE + 5):
+            await answer(client, "GET", "/calls", headers=bearer(f"guess {number}"))
+        assert (await answer(client, "GET", "/calls", headers=bearer("guess")))[0] == 429
+        assert (await answer(client, "GET", "/calls", headers=bearer(API_KEY)))[0] == 429
+        for token in (TOKEN, signed()):
+            assert (await answer(client, "GET", "/calls", headers=bearer(token)))[0] == 200
 
 
 async def test_neither_a_missing_token_nor_an_expired_one_is_a_guess() -> None:

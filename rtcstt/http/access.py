@@ -214,6 +214,11 @@ def credential(headers: Mapping[str, str], query: Mapping[str, str]) -> str | No
     return headers.get("X-API-Key") or query.get("access_token") or query.get("api_key")
 
 
+def is_signed(token: str) -> bool:
+    """Whether it has the form of a JWT, which nobody can guess: its secret has `MIN_SECRET` characters."""
+    return token.count(".") == 2 and token.startswith("eyJ")
+
+
 def _grant_of(claims: dict[str, Any], given: str) -> Grant:
     """Of a valid JWT. A claim that is not known may be a misspelt restriction, so it is refused."""
     unknown = sorted(str(name)[:40] for name in claims.keys() - _CLAIMS)

@@ -7,8 +7,10 @@ route does not start, and a request that reaches none is refused.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,9 +19,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.http.access import PUBLIC, Authenticator, Grant, Permission, credential
+from rtcstt.http.access import PUBLIC, Authenticator, Grant, Permission, credential, is_signed
 from rtcstt.http.errors import Handler, refusals, too_often
-from rtcstt.limits import RateLimiter
+from rtcstt.limits import MAX_KEYS, RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Guard:
         self._origins = origins
         self.caller = caller or (lambda request: request.remote or "")
         self._failed = RateLimiter(FAILED_LOGINS_PER_MINUTE)
+        self._valid: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self.failed_logins = 0
         self._by_aiohttp: dict[web.AbstractRoute, Route | None] = {}
         framing = " ".join(["'self'", *origins])
@@ -128,20 +131,27 @@ class Guard:
         """The grant of a request that needs ``permission``, by the token in it or by the one ``given``.
 
         `CallerError` 401 without a valid token, 403 when it is not for this, 429 when so many of this
-        address were wrong that none is looked at for a while.
+        address were wrong that no other is looked at for a while. What was valid there before goes on to be:
+        strangers behind the same address must not lock others out.
         """
         now = asyncio.get_running_loop().time()
         address = _network(self.caller(request))
-        wait_s = self._failed.wait_s(address, now)
-        if wait_s > 0 and self.authenticator.is_guarded:
-            raise too_often(wait_s, "Too many wrong tokens came from this address.", "too_many_failed_logins")
         given = given or credential(request.headers, request.query)
+        known = (address, hashlib.sha256((given or "").encode("utf-8", "surrogateescape")).digest())
+        wait_s = self._failed.wait_s(address, now)
+        if wait_s > 0 and given and known not in self._valid and not is_signed(given):
+            raise too_often(wait_s, "Too many wrong tokens came from this address.", "too_many_failed_logins")
         try:
             grant = self.authenticator.admit(given)
         except CallerError as error:
             if given:
                 self._count_failure(request, address, error, now)
             raise
+        if given and self.authenticator.is_guarded and not is_signed(given):
+            self._valid[known] = None
+            self._valid.move_to_end(known)
+            if len(self._valid) > MAX_KEYS:
+                self._valid.popitem(last=False)
         if not grant.may(permission):
             message = f"This token is not for this: it may not {permission.value}."
             raise CallerError(403, "forbidden", "Forbidden", message)
@@ -151,7 +161,13 @@ class Guard:
         self.failed_logins += 1
         if error.code == "unauthorized":  # an expired token is no guess
             self._failed.take(address, now)
-        log.warning("login failed from %s: %s %s: %s", address, request.method, request.path[:80], error.code)
+        log.warning(
+            "login failed from %s: %s %s: %s",
+            address,
+            request.method,
+            request.rel_url.raw_path[:80],
+            error.code,
+        )
 
     def check_origin(self, request: web.Request, *, any_origin: bool = False) -> None:
         """`CallerError` 403 when the page that asks is of another origin that may not. A browser tells whose
