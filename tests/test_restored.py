@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from test_missing import Said
 
 from rtcstt import events
-from rtcstt.call import Call, CallSettings, KeptTrack, Restored
+from rtcstt.call import Call, CallSettings, KeptTrack, PreparedCall, Restored
 from rtcstt.events import AnyEvent, SessionEnd, TranscriptGap, TurnEnd
 from rtcstt.feed import Feed
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
+from rtcstt.media.rtp import Codec, Packet
 from rtcstt.testing import Oracle, ScriptedUpstream, run_virtual, silence, speech, transcript
 from rtcstt.testing.upstream import ConnectionScript
 
@@ -224,3 +225,89 @@ def test_a_call_that_was_abandoned_says_nothing_more() -> None:
             assert call.feed.history == before
 
     run_virtual(abandon())
+
+
+# -- a call that moves while its caller speaks -------------------------------------------------------
+
+L16 = Codec("L16", 16000)
+
+
+class Connection:
+    """One of a caller's connections: the same audio at the same moments, in packets of its own."""
+
+    def __init__(self, call: Call, samples: Samples, begun: float, seed: int) -> None:
+        self._track = call.add_track("0", {96: L16})
+        self._samples, self._begun = samples, begun
+        dice = random.Random(seed)
+        self._ssrc, self._seq, self._at = dice.getrandbits(32), dice.getrandbits(16), dice.getrandbits(32)
+
+    async def send(self) -> None:
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(self._samples), PACKET):
+            due = self._begun + (start + PACKET) / SAMPLE_RATE
+            if due < loop.time():
+                continue
+            await asyncio.sleep(due - loop.time())
+            number = start // PACKET
+            packet = Packet(
+                payload_type=96,
+                sequence=(self._seq + number) % 2**16,
+                timestamp=(self._at + start) % 2**32,
+                ssrc=self._ssrc,
+                marker=False,
+                payload=self._samples[start : start + PACKET].astype(">i2").tobytes(),
+            )
+            self._track.push(packet)
+
+
+async def move(seed: int, moves_s: float, overlap_s: float, latency_s: float) -> None:
+    said, samples = conversation(seed)
+    loop = asyncio.get_running_loop()
+    settings = CallSettings(outlives_peers=True)
+    script = ConnectionScript(oracle=Oracle(latency_s=latency_s, hold_words=seed % 3))
+    async with ScriptedUpstream(script) as stt:
+        kept = Kept()
+        old = Call("call", stt=stt, settings=settings, recorder=kept)
+        begun = loop.time()
+        first = asyncio.create_task(Connection(old, samples, begun, seed).send())
+        await asyncio.wait({first}, timeout=moves_s)
+
+        new = PreparedCall("call", stt=stt, settings=settings)
+        came = asyncio.Event()
+        new.on_received = came.set
+        second = asyncio.create_task(Connection(new, samples, begun, seed + 1).send())
+        listener = asyncio.create_task(collected(new))
+        await asyncio.wait_for(came.wait(), 1.0)
+        await asyncio.sleep(overlap_s)
+        assert not new.feed.history, "nothing is published before"
+        what = kept.of(old)
+        old.abandon()
+        new.commit(restored(what))
+        await asyncio.gather(first, second)
+        await asyncio.sleep(1.5)
+        await new.close()
+        history = new.feed.history
+        assert await listener == list(history)
+
+    check(history, new)
+    for text, event in zip(what["events"], history, strict=False):
+        assert json.loads(text) == event.as_dict(), "what was published changed"
+    assert not [event for event in history if isinstance(event, TranscriptGap)]
+    assert transcript(history).split() == said.words
+    assert history[-1].complete  # type: ignore[union-attr]
+
+
+async def collected(call: Call) -> list[AnyEvent]:
+    return [event async for event in call.feed.subscribe()]
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    moves_s=st.floats(0.5, 4.0),
+    overlap_s=st.floats(0.5, 1.5),
+    latency_s=st.sampled_from([0.0, 0.2, 0.8]),
+)
+def test_a_call_moves_without_losing_a_word(
+    seed: int, moves_s: float, overlap_s: float, latency_s: float
+) -> None:
+    run_virtual(move(seed, moves_s, overlap_s, latency_s))

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from rtcstt.call.call import MAX_TRACKS, Call
+from rtcstt.call.prepared import PreparedCall
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Mode, Recorder
 from rtcstt.call.track import KeptTrack, Track
 
-__all__ = ["Call", "CallSettings", "KeptTrack", "MAX_TRACKS", "Mode", "Recorder", "Restored", "Track"]
+__all__ = [
+    "Call",
+    "CallSettings",
+    "KeptTrack",
+    "MAX_TRACKS",
+    "Mode",
+    "PreparedCall",
+    "Recorder",
+    "Restored",
+    "Track",
+]

@@ -56,6 +56,10 @@ from rtcstt.stt.stream import Stream
 
 log = logging.getLogger(__name__)
 
+MAX_HELD = 500  # packets; 10 s
+PACKET_S = 0.02  # of audio lies before the arrival of its packet
+LOST_S = 0.2  # a shorter time without packets is concealed, or silence
+
 
 @dataclass(slots=True)
 class Shared:
@@ -119,6 +123,8 @@ class Track:
         self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
         self._draining: asyncio.Task[None] | None = None
         self._final: _Ended | None = None
+        self._held: deque[tuple[Packet, float]] | None = None
+        self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
 
     # -- audio and commands in -----------------------------------------------------------------------
@@ -127,8 +133,16 @@ class Track:
         """One RTP packet, at the moment of its arrival."""
         if self.ended:
             return
-        self._skip_what_nobody_received()
-        self._receiver.push(packet, self._loop.time())
+        if self._held is not None:
+            self._held.append((packet, self._loop.time()))
+            if len(self._held) == 1:
+                self._on_held()
+            return
+        self._receive(packet, self._loop.time())
+
+    def _receive(self, packet: Packet, now: float) -> None:
+        self._skip_what_nobody_received(now - PACKET_S)
+        self._receiver.push(packet, now)
         if self._timer is None:
             self._schedule()
 
@@ -136,7 +150,7 @@ class Track:
         """Some int16 mono audio of a source that has no packets, in real time."""
         if self.ended:
             return
-        self._skip_what_nobody_received()
+        self._skip_what_nobody_received(self._loop.time())
         self._receiver.push_pcm(self._resampled(samples, sample_rate), self._loop.time())
         if self._timer is None:
             self._schedule()
@@ -213,13 +227,38 @@ class Track:
             if kept.audio and kept.audio[0].start > max(settled, int(stt["begin"])):
                 self._report(Lost(settled, kept.audio[0].start, "server"))
 
-    def _skip_what_nobody_received(self) -> None:
-        """What was sent while no server was there to receive it is a gap."""
+    def hold(self, on_held: Callable[[], None]) -> None:
+        """Keep packets for `release`, since another server still receives the caller as well. ``on_held`` is
+        called with the first one."""
+        self._held, self._on_held = deque(maxlen=MAX_HELD), on_held
+
+    @property
+    def held_since(self) -> float | None:
+        """When the first of the packets kept came."""
+        return self._held[0][1] if self._held else None
+
+    def release(self) -> None:
+        """From now on it is this server that receives the caller; first the packets that the other one did
+        not have."""
+        held, self._held = self._held or (), None
+        received = -math.inf
+        if self._nothing_since is not None and self._receiver.origin is not None:
+            received = self._receiver.origin + self._nothing_since / SAMPLE_RATE
+        for packet, at in held:
+            if at > received:
+                self._receive(packet, at)
+        if held and self._stream is not None:  # whoever pauses now is connected all the same
+            self._nothing_since = None
+            if self._timer is None:
+                self._schedule()
+
+    def _skip_what_nobody_received(self, now: float) -> None:
+        """What was sent while no server was there to receive it is a gap, unless it is short."""
         start, self._nothing_since = self._nothing_since, None
         if start is None:
             return
-        self._receiver.clock.skip(self._loop.time())
-        if self._receiver.position > start:
+        self._receiver.clock.skip(now)
+        if self._receiver.position - start > LOST_S * SAMPLE_RATE:
             self._report(Lost(start, self._receiver.position, "server"))
 
     # -- the end -------------------------------------------------------------------------------------
@@ -264,7 +303,7 @@ class Track:
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
-        self._skip_what_nobody_received()
+        self._skip_what_nobody_received(now)
         self._guarded(self._flush_resampler)
         self._guarded(lambda: self._send(self._receiver.pull(now)))
         self._guarded(lambda: self._send(self._receiver.close(now)))

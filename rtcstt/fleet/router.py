@@ -27,8 +27,8 @@ from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
-from rtcstt.fleet.shared import Shared
-from rtcstt.fleet.state import StoreAway
+from rtcstt.fleet.shared import RELEASE, Shared
+from rtcstt.fleet.state import Entry, StoreAway
 from rtcstt.http.bodies import read_body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -99,7 +99,7 @@ class Router:
             caller, node = passed_on
             if node is not None and node != self._node.name:
                 return await self._for_sibling(request, node)
-            return await handler(request.clone(remote=caller) if caller else request)
+            return await self._passed_on(request.clone(remote=caller) if caller else request, handler)
 
         return route
 
@@ -117,6 +117,24 @@ class Router:
             return await self._metrics(request, handler)
         if (method, path) == ("GET", "/readyz"):
             self._check_room()
+        return await handler(request)
+
+    async def _passed_on(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """From another process, which has found that it is for this one."""
+        shared, path = self._shared, request.path
+        if shared is None:
+            return await handler(request)
+        if path.startswith(RELEASE):
+            await shared.release(path.removeprefix(RELEASE))
+            return web.Response(status=204)
+        if (request.method, path) == ("POST", "/offer"):
+            call = _call_of(await read_body(request, MAX_BODY, code="offer_too_big"))
+            if call is not None and self._here.has(call) and self._here.load().draining:
+                raise CallerError(503, "stopping", "The server stops", "Take the call.")
+            if call is not None and not self._here.has(call):
+                act, entry = await shared.locate(call)
+                if entry is not None:
+                    await self._take(shared, request, call, act, entry)
         return await handler(request)
 
     async def _for_sibling(self, request: web.Request, node: str) -> web.StreamResponse:
@@ -160,6 +178,11 @@ class Router:
         self, request: web.Request, handler: Handler, call: str, body: bytes | None
     ) -> web.StreamResponse:
         if self._here.has(call):
+            if body is not None and self._shared is not None and self._here.load().draining:
+                for name in placement.ranked(self._shared.loads(), own=""):  # the caller was asked to move
+                    if (target := self._shared.target(name)) is not None:
+                        with contextlib.suppress(Unreachable, Busy):
+                            return await self.proxy.pass_on(request, target, body=body, if_free=True)
             return await handler(request)
         if self._shared is not None:
             with contextlib.suppress(StoreAway):
@@ -187,18 +210,29 @@ class Router:
             request[VIEW] = view
         if reads or act is Act.ENDED:
             return await handler(request)
-        if act in (Act.PASS_ON, Act.PREPARE) and (target := self._target(shared, entry.owner)) is not None:
+        if act is Act.PREPARE and body is None:  # only an offer moves a call
+            act = Act.PASS_ON
+        if act is Act.PASS_ON and (target := self._target(shared, entry.owner)) is not None:
             try:
-                return await self.proxy.pass_on(request, target, body=body)
+                return await self.proxy.pass_on(request, target, body=body, if_free=body is not None)
+            except Busy:  # it drains since a moment, or has no room for what is offered
+                act = Act.PREPARE
             except Unreachable:
                 shared.nodes.refused(entry.owner)
                 act = Act.CLAIM
+        await self._take(shared, request, call, act, entry)
+        return await handler(request)
+
+    async def _take(self, shared: Shared, request: web.Request, call: str, act: Act, entry: Entry) -> None:
+        """Make the call one of this process, if that is what is to be done."""
         ends = request.method == "DELETE"
-        if act is Act.CLAIM and not ends and self._here.load().busy("call") >= 1:
+        if act in (Act.CLAIM, Act.PREPARE) and not ends and self._here.load().busy("call") >= 1:
             raise _full("It takes no more calls now.")
         if act is Act.CLAIM and await shared.claim(call, entry, end=ends):
             request.pop(VIEW, None)
-        return await handler(request)
+        elif act is Act.PREPARE and shared.prepare is not None:
+            await shared.prepare(call, entry)
+            request.pop(VIEW, None)
 
     def _target(self, shared: Shared, node: str) -> Target | None:
         worker = self._node.sibling(node)

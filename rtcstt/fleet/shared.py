@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtcstt.call import Call, Track
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RELEASE = "/fleet/release/"  # of a request from one server to another
 BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
@@ -71,6 +72,7 @@ class _Owned:
     call: Call
     journal: Journal
     record: Mapping[str, Any]
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Shared:
@@ -96,11 +98,13 @@ class Shared:
         self.secret = ""
         self.is_away = False
         self.writes_failed = 0
+        self.moved_away = 0
         self.url = url
         self._load = load
         self._grace_ms = round(grace_s * 1000)
         self._keeps_audio = keeps_audio
         self.lost: Callable[[str], None] = lambda call: None
+        self.prepare: Callable[[str, Entry], Awaitable[None]] | None = None
         self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
         self._about: dict[str, Mapping[str, Any]] = {}
         self._epoch = ""
@@ -108,6 +112,8 @@ class Shared:
         self._taking: dict[str, asyncio.Task[bool]] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._moving: set[asyncio.Task[None]] = set()
+        self._proxy: Proxy | None = None
 
     async def start(self) -> None:
         """Join the fleet. `ConfigError` when Redis is not there, will not do, or has another server with the
@@ -128,6 +134,7 @@ class Shared:
     def run(self, url: str, proxy: Proxy) -> None:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
+        self._proxy = proxy
         works = (self._keep_beating(), self._keep_writing(), self._keep_sweeping(proxy))
         self._tasks = [asyncio.create_task(work) for work in works]
 
@@ -139,9 +146,10 @@ class Shared:
                     if not await self._write_all():
                         break
                 await self.store.leave(self.node.name)
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._moving]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.mirrors.close()
         await self.store.close()
 
@@ -192,6 +200,10 @@ class Shared:
         return any_written
 
     async def _write(self, name: str, owned: _Owned) -> bool:
+        async with owned.writing:
+            return await self._write_next(name, owned)
+
+    async def _write_next(self, name: str, owned: _Owned) -> bool:
         call, journal = owned.call, owned.journal
         batch = journal.batch(asyncio.get_running_loop().time())
         if batch is None:
@@ -219,6 +231,46 @@ class Shared:
         log.warning("call %s: another server has taken it over", name)
         self._owned.pop(name, None)
         self.lost(name)
+
+    # -- calls that move ---------------------------------------------------------------------------
+
+    def has_successor(self) -> bool:
+        """Whether another server takes calls."""
+        return any(not load.draining and load.busy("call") < 1 for _, load in self.loads())
+
+    def own(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Do it in a task of this object."""
+        task = asyncio.create_task(work())
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
+    async def release(self, call: str) -> None:
+        """Another node takes the call of this one: write all that is known of it, then say nothing more."""
+        owned = self._owned.get(call)
+        if owned is None:
+            return
+        while await self._write(call, owned):
+            pass
+        if self._owned.pop(call, None) is owned:
+            log.info("call %s: another server takes it", call)
+            self.moved_away += 1
+            self.lost(call)
+
+    async def take_from_living(self, call: str) -> tuple[Entry, int] | None:
+        """Become the owner of a call whose owner still lives, after it has written all it knows; None when it
+        has ended, or somebody was quicker."""
+        entry = await self.store.find(call)
+        if entry is None:
+            return None
+        target = self.target(entry.owner)
+        if target is not None and self._proxy is not None:
+            with contextlib.suppress(Unreachable):
+                await self._proxy.get(target, RELEASE + call)
+        fence = await self.store.claim(call, entry, self.node.name)
+        if fence is None:
+            return None
+        log.info("call %s: moved here from %s", call, entry.owner)
+        return entry, fence
 
     # -- the fleet ---------------------------------------------------------------------------------
 

@@ -8,13 +8,14 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtcstt import logs
-from rtcstt.call import Call, CallSettings, Restored
+from rtcstt.call import Call, CallSettings, PreparedCall, Restored
 from rtcstt.errors import CallerError
+from rtcstt.events import SessionMove
 from rtcstt.fleet import ids
 from rtcstt.http import is_loopback
 from rtcstt.limits import Reservation, Slots
@@ -68,10 +69,27 @@ class Entry:
     def __post_init__(self) -> None:
         self.secret_digests.add(digest(self.secret))
 
+    @property
+    def is_prepared(self) -> bool:
+        """Another server still has the call."""
+        return isinstance(self.call, PreparedCall) and not self.call.is_committed
+
     def give_back(self) -> None:
         """The streams that were reserved for it."""
         if self.streams is not None:
             self.streams.release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What does not change of a call that another server had. ``options`` are those of `CallSettings`."""
+
+    by: Requester
+    label: str | None
+    metadata: Mapping[str, Any] | None
+    options: Mapping[str, Any]
+    digests: tuple[str, ...]
+    is_gateways: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +140,8 @@ class Calls:
         self._worker = worker
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
+        self.can_move: Callable[[], bool] = lambda: False
+        "Whether another server would take the calls of this one."
         self.on_begun: Callable[[Entry], None] = lambda entry: None
         self.on_forgotten: Callable[[str], None] = lambda call: None
         self.on_changed: Callable[[], None] = lambda: None
@@ -149,12 +169,13 @@ class Calls:
         return self._stopping
 
     def has(self, id: str) -> bool:
-        return id in self._entries
+        entry = self._entries.get(id)
+        return entry is not None and not entry.is_prepared
 
     def all(self) -> list[Call]:
         """Every call that is remembered, newest last."""
         self._forget()
-        return [entry.call for entry in self._entries.values()]
+        return [entry.call for entry in self._entries.values() if not entry.is_prepared]
 
     def find(self, id: str) -> Call:
         """`CallerError` 404 when there is none."""
@@ -263,32 +284,54 @@ class Calls:
         self,
         id: str,
         restored: Restored,
-        *,
-        by: Requester,
-        label: str | None,
-        metadata: Mapping[str, Any] | None,
-        options: Mapping[str, Any],
-        digests: Iterable[str],
-        is_gateways: bool,
+        kept: Kept,
         begun: Callable[[Entry], None],
     ) -> Entry:
         """A call that another server had, from what is kept of it; its caller may `resume` it. ``begun`` is
         told instead of `on_begun`."""
-        settings = replace(self.settings, **options)
-        call = Call(id, stt=self.stt, label=label, metadata=metadata, settings=settings, restored=restored)
-        open_tracks = sum(not track.ended for track in call.tracks.values())
-        entry = Entry(
-            call,
-            asyncio.get_running_loop().time(),
-            by,
-            secret_digests=set(digests),
-            streams=self.streams.reserve(open_tracks),
-            is_gateways=is_gateways,
+        settings = replace(self.settings, **kept.options)
+        call = Call(
+            id,
+            stt=self.stt,
+            label=kept.label,
+            metadata=kept.metadata,
+            settings=settings,
+            restored=restored,
         )
-        self._entries[id] = entry
+        open_tracks = sum(not track.ended for track in call.tracks.values())
+        entry = self._entered(call, kept, open_tracks)
         self.taken_over += 1
         self._start(entry, begun)
         self._wait_for_caller(entry, "server lost")
+        return entry
+
+    def prepare(self, id: str, kept: Kept) -> PreparedCall:
+        """A call that another server still has, for its caller to `resume` here; `commit` it then."""
+        known = self._entries.get(id)
+        if known is not None and isinstance(known.call, PreparedCall):
+            return known.call
+        settings = replace(self.settings, **kept.options)
+        call = PreparedCall(id, stt=self.stt, label=kept.label, metadata=kept.metadata, settings=settings)
+        self._entered(call, kept, 0)
+        return call
+
+    def commit(self, call: PreparedCall, restored: Restored, begun: Callable[[Entry], None]) -> None:
+        """The call is this server's now."""
+        entry = self._entries[call.id]
+        self._start(entry, begun, restored)
+        self.taken_over += 1
+        self.on_changed()
+
+    def _entered(self, call: Call, kept: Kept, tracks: int) -> Entry:
+        entry = Entry(
+            call,
+            asyncio.get_running_loop().time(),
+            kept.by,
+            secret_digests=set(kept.digests),
+            streams=self.streams.reserve(tracks),
+            is_gateways=kept.is_gateways,
+        )
+        self._entries[call.id] = entry
         self.on_changed()
         return entry
 
@@ -308,6 +351,10 @@ class Calls:
         or the time is over."""
         self._stopping = True
         self.on_changed()
+        if self.can_move():
+            for entry in self._entries.values():
+                if entry.peer is not None and entry.call.state == "open":
+                    entry.call.publish(SessionMove(reason="drain"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._speaking():  # noqa: ASYNC110 (it is time that ends a silence, no event)
@@ -354,12 +401,19 @@ class Calls:
         self.on_changed()
         return entry
 
-    def _start(self, entry: Entry, begun: Callable[[Entry], None] | None = None) -> None:
+    def _start(
+        self,
+        entry: Entry,
+        begun: Callable[[Entry], None] | None = None,
+        restored: Restored | None = None,
+    ) -> None:
         self.placed += begun is None
         with logs.about_call(entry.call.id):
             if self.recordings is not None:
                 entry.recording = asyncio.create_task(self.recordings.begin(entry.call).run())
             (begun or self.on_begun)(entry)
+            if restored is not None and isinstance(entry.call, PreparedCall):
+                entry.call.commit(restored)
             entry.life = asyncio.create_task(self._live(entry))
 
     def _check_room(self, by: Requester, *, gateway: bool = False) -> None:
@@ -412,6 +466,9 @@ class Calls:
         come back."""
         if entry.peer is not peer:
             return  # replaced already
+        if entry.is_prepared:
+            self.abandon(entry.call.id)
+            return
         never_received = entry.call.silent_s() == math.inf and entry.call.time == 0  # here or elsewhere
         if self._limits.resume_grace_s == 0 or peer.hung_up or never_received or self._stopping:
             await entry.call.close(reason)

@@ -3,22 +3,30 @@ that another server had goes on here."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rtcstt import events
-from rtcstt.call import KeptTrack, Recorder, Restored
+from rtcstt.call import KeptTrack, PreparedCall, Recorder, Restored
 from rtcstt.feed import Feed
+from rtcstt.fleet import state as kept
 from rtcstt.fleet.journal import Journal
 from rtcstt.fleet.shared import Shared
-from rtcstt.fleet.state import Entry as Kept
+from rtcstt.fleet.state import StoreAway
 from rtcstt.media.pcm import Chunk
-from rtcstt.server.calls import Calls, Entry, Requester
+from rtcstt.server.calls import Calls, Entry, Kept, Requester
 from rtcstt.wire import TurnSettings
+
+log = logging.getLogger(__name__)
+
+OVERLAP_S = 0.5  # so long both servers receive a caller who moves: longer than audio takes to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Sharing:
         calls.on_forgotten = shared.forget
         shared.lost = self._lost
         shared.take_over = self._take_over
+        shared.prepare = self._prepare
+        calls.can_move = shared.has_successor
 
     def _begun(self, entry: Entry) -> None:
         self._share(entry, record_of(entry))
@@ -55,35 +65,46 @@ class Sharing:
     def _lost(self, call: str) -> None:
         self._calls.abandon(call)
 
-    async def _take_over(self, call: str, kept: Kept, fence: int, ends: bool) -> None:
+    async def _take_over(self, call: str, entry: kept.Entry, fence: int, ends: bool) -> None:
         """A call of a server that is gone goes on here. ``ends``: with what was kept, to its end, since its
         caller does not come back."""
+        restored = await self._restored(call, entry)
+        begun = partial(self._goes_on, entry.record, fence, restored)
+        adopted = self._calls.adopt(call, restored, kept_of(entry.record), begun)
+        if ends or adopted.is_gateways:
+            adopted.call.hang_up("server lost")
+
+    async def _prepare(self, call: str, entry: kept.Entry) -> None:
+        """Another server drains, and the caller of this call offers to this one."""
+        prepared = self._calls.prepare(call, kept_of(entry.record))
+        prepared.on_received = partial(self._shared.own, partial(self._commit, prepared))
+
+    async def _commit(self, call: PreparedCall) -> None:
+        """The new connection is received: when both servers have received the caller for a moment, this one
+        takes the call."""
+        await asyncio.sleep(OVERLAP_S)
+        try:
+            claimed = await self._shared.take_from_living(call.id)
+            if claimed is not None:
+                entry, fence = claimed
+                restored = await self._restored(call.id, entry)
+                self._calls.commit(call, restored, partial(self._goes_on, entry.record, fence, restored))
+                return
+        except StoreAway as error:
+            log.warning("call %s: cannot be taken over: %s", call.id, error)
+        self._calls.abandon(call.id)
+
+    def _goes_on(self, record: Mapping[str, Any], fence: int, restored: Restored, entry: Entry) -> None:
+        self._share(entry, record, fence=fence, written=restored.feed.published - 1)
+
+    async def _restored(self, call: str, entry: kept.Entry) -> Restored:
         store = self._shared.store
         feed = Feed(call)
         for _, event in await store.events(call, -1):
             feed.restore(events.from_dict(event))
         states = await store.tracks(call)
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
-        record = kept.record
-        restored = Restored(feed=feed, created=float(record["created"]), tracks=tracks)
-        written = feed.published - 1
-
-        def begun(entry: Entry) -> None:
-            self._share(entry, record, fence=fence, written=written)
-
-        entry = self._calls.adopt(
-            call,
-            restored,
-            by=Requester(str(record["identity"]), ""),
-            label=record["label"],
-            metadata=record["metadata"],
-            options=options_of(record),
-            digests=record["digests"],
-            is_gateways=bool(record["gateway"]),
-            begun=begun,
-        )
-        if ends or entry.is_gateways:
-            entry.call.hang_up("server lost")
+        return Restored(feed=feed, created=float(entry.record["created"]), tracks=tracks)
 
     async def _kept(self, call: str, track: str, state: Mapping[str, Any]) -> KeptTrack:
         origin = state.get("origin")
@@ -117,9 +138,9 @@ def record_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def options_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `CallSettings`, what the caller chose, or its server."""
-    return {
+def kept_of(record: Mapping[str, Any]) -> Kept:
+    """What `record_of` told of a call of another server."""
+    options = {
         "mode": record["mode"],
         "turn": TurnSettings(**record["turn"]),
         "keyterms": tuple(record["keyterms"]),
@@ -127,3 +148,11 @@ def options_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "update_ms": record["update_ms"],
         "outlives_peers": record["outlives_peers"],
     }
+    return Kept(
+        by=Requester(str(record["identity"]), ""),
+        label=record["label"],
+        metadata=record["metadata"],
+        options=options,
+        digests=tuple(record["digests"]),
+        is_gateways=bool(record["gateway"]),
+    )
