@@ -1,8 +1,183 @@
 """Real callers whose server is killed, or drains, while they speak: they go on at another one.
 
 With real speech and the embedded recogniser, whose words differ a little with how the audio is cut; so the
-exact claims (no word lost, none twice) are those of test_restored.py, and here it is that nothing is missing
-that should not be, that turns and numbers go on, and that the text is that of one server.
+exact claims (no word lost, none twice) are those of test_restored.py. Here it is that nothing is missing that
+should not be, and that turns, numbers, clock and ledger go on.
 """
 
 from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import av
+import pytest
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from processes import Server, check_events, started
+from redis_server import RedisServer, redis_server
+
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.media.files import read
+from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, TIME_BASE, opus_packets, silence_packet
+
+pytestmark = pytest.mark.real
+
+PATIENCE_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def packets() -> list[bytes]:
+    return opus_packets(read(bundled_recording()))
+
+
+class Voice(MediaStreamTrack):
+    """A recording from a moment on that several connections may share, then silence."""
+
+    kind = "audio"
+
+    def __init__(self, packets: list[bytes], begun: float) -> None:
+        super().__init__()
+        self._packets, self._begun = packets, begun
+        self._next = max(0, round((asyncio.get_running_loop().time() - begun) / PACKET_S))
+
+    async def recv(self) -> av.Packet:
+        index = self._next
+        self._next += 1
+        await asyncio.sleep(max(0.0, self._begun + index * PACKET_S - asyncio.get_running_loop().time()))
+        packet = av.Packet(self._packets[index] if index < len(self._packets) else silence_packet())
+        packet.pts = packet.dts = index * PACKET_SAMPLES
+        packet.time_base = TIME_BASE
+        return packet
+
+
+class Talker:
+    """A caller with one connection after the other."""
+
+    def __init__(self, session: aiohttp.ClientSession, packets: list[bytes]) -> None:
+        self._session, self._packets = session, packets
+        self._connections: list[RTCPeerConnection] = []
+        self._begun = asyncio.get_running_loop().time()
+        self.call: dict[str, Any] = {}
+        self.events: list[dict[str, Any]] = []
+        self.asked_to_move = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        return str(self.call["call"])
+
+    async def offer(self, server: Server) -> None:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._connections.append(pc)
+        pc.addTrack(Voice(self._packets, self._begun))
+        pc.createDataChannel("events").on("message", self._received)
+        await pc.setLocalDescription(await pc.createOffer())
+        body: dict[str, Any] = {"sdp": pc.localDescription.sdp, "type": "offer"}
+        if self.call:
+            body |= {"call": self.call["call"], "resume": self.call["resume"]}
+        async with self._session.post(f"{server.url}/offer", json=body) as response:
+            self.call = await response.json()
+            assert response.status == 200, self.call
+        await pc.setRemoteDescription(RTCSessionDescription(self.call["sdp"], "answer"))
+
+    async def close(self) -> None:
+        for pc in self._connections:
+            await pc.close()
+
+    def _received(self, text: str) -> None:
+        self.events.append(json.loads(text))
+        if self.events[-1]["type"] == "session.move":
+            self.asked_to_move.set()
+
+
+async def spoken(session: aiohttp.ClientSession, server: Server, call: str) -> None:
+    """Returns when some words are there, and were written."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            async with session.get(f"{server.url}/calls/{call}") as response:
+                if response.status == 200 and any((await response.json())["turns"]):
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def hung_up(session: aiohttp.ClientSession, server: Server, call: str) -> list[dict[str, Any]]:
+    """The events of the call, after its end."""
+    async with session.delete(f"{server.url}/calls/{call}") as response:
+        assert response.status == 200 and (await response.json())["state"] == "closed"
+    async with session.get(f"{server.url}/calls/{call}/events") as response:
+        lines = [line async for line in response.content if line.startswith(b"data: ")]
+    return [json.loads(line[6:]) for line in lines]
+
+
+def check_turns(events: list[dict[str, Any]]) -> str:
+    """Every turn ends once, numbered on; what was said of it only grows. The text."""
+    check_events(events)
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    ended = [event for event in events if event["type"] == "turn.end"]
+    assert [event["turn"] for event in ended] == list(range(len(ended)))
+    return "".join(event["transcript"] for event in ended)
+
+
+async def test_the_caller_of_a_killed_server_goes_on_at_another(
+    redis: RedisServer, packets: list[bytes], tmp_path: Path
+) -> None:
+    options = ("--redis", redis.url)
+    timeout = aiohttp.ClientTimeout(PATIENCE_S)
+    async with (
+        started("serve", tmp_path, *options) as other,
+        aiohttp.ClientSession(timeout=timeout) as session,
+    ):
+        async with started("serve", tmp_path, *options) as one:
+            talker = Talker(session, packets)
+            await talker.offer(one)
+            await spoken(session, other, talker.id)
+            before = list(talker.events)
+            os.kill(one.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(one.process.wait)
+        await talker.offer(other)
+        await asyncio.sleep(4.0)  # of speech
+        events = await hung_up(session, other, talker.id)
+        await talker.close()
+    text = check_turns(events)
+    assert text.strip()
+    first = [event for event in before if event["type"].startswith("turn.")][0]
+    assert [event for event in events if event["seq"] == first["seq"]] == [first]
+    assert [gap["reason"] for gap in events[-1]["missing"]] == ["server"] and not events[-1]["complete"]
+
+
+async def test_the_caller_of_a_server_that_drains_moves_without_a_gap(
+    redis: RedisServer, packets: list[bytes], tmp_path: Path
+) -> None:
+    options = ("--redis", redis.url)
+    timeout = aiohttp.ClientTimeout(PATIENCE_S)
+    async with (
+        started("serve", tmp_path, *options) as other,
+        aiohttp.ClientSession(timeout=timeout) as session,
+    ):
+        async with started("serve", tmp_path, *options) as one:
+            talker = Talker(session, packets)
+            await talker.offer(one)
+            await spoken(session, other, talker.id)
+            one.process.terminate()
+            await asyncio.wait_for(talker.asked_to_move.wait(), PATIENCE_S)
+            await talker.offer(one)  # a balancer may not know yet; this server passes it on
+            assert await asyncio.to_thread(one.process.wait, PATIENCE_S) == 0
+        await asyncio.sleep(3.0)  # of speech
+        events = await hung_up(session, other, talker.id)
+        await talker.close()
+    assert check_turns(events).strip()
+    assert events[-1]["complete"] and events[-1]["missing"] == []
+    assert [event["type"] for event in events].count("session.move") == 1
+    assert [event for event in talker.events if event["type"] == "session.end"] == [events[-1]]

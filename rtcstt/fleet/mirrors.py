@@ -86,10 +86,10 @@ class Mirrors:
             return None
         mirror = self._mirrors.get(call)
         if mirror is None:
-            mirror = Mirror(call, entry)
-            mirror.take(await self._store.events(call, -1))
-            mirror = self._mirrors.setdefault(call, mirror)  # somebody may have been quicker
+            mirror = self._mirrors[call] = Mirror(call, entry)
         mirror.entry = entry
+        if not mirror.is_complete:
+            self._take(mirror, await self._store.events(call, mirror.feed.published - 1))
         self._mirrors.move_to_end(call)
         self._make_room()
         if self._task is None:

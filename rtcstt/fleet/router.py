@@ -133,6 +133,8 @@ class Router:
                 raise CallerError(503, "stopping", "The server stops", "Take the call.")
             if call is not None and not self._here.has(call):
                 act, entry = await shared.locate(call)
+                if act is Act.PASS_ON:  # its owner drains, and says so before its heartbeat does
+                    act = Act.PREPARE
                 if entry is not None:
                     await self._take(shared, request, call, act, entry)
         return await handler(request)
