@@ -24,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     left. A file keeps its order."""
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
+    for item in items:
+        if item.get_closest_marker("real"):
+            # Browsers, gateways and the scheduler are not ours: what fails is told (R) and tried again. Tests
+            # in virtual time are never tried twice.
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
 
 
 @pytest.fixture(scope="session")
