@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from processes import Server, ended, started, until
 from test_coturn import SECRET, coturn
 from test_npm_package import blocks
@@ -66,7 +67,9 @@ CONNECT = """async (url) => {
   const { connect, watch } = await import(`${url}/rtcstt.js`);
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   window.states = [];
+  window.seen = -1;
   window.call = await connect({ stream, language: "en", keyterms: ["WHIP"], turn: { end_timeout_ms: 900 } });
+  call.on("*", ({ seq }) => (seen = seq ?? seen));
   call.on("state", ({ state }) => states.push([state, window.connections[0].connectionState]));
 }"""
 
@@ -126,6 +129,35 @@ async def test_a_connection_that_comes_back_by_itself_is_live_again(place: Place
         assert await page.evaluate("window.connections.length") > offers
         ending = await page.evaluate("call.close()")
         assert ending["reason"] == "ended" and ending["complete"] == (not ending["missing"])
+
+
+async def other_server(route: Route) -> None:
+    """Takes the call over: here by another call, which it calls by the same name."""
+    body = route.request.post_data_json
+    call = body.pop("call")
+    response = await route.fetch(post_data=json.dumps({**body, "resume": None}))
+    await route.fulfill(response=response, json={**await response.json(), "call": call})
+
+
+async def test_a_call_moves_to_another_server_without_a_break(place: Place) -> None:
+    async with calling(place) as (page, _):
+        await page.route("**/offer", other_server)
+        await page.evaluate(
+            """() => {
+              states.length = 0;
+              window.before = call.id;
+              const [channel] = window.channels;
+              const seq = window.seen + 0.5; // between what came and what will
+              const event = { type: "session.move", call: call.id, seq, time: 1, reason: "the server stops" };
+              channel.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(event) }));
+            }"""
+        )
+        await page.wait_for_function(
+            "window.connections.length === 2 && window.connections[0].connectionState === 'closed'",
+            timeout=60_000,
+        )
+        assert await page.evaluate("[call.state, states, call.id === before]") == ["live", [], True]
+        assert await page.evaluate("window.connections[1].connectionState") == "connected"
 
 
 async def test_a_server_that_died_is_noticed_before_ice_does(chromium: str, tmp_path: Path) -> None:

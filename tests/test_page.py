@@ -249,8 +249,14 @@ async def test_without_a_data_channel_the_events_come_as_server_sent_events(
 
 KEEP_CONNECTIONS = """
 window.connections = [];
+window.channels = [];
 window.RTCPeerConnection = class extends RTCPeerConnection {
   constructor(...given) { super(...given); window.connections.push(this); }
+  createDataChannel(...given) {
+    const channel = super.createDataChannel(...given);
+    window.channels.push(channel);
+    return channel;
+  }
 };
 """
 LOSE_CONNECTION = """async () => {

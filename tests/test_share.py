@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from rtcstt.call import CallSettings
+from rtcstt.events import Dtmf
 from rtcstt.http.access import Authenticator
 from rtcstt.http.guard import Guard
 from rtcstt.server.app import Web
@@ -83,3 +85,24 @@ async def test_only_the_page_of_the_call_becomes_a_link(page: str | None) -> Non
         async with client.post(f"/calls/{call.id}/share", json=body) as response:
             assert response.status == 400
             assert "page must be" in (await response.json())["message"]
+
+
+async def test_fifty_readers_get_each_event_once_and_in_order() -> None:
+    calls, web = server_of(Authenticator())
+    async with TestClient(TestServer(web.application())) as client:
+        call = calls.begin()
+
+        async def read() -> list[int]:
+            async with client.get(f"/calls/{call.id}/events") as response:
+                lines = (await response.text()).splitlines()
+            return [int(line.removeprefix("id: ")) for line in lines if line.startswith("id: ")]
+
+        readers = []
+        for number in range(50):  # each comes a little later than the one before
+            readers.append(asyncio.create_task(read()))
+            await asyncio.sleep(0)
+            call.publish(Dtmf(track="0", digit=str(number % 10), duration_ms=100))
+        closing = asyncio.create_task(call.close())
+        seen = await asyncio.gather(*readers)
+        await closing
+        assert seen == [list(range(52))] * 50  # session.start, 50 keys, session.end

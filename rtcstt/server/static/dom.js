@@ -17,7 +17,11 @@ export function h(tag, properties = {}, ...children) {
 /** A part of the menu, folded away until it is wanted; `onopen` is called each time it is unfolded. */
 export function panel(id, title, children, onopen = () => {}) {
   const box = h("details", { id, className: "panel" }, h("summary", {}, title), h("div", { className: "inside" }, ...children));
-  box.addEventListener("toggle", () => box.open && onopen());
+  box.addEventListener("toggle", async () => {
+    if (!box.open) return;
+    await onopen();
+    box.scrollIntoView({ block: "nearest" });
+  });
   return box;
 }
 
