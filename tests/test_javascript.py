@@ -133,7 +133,7 @@ async def test_a_connection_that_comes_back_by_itself_is_live_again(place: Place
 
 async def other_server(route: Route) -> None:
     """Takes the call over: here by another call, which it calls by the same name."""
-    body = route.request.post_data_json
+    body = route.request.post_data_json or {}
     call = body.pop("call")
     response = await route.fetch(post_data=json.dumps({**body, "resume": None}))
     await route.fulfill(response=response, json={**await response.json(), "call": call})

@@ -5,6 +5,7 @@ The captions are fed events as a server sends them, so that a test needs no voic
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,9 +99,11 @@ async def start(page: Page) -> None:
 
 
 async def is_newest_seen(page: Page) -> None:
-    """Once the layout has settled."""
-    await page.wait_for_function(f"({NEWEST})().isSeen", timeout=WAIT_MS)
-    assert not (await page.evaluate(NEWEST))["sideways"], "nothing is to be scrolled sideways"
+    """Once the layout has settled. Not by `wait_for_function`, whose polling the page's policy forbids."""
+    async with asyncio.timeout(WAIT_MS / 1000):
+        while not (seen := await page.evaluate(NEWEST))["isSeen"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert not seen["sideways"], "nothing is to be scrolled sideways"
 
 
 async def test_the_newest_line_is_in_view_on_every_screen(place: Place) -> None:

@@ -20,7 +20,7 @@ export const STYLE = `
 :host([font="serif"]) { font-family: Georgia, "Times New Roman", serif; }
 :host([font="mono"]) { font-family: ui-monospace, Consolas, monospace; }
 :host([font="readable"]) { font-family: "Atkinson Hyperlegible", Verdana, "DejaVu Sans", sans-serif; }
-:host([font="dyslexic"]) { font-family: OpenDyslexic, "Atkinson Hyperlegible", Verdana, sans-serif; line-height: 1.7; }
+:host([font="dyslexic"]) { font-family: OpenDyslexic, "Atkinson Hyperlegible", Verdana, sans-serif; line-height: 1.9; }
 :host([spacing="wide"]) .said { letter-spacing: 0.06em; word-spacing: 0.16em; line-height: 1.7; }
 :host([spacing="wider"]) .said { letter-spacing: 0.12em; word-spacing: 0.3em; line-height: 2; }
 
