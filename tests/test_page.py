@@ -28,7 +28,7 @@ expect.set_options(timeout=60_000)  # of every expectation of a page, in ms
 
 STATIC = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static"
 PICTURES = Path(__file__).resolve().parents[1] / "build" / "pictures"
-LEAD_S = 2.0  # the recording plays from getUserMedia on, so the call must be up before the first word
+LEAD_S = 4.0  # the recording plays from getUserMedia on, so the call must be up before the first word
 
 # two_cities.wav by the pauses of its reader: (second where the phrase begins, words).
 PHRASES = [
@@ -37,9 +37,12 @@ PHRASES = [
     (8.8, "it was the epoch of belief, it was the epoch of incredulity,"),
     (13.5, "it was the season of Light, it was the season of Darkness,"),
     (17.6, "it was the spring of hope, it was the winter of despair,"),
-    (21.2, "we had everything before us,"),
+    (21.2, "we had everything before us, we had nothing before us,"),
 ]
-MUTE_FROM_S, MUTE_TO_S, CUT_S = 13.0, 17.1, 24.3
+PAUSES = (4.9, 8.7, 13.0, 17.1)  # seconds of the recording; each is made longer, for what is done in it
+LONGER_S = 3.0
+CUT_S = 24.3
+MUTED = PHRASES[3]
 
 normal = jiwer.Compose(
     [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
@@ -57,8 +60,28 @@ def speech() -> tuple[np.ndarray, int]:
 def voice(speech: tuple[np.ndarray, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples, rate = speech
     path = tmp_path_factory.mktemp("voice") / "voice.wav"
-    soundfile.write(path, np.concatenate([np.zeros(int(LEAD_S * rate), np.float32), samples]), rate)
+    parts = [np.zeros(int(LEAD_S * rate), np.float32)]
+    for part in np.split(samples, [int(pause * rate) for pause in PAUSES]):
+        parts += [part, np.zeros(int(LONGER_S * rate), np.float32)]
+    soundfile.write(path, np.concatenate(parts), rate)
     return path
+
+
+MICROPHONE = """
+const ask = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+if (ask) navigator.mediaDevices.getUserMedia = async (wanted) => {
+  const stream = await ask(wanted);
+  window.speaking = Date.now();
+  return stream;
+};
+"""
+
+
+async def until_pause(page: Page, index: int) -> None:
+    """The middle of a pause of the voice, as the page's microphone plays it."""
+    await page.wait_for_function("window.speaking", timeout=60_000)
+    begun = await page.evaluate("window.speaking / 1000")
+    await asyncio.sleep(begun + LEAD_S + PAUSES[index] + (index + 0.5) * LONGER_S - time.time())
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +114,7 @@ async def opened(running: Browser, url: str) -> tuple[Page, list[str]]:
     page = await running.new_page(viewport={"width": 1000, "height": 900})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    await page.add_init_script(MICROPHONE)
     await page.goto(url)
     return page, errors
 
@@ -117,27 +141,21 @@ async def test_a_voice_becomes_captions_and_mute_hides_only_what_was_muted(
     async with browser(chromium, voice) as running:
         page, errors = await opened(running, server)
         await page.click("#start")
-        begun = time.monotonic()
-
-        async def recording_at(second: float) -> None:
-            await asyncio.sleep(begun + LEAD_S + second - time.monotonic())
-
         await expect(page.locator("#status")).to_have_text("Live")
-        await recording_at(MUTE_FROM_S)
+        await until_pause(page, 2)
         before = await captions(page)
         await page.click("#mute")
         await expect(page.locator("#mute")).to_have_text("Unmute")
-        await recording_at(MUTE_TO_S)
+        await until_pause(page, 3)
         await page.click("#mute")
-        await recording_at(CUT_S - 1.0)
+        await expect(page.locator("#captions")).to_contain_text("nothing before us", ignore_case=True)
         PICTURES.mkdir(parents=True, exist_ok=True)
         await page.screenshot(path=PICTURES / "page.png")
-        await recording_at(CUT_S)
         await page.click("#hangup")
         await expect(page.locator("#status")).to_contain_text("Call ended", timeout=60_000)
 
         text = await captions(page)
-        received = [words for start, words in PHRASES if not MUTE_FROM_S <= start < MUTE_TO_S]
+        received = [words for start, words in PHRASES if (start, words) != MUTED]
         assert "best of times" in before.lower(), "captions must come while the caller still speaks"
         assert word_errors(received, text) <= 0.25, text
         assert "light" not in text.lower().split(), "what was said while muted must not be received"
@@ -189,11 +207,10 @@ async def test_push_to_talk_receives_what_is_said_while_held(server: str, chromi
         page, errors = await opened(running, server)
         await page.click("text=Push to talk")
         await page.click("#start")
-        begun = time.monotonic()
         await expect(page.locator("#status")).to_have_text("Live")
-        await asyncio.sleep(begun + LEAD_S + 4.8 - time.monotonic())
+        await until_pause(page, 0)
         await page.keyboard.down("Space")
-        await asyncio.sleep(3.7)
+        await until_pause(page, 1)
         await page.keyboard.up("Space")
         await expect(page.locator(".turn .said")).to_contain_text(
             "foolishness", ignore_case=True, timeout=60_000
