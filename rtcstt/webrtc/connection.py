@@ -42,7 +42,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-GOODBYE_S = 2.0  # how long the last events may take to reach the caller
+GOODBYE_S = 8.0  # how long the last events may take to reach the caller, on a slow network or a busy machine
 SHUT_S = 5.0
 
 
