@@ -3,11 +3,14 @@ core."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rtcstt.embedded.batch import Word as Word
+
+ROUNDING_S = 0.05  # by which words may overlap, or be longer than the audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +72,34 @@ def _number(value: object) -> float:
 
 def timed(words: Sequence[Word], duration: float) -> list[Word]:
     """The words with times that are numbers, rise, and are within the audio."""
-    known: list[tuple[float, float] | None] = []
+    times = _usable(words, duration)
+    found: list[Word] = []
+    for is_known, group in itertools.groupby(range(len(words)), key=lambda index: times[index] is not None):
+        indices = list(group)
+        first, last = indices[0], indices[-1]
+        part = words[first : last + 1]
+        if is_known:
+            known = [time for time in times[first : last + 1] if time is not None]
+            found += [replace(w, start=begin, end=end) for w, (begin, end) in zip(part, known, strict=True)]
+        else:
+            begin = found[-1].end if found else 0.0
+            following = next((time[0] for time in times[last + 1 :] if time is not None), duration)
+            found += _spread(part, begin, max(begin, following))
+    return found
+
+
+def _usable(words: Sequence[Word], duration: float) -> list[tuple[float, float] | None]:
+    """The times of each word; None where they are no times, or before those of the words before it."""
+    times: list[tuple[float, float] | None] = []
     at = 0.0
     for word in words:
-        start, end = word.start, word.end
-        if not at - 0.05 <= start <= duration + 1:  # a NaN as well
-            known.append(None)
+        if not at - ROUNDING_S <= word.start <= duration + ROUNDING_S:  # a NaN as well
+            times.append(None)
             continue
-        start = min(max(start, at), duration)
-        end = min(end, duration) if end >= start else start  # filled in below
-        known.append((start, end))
-        at = end
-    found: list[Word] = []
-    index = 0
-    while index < len(words):
-        times = known[index]
-        if times is not None:
-            following = next((t[0] for t in known[index + 1 :] if t is not None), duration)
-            end = times[1] if times[1] > times[0] else max(times[0], min(following, times[0] + 0.3))
-            found.append(replace(words[index], start=times[0], end=end))
-            index += 1
-            continue
-        last = next((i for i in range(index, len(words)) if known[i] is not None), len(words))
-        begin = found[-1].end if found else 0.0
-        until = known[last][0] if last < len(words) else duration  # type: ignore[index]
-        found += _spread(words[index:last], begin, max(begin, until))
-        index = last
-    return found
+        start = min(max(word.start, at), duration)
+        at = min(word.end, duration) if word.end >= start else start
+        times.append((start, at))
+    return times
 
 
 def _spread(words: Sequence[Word], begin: float, end: float) -> list[Word]:
