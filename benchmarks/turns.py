@@ -104,6 +104,7 @@ class Table:
         print("| turns | |\n|---|---|")
         sentences = [each for each in found if each.text.rstrip("\"'”").endswith(ENDS)]
         self._delays(sentences)
+        self._answers([each for each in found if 0 < len(each.text.split()) <= 2])
         self._spoken_pauses([each for each in found if each.text])
         plain = [each for each in sentences if "silence" not in each.tags and len(each.text.split()) > 4]
         self._hesitations([each for each in plain if sum(map(each.text.count, ENDS)) == 1])
@@ -113,6 +114,9 @@ class Table:
         starts, ends = [], []
         for recording in found:
             received = self._bench.live(recording.samples, self._settings)
+            if not received.ends:
+                print(f"| {recording.name} | no turn |")
+                continue
             level = np.abs(recording.samples)
             starts += [received.starts[0] - float(np.flatnonzero(level > level.max() / 10)[0]) / RATE]
             ends += [received.ends[-1] - recording.speech_end_s]
@@ -123,6 +127,15 @@ class Table:
             print(
                 f"| {what}, median / p90 of {len(found)} finished sentences | {median:.2f} / {late:.2f} s |"
             )
+
+    def _answers(self, found: list[Recording]) -> None:
+        """Of one or two words, single digits among them."""
+        ends = []
+        for recording in found:
+            received = self._bench.live(recording.samples, self._settings)
+            ends += [received.ends[-1] - recording.speech_end_s] if received.ends else []
+        said = f"end of an answer of one or two words to `turn.end`, median / p90 of {len(ends)}"
+        print(f"| {said} | {statistics.median(ends):.2f} / {quantile(ends, 0.9):.2f} s |")
 
     def _spoken_pauses(self, found: list[Recording]) -> None:
         clauses: list[bool] = []
@@ -170,7 +183,11 @@ def main() -> None:
     args = parser.parse_args()
     values = dict(item.split("=") for item in args.set)
     settings = TurnSettings(**{name: float(value) for name, value in values.items()})
-    speech = [recording for recording in recordings(args.data) if "digits" not in recording.tags]
+    speech = [
+        recording
+        for recording in recordings(args.data)
+        if "digits" not in recording.tags or len(recording.text.split()) == 1
+    ]
     Table(Bench(args.model), settings, each=args.each).print(speech)
 
 

@@ -32,7 +32,7 @@ from rtcstt.embedded.batch import BatchListener, Word
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
-from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.recognizer import load_engine
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnStart
@@ -85,8 +85,11 @@ def recordings(folder: Path) -> list[Recording]:
         if any(tag.startswith("lang:") for tag in entry["tags"]):
             continue
         if entry["text"] or "no_speech" in entry["tags"]:
-            texts = entry.get("text_by_channel") or [entry["text"] or ""]
-            for text, samples in zip(texts, read(folder / entry["file"]), strict=True):
+            channels = read(folder / entry["file"])
+            texts = entry.get("text_by_channel") or (entry["text"] or "").split("\n")
+            if len(texts) != len(channels):  # one text of both: what is heard when they are mixed
+                texts, channels = [entry["text"] or ""], [np.mean(channels, axis=0, dtype=np.float32)]
+            for text, samples in zip(texts, channels, strict=True):
                 found.append(Recording(entry["file"], samples, text, tuple(entry["tags"])))
     return found
 
@@ -142,17 +145,17 @@ CONDITIONS: dict[str, Callable[[Audio], Audio]] = {
 
 
 class Bench:
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, keyterms: Terms = NO_TERMS) -> None:
         self._engine = load_engine(model)
+        self._keyterms = keyterms
         self.vad = Vad(models.require("silero-vad"))
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
     def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Received:
         received = Received()
-        listener = Listener(
-            self._engine.stream("en"), self.vad.stream(), self._judge, settings, live=self._engine.live
-        )
+        engine = self._engine.stream("en", self._keyterms)
+        listener = Listener(engine, self.vad.stream(), self._judge, settings, live=self._engine.live)
         padded = np.concatenate([silence(LEAD_S), samples, silence(TRAIL_S)])
         begin = time.process_time()
         for start in range(0, len(padded), RATE // 10):
@@ -173,11 +176,12 @@ class Bench:
 
     def offline(self, samples: Audio) -> Received:
         begin = time.process_time()
-        words = self.words(samples)
+        words = self.words(samples, timed=False)
         return Received(" ".join(word.word for word in words), cpu_s=time.process_time() - begin)
 
-    def words(self, samples: Audio) -> list[Word]:
-        listener = BatchListener(self._engine.stream("en"), self.vad.stream())
+    def words(self, samples: Audio, *, timed: bool = True) -> list[Word]:
+        engine = self._engine.stream("en", self._keyterms)
+        listener = BatchListener(engine, self.vad.stream(), timed=timed)
         return [*listener.receive(samples), *listener.finish()]
 
 
