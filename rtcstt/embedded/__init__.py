@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, BETTER_MODEL, AUTO = "tiny-en", "base-en", "auto"
 MODEL_NAMES = (
-    "auto, tiny-en, base-en, whisper-tiny.en, whisper-base, a folder of one, or whisper:NAME"  # for people
+    "auto, tiny-en, base-en, whisper-tiny.en, whisper-base, a folder of one, whisper:NAME,"
+    " onnx-asr:NAME, onnx-asr:TYPE@FOLDER, or sherpa:FOLDER"  # for people
 )
 
 

@@ -18,9 +18,10 @@ from functools import partial
 import numpy as np
 
 from rtcstt.embedded.batch import Batch, BatchListener, Word
-from rtcstt.embedded.engines import models
+from rtcstt.embedded.engines import models, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.smart_turn import SmartTurn
+from rtcstt.embedded.engines.timed import TimedEngine
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.engines.whisper import Whisper, locate
 from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Terms
@@ -42,7 +43,12 @@ class Recognizer:
     """Made by `load`; serves any number of streams; `close` it when the last has finished."""
 
     def __init__(
-        self, engine: Moonshine | Whisper, vad: Vad, smart_turn: SmartTurn | None, *, threads: int = THREADS
+        self,
+        engine: Moonshine | Whisper | TimedEngine,
+        vad: Vad,
+        smart_turn: SmartTurn | None,
+        *,
+        threads: int = THREADS,
     ) -> None:
         self.engine = engine
         self.smart_turn = smart_turn
@@ -218,8 +224,12 @@ class BatchStream:
         return self._listener.language
 
 
-def load_engine(model: str, *, threads: int = THREADS, device: Device = CPU) -> Moonshine | Whisper:
+def load_engine(
+    model: str, *, threads: int = THREADS, device: Device = CPU
+) -> Moonshine | Whisper | TimedEngine:
     """A recogniser by name or folder, for so many threads at once; `EngineError` says what to do."""
+    if model.startswith(timed.PREFIXES):
+        return timed.load(model, device)
     folder = locate(model)
     if folder is not None:
         return Whisper(folder, workers=threads, device=device)

@@ -63,6 +63,11 @@ class Tokens:
     def starts_word(self, token: int) -> bool:
         return self._tokens[token].startswith(_SPACE)
 
+    @property
+    def spelled(self) -> Sequence[bytes]:
+        """What each token stands for."""
+        return self._tokens
+
     @functools.cached_property
     def by_bytes(self) -> dict[bytes, int]:
         """The tokens that stand for these bytes; a word begins with U+2581."""

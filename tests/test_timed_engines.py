@@ -1,0 +1,163 @@
+"""Models by onnx-asr and sherpa-onnx: loaded as users load them, and what is made of what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded.engines import models, timed
+from rtcstt.embedded.engines.moonshine import Moonshine
+from rtcstt.embedded.engines.timed import MOST_WORDS, Said, TimedEngine, Words, spoken_words
+from rtcstt.embedded.hypothesis import Audio, Device
+from rtcstt.embedded.recognizer import Recognizer, load_engine
+from rtcstt.errors import EngineError
+from rtcstt.media.pcm import SAMPLE_RATE
+
+
+def words(text: str) -> list[str]:
+    return "".join(c for c in text.lower() if c.isalpha() or c == " ").split()
+
+
+def speech(seconds: int) -> Audio:
+    samples, rate = soundfile.read(bundled_recording(), dtype="float32", frames=48000 * seconds)
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)
+
+
+@pytest.mark.heavy
+@pytest.mark.real
+async def test_sherpa_onnx_runs_tiny_en_with_the_same_words() -> None:
+    pytest.importorskip("sherpa_onnx")
+    audio = speech(8)
+    ours = Moonshine(models.require("tiny-en"))
+    engine = load_engine("sherpa:tiny-en")
+    found = engine.stream("en").decode(audio)
+    assert words(ours.tokens.text(ours.decode(audio).ids)) == words(text_of(engine, audio))
+    assert found.finished and found.words == (), "Moonshine gives sherpa-onnx no times"
+    recognizer = Recognizer.load("sherpa:tiny-en")
+    try:
+        batch = await recognizer.transcribe(audio, words=True)
+    finally:
+        await recognizer.close()
+    assert "best of times" in batch.text.lower() and len(batch.words) == len(batch.text.split())
+
+
+def text_of(engine: Any, audio: Audio) -> str:
+    stream = engine.stream("en")
+    return str(stream.tokens.text(stream.decode(audio).ids))
+
+
+@pytest.mark.heavy
+def test_onnx_asr_loads_a_folder_of_a_ctc_model(tmp_path: Path) -> None:
+    """Of the shape of NeMo's Conformer, with weights that say one word wherever it is loud."""
+    pytest.importorskip("onnx_asr")
+    conformer(tmp_path)
+    engine = load_engine(f"onnx-asr:nemo-conformer-ctc@{tmp_path}")
+    audio = np.zeros(2 * SAMPLE_RATE, np.float32)
+    audio[SAMPLE_RATE:] = np.random.default_rng(0).normal(0, 0.2, SAMPLE_RATE)
+    found = engine.stream().decode(audio)
+    text = text_of(engine, audio)
+    assert text.split() and set(text.split()) <= {"quiet", "loud"}, text
+    assert len(found.words) == len(text.split()) and found.logprob <= 0
+    assert [word.start for word in found.words] == sorted(word.start for word in found.words)
+
+
+def conformer(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    weights = np.zeros((80, 3), np.float32)
+    weights[:, 1], weights[:, 2] = 0.05, -0.05
+    nodes = [
+        helper.make_node("Transpose", ["audio_signal"], ["frames"], perm=[0, 2, 1]),
+        helper.make_node("Slice", ["frames", "zero", "far", "one", "eight"], ["states"]),
+        helper.make_node("MatMul", ["states", "weights"], ["logits"]),
+        helper.make_node("LogSoftmax", ["logits"], ["logprobs"], axis=-1),
+        helper.make_node("Identity", ["length"], ["unused"]),
+    ]
+    constants = {"zero": [0], "far": [1 << 40], "one": [1], "eight": [8]}
+    initial = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
+    initial.append(numpy_helper.from_array(weights, "weights"))
+    number, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    graph = helper.make_graph(
+        nodes,
+        "conformer",
+        [
+            helper.make_tensor_value_info("audio_signal", number, ["batch", 80, "time"]),
+            helper.make_tensor_value_info("length", whole, ["batch"]),
+        ],
+        [helper.make_tensor_value_info("logprobs", number, ["batch", "states", 3])],
+        initial,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+    (folder / "vocab.txt").write_text("\u2581loud 0\n\u2581quiet 1\n<blk> 2\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("sherpa:/no/such/folder", "is no folder"),
+        ("onnx-asr:nemo-conformer-ctc@/no/such/folder", "is no folder"),
+    ],
+)
+@pytest.mark.heavy
+def test_what_is_wrong_is_named(model: str, problem: str) -> None:
+    pytest.importorskip("sherpa_onnx")
+    pytest.importorskip("onnx_asr")
+    with pytest.raises(EngineError, match=problem):
+        load_engine(model)
+
+
+@pytest.mark.heavy
+def test_a_folder_that_is_no_model_is_an_engine_error(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx")
+    with pytest.raises(EngineError, match="neither a transducer"):
+        load_engine(f"sherpa:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("model", "extra"), [("sherpa:tiny-en", "sherpa"), ("onnx-asr:nemo-parakeet", "onnx-asr")]
+)
+def test_without_the_extra_the_command_that_installs_it(
+    model: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(timed.importlib, "import_module", missing)
+    with pytest.raises(EngineError, match=rf"pip install 'rtcstt\[{extra}\]'"):
+        timed.load(model, Device())
+
+
+def test_words_are_where_their_first_tokens_are() -> None:
+    said = Said("How old is", (" How", " o", "ld", " is"), (0.1, 0.4, 0.5, 0.9))
+    found = spoken_words(said, ["How", "old", "is"], SAMPLE_RATE)
+    assert [(each.word, each.start) for each in found] == [("How", 1600), ("old", 6400), ("is", 14400)]
+    assert found[-1].end == SAMPLE_RATE
+    assert spoken_words(said, ["How", "old"], SAMPLE_RATE) == (), "where it does not fit together"
+    assert spoken_words(Said("How"), ["How"], SAMPLE_RATE) == (), "and where there are none"
+
+
+def test_a_streams_words_have_numbers_and_the_oldest_are_forgotten() -> None:
+    known = Words()
+    ids = known.numbers(["How", "old", "is", "How"])
+    assert ids[0] == ids[3] and known.text(ids) == "How old is How"
+    for number in range(3 * MOST_WORDS):
+        last = known.numbers([f"word{number}"])
+        assert known.text(last) == f"word{number}"
+    assert len(known._words) == len(known._numbers) == MOST_WORDS
+    assert known.is_punctuation(known.numbers(["..."])[0]) and not known.is_punctuation(last[0])
+
+
+def test_what_is_said_of_itself() -> None:
+    engine = TimedEngine(
+        "parakeet", "onnx-asr", ("en",), lambda audio, language: Said("Hi there.", logprobs=(-0.2, -0.4))
+    )
+    found = engine.stream().decode(np.zeros(160, np.float32))
+    assert found.logprob == pytest.approx(-0.3) and found.stop is None and found.language == "en"
+    assert "parakeet on onnx-asr" in engine.describe() and not engine.live
