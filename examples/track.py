@@ -13,8 +13,9 @@ import rtcstt
 
 
 async def main(source: str, device: str | None = None) -> None:
-    player = MediaPlayer(source, format=device)
-    transcriber = rtcstt.Transcriber.from_track(player.audio, stt=rtcstt.Embedded())
+    track = MediaPlayer(source, format=device).audio
+    assert track is not None, f"{source} has no audio"
+    transcriber = rtcstt.Transcriber.from_track(track, stt=rtcstt.Embedded())
     async for event in transcriber:  # ends after the track has
         if event.type == "turn.end":
             print(f"{event.start:6.2f}  {event.transcript}", flush=True)

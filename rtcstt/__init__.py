@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rtcstt.batch.api import transcribe, transcribe_sync
     from rtcstt.batch.transcripts import Transcription
-    from rtcstt.call import Call
+    from rtcstt.call import Call, CallSettings
     from rtcstt.embedded import Embedded
     from rtcstt.errors import (
         CallerError,
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         ProtocolError,
         RtcsttError,
         UpstreamError,
+        UsageError,
     )
     from rtcstt.events import Event
     from rtcstt.media.rtp import Codec, Packet
     from rtcstt.stt.cartesia import Cartesia
+    from rtcstt.stt.seam import Stt
     from rtcstt.transcriber import Transcriber
     from rtcstt.webrtc.caller import Caller
     from rtcstt.webrtc.connection import IceServer, PeerSettings
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Call",
+    "CallSettings",
     "Caller",
     "CallerError",
     "Cartesia",
@@ -51,10 +54,12 @@ __all__ = [
     "PeerSettings",
     "ProtocolError",
     "RtcsttError",
+    "Stt",
     "Transcriber",
     "Transcription",
     "TurnSettings",
     "UpstreamError",
+    "UsageError",
     "__version__",
     "transcribe",
     "transcribe_sync",
@@ -62,6 +67,7 @@ __all__ = [
 
 _HOMES = {
     "Call": "call",
+    "CallSettings": "call",
     "Caller": "webrtc.caller",
     "CallerError": "errors",
     "Cartesia": "stt.cartesia",
@@ -77,10 +83,12 @@ _HOMES = {
     "PeerSettings": "webrtc.connection",
     "ProtocolError": "errors",
     "RtcsttError": "errors",
+    "Stt": "stt.seam",
     "Transcriber": "transcriber",
     "Transcription": "batch.transcripts",
     "TurnSettings": "wire",
     "UpstreamError": "errors",
+    "UsageError": "errors",
     "transcribe": "batch.api",
     "transcribe_sync": "batch.api",
 }

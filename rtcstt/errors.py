@@ -3,6 +3,7 @@
 RtcsttError
  ├── ConfigError        a setting is wrong; start-up refuses
  │    └── FileError     a recording cannot be read
+ ├── UsageError         a program called something in the wrong place
  ├── CallerError        what a caller or an HTTP client sent is wrong, or may not be served now
  ├── UpstreamError      the speech-to-text service refused or failed
  │    └── ConnectionLost        the connection to it ended
@@ -35,6 +36,10 @@ class FileError(ConfigError):
     def __init__(self, message: str, code: str = "unreadable") -> None:
         super().__init__(message)
         self.code = code
+
+
+class UsageError(RtcsttError):
+    """A program called what cannot work in this place; the message says what does."""
 
 
 class CallerError(RtcsttError):

@@ -266,7 +266,7 @@ def test_a_track_that_came_back_after_its_end_is_carried_on_by_another_connectio
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, outlives_peers=True)
-            call.end_track(call.add_track("a.b", CODECS), "section removed")
+            call.add_track("a.b", CODECS).finish("section removed")
             again = call.add_track("a.b", CODECS)
             assert again.track == "a.b.1"
             assert call.add_track("a.b", CODECS) is again

@@ -111,6 +111,9 @@ class FakeTrack:
         if self.failing:
             raise RuntimeError("a bug of ours")
 
+    def finish(self, reason: str) -> None:
+        self.end(reason)
+
     def bye(self, ssrc: int) -> None:
         self.byes.append(ssrc)
 
@@ -146,9 +149,6 @@ class FakeCall:
     def publish(self, event: Any) -> None:
         fields = event.as_dict()
         self.feed.publish(fields.pop("type"), **{n: v for n, v in fields.items() if n not in ("call", "seq")})
-
-    def end_track(self, track: FakeTrack, reason: str) -> None:
-        track.end(reason)
 
     def command(self, text: str) -> None:
         self.commands.append(text)

@@ -37,7 +37,10 @@ EVERYBODY = {"errors", "events", "limits"}
 CORE_FOLDERS = {"events", "wire", "media", "stt", "embedded"}
 SHELLS = {
     "stt.cartesia",
+    "stt.connecting",
+    "stt.outages",
     "stt.pool",
+    "stt.serving",
     "stt.stream",
     "embedded",
     "embedded.engines",
@@ -96,14 +99,7 @@ BORDERS = {
 }
 
 MAX_MODULE, MAX_CLASS = 500, 250  # lines
-BEING_TAKEN_APART = {
-    "call.track",
-    "events",
-    "fleet.shared",
-    "server.calls",
-    "stt.stream",
-    "stt.transcription",
-}
+BEING_TAKEN_APART = {"fleet.shared", "server.calls"}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fractions
+import inspect
 from typing import Any
 
 import av
@@ -14,10 +15,19 @@ from aiortc.mediastreams import MediaStreamError
 
 import rtcstt
 from rtcstt.commands.demo import bundled_recording
-from rtcstt.errors import ConfigError, RemoteProtocolError
+from rtcstt.errors import ConfigError, RemoteProtocolError, UpstreamError
+from rtcstt.events import AnyEvent, SessionEnd
 from rtcstt.media.files import read
 from rtcstt.media.pcm import Samples
-from rtcstt.testing import ScriptedCaller, ScriptedUpstream, run_virtual, silence, speech, transcript
+from rtcstt.testing import (
+    ConnectionScript,
+    ScriptedCaller,
+    ScriptedUpstream,
+    run_virtual,
+    silence,
+    speech,
+    transcript,
+)
 from rtcstt.webrtc import aiortc_private
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import transports_of
@@ -165,7 +175,7 @@ async def test_real_speech_on_a_connection_of_ones_own() -> None:
     hanging_up = asyncio.create_task(hang_up(caller))
     async for event in owner.transcriber:
         if event.type == "turn.end":
-            heard.append(event.transcript or "")
+            heard.append(event.transcript)
     await hanging_up
     await owner.pc.close()
     await stt.close()
@@ -199,3 +209,122 @@ async def test_what_cannot_be_is_said() -> None:
         with pytest.raises(RemoteProtocolError):
             transcriber.push(b"not RTP")
         await transcriber.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"mode": "sometimes"}, "mode"),
+        ({"keyterms": "hello world"}, "keyterms"),
+        ({"keyterms": [1]}, "keyterms"),
+        ({"turn": {"end_timeout_ms": 900}}, "turn"),
+        ({"turn": rtcstt.TurnSettings(start_threshold=2.0)}, "start_threshold"),
+        ({"chunk_ms": 1}, "chunk_ms"),
+    ],
+)
+async def test_settings_that_cannot_be_are_named(options: dict[str, Any], named: str) -> None:
+    async with ScriptedUpstream() as stt:
+        with pytest.raises(ConfigError, match=named):
+            rtcstt.Transcriber(stt=stt, **options)
+
+
+def test_outside_of_an_event_loop_it_says_so() -> None:
+    with pytest.raises(rtcstt.UsageError, match="async function"):
+        rtcstt.Transcriber.from_pcm(stt=ScriptedUpstream())
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["text", [0, 1], np.zeros((2, 2), np.int16), np.zeros(4, np.int32), np.zeros(4, np.uint8), None],
+)
+async def test_data_that_is_no_pcm_is_refused(data: Any) -> None:
+    async with ScriptedUpstream() as stt, rtcstt.Transcriber.from_pcm(stt=stt) as transcriber:
+        with pytest.raises(TypeError, match="PCM"):
+            transcriber.push(data)
+
+
+async def test_audio_in_the_wrong_place_is_refused() -> None:
+    async with ScriptedUpstream() as stt:
+        sourceless = rtcstt.Transcriber(stt=stt)
+        with pytest.raises(rtcstt.UsageError, match="from_pcm"):
+            sourceless.push(b"")
+        await sourceless.close()
+        transcriber = rtcstt.Transcriber.from_pcm(stt=stt)
+        with pytest.raises(rtcstt.UsageError, match="async function"):
+            await asyncio.to_thread(transcriber.push, b"")
+        with pytest.raises(rtcstt.UsageError, match="event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(transcriber.send(b"")))
+        rtp = rtcstt.Transcriber.from_rtp({}, stt=stt)
+        with pytest.raises(TypeError, match="RTP packet"):
+            rtp.push(AUDIO)
+        for each in (transcriber, rtp):
+            await each.close()
+            with pytest.raises(rtcstt.UsageError, match="closed"):
+                each.push(b"")
+
+
+PIECES = {
+    "odd bytes": lambda pcm: (pcm.tobytes()[i : i + 641] for i in range(0, 2 * len(pcm), 641)),
+    "floats": lambda pcm: ((pcm[i : i + 320] / 32767.0).astype(np.float64) for i in range(0, len(pcm), 320)),
+    "memoryview": lambda pcm: (memoryview(pcm[i : i + 320].tobytes()) for i in range(0, len(pcm), 320)),
+}
+
+
+@pytest.mark.parametrize("form", PIECES)
+def test_pcm_in_every_form(form: str) -> None:
+    async def main() -> list[AnyEvent]:
+        async with ScriptedUpstream() as stt, rtcstt.Transcriber.from_pcm(16000, stt=stt) as transcriber:
+            for piece in PIECES[form](AUDIO):
+                transcriber.push(piece)
+                await asyncio.sleep(0.02)
+            await transcriber.close()
+            return await collect(transcriber)
+
+    events = run_virtual(main())
+    assert transcript(events) == WORDS
+    assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=1)
+
+
+def test_send_waits_for_room() -> None:
+    """A long recording at once, without a gap."""
+    words = [f"w{n}" for n in range(250)]  # 65 s
+
+    async def main() -> list[AnyEvent]:
+        async with ScriptedUpstream() as stt, rtcstt.Transcriber.from_pcm(16000, stt=stt) as transcriber:
+            await transcriber.send(np.concatenate([speech(words), silence(1.0)]))
+            await transcriber.close()
+            return await collect(transcriber)
+
+    events = run_virtual(main())
+    assert transcript(events).split() == words
+    assert isinstance(events[-1], SessionEnd) and events[-1].complete
+
+
+@pytest.mark.parametrize("script", [ConnectionScript(refuse=401), ConnectionScript(refuse=503)])
+def test_the_iteration_raises_when_the_stt_refused_or_was_never_there(script: ConnectionScript) -> None:
+    async def main() -> list[AnyEvent]:
+        events: list[AnyEvent] = []
+        async with ScriptedUpstream(script) as stt, rtcstt.Transcriber.from_pcm(stt=stt) as transcriber:
+            sending = asyncio.create_task(transcriber.send(AUDIO))
+            ending = asyncio.create_task(close_after(sending, transcriber))
+            with pytest.raises(UpstreamError) as refusal:
+                async for event in transcriber:
+                    events.append(event)
+            assert refusal.value.status == script.refuse
+            await ending
+        return events
+
+    async def close_after(sending: asyncio.Task[None], transcriber: rtcstt.Transcriber) -> None:
+        await sending
+        await transcriber.close()
+
+    events = run_virtual(main())
+    last = "error" if script.refuse == 401 else "session.end"
+    assert events[-1].type == last
+
+
+async def test_the_face_is_typed() -> None:
+    signature = inspect.signature(rtcstt.Transcriber)
+    assert {"mode", "turn", "keyterms", "language", "fallback"} <= signature.parameters.keys()
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rtcstt.call.call import MAX_TRACKS, Call
+from rtcstt.call.flow import KeptTrack
 from rtcstt.call.prepared import PreparedCall
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Mode, Recorder
-from rtcstt.call.track import KeptTrack, Track
+from rtcstt.call.track import Track
 
 __all__ = [
     "Call",

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcstt import wire
+from rtcstt.call.flow import Shared
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
-from rtcstt.call.track import Shared, Track
+from rtcstt.call.track import Track
 from rtcstt.errors import CallerError, UpstreamError
 from rtcstt.events import (
     WITHOUT_WORDS,
@@ -192,10 +193,6 @@ class Call:
         self._shared.turn = self.turn.merged(turn).validated()
         for track in self._open_tracks():
             track.configure(turn)
-
-    def end_track(self, track: Track, reason: str) -> None:
-        """One track is over for good; the others go on."""
-        track.finish(reason)
 
     async def close(self, reason: str = "closed") -> None:
         """Drain every track, publish `session.end` and end the feed. Idempotent; returns when it is done."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rtcstt.call.track import KeptTrack, Shared, Track
+from rtcstt.call.flow import KeptTrack, Shared
+from rtcstt.call.track import Track
 from rtcstt.events import TrackStart
 from rtcstt.feed import Feed
 

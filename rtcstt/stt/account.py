@@ -7,15 +7,21 @@ A sample is *taken* once a connection was sent it, on whichever connection first
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
+from rtcstt.stt.activity import SpeechActivity
 from rtcstt.stt.floor import Floor
 from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
+from rtcstt.stt.speech_times import LOOK_BACK
 
 _SAID_AT = 10 * SAMPLE_RATE  # a gap that grows is said in parts of this length
 _SAID_AFTER = 2 * SAMPLE_RATE  # and when it has not grown for so long
+_SILENCE_KEPT = 2 * SAMPLE_RATE  # however sure the energy track is that nothing was said
+_LOOK_EVERY = SAMPLE_RATE  # for silence to forget
+_CLEAR_AFTER = 3 * SAMPLE_RATE
 _GIVEN_UP_KEPT = SAMPLE_RATE  # audio that nobody will get is kept so long, to know what of it was silence
 
 
@@ -37,6 +43,7 @@ class Account:
     unanswered: int = 0
     missing: int = 0
     _growing: Loss | None = None
+    _asked: int = 0  # `missing` when `take_missing` was last asked
     _grown: tuple[int, int] = (0, 0)  # up to where, and where the audio was then
     _due: list[Loss] = field(default_factory=list)
 
@@ -49,7 +56,10 @@ class Account:
     def leave(self, piece: Piece, reason: str) -> None:
         """The piece is no longer held; ``reason`` counts where no connection was sent it."""
         if not piece.taken:
-            self.discarded[reason] = self.discarded.get(reason, 0) + len(piece.samples)
+            self.discard(len(piece.samples), reason)
+
+    def discard(self, count: int, reason: str) -> None:
+        self.discarded[reason] = self.discarded.get(reason, 0) + count
 
     def lose(self, start: int, end: int, reason: str, *, taken: bool) -> None:
         """The audio from ``start`` to ``end`` will have no text."""
@@ -63,6 +73,11 @@ class Account:
         else:
             self._put_by()
             self._growing = Loss(start, end, reason)
+
+    def take_missing(self) -> int:
+        """How much is missing since this was last asked."""
+        news, self._asked = self.missing - self._asked, self.missing
+        return news
 
     def due(self, position: int, *, everything: bool = False) -> list[Loss]:
         """The gaps to be said when the audio has come to ``position``."""
@@ -90,9 +105,16 @@ class Account:
 class AccountedAudio:
     """The ring of a track and the account of what leaves it."""
 
-    def __init__(self, buffer: ReplayBuffer, floor: Floor, account: Account) -> None:
+    def __init__(
+        self, buffer: ReplayBuffer, floor: Floor, account: Account, activity: SpeechActivity
+    ) -> None:
         self.buffer, self.account = buffer, account
-        self._floor = floor
+        self.replayed = 0
+        "Samples that were sent more than once."
+        self._floor, self._activity = floor, activity
+        self._furthest = 0
+        self._begin = self._lacking = 0  # where a restored ring began, and what of it has not been fed again
+        self._looked = 0  # cursor when `follow_silence` last looked
         self._evicted: list[Piece] = []  # were sent, and left the ring before they had their text
         self.given_up = False
 
@@ -103,6 +125,56 @@ class AccountedAudio:
         if self.given_up:
             return self._lose(self.buffer.release(self.buffer.end - _GIVEN_UP_KEPT), 0, "stt")
         return self._lose(self.buffer.make_room(sent), sent, "stt")
+
+    def state(self) -> dict[str, object]:
+        """What `restore` wants, for JSON."""
+        return {
+            "account": self.account.as_dict(),
+            "begin": self.buffer.begin,
+            "held": self.buffer.held,
+            "taken": self.buffer.taken,
+            "settled": self._floor.settled,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave on another server: what was held there is fed again, and taken
+        again."""
+        self._begin, self._lacking = int(state["begin"]), int(state["held"])
+        self.account.taken -= int(state["taken"])
+
+    def replayable(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Of the audio that was kept, what was held. What was held and was not kept is discarded."""
+        for chunk in chunks:
+            samples = chunk.samples[max(0, self._begin - chunk.start) :]
+            if len(samples):
+                self._lacking -= len(samples)
+                yield Chunk(samples, max(self._begin, chunk.start))
+        if self._lacking > 0:
+            self.account.discard(self._lacking, "server")
+
+    def take(self, piece: Piece) -> bytes:
+        """The piece as a connection gets it."""
+        self.account.take(piece)
+        self.replayed += max(0, min(self._furthest, piece.end) - piece.start)
+        self._furthest = max(self._furthest, piece.end)
+        return piece.samples.astype("<i2", copy=False).tobytes()
+
+    def follow_silence(self, cursor: int, *, turns: bool) -> None:
+        """Between turns the floor follows the connection's ``cursor``, well behind, as long as nothing is
+        said."""
+        if cursor < self._looked + _LOOK_EVERY:
+            return
+        self._looked = cursor
+        reference = self._floor.reference
+        if reference.text:  # it ended, but nobody knew exactly where; after a while that is clear
+            since = reference.position
+            quiet = self._activity.last_speech(cursor) <= since < cursor - _CLEAR_AFTER
+            if quiet and turns:
+                self._floor.finish(since)
+            return
+        first = next(self._activity.stretches(self._floor.position), None)
+        quiet_until = first.start - LOOK_BACK if first else cursor
+        self._floor.advance(min(quiet_until, cursor - _SILENCE_KEPT))
 
     def release(self) -> None:
         """Let go of the audio below the floor: it has its text, or was passed over as a pause."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtcstt.media.pcm import SAMPLE_RATE
-from rtcstt.stt.alignment import words
+from rtcstt.stt.alignment import TranscriptAligner, words
 
 TEXT_LAG = 4 * SAMPLE_RATE  # text is published at most so long after its audio was sent
 USUAL_TEXT_LAG = 2 * SAMPLE_RATE  # and nearly always so long
@@ -82,6 +82,16 @@ class Floor:
         self.reference = Reference(text, [(len(text), cursor)] if text else [], optional)
         self.advance(position)
 
+    def aligner(self, start: int) -> TranscriptAligner | None:
+        """For a connection whose audio begins at ``start``; None where it has nothing to repeat."""
+        if not words(self.reference.text):
+            return None
+        first, last = 0, self.reference.optional
+        if start > self.position:
+            first = self.reference.words_until(start)
+            last = max(last, self.reference.words_until(start + TEXT_LAG))
+        return TranscriptAligner(self.reference.text, first=first, last=last)
+
     @property
     def settled(self) -> int:
         """What was said before it has its text, finished or published; a little may have text beyond it."""
@@ -98,6 +108,11 @@ class Progress:
     last_text: str = ""  # of the turn that ended last
     last_end: int = 0
     flushes: list[int] = field(default_factory=list)  # positions of unanswered finalizes, oldest first
+
+    @property
+    def waits(self) -> bool:
+        """Whether a turn is open, or a `finalize` has no answer."""
+        return self.turn is not None or bool(self.flushes)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

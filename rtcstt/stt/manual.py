@@ -63,6 +63,8 @@ class Manual:
                 self._transcript(self._link, message)
             case wire.FlushDone():
                 self._flush_done(self._link, message)
+            case wire.Unknown():
+                self._out.message(message)
 
     def _transcript(self, link: _Link, message: wire.Transcript) -> None:
         text = self._new_text(link, link.aligner, message) if link.aligner else message.text

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rtcstt import wire
-from rtcstt.events import AnyEvent, from_message
+from rtcstt.events import AnyEvent, TranscriptGap, from_message
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.floor import Turn
 
@@ -39,6 +39,11 @@ class Publisher:
     def announce(self, event: AnyEvent) -> None:
         """An event of rtcstt's own gets its time."""
         self._events.append(replace(event, time=self.time))
+
+    def gap(self, start: int, end: int, reason: str) -> None:
+        """The audio between these samples will have no text."""
+        start_s, end_s = self.seconds(start), self.seconds(end)
+        self.announce(TranscriptGap(track=self.track, start=start_s, end=end_s, reason=reason))
 
     def events(self) -> list[AnyEvent]:
         """What is to be published, in order; each event is handed out once."""

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rtcstt import wire
+from rtcstt.events import SttBehind, SttCaughtUp
 from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.stt.activity import SpeechActivity
 from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
 
 _BURST_S = 0.25  # audio that may go out at once before the pace binds
+_UNANSWERED = SAMPLE_RATE // 2  # so much may be a cough or a click, which an STT has nothing to say of
 _LAG_TO_SKIP = SAMPLE_RATE // 2  # pauses are shortened only while at least this much is unsent
 
 
@@ -83,21 +86,43 @@ class Sending:
             self.flushes.append(now)
         return data
 
+    def has_answered(self, activity: SpeechActivity, since: int) -> bool:
+        """Whether the STT, before it closed, said all that was due of the audio from ``since`` on."""
+        if isinstance(self.client, wire.ManualClient):
+            if self.client.done:
+                return True
+        else:
+            since = max(since, self.answered)
+        return activity.speech(since, self.cursor) <= _UNANSWERED
+
+    def is_stalled(self, activity: SpeechActivity, now: float, patience_s: float) -> bool:
+        """Whether the STT was sent more than ``patience_s`` of speech since its last message; manual: a
+        `finalize` is older."""
+        if isinstance(self.client, wire.ManualClient):
+            return bool(self.flushes) and now - self.flushes[0] > patience_s
+        if self.cursor <= self.trusted_until:
+            return False
+        patience = round(patience_s * SAMPLE_RATE)
+        unanswered = activity.speech(self.answered, self.cursor)
+        self.trusted_until = self.cursor + patience - unanswered  # there cannot be more before
+        return unanswered > patience
+
 
 class LagWatch:
     """Says when the STT is behind: at ``threshold_s``, again each time the lag has doubled, and when it is
     over."""
 
-    def __init__(self, threshold_s: float = 2.0) -> None:
+    def __init__(self, track: str, *, threshold_s: float = 2.0) -> None:
+        self._track = track
         self._threshold_s = threshold_s
         self._said = 0.0
 
-    def note(self, lag_s: float) -> float | None:
-        """The lag to be said now; 0 when the STT has caught up."""
+    def note(self, lag_s: float) -> SttBehind | SttCaughtUp | None:
+        """What is to be said now."""
         if lag_s > max(self._threshold_s, 2 * self._said):
             self._said = lag_s
-            return lag_s
+            return SttBehind(track=self._track, lag=round(lag_s, 3))
         if self._said and lag_s < self._threshold_s / 2:
             self._said = 0.0
-            return 0.0
+            return SttCaughtUp(track=self._track)
         return None

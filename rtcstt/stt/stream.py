@@ -7,55 +7,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rtcstt import wire
 from rtcstt.errors import (
-    CallerError,
-    ConnectionLost,
-    EngineError,
-    RemoteProtocolError,
     UpstreamError,
 )
-from rtcstt.events import AnyEvent, ErrorEvent, SttReconnecting, SttRecovered
-from rtcstt.media.pcm import SAMPLE_RATE, Chunk
+from rtcstt.events import AnyEvent
+from rtcstt.media.pcm import Chunk
 from rtcstt.stt.account import Account
-from rtcstt.stt.failover import Failover, Patience, Verdict
+from rtcstt.stt.connecting import Connector
+from rtcstt.stt.failover import Failover, Patience
+from rtcstt.stt.limits import Limits
+from rtcstt.stt.outages import Outages
 from rtcstt.stt.seam import Connection, Stt
+from rtcstt.stt.serving import Ending, Serving
 from rtcstt.stt.transcription import Transcription
 
 _log = logging.getLogger(__name__)
 
 
 # -- the stream of one track -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How patient a `Stream` is, and how much it keeps."""
-
-    ring_s: float = 30.0
-    "Audio kept while its text is not finished."
-    catch_up: float = 1.25
-    "Seconds of audio sent per second while there is a backlog."
-    connect_timeout_s: float = 10.0
-    send_timeout_s: float = 10.0
-    "An STT that does not take a message for so long is given up."
-    stall_timeout_s: float = 12.0
-    "Speech sent without any answer (manual: age of a `finalize`) before the connection is given up."
-    backoff_first_s: float = 0.25
-    backoff_cap_s: float = 5.0
-    trusted_after_s: float = 30.0
-    "A connection without text counts as sound after so long."
-    probe_s: float = 5.0
-    "While the fallback works: how soon the first STT is tried again (doubling to a minute)."
-    drain_s: float = 60.0
-    "A drain takes no longer, whatever progress it makes."
 
 
 class Stream:
@@ -94,9 +69,6 @@ class Stream:
         """``state``: what `state` gave on another server, which this stream goes on from."""
         self._engines = [stt] if fallback is None else [stt, fallback]
         self._on_event = on_event
-        self._manual = mode == "manual"
-        self._settings = settings or wire.TurnSettings()
-        self._keyterms, self._language, self._update_ms = tuple(keyterms), language, update_ms
         self._drain_timeout_s = drain_timeout_s
         self._limits = limits or Limits()
         self._random = random.Random(seed)
@@ -115,20 +87,29 @@ class Stream:
             backoff_first_s=self._limits.backoff_first_s,
             backoff_cap_s=self._limits.backoff_cap_s,
         )
-        self._failover = Failover(patience, has_fallback=fallback is not None)
-        self.failure: UpstreamError | None = None
-        """Why there will be no text any more, once that is so."""
-        self._stall_s = self._limits.stall_timeout_s
+        failover = self._failover = Failover(patience, has_fallback=fallback is not None)
+        self._outages = Outages(failover, self._engines, self._core, track=track, on_news=self._flush)
+        self._connector = Connector(
+            self._limits,
+            mode=mode,
+            settings=settings or wire.TurnSettings(),
+            keyterms=tuple(keyterms),
+            language=language,
+            update_ms=update_ms,
+            chance=self._random,
+        )
+        self._serving = Serving(
+            self._core,
+            self._limits,
+            manual=mode == "manual",
+            on_news=self._flush,
+            on_proof=self._failover.proven,
+        )
         self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._turned = asyncio.Event()
         self._closing = self._ended = False
-        self._progress = 0.0  # when audio was last sent, or a message received
-        self._connected = False
-        self._drained = False  # the STT closed after everything was sent
-        self._unanswered = False  # and had not given all its text
+        self._ending: Ending | None = None  # of the connection that was drained
         self._timed_out = False  # the drain, with a connection that works
-        self._attempts = self._recoveries = self._stalls = self._ignored = 0
+        self._ignored = 0
 
     # -- what the call uses --------------------------------------------------------------------------
 
@@ -144,25 +125,25 @@ class Stream:
             return
         self._core.audio(chunk)
         self._flush()
-        self._wake.set()
+        self._serving.wake()
 
     def replay(self, chunks: Iterable[Chunk]) -> None:
         """The audio that was kept for the ``state`` this goes on from; before anything is sent."""
         self._core.replay(chunks)
         self._flush()
-        self._wake.set()
+        self._serving.wake()
 
     def finalize(self) -> None:
         """Manual mode: flush the audio sent so far. `LocalProtocolError` in auto mode."""
         self._core.finalize()
-        self._wake.set()
+        self._serving.wake()
 
     def configure(self, settings: wire.TurnSettings) -> None:
         """Change turn detection, now and on later connections. Auto mode only; `settings` are not checked
         here."""
         self._core.configure(settings)
-        self._settings = self._settings.merged(settings)
-        self._wake.set()
+        self._connector.settings = self._connector.settings.merged(settings)
+        self._serving.wake()
 
     async def close(self) -> None:
         """Send what is queued and the protocol's `close`, publish what still comes, end the open turn, and
@@ -173,9 +154,9 @@ class Stream:
         """
         if not self._closing:
             self._closing = True
-            self._progress = asyncio.get_running_loop().time()
+            self._serving.progress = asyncio.get_running_loop().time()
             self._core.finish()
-            self._wake.set()
+            self._serving.wake()
         if self._task is not None:
             try:
                 await self._drain(self._task)
@@ -185,23 +166,30 @@ class Stream:
         if not self._ended:
             self._ended = True
             self._core.end(self._what_is_wrong())
+            if self._core.account.missing and not self._core.stats()["connections"]:
+                self._outages.failure = self.failure or self._outages.last_error  # it was never there
             self._flush()
 
     async def _drain(self, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._limits.drain_s
         while not task.done():
-            left = min(self._progress + self._drain_timeout_s, end) - loop.time()
+            left = min(self._serving.progress + self._drain_timeout_s, end) - loop.time()
             if left <= 0:
-                self._timed_out = self._connected
+                self._timed_out = self._serving.connected
                 return
             await asyncio.wait({task}, timeout=left)
 
     def _what_is_wrong(self) -> str | None:
         """Why not everything may have its text: a `GapReason`."""
-        if self._drained:
-            return "stt" if self._unanswered else None
+        if self._ending is not None:
+            return None if self._ending.answered else "stt"
         return "drain_timeout" if self._timed_out else "stt"
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        """Why there will be no text any more, once that is so; at the end, why there never was any."""
+        return self._outages.failure
 
     def account(self) -> Account:
         """What became of the audio, in samples."""
@@ -220,18 +208,14 @@ class Stream:
         """A snapshot of the counters."""
         return {
             **self._core.stats(),
-            "engine": self._engine.name,
-            "connected": self._connected,
-            "attempts": self._attempts,
-            "recoveries": self._recoveries,
+            "engine": self._outages.engine.name,
+            "connected": self._serving.connected,
+            "attempts": self._connector.attempts,
+            "recoveries": self._outages.recoveries,
             "failovers": self._failover.failovers,
-            "stalls": self._stalls,
+            "stalls": self._serving.stalls,
             "chunks_after_close": self._ignored,
         }
-
-    @property
-    def _engine(self) -> Stt:
-        return self._engines[self._failover.engine]
 
     # -- the task ------------------------------------------------------------------------------------
 
@@ -242,11 +226,13 @@ class Stream:
             raise
         except Exception:
             _log.exception("x the stream to the STT failed")
-            self._give_up(UpstreamError("internal error: transcription stopped", status=500, retryable=False))
+            self._outages.give_up(
+                UpstreamError("internal error: transcription stopped", status=500, retryable=False)
+            )
 
     async def _keep_connected(self) -> None:
         connection: Connection | None = None
-        while not self._drained and self.failure is None:
+        while self._ending is None and self.failure is None:
             connection = connection or await self._connect()
             if connection is None:
                 return
@@ -256,248 +242,42 @@ class Stream:
         for event in self._core.events():
             self._on_event(event)
 
-    def _announce(self, event: AnyEvent) -> None:
-        self._core.announce(event)
-        self._flush()
-
     # -- connecting ----------------------------------------------------------------------------------
-
-    def _handshake(self) -> wire.Handshake:
-        return wire.Handshake(
-            endpoint="manual" if self._manual else "turns",
-            model="ink-2",
-            encoding="pcm_s16le",
-            sample_rate=SAMPLE_RATE,
-            keyterms=self._keyterms,
-            turn=wire.TurnSettings() if self._manual else self._settings,
-            language=self._language,
-            update_ms=self._update_ms,
-        )
-
-    async def _open(self, stt: Stt) -> Connection:
-        self._attempts += 1
-        try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
-                return await stt.connect(self._handshake())
-        except TimeoutError as error:
-            raise UpstreamError(f"{stt.name} did not answer in time") from error
-        except CallerError as error:  # an STT in this process refuses with these
-            raise UpstreamError(
-                error.message, status=error.status, code=error.code, retryable=wire.retryable(error.status)
-            ) from error
-        except EngineError as error:
-            raise UpstreamError(str(error), retryable=False) from error
 
     async def _connect(self) -> Connection | None:
         """Try until a connection is up. None: it makes no sense (refused for good, or nothing left to do)."""
-        loop = asyncio.get_running_loop()
         while self.failure is None and not (self._closing and not self._core.unfinished):
             if self._failover.in_outage:
                 await asyncio.sleep(self._failover.pause(self._random.random()))
-                if self._failover.choose(loop.time()):
-                    _log.info("= fallback %s takes over from %s", self._engine.name, self._engines[0].name)
             try:
-                return await self._open(self._engine)
+                return await self._connector.open(self._outages.choose())
             except UpstreamError as error:
-                self._failed(error)
+                self._outages.failed(error)
         return None
-
-    def _failed(self, error: UpstreamError) -> None:
-        """No connection, for now or for good."""
-        now = asyncio.get_running_loop().time()
-        if not error.retryable:
-            _log.warning("x STT %s refused: %s", self._engine.name, _brief(error))
-            if self._failover.refused(now) is Verdict.GIVE_UP:
-                self._give_up(error)
-            else:
-                self._announce_error(error)
-            return
-        self._failover.failed(now)
-        attempt, engine, reason = self._failover.attempts, self._engine.name, _brief(error)
-        _log.info("! STT %s: attempt %d after %s", engine, attempt, reason)
-        self._announce(SttReconnecting(track=self._track, attempt=attempt, reason=reason, engine=engine))
-
-    def _give_up(self, error: UpstreamError) -> None:
-        self.failure = error
-        self._announce_error(error)
-        self._core.give_up()
-        self._flush()
-
-    def _announce_error(self, error: UpstreamError) -> None:
-        self._announce(
-            ErrorEvent(
-                track=self._track,
-                title="The speech-to-text service refused",
-                message=str(error),
-                status_code=error.status or 502,
-                error_code=error.code or "",
-                engine=self._engine.name,
-            )
-        )
 
     # -- one connection ------------------------------------------------------------------------------
 
     async def _serve(self, connection: Connection) -> Connection | None:
-        """Pump both ways until the connection ends. Returns the connection to go on with, if there is one."""
-        loop = asyncio.get_running_loop()
-        client = wire.ManualClient() if self._manual else wire.TurnsClient()
-        self._core.connected(client, loop.time())
-        self._connected = True
-        self._say_recovered()
-        pumps = [
-            asyncio.create_task(self._pump_out(connection), name="rtcstt-stream-out"),
-            asyncio.create_task(self._pump_in(connection), name="rtcstt-stream-in"),
-        ]
+        """Until the connection ends. Returns the connection to go on with, if there is one."""
+        self._serving.begin()
+        self._outages.recovered()
         probe: asyncio.Task[Connection] | None = None
         if self._failover.may_return:
             probe = asyncio.create_task(self._probe(), name="rtcstt-stream-probe")
-        try:
-            await asyncio.wait([*pumps, probe] if probe else pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            handover = await self._let_go(connection, pumps, probe)
-        if handover is not None:
-            self._failover.returned(loop.time())
-            return handover
-        self._ended_by(pumps)
-        return None
-
-    async def _let_go(
-        self, connection: Connection, pumps: list[asyncio.Task[None]], probe: asyncio.Task[Connection] | None
-    ) -> Connection | None:
-        tasks = [*pumps, probe] if probe else pumps
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await connection.close()
-        self._drained = self._core.told_to_close and _closed_normally(pumps)
-        self._unanswered = self._drained and not self._core.answered
-        self._connected = False
-        self._core.disconnected()
-        self._flush()
+        ending = await self._serving.serve(connection, probe)
+        self._ending = ending if ending.drained else None
         if probe is not None and not probe.cancelled() and probe.exception() is None:
+            self._failover.returned(asyncio.get_running_loop().time())
             return probe.result()
+        if not ending.drained:
+            self._outages.lost(ending.error)
         return None
-
-    def _say_recovered(self) -> None:
-        if not self._failover.in_outage:
-            return
-        self._recoveries += 1
-        lag, lost = round(self._core.lag_s, 3), round(self._core.take_lost_s(), 3)
-        attempts, engine = self._failover.attempts, self._engine.name
-        _log.info("= STT %s after %d attempts, %.1f s behind", engine, attempts, lag)
-        self._announce(SttRecovered(track=self._track, lag=lag, attempts=attempts, lost=lost, engine=engine))
-
-    def _ended_by(self, pumps: list[asyncio.Task[None]]) -> None:
-        """The connection is over: say why, and judge whether to try again."""
-        if self._drained:
-            return
-        error = next(iter(_errors(pumps)), ConnectionLost(1006))
-        if isinstance(error, RemoteProtocolError):
-            error = UpstreamError(f"protocol error: {error}")
-        if not isinstance(error, UpstreamError):  # a bug here: the call must not pay for it
-            _log.error("x the stream to the STT failed", exc_info=error)
-            error = UpstreamError("internal error")
-        self._failed(error)
-
-    async def _pump_out(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._wake.clear()
-            await self._send_due(connection)
-            self._flush()
-            self._check_stall(loop.time())
-            due = self._core.next_send()
-            alarm = loop.call_later(
-                1.0 if due is None else min(1.0, max(0.001, due - loop.time())), self._wake.set
-            )
-            try:
-                await self._wake.wait()
-            finally:
-                alarm.cancel()
-
-    async def _send_due(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        due = self._core.data_to_send(loop.time())
-        if not due:
-            return
-        try:
-            for data in due:
-                async with asyncio.timeout(self._limits.send_timeout_s):
-                    await connection.send(data)
-                self._progress = loop.time()
-        except TimeoutError as error:
-            raise ConnectionLost(1006, "the STT does not read") from error
-
-    def _check_stall(self, now: float) -> None:
-        if self._core.is_stalled(now, self._stall_s):
-            # It may be music that the energy track takes for speech: the next connection gets twice as long.
-            self._stall_s *= 2
-            self._stalls += 1
-            raise ConnectionLost(1006, "the STT stopped answering")
-
-    async def _pump_in(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        trusted = loop.time() + self._limits.trusted_after_s
-        while True:
-            data = await connection.recv()
-            self._progress = loop.time()
-            spoke = self._core.receive(data)
-            self._flush()
-            self._turned.set()
-            if spoke or loop.time() > trusted:
-                self._failover.proven()
-                self._stall_s = self._limits.stall_timeout_s
-
-    # -- the way back from the fallback --------------------------------------------------------------
 
     async def _probe(self) -> Connection:
-        """A connection to the first STT, handed over between two turns."""
-        delay = self._limits.probe_s
-        while True:
-            await asyncio.sleep(delay * self._random.uniform(0.75, 1.0))
-            delay = min(2 * delay, 60.0)
-            try:
-                connection = await self._open(self._engines[0])
-            except UpstreamError as error:
-                if error.retryable:
-                    continue
-                self._failover.first_refused()
-                await asyncio.get_running_loop().create_future()  # until the owner cancels
-                raise
-            handed_over = False
-            try:
-                handed_over = await self._turn_over()
-            finally:
-                if not handed_over:
-                    await connection.close()
-            if handed_over:
-                return connection
-
-    async def _turn_over(self) -> bool:
-        """Wait for the end of the turn, but not for ever: the connection grows old."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(15.0):
-                while not self._core.idle:
-                    self._turned.clear()
-                    await self._turned.wait()
-        return self._core.idle
-
-
-def _errors(pumps: list[asyncio.Task[None]]) -> Iterator[BaseException]:
-    """Why the connection ended; what the reading side saw says more."""
-    for task in reversed(pumps):
-        if not task.cancelled() and (error := task.exception()) is not None:
-            yield error
-
-
-def _closed_normally(pumps: list[asyncio.Task[None]]) -> bool:
-    return any(isinstance(e, ConnectionLost) and e.close_code in (1000, 1005) for e in _errors(pumps))
-
-
-def _brief(error: UpstreamError) -> str:
-    """Without the peer's prose: it may quote what was said."""
-    if error.status is not None:
-        return f"HTTP {error.status}"
-    if isinstance(error, ConnectionLost) and error.close_code != 1006:
-        return f"connection lost ({error.close_code})"
-    return str(error)[:120]
+        """A connection to the first STT, to go on with after the end of a turn."""
+        try:
+            return await self._connector.open_between_turns(self._engines[0], self._serving.idle)
+        except UpstreamError:
+            self._failover.first_refused()
+            await asyncio.get_running_loop().create_future()  # until the owner cancels
+            raise

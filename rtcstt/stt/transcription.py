@@ -31,23 +31,18 @@ from typing import Any
 
 from rtcstt import wire
 from rtcstt.errors import LocalProtocolError, RemoteProtocolError, UpstreamError
-from rtcstt.events import AnyEvent, SttBehind, SttCaughtUp, TranscriptGap
+from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 from rtcstt.stt.account import Account, AccountedAudio
 from rtcstt.stt.activity import SpeechActivity
-from rtcstt.stt.alignment import TranscriptAligner, words
 from rtcstt.stt.floor import TEXT_LAG, Progress
 from rtcstt.stt.manual import Manual
 from rtcstt.stt.publisher import Publisher
-from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
+from rtcstt.stt.replay_buffer import ReplayBuffer
 from rtcstt.stt.sending import LagWatch, Sending
-from rtcstt.stt.speech_times import LOOK_BACK, SHORTEST_PAUSE, SpeechTimes, samples
+from rtcstt.stt.speech_times import SHORTEST_PAUSE, SpeechTimes
 from rtcstt.stt.turns import Turns
 
-_SILENCE_KEPT = samples(2.0)  # however sure the energy track is that nothing was said
-_LOOK_EVERY = samples(1.0)  # for silence to forget
-_CLEAR_AFTER = samples(3.0)
-_UNANSWERED = samples(0.5)  # so much may be a cough or a click, which an STT has nothing to say of
 _OWN_EVENTS = ("session.", "track.", "audio.", "stt.")
 
 
@@ -77,27 +72,18 @@ class Transcription:
         self._activity = SpeechActivity()
         self._times = SpeechTimes(self._activity)
         self._buffer = ReplayBuffer(self._activity, capacity_s=ring_s, begin=self._floor.position)
-        self._audio = AccountedAudio(self._buffer, self._floor, self.account)
-        self._held = (int(state["begin"]), int(state["held"])) if state else (0, 0)
-        if state:  # what is fed again is taken again
-            self.account.taken -= int(state["taken"])
+        self._audio = AccountedAudio(self._buffer, self._floor, self.account, self._activity)
+        if state:
+            self._audio.restore(state)
         self._out = Publisher(track, offset_s)
         self._out.position = self._buffer.end
-        self._mode = (
-            Manual(self._progress, self._times, self._out)
-            if mode == "manual"
-            else Turns(self._progress, self._times, self._out, settings or wire.TurnSettings())
-        )
+        self._mode = _mode(mode, self._progress, self._times, self._out, settings)
         self._sending: Sending | None = None
         self._links = 1 if state else 0
         self._config: wire.TurnSettings | None = None
         self._finishing = False
-        self._lag = LagWatch()
-        self._reported_missing = 0
+        self._lag = LagWatch(track)
         self._skipped = 0
-        self._replayed = 0
-        self._furthest = 0
-        self._looked = 0  # cursor when `_forget_silence` last looked
 
     # -- audio and commands in -----------------------------------------------------------------------
 
@@ -109,20 +95,13 @@ class Transcription:
         self._out.position = self._buffer.end
         if self._buffer.begin > self._floor.position:
             self._floor.reference.forget(self._buffer.begin - TEXT_LAG)
-        self._watch_lag()
+        self._say_lag()
         self._say_gaps()
 
     def replay(self, chunks: Iterable[Chunk]) -> None:
-        """The audio that was kept for the ``state`` this goes on from. What was held there and is not here
-        any more is discarded."""
-        begin, lacking = self._held
-        for chunk in chunks:
-            samples = chunk.samples[max(0, begin - chunk.start) :]
-            if len(samples):
-                self.audio(Chunk(samples, max(begin, chunk.start)))
-                lacking -= len(samples)
-        if lacking > 0:
-            self.account.discarded["server"] = self.account.discarded.get("server", 0) + lacking
+        """The audio that was kept for the ``state``."""
+        for chunk in self._audio.replayable(chunks):
+            self.audio(chunk)
 
     def finalize(self) -> None:
         """Manual mode: everything received so far is to be transcribed now. Answered by `flush_done`, after a
@@ -150,19 +129,8 @@ class Transcription:
         self._say_gaps(everything=True)
         start = max(self._floor.position, self._buffer.begin)
         self._sending = Sending(client, start, self._catch_up, due=now)
-        self._mode.connected(self._sending, self._aligner(start), first=self._links == 0)
+        self._mode.connected(self._sending, self._floor.aligner(start), first=self._links == 0)
         self._links += 1
-
-    def _aligner(self, start: int) -> TranscriptAligner | None:
-        """For a connection whose audio begins at ``start``; None where it has nothing to repeat."""
-        reference = self._floor.reference
-        if not words(reference.text):
-            return None
-        first, last = 0, reference.optional
-        if start > self._floor.position:
-            first = reference.words_until(start)
-            last = max(last, reference.words_until(start + TEXT_LAG))
-        return TranscriptAligner(reference.text, first=first, last=last)
 
     def disconnected(self) -> None:
         """The connection is gone. What it was told and did not finish will be told to the next one."""
@@ -173,10 +141,10 @@ class Transcription:
 
     def data_to_send(self, now: float) -> list[bytes | str]:
         """What may go out now, in order; `next_send` says when to ask again."""
+        data: list[bytes | str] = []
         sending = self._sending
         if sending is None or sending.closing:
-            return []
-        data: list[bytes | str] = []
+            return data
         if self._config is not None:
             data.append(sending.client.send(wire.Config(self._config)))
             self._config = None
@@ -185,25 +153,19 @@ class Transcription:
             piece = sending.next_piece(self._buffer, now, self._mode.may_skip)
             if piece is None:
                 break
-            data.append(self._taken(piece))
+            data.append(self._audio.take(piece))
         if self._finishing and sending.cursor >= self._buffer.end:
             data.append(sending.client.send(wire.Close()))
             sending.closing = True
-        self._watch_lag()
+        self._say_lag()
         self._mode.forget_stale_turn()
-        self._forget_silence(sending.cursor)
+        if not self._progress.waits and not self._mode.repeats:
+            self._audio.follow_silence(sending.cursor, turns=isinstance(self._mode, Turns))
         self._audio.release()
         return data
 
-    def _taken(self, piece: Piece) -> bytes:
-        self.account.take(piece)
-        self._replayed += max(0, min(self._furthest, piece.end) - piece.start)
-        self._furthest = max(self._furthest, piece.end)
-        return piece.samples.astype("<i2", copy=False).tobytes()
-
     def next_send(self) -> float | None:
-        """When `data_to_send` will have more audio, in the clock of its ``now``; None: not before more audio
-        comes in."""
+        """When `data_to_send` will have more, in the clock of its ``now``; None: when more audio comes."""
         return self._sending.next_send(self._buffer.end) if self._sending else None
 
     # -- messages of the STT -------------------------------------------------------------------------
@@ -230,39 +192,15 @@ class Transcription:
                     self._out.message(message)
             case wire.Error():
                 raise _upstream_error(message)
-            case wire.Unknown():
-                self._pass_through(message)
+            case wire.Unknown() if self._mode.repeats or message.type.startswith(_OWN_EVENTS):
+                pass  # it may repeat what was said before, or could be taken for an event of ours
             case _:
                 self._mode.receive(message)
                 self._mode.forget_stale_turn()
         self._audio.release()
         return message.type.startswith(("turn.", "transcript", "flush_done"))
 
-    def _pass_through(self, message: wire.Unknown) -> None:
-        """What this version does not know passes, unless it may repeat what was said before a reconnect, or
-        could be taken for an event of rtcstt's own."""
-        if not self._mode.repeats and not message.type.startswith(_OWN_EVENTS):
-            self._out.message(message, self._progress.turn if message.type.startswith("turn.") else None)
-
     # -- what is finished, and what is lost ----------------------------------------------------------
-
-    def _forget_silence(self, cursor: int) -> None:
-        """Between turns the floor follows, well behind, as long as nothing is said."""
-        if self._progress.turn or self._progress.flushes or self._mode.repeats:
-            return
-        if cursor < self._looked + _LOOK_EVERY:
-            return
-        self._looked = cursor
-        reference = self._floor.reference
-        if reference.text:  # it ended, but nobody knew exactly where; after a while that is clear
-            since = reference.position
-            quiet = self._times.last_speech(cursor) <= since < cursor - _CLEAR_AFTER
-            if quiet and isinstance(self._mode, Turns):
-                self._floor.finish(since)
-            return
-        first = next(self._activity.stretches(self._floor.position), None)
-        quiet_until = first.start - LOOK_BACK if first else cursor
-        self._floor.advance(min(quiet_until, cursor - _SILENCE_KEPT))
 
     def give_up(self) -> None:
         """There will be no connection any more: what has no text gets none, nor does what still comes."""
@@ -280,40 +218,27 @@ class Transcription:
 
     def _say_gaps(self, *, everything: bool = False) -> None:
         for loss in self.account.due(self._buffer.end, everything=everything):
-            start, end = self._out.seconds(loss.start), self._out.seconds(loss.end)
-            self.announce(TranscriptGap(track=self._out.track, start=start, end=end, reason=loss.reason))
+            self._out.gap(loss.start, loss.end, loss.reason)
 
-    def _watch_lag(self) -> None:
-        if self._audio.given_up:
-            return
-        lag_s = self._lag.note(self.lag_s)
-        if lag_s:
-            self.announce(SttBehind(track=self._out.track, lag=round(lag_s, 3)))
-        elif lag_s is not None:
-            self.announce(SttCaughtUp(track=self._out.track))
+    def _say_lag(self) -> None:
+        event = None if self._audio.given_up else self._lag.note(self.lag_s)
+        if event is not None:
+            self.announce(event)
 
     # -- events out ----------------------------------------------------------------------------------
 
     def announce(self, event: AnyEvent) -> None:
-        """An event of rtcstt's own (`stt.reconnecting`, `error`, ...) gets its time."""
         self._out.announce(event)
 
     def events(self) -> list[AnyEvent]:
-        """What is to be published, in order; each event is handed out once."""
+        """What is to be published, in order, each event once."""
         return self._out.events()
 
     # -- what the shell may ask ----------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What another server needs to go on, besides the audio from `floor` on. For JSON."""
-        return {
-            "progress": self._progress.as_dict(),
-            "account": self.account.as_dict(),
-            "begin": self._buffer.begin,
-            "held": self._buffer.held,
-            "taken": self._buffer.taken,
-            "settled": self._floor.settled,
-        }
+        return {"progress": self._progress.as_dict(), **self._audio.state()}
 
     @property
     def floor(self) -> int:
@@ -331,53 +256,34 @@ class Transcription:
     def idle(self) -> bool:
         """Between two turns, with nothing being said: the moment to change engines."""
         since = max(self._floor.position, self._progress.last_end + SHORTEST_PAUSE)
-        open_ = self._progress.turn or self._progress.flushes
-        return not open_ and not self._activity.speech(since, self._buffer.end)
+        return not self._progress.waits and not self._activity.speech(since, self._buffer.end)
 
     @property
     def unfinished(self) -> bool:
         """Whether there is speech behind the floor, an open turn, or a flush without its answer."""
         speech = self._activity.speech(self._floor.position, self._buffer.end)
-        return bool(self._progress.turn or self._progress.flushes or speech > SHORTEST_PAUSE // 4)
+        return self._progress.waits or speech > SHORTEST_PAUSE // 4
 
     @property
     def told_to_close(self) -> bool:
-        """Whether the connection has been sent all audio and the protocol's `close`."""
+        """Whether the connection has been sent all audio and `close`."""
         return self._sending is not None and self._sending.closing
 
     @property
     def answered(self) -> bool:
         """Whether a connection that was told to close, and closed, has said all that was due. One that left a
         turn open, or said nothing after much speech, has not."""
-        sending = self._sending
-        if sending is None or self._mode.in_turn:
+        if self._sending is None or self._mode.in_turn:
             return False
-        since = max(sending.answered, self._floor.position)
-        if isinstance(sending.client, wire.ManualClient):
-            if sending.client.done:
-                return True
-            since = max(self._floor.reference.position, self._floor.position)  # only finals count
-        return self._activity.speech(since, sending.cursor) <= _UNANSWERED
+        since = self._floor.position
+        if isinstance(self._mode, Manual):  # only finals count
+            since = max(since, self._floor.reference.position)
+        return self._sending.has_answered(self._activity, since)
 
     def is_stalled(self, now: float, patience_s: float) -> bool:
         """Whether the STT should have said something and did not: it was sent more than ``patience_s`` of
         speech since its last message; manual: a `finalize` is older."""
-        sending = self._sending
-        if sending is None:
-            return False
-        if isinstance(self._mode, Manual):
-            return bool(sending.flushes) and now - sending.flushes[0] > patience_s
-        if sending.cursor <= sending.trusted_until:
-            return False
-        unanswered = self._activity.speech(sending.answered, sending.cursor)
-        # There cannot be more before:
-        sending.trusted_until = sending.cursor + samples(patience_s) - unanswered
-        return unanswered > samples(patience_s)
-
-    def take_lost_s(self) -> float:
-        """Seconds of audio that were lost since last asked."""
-        lost, self._reported_missing = self.account.missing - self._reported_missing, self.account.missing
-        return lost / SAMPLE_RATE
+        return self._sending is not None and self._sending.is_stalled(self._activity, now, patience_s)
 
     def stats(self) -> dict[str, float]:
         """Counters, in seconds of audio except for `turns` and `connections`."""
@@ -387,7 +293,7 @@ class Transcription:
             "connections": self._links,
             "received_s": self._buffer.end / SAMPLE_RATE,
             "lag_s": self.lag_s,
-            "replayed_s": self._replayed / SAMPLE_RATE,
+            "replayed_s": self._audio.replayed / SAMPLE_RATE,
             "skipped_silence_s": skipped / SAMPLE_RATE,
             "lost_s": self.account.missing / SAMPLE_RATE,
         }
@@ -398,3 +304,11 @@ def _upstream_error(message: wire.Error) -> UpstreamError:
     return UpstreamError(
         message.message, status=message.status_code, code=message.error_code, retryable=retryable
     )
+
+
+def _mode(
+    mode: str, progress: Progress, times: SpeechTimes, out: Publisher, settings: wire.TurnSettings | None
+) -> Turns | Manual:
+    if mode == "manual":
+        return Manual(progress, times, out)
+    return Turns(progress, times, out, settings or wire.TurnSettings())

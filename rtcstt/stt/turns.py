@@ -109,6 +109,9 @@ class Turns:
                 self._text(link, message)
             case wire.TurnResume():
                 self._resume(message)
+            case wire.Unknown():
+                about_turn = message.type.startswith("turn.")
+                self._out.message(message, self._progress.turn if about_turn else None)
 
     # -- turns begin ---------------------------------------------------------------------------------
 

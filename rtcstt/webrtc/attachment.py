@@ -118,7 +118,7 @@ class Receivers:
             if section is None or mid not in offer.tracks:
                 del self._received[mid]
                 transport.remove(track)
-                self._call.end_track(line, "section removed")
+                line.finish("section removed")
                 continue
             if offer.direction_of(mid) not in ("sendrecv", "sendonly"):
                 line.mute("hold")

@@ -1,0 +1,375 @@
+"""A track's audio on its way: through the receiver, at an even pace, to the STT.
+
+There is no task here; a timer asks the receiver for what is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rtcstt import wire
+from rtcstt.call.settings import CallSettings, Recorder
+from rtcstt.errors import UpstreamError
+from rtcstt.events import (
+    AnyEvent,
+    AudioIgnored,
+    AudioLedger,
+    AudioResumed,
+    AudioSources,
+    AudioStalled,
+    AudioSuspect,
+    Dtmf,
+    FlushDone,
+    TrackMuted,
+    TrackUnmuted,
+    TranscriptGap,
+)
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
+from rtcstt.media.receiver import AudioReceiver
+from rtcstt.media.resampling import Resampler, resampler
+from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.signals import (
+    Ignored,
+    Lost,
+    Muted,
+    Pressed,
+    Resumed,
+    SeveralSources,
+    Signal,
+    Stalled,
+    Suspect,
+    Unmuted,
+)
+from rtcstt.stt.account import Account
+from rtcstt.stt.seam import Stt
+from rtcstt.stt.stream import Stream
+
+log = logging.getLogger(__name__)
+
+MAX_HELD = 500  # packets; 10 s
+PACKET_S = 0.02  # of audio lies before the arrival of its packet
+LOST_S = 0.2  # a shorter time without packets is concealed, or silence
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the tracks of one call have in common."""
+
+    stt: Stt
+    settings: CallSettings
+    turn: wire.TurnSettings  # those that hold now
+    report: Callable[[AnyEvent], None]  # gets every event of every track
+    recorder: Recorder | None = None
+    origin: float | None = None  # when the call's audio clock began
+
+    def offset_s(self, origin: float) -> float:
+        """Where on the call's clock a track begins; the first one makes the clock begin."""
+        if self.origin is None:
+            self.origin = origin
+        return max(0.0, origin - self.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTrack:
+    """``state`` is what `Track.state` gave; ``audio`` that from the floor on, as far as it was kept.
+    ``origin``: when its first sample was spoken, in the loop's time here; None when nothing had come."""
+
+    state: Mapping[str, Any]
+    audio: Sequence[Chunk] = ()
+    origin: float | None = None
+
+
+class Flow:
+    """What a `Track` has while it takes audio."""
+
+    def __init__(self, shared: Shared, track: str, codecs: Mapping[int, Codec]) -> None:
+        self.failures = 0
+        self._shared = shared
+        self.track = track
+        self._loop = asyncio.get_running_loop()
+        settings = shared.settings
+        self.receiver = AudioReceiver(codecs, chunk_ms=settings.chunk_ms, max_delay_ms=settings.max_delay_ms)
+        self.stream: Stream | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pcm = _PcmSource()
+        self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
+        self._held: deque[tuple[Packet, float]] | None = None
+        self._on_held: Callable[[], None] = lambda: None
+        self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
+
+    def push(self, packet: Packet) -> None:
+        if self._held is None:
+            self._receive(packet, self._loop.time())
+            return
+        self._held.append((packet, self._loop.time()))
+        if len(self._held) == 1:
+            self._on_held()
+
+    def _receive(self, packet: Packet, now: float) -> None:
+        self._skip_what_nobody_received(now - PACKET_S)
+        self.receiver.push(packet, now)
+        if self._timer is None:
+            self._schedule()
+
+    def push_pcm(self, samples: Samples, sample_rate: int) -> None:
+        self._skip_what_nobody_received(self._loop.time())
+        self.receiver.push_pcm(self._pcm.resample(samples, sample_rate), self._loop.time())
+        if self._timer is None:
+            self._schedule()
+
+    def finalize(self) -> None:
+        if self.stream is None:  # nothing has come
+            self._shared.report(FlushDone(track=self.track))
+            return
+        self._flushes.append(self._received_until())
+        self._advance()
+
+    async def close(self) -> None:
+        """Flush the receiver, then the STT; returns when both have given everything."""
+        self.stop()
+        now = self._loop.time()
+        self._skip_what_nobody_received(now)
+        self._guarded(lambda: self._flush_pcm(now))
+        self._guarded(lambda: self._send(self.receiver.pull(now)))
+        self._guarded(lambda: self._send(self.receiver.close(now)))
+        self._report_signals()
+        if self.stream is not None:
+            for _ in self._flushes:
+                self.stream.finalize()
+            await self.stream.close()
+
+    def stop(self) -> None:
+        """Ask the receiver no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def time(self) -> float:
+        """The end of what was sent, on the call's audio clock."""
+        return self._seconds(self.receiver.position) if self.stream is not None else 0.0
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        return self.stream.failure if self.stream is not None else None
+
+    def ledger(self) -> AudioLedger:
+        return _ledger_of(self.receiver.ledger, self.stream.account() if self.stream else Account())
+
+    def stats(self) -> dict[str, Any]:
+        stt = self.stream.stats() if self.stream is not None else {}
+        return {"audio": self.receiver.stats(), "stt": stt, "failures": self.failures}
+
+    # -- from one server to another ------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` wants, besides the audio from the floor on and the origin. For JSON."""
+        if self.stream is None:
+            return {}
+        return {
+            "clock": self.receiver.clock.state(),
+            "stt": self.stream.state(),
+            "flushes": list(self._flushes),
+        }
+
+    def restore(self, kept: KeptTrack) -> None:
+        """Go on from what another server kept: at once with what it had received, with new audio when some
+        comes."""
+        if kept.origin is None or "stt" not in kept.state:
+            return
+        self.receiver.clock.restore(kept.state["clock"], kept.origin)
+        stt = kept.state["stt"]
+        self._flushes.extend(kept.state["flushes"])
+        self._stream_or_new(stt).replay(kept.audio)
+        settled = int(stt["settled"])  # what was said before has its text
+        self._nothing_since = kept.audio[-1].end if kept.audio else settled
+        if kept.audio and kept.audio[0].start > max(settled, int(stt["begin"])):
+            self._report(Lost(settled, kept.audio[0].start, "server"))
+
+    def hold(self, on_held: Callable[[], None]) -> None:
+        """Keep packets for `release`; ``on_held`` is called with the first one."""
+        self._held, self._on_held = deque(maxlen=MAX_HELD), on_held
+
+    @property
+    def held_since(self) -> float | None:
+        """When the first of the packets kept came."""
+        return self._held[0][1] if self._held else None
+
+    def release(self) -> None:
+        """From now on it is this server that receives the caller; first the packets that the other one did
+        not have."""
+        held, self._held = self._held or (), None
+        received = -math.inf
+        if self._nothing_since is not None and self.receiver.origin is not None:
+            received = self.receiver.origin + self._nothing_since / SAMPLE_RATE
+        for packet, at in held:
+            if at > received:
+                self._receive(packet, at)
+        if held and self.stream is not None:  # whoever pauses now is connected all the same
+            self._nothing_since = None
+            if self._timer is None:
+                self._schedule()
+
+    def _skip_what_nobody_received(self, now: float) -> None:
+        """What was sent while no server was there to receive it is a gap, unless it is short."""
+        start, self._nothing_since = self._nothing_since, None
+        if start is None:
+            return
+        self.receiver.clock.skip(now)
+        if self.receiver.position - start > LOST_S * SAMPLE_RATE:
+            self._report(Lost(start, self.receiver.position, "server"))
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _flush_pcm(self, now: float) -> None:
+        rest = self._pcm.flush()
+        if len(rest):
+            self.receiver.push_pcm(rest, now)
+
+    def _schedule(self) -> None:
+        due = self.receiver.next_due(self._loop.time())
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._advance()
+        self._schedule()
+
+    def _advance(self) -> None:
+        now = self._loop.time()
+        self._guarded(lambda: self._send(self.receiver.pull(now)))
+        while self._flushes and self.stream and self.receiver.position >= self._flushes[0]:
+            self._flushes.popleft()
+            self.stream.finalize()
+        self._report_signals()
+
+    def _report_signals(self) -> None:
+        for signal in self.receiver.signals():
+            self._report(signal)
+
+    def _report(self, signal: Signal) -> None:
+        self._shared.report(event_of(signal, self.track, self._seconds))
+
+    def _send(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            self._stream_or_new().send(chunk)
+            self._guarded(partial(self._record, chunk))
+
+    def _record(self, chunk: Chunk) -> None:
+        if self._shared.recorder is not None:
+            self._shared.recorder.write(self.track, chunk, self._offset_s())
+
+    def _received_until(self) -> int:
+        """Where on the track the audio lies that comes now; all that came before lies before it."""
+        assert self.receiver.origin is not None
+        elapsed = self._loop.time() - self.receiver.origin
+        return round((elapsed + self.receiver.lag_s) * SAMPLE_RATE)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever fails on one track's audio must not end the timer, and with it the track."""
+        try:
+            work()
+        except Exception:
+            self.failures += 1
+            if self.failures == 1:
+                log.exception("failed on a track's audio (further failures are only counted)")
+
+    def _seconds(self, sample: int) -> float:
+        """On the call's clock."""
+        return self._offset_s() + sample / SAMPLE_RATE
+
+    def _offset_s(self) -> float:
+        assert self.receiver.origin is not None  # there is audio
+        return self._shared.offset_s(self.receiver.origin)
+
+    def _stream_or_new(self, state: Mapping[str, Any] | None = None) -> Stream:
+        """The way to the STT, made when the track's place on the call's clock is known. ``state``: of the one
+        on another server, which it goes on from."""
+        if self.stream is None:
+            settings = self._shared.settings
+            self.stream = Stream(
+                self._shared.stt,
+                track=self.track,
+                on_event=self._shared.report,
+                mode=settings.mode,
+                settings=self._shared.turn,
+                keyterms=settings.keyterms,
+                language=settings.language,
+                update_ms=settings.update_ms,
+                offset_s=self._offset_s(),
+                fallback=settings.fallback,
+                patience_s=settings.patience_s,
+                drain_timeout_s=settings.drain_timeout_s,
+                state=state,
+            )
+            self.stream.start()
+        return self.stream
+
+
+def _ledger_of(received: Ledger, account: Account) -> AudioLedger:
+    """The account of a track's audio from its packets to the STT; a sample is 1/16 ms, so sums are exact."""
+    by_reason = dict(received.discarded)
+    for reason, count in account.discarded.items():
+        by_reason[reason] = by_reason.get(reason, 0) + count
+    return AudioLedger(
+        received=received.counts[Label.RECEIVED] / 16,
+        recovered=received.counts[Label.RECOVERED] / 16,
+        concealed=received.counts[Label.CONCEALED] / 16,
+        silence=received.counts[Label.SILENCE] / 16,
+        sent=account.taken / 16,
+        discarded=sum(by_reason.values()) / 16,
+        discarded_by_reason={reason: count / 16 for reason, count in by_reason.items()},
+        unanswered=account.unanswered / 16,
+    )
+
+
+class _PcmSource:
+    """PCM at any sample rate as 16 kHz."""
+
+    def __init__(self) -> None:
+        self._resampler: tuple[int, Resampler] | None = None
+
+    def resample(self, samples: Samples, rate: int) -> Samples:
+        """What can be given of it; another rate than before ends what was held back."""
+        rest = None
+        if self._resampler is None or self._resampler[0] != rate:
+            rest = self.flush()
+            self._resampler = (rate, resampler(rate))
+        resampled = self._resampler[1].push(np.asarray(samples, np.int16))
+        return resampled if rest is None or not len(rest) else np.concatenate([rest, resampled])
+
+    def flush(self) -> Samples:
+        """What is held back; nothing is after it."""
+        held, self._resampler = self._resampler, None
+        return held[1].flush() if held is not None else np.zeros(0, np.int16)
+
+
+def event_of(signal: Signal, track: str, seconds: Callable[[int], float]) -> AnyEvent:
+    """What a track's receiver signals, as an event; ``seconds`` is the time of a sample."""
+    match signal:
+        case Stalled():
+            return AudioStalled(track=track)
+        case Resumed():
+            return AudioResumed(track=track, stalled=round(signal.stalled_s, 3))
+        case Lost():
+            start, end = seconds(signal.start), seconds(signal.end)
+            return TranscriptGap(track=track, start=start, end=end, reason=signal.reason)
+        case Muted():
+            return TrackMuted(track=track, reason=signal.reason)
+        case Unmuted():
+            return TrackUnmuted(track=track)
+        case Pressed():
+            return Dtmf(track=track, digit=signal.digit, duration_ms=signal.duration_ms)
+        case Ignored():
+            return AudioIgnored(track=track, reason=signal.reason, payload_type=signal.payload_type)
+        case SeveralSources():
+            return AudioSources(track=track, sources=signal.count)
+        case Suspect():
+            return AudioSuspect(track=track, guess=signal.guess)

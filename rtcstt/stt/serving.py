@@ -1,0 +1,150 @@
+"""One connection after the other being served: audio out as it is due, messages in as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from rtcstt import wire
+from rtcstt.errors import ConnectionLost
+from rtcstt.stt.limits import Limits
+from rtcstt.stt.seam import Connection
+from rtcstt.stt.transcription import Transcription
+
+
+class Serving:
+    """Moves a track's audio to its connection, and the messages back into its transcription.
+
+    ``on_news`` is called when there may be events to publish, ``on_proof`` when the connection has proven
+    that it works.
+    """
+
+    def __init__(
+        self,
+        core: Transcription,
+        limits: Limits,
+        *,
+        manual: bool,
+        on_news: Callable[[], None],
+        on_proof: Callable[[], None],
+    ) -> None:
+        self._core, self._limits, self._manual = core, limits, manual
+        self._on_news, self._on_proof = on_news, on_proof
+        self._stall_s = limits.stall_timeout_s
+        self._wake = asyncio.Event()
+        self._heard = asyncio.Event()
+        self.connected = False
+        self.progress = 0.0
+        "When audio was last sent, or a message received."
+        self.stalls = 0
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._wake.set()
+
+    def begin(self) -> None:
+        """The connection that `serve` gets next begins to count."""
+        client = wire.ManualClient() if self._manual else wire.TurnsClient()
+        self._core.connected(client, asyncio.get_running_loop().time())
+        self.connected = True
+
+    async def serve(self, connection: Connection, until: asyncio.Task[Connection] | None) -> Ending:
+        """Until the connection ends, or the task does, which is ended with it. The connection is closed."""
+        pumps = [
+            asyncio.create_task(self._pump_out(connection), name="rtcstt-stream-out"),
+            asyncio.create_task(self._pump_in(connection), name="rtcstt-stream-in"),
+        ]
+        tasks = [*pumps, until] if until else pumps
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await connection.close()
+            drained = self._core.told_to_close and _closed_normally(pumps)
+            ending = Ending(next(_errors(pumps), None), drained, drained and self._core.answered)
+            self.connected = False
+            self._core.disconnected()
+            self._on_news()
+        return ending
+
+    async def idle(self, patience_s: float) -> bool:
+        """Wait for the end of the turn, but not for ever; whether it has come."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while not self._core.idle:
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            pass
+        return self._core.idle
+
+    async def _pump_out(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            await self._send_due(connection)
+            self._on_news()
+            self._check_stall(loop.time())
+            due = self._core.next_send()
+            alarm = loop.call_later(
+                1.0 if due is None else min(1.0, max(0.001, due - loop.time())), self._wake.set
+            )
+            try:
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
+
+    async def _send_due(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        due = self._core.data_to_send(loop.time())
+        if not due:
+            return
+        try:
+            for data in due:
+                async with asyncio.timeout(self._limits.send_timeout_s):
+                    await connection.send(data)
+                self.progress = loop.time()
+        except TimeoutError as error:
+            raise ConnectionLost(1006, "the STT does not read") from error
+
+    def _check_stall(self, now: float) -> None:
+        if self._core.is_stalled(now, self._stall_s):
+            # It may be music that the energy track takes for speech: the next connection gets twice as long.
+            self._stall_s *= 2
+            self.stalls += 1
+            raise ConnectionLost(1006, "the STT stopped answering")
+
+    async def _pump_in(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        trusted = loop.time() + self._limits.trusted_after_s
+        while True:
+            data = await connection.recv()
+            self.progress = loop.time()
+            spoke = self._core.receive(data)
+            self._on_news()
+            self._heard.set()
+            if spoke or loop.time() > trusted:
+                self._on_proof()
+                self._stall_s = self._limits.stall_timeout_s
+
+
+class Ending:
+    """How a connection ended. ``drained``: the STT closed it after everything was sent, and ``answered``:
+    after it had said all that was due."""
+
+    def __init__(self, error: BaseException | None, drained: bool, answered: bool) -> None:
+        self.error = error or ConnectionLost(1006)
+        self.drained, self.answered = drained, answered
+
+
+def _errors(pumps: list[asyncio.Task[None]]) -> Iterator[BaseException]:
+    """Why the connection ended; what the reading side saw says more."""
+    for task in reversed(pumps):
+        if not task.cancelled() and (error := task.exception()) is not None:
+            yield error
+
+
+def _closed_normally(pumps: list[asyncio.Task[None]]) -> bool:
+    return any(isinstance(e, ConnectionLost) and e.close_code in (1000, 1005) for e in _errors(pumps))
