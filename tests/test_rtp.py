@@ -533,3 +533,13 @@ def test_any_packets_are_survived(schedule: list[tuple[float, Packet]]) -> None:
     assert all(item.payload for item in items if isinstance(item, Frame))
     assert all(item.duration > 0 for item in items if isinstance(item, Gap))
     assert 0 <= playout.delay <= 0.2
+
+
+def test_what_nobody_takes_any_more_is_bounded_too() -> None:
+    playout = Playout(CODECS)
+    for i in range(3 * MAX_WAITING):
+        playout.push(packet(i), 10 + 0.02 * i)
+        if i == 10:
+            drain(playout, 10 + 0.02 * i)
+    assert playout.counters.overflow > MAX_WAITING
+    assert len(playout._ready) <= MAX_WAITING

@@ -46,7 +46,8 @@ LEAD_WINDOW_S = 1.0
 MARGIN = int(0.12 * SAMPLE_RATE)  # quiet that is kept before and after speech when lag is won back
 QUIET = 40.0  # root mean square of int16 samples; about -58 dB of full scale
 LOWEST_FLOOR = 5.0  # digital silence says nothing about the room
-FLOOR_FRAMES = 200  # the noise floor is learned from so many; 4 s at 20 ms
+SAMPLED = 5  # one of so many frames is looked at to know the noise floor
+FLOOR_FRAMES = 100  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
 MAX_RUN = SAMPLE_RATE // 50
 POLL_S = 0.005  # while a chunk waits for late audio
 
@@ -62,13 +63,13 @@ class AudioClock:
     def __init__(self, *, chunk_ms: int = 100, max_delay_s: float = 0.2) -> None:
         self._chunk = chunk_ms * SAMPLE_RATE // 1000
         self._max_delay_s = max_delay_s
-        self._queue = _Queue()
+        self._loudness = _Loudness()
+        self._queue = _Queue(self._loudness)
         self._origin: float | None = None
         self._delay = 0.0
         self._not_before = -math.inf  # the catch-up limit
         self._injected = 0  # silence sent since the last audio that came, not yet accounted for
         self._lead = _Lead()
-        self._loudness = _Loudness()
         self._hole = 0  # samples that were dropped for want of room: their time has passed all the same
         self._overflow: tuple[int, int] | None = None  # where they were, not yet asked for
         self.ledger = Ledger()
@@ -203,7 +204,7 @@ class AudioClock:
         return self._injected > 0 or now >= self._on_time() + self._max_delay_s
 
     def _send(self, count: int, surplus: int = 0) -> Chunk:
-        samples, missing, cut = self._queue.take(count, surplus)
+        samples, missing, cut = self._queue.take(count, surplus, watch=self._lead.excess() != 0)
         if cut:
             self.ledger.discard("lag", cut)
             self._lead.shift(-cut / SAMPLE_RATE)
@@ -226,7 +227,11 @@ class AudioClock:
         if not len(samples):
             return
         self.ledger.counts[label] += len(samples)
-        self._queue.append(samples, label is Label.SILENCE or self._loudness.is_quiet(samples))
+        if label is Label.SILENCE:
+            self._queue.append(samples, True)
+        else:
+            self._loudness.sample(samples)
+            self._queue.append(samples, None)
         if self._queue.length > MAX_QUEUED:
             self._drop_oldest()
 
@@ -290,14 +295,16 @@ class _Lead:
 
 
 class _Queue:
-    """Runs of samples, each quiet or not, in the order of the call."""
+    """Runs of samples, each quiet or not, in the order of the call. Whether one is quiet is found out when
+    that is asked for: where time is to be won back or to be filled in, which is seldom."""
 
-    def __init__(self) -> None:
+    def __init__(self, loudness: _Loudness) -> None:
         self.length = 0
-        self._runs: deque[tuple[Samples, bool]] = deque()
-        self._quiet_sent = 0  # quiet samples that went out last
+        self._loudness = loudness
+        self._runs: deque[tuple[Samples, bool | None]] = deque()
+        self._quiet_sent = 0  # quiet samples that went out last, as far as known
 
-    def append(self, samples: Samples, quiet: bool) -> None:
+    def append(self, samples: Samples, quiet: bool | None) -> None:
         if len(samples) <= MAX_RUN:
             self._runs.append((samples, quiet))
         else:
@@ -312,7 +319,7 @@ class _Queue:
 
     def continues_quiet(self) -> bool:
         """Whether it has been quiet for the margin, and is so at the head."""
-        return self._quiet_sent >= MARGIN and bool(self._runs) and self._runs[0][1]
+        return self._quiet_sent >= MARGIN and bool(self._runs) and self._is_quiet(0)
 
     def drop_oldest(self, keep: int) -> int:
         """Drop whole runs until no more than ``keep`` samples are left; how many samples went."""
@@ -321,12 +328,14 @@ class _Queue:
             self.length -= len(self._runs.popleft()[0])
         return before - self.length
 
-    def take(self, count: int, surplus: int) -> tuple[Samples, int, int]:
+    def take(self, count: int, surplus: int, *, watch: bool) -> tuple[Samples, int, int]:
         """``count`` samples; how many of them are zeros for want of others; and how many samples (up
-        to ``surplus``) were discarded from quiet stretches on the way."""
+        to ``surplus``) were discarded from quiet stretches on the way. ``watch``: find out what is quiet."""
         parts: list[Samples] = []
         wanted, cut = count, 0
         while wanted and self._runs:
+            if watch:
+                self._is_quiet(0)
             samples, quiet = self._runs.popleft()
             if quiet and cut < surplus:
                 spare = min(self._spare(len(samples)), surplus - cut, max(0, self.length - count))
@@ -350,13 +359,20 @@ class _Queue:
         if self._quiet_sent < MARGIN:
             return 0
         following = 0
-        for samples, quiet in self._runs:
-            if not quiet:
+        for index in range(len(self._runs)):
+            if not self._is_quiet(index):
                 return 0
-            following += len(samples)
+            following += len(self._runs[index][0])
             if following >= MARGIN:
                 return size
         return size // 4  # what follows is not known yet: shorten the quiet, but keep of each part most
+
+    def _is_quiet(self, index: int) -> bool:
+        samples, quiet = self._runs[index]
+        if quiet is None:
+            quiet = self._loudness.is_quiet(samples)
+            self._runs[index] = samples, quiet
+        return quiet
 
 
 class _Loudness:
@@ -368,9 +384,15 @@ class _Loudness:
 
     def __init__(self) -> None:
         self._levels: deque[float] = deque(maxlen=FLOOR_FRAMES)
-        self._frames = 0
+        self._frames = self._seen = 0
         self._floor = QUIET / 2
         self._peak = 300.0
+
+    def sample(self, samples: Samples) -> None:
+        """Some of what comes, to know the room and the voice when it is asked what is quiet."""
+        self._seen += 1
+        if self._seen % SAMPLED == 0:
+            self.is_quiet(samples)
 
     def is_quiet(self, samples: Samples) -> bool:
         floats = samples.astype(np.float32)

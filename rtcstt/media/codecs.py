@@ -34,7 +34,7 @@ BLEND_MS = 5  # from concealment back into what was received
 LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ = 66, 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decoded:
     """``samples``: int16 mono at 16 kHz."""
 

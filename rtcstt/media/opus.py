@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 RATE = 16000
 MAX_SAMPLES = RATE * 120 // 1000  # the longest packet
+BLOCK = 8 * MAX_SAMPLES  # a buffer for many packets, so that none is copied
 STEP = RATE // 400  # every duration is a multiple of 2.5 ms
 
 _Frames = ctypes.POINTER(ctypes.c_ubyte) * 48
@@ -77,8 +78,9 @@ class OpusDecoder:
         if not self._state:
             raise OpusError(f"libopus gives no decoder ({error.value})")
         weakref.finalize(self, library.opus_decoder_destroy, self._state)
-        self._pcm = np.zeros(MAX_SAMPLES, np.int16)
-        self._address = self._pcm.ctypes.data
+        self._decode = library.opus_decode
+        self._block = np.empty(0, np.int16)  # what is decoded next is written into it, and given out as it is
+        self._address = self._used = 0
         self._speaks = False  # the last packet was in a mode for speech, not in the one for music
 
     def decode(self, payload: bytes) -> NDArray[np.int16]:
@@ -108,10 +110,15 @@ class OpusDecoder:
 
     def _run(self, payload: bytes | None, samples: int, *, fec: int) -> NDArray[np.int16]:
         length = len(payload) if payload is not None else 0
-        count = self._library.opus_decode(self._state, payload, length, self._address, samples, fec)
+        begin = self._used
+        if begin + samples > len(self._block):
+            self._block, begin = np.empty(BLOCK, np.int16), 0
+            self._address = self._block.ctypes.data
+        count = self._decode(self._state, payload, length, self._address + 2 * begin, samples, fec)
         if count < 0:
             raise OpusError(f"libopus refused a packet ({count})")
-        return self._pcm[:count].copy()
+        self._used = begin + count
+        return self._block[begin : begin + count]
 
 
 def has_fec(library: ctypes.CDLL, payload: bytes) -> bool:

@@ -21,6 +21,8 @@ class Label(enum.Enum):
     CONCEALED = "concealed"  # made up by packet loss concealment
     SILENCE = "silence"  # injected: no audio was due, or none came
 
+    __hash__ = object.__hash__  # members are single; an enumeration's own hash is that of the name
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

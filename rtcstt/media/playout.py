@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.sequence import FIRST_DELAY_S, LEAP_S, Arrived, Counters, Sequence, near
+from rtcstt.media.sequence import FIRST_DELAY_S, LEAP_S, MAX_WAITING, Arrived, Counters, Sequence, near
 
 START_HOLD_S = 0.08  # the first packet waits this long for earlier ones that were overtaken
 SWITCH_S = 0.06  # the least silence of a source before another may take over
@@ -130,20 +130,28 @@ class Playout:
         source = self._source
         if codec is None:
             self.counters.unknown_type += 1
-            if source is not None and source.has(packet):
-                source.add(Arrived.of(packet, now, None))  # its sequence number is not lost
+            number = source.number(packet) if source is not None else None
+            if source is not None and number is not None:
+                self._add(source, Arrived.of(packet, now, None), number)  # its sequence number is not lost
             return False
         arrived = Arrived.of(packet, now, codec)
         if source is None:
             source = self._source = Sequence(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
-        if not source.has(packet) or (self._newcomers and self._follows_newcomer(packet)):
+        number = source.number(packet)
+        if number is None or (self._newcomers and self._follows_newcomer(packet)):
             return self._take_over(arrived)
         self.last_arrival = now
         self._left = False
         if self.first_arrival is None and arrived.speech is not None:
             self.first_arrival = now
-        source.add(arrived)
+        self._add(source, arrived, number)
         return True
+
+    def _add(self, source: Sequence, arrived: Arrived, number: int) -> None:
+        if len(self._ready) >= MAX_WAITING:
+            self.counters.overflow += 1
+        elif source.add(arrived, number):
+            self._take(source, arrived, 0)
 
     def pop(self, now: float) -> Frame | Gap | None:
         """The next frame or gap that is due at ``now``, or None."""
@@ -151,7 +159,7 @@ class Playout:
             source = self._source
             if source is None or not source.advance(now):
                 return None
-            self._take(source)
+            self._take(source, *source.take())
         return self._ready.popleft()
 
     def flush(self) -> list[Frame | Gap]:
@@ -228,14 +236,15 @@ class Playout:
         self._source = source
         self._fastest = math.inf
         for arrived in newcomers:
-            if source.has(arrived.packet):
-                source.add(arrived)
+            number = source.number(arrived.packet)
+            if number is not None:
+                self._add(source, arrived, number)
         self.first_arrival = first.arrival if self.first_arrival is None else self.first_arrival
         self.last_arrival = newcomers[-1].arrival
 
-    def _take(self, source: Sequence) -> None:
-        """The packet at the head of the source becomes a frame, with the gap that was before it."""
-        arrived, lost = source.take()
+    def _take(self, source: Sequence, arrived: Arrived, lost: int) -> None:
+        """The packet at the head of the source, before which ``lost`` ones are missing, becomes a frame, with
+        the gap that was before it."""
         self.counters.lost += lost
         packet, codec = arrived.packet, arrived.speech
         if codec is None:

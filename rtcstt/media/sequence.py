@@ -26,6 +26,7 @@ MAX_WAITING = 1500  # packets; beyond, new ones are dropped, because nobody take
 MAX_DROPOUT, MAX_MISORDER = 3000, 100  # sequence numbers (RFC 3550 appendix A.1); more is a new start
 LEAP_S = 1.0  # how much more a timestamp may claim to have passed than our own clock saw
 MAX_REMEMBERED = 512  # gaps remembered to tell late packets from duplicates
+SLIGHT_S = 0.0005  # by so much the extremes of transit times may change without another look at the delay
 SCALE_PACKETS = 20  # in a row whose timestamps claim the same multiple of their payload
 SCALE_TOLERANCE = 0.35  # of the payload's duration, for the pace of the packets that claim it
 
@@ -87,22 +88,38 @@ class Sequence:
         self._scale = _Scale()
         self._newest: Arrived | None = None  # by sequence number
 
-    def has(self, packet: Packet) -> bool:
-        """Whether a packet may belong to this sequence. One with a number that was taken already, but with
-        other content, does not: its sender has stepped back."""
+    def number(self, packet: Packet) -> int | None:
+        """A packet's number in this sequence, None where it does not belong to it. One with a number that was
+        taken already, but with other content, does not: its sender has stepped back."""
         if packet.ssrc != self.ssrc:
-            return False
-        ahead = signed16(packet.sequence - self._highest)
+            return None
+        ahead = ((packet.sequence - self._highest + 0x8000) & 0xFFFF) - 0x8000
         if ahead > 0:
-            return ahead < MAX_DROPOUT
+            return self._highest + ahead if ahead < MAX_DROPOUT else None
         if ahead < -MAX_MISORDER:
-            return False
-        taken = self._taken.get(self._highest + ahead)
-        return taken is None or taken == (packet.timestamp, packet.payload)
+            return None
+        number = self._highest + ahead
+        taken = self._taken.get(number)
+        return number if taken is None or taken == (packet.timestamp, packet.payload) else None
 
-    def add(self, arrived: Arrived) -> None:
-        packet = arrived.packet
-        number = self._highest + signed16(packet.sequence - self._highest)
+    def add(self, arrived: Arrived, number: int) -> bool:
+        """Whether it is the one in turn and nothing else waits: then it is taken already."""
+        if number == self._next and not self._waiting and number == self._highest + 1:
+            self._learn(arrived, number)
+            self._next = number + 1
+            self._remember(number, arrived.packet)
+            return True
+        self._store(arrived, number)
+        return False
+
+    def _learn(self, arrived: Arrived, number: int) -> None:
+        """From the newest packet so far."""
+        self._learn_scale(arrived, directly_next=number == self._highest + 1)
+        self._highest, self._newest = number, arrived
+        if (codec := arrived.speech) is not None:
+            self.transit.learn(arrived, codec.clock_rate)
+
+    def _store(self, arrived: Arrived, number: int) -> None:
         if number in self._waiting:
             self._counters.duplicate += 1
             return
@@ -117,8 +134,8 @@ class Sequence:
         else:
             self._waiting[number] = arrived
             if number > self._highest:
-                self._learn_scale(arrived, directly_next=number == self._highest + 1)
-                self._highest = number
+                self._learn(arrived, number)
+                return
             self._newest = arrived if number == self._highest else self._newest
         if (codec := arrived.speech) is not None:
             self.transit.learn(arrived, codec.clock_rate)
@@ -156,9 +173,12 @@ class Sequence:
         lost, self._lost = self._lost, 0
         arrived = self._waiting.pop(number)
         self._next = number + 1
-        self._taken[number] = (arrived.packet.timestamp, arrived.packet.payload)
-        self._taken.pop(number - MAX_MISORDER - 1, None)
+        self._remember(number, arrived.packet)
         return arrived, lost
+
+    def _remember(self, number: int, packet: Packet) -> None:
+        self._taken[number] = (packet.timestamp, packet.payload)
+        self._taken.pop(number - MAX_MISORDER - 1, None)
 
     def place(self, timestamp: int, end: int) -> int:
         """The media position of a timestamp; ``end`` where there is nothing to compare it with."""
@@ -252,6 +272,10 @@ class Transit:
         self._media_s = 0.0  # the same, unwrapped
         self._last_arrival = 0.0
         self._fastest = 0.0
+        self._judged = (
+            0.0,
+            0.0,
+        )  # the fastest and the slowest of the last bucket, when the delay was last found
         self._buckets: deque[_Bucket] = deque(maxlen=self.BUCKETS)
 
     @property
@@ -305,6 +329,9 @@ class Transit:
                 return
             bucket.fastest = min(bucket.fastest, transit)
             bucket.slowest = max(bucket.slowest, transit)
+            if self._judged[0] - SLIGHT_S < transit < self._judged[1] + SLIGHT_S:
+                return
+        self._judged = buckets[-1].fastest, buckets[-1].slowest
         self._judge()
 
     def _judge(self) -> None:
