@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -162,9 +163,12 @@ class Echo:
     def __init__(self) -> None:
         self.blocks = 0
         self.fails_at: int | None = None
+        self.meanwhile: Callable[[], object] | None = None
 
     async def transcribe(self, samples: np.ndarray) -> Recognised:
         self.blocks += 1
+        if self.meanwhile is not None:
+            self.meanwhile()
         if self.blocks == self.fails_at:
             raise UpstreamError("gone", retryable=False)
         length = len(samples) / SAMPLE_RATE
@@ -627,3 +631,12 @@ def test_the_command_line_takes_one_key_term_at_a_time_and_then_files(
     assert cli.main(["transcribe", "--keyterm", "one", "--keyterm", "two words", str(source)]) == 0
     assert source.with_suffix(".txt").exists()
     assert cli.main(["transcribe"]) == 2 and "no FILE is named" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_a_recording_that_grows_meanwhile_is_not_done(tmp_path: Path, engine: Echo) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    engine.meanwhile = lambda: tone(source, 0.25, seconds=4)
+    assert command(source) == 0 and source.with_suffix(".txt").read_text() == "level 0.5\n"
+    engine.meanwhile = None
+    assert command(source) == 0 and source.with_suffix(".txt").read_text() == "level 0.2\n"

@@ -21,10 +21,11 @@ from rich.progress import Progress
 
 from rtcstt.batch.engines import EmbeddedEngine, EngineSettings
 from rtcstt.batch.recording import RecordingTranscriber
-from rtcstt.batch.run import Result, RunSettings, RunState, reason, without_work, written
+from rtcstt.batch.run import Result, RunSettings, RunState, reason, stamp_of, without_work, written
 from rtcstt.batch.sources import Work, printable
+from rtcstt.batch.state import Stamp
 from rtcstt.batch.transcripts import Transcription
-from rtcstt.errors import ConfigError, EngineError
+from rtcstt.errors import ConfigError, EngineError, FileError
 from rtcstt.reading import Readers
 
 if TYPE_CHECKING:
@@ -69,27 +70,34 @@ def _map(
 ) -> dict[int, Result]:
     bar = progress.add_task("recordings", total=len(works))
     waiting = deque(works)
-    running: dict[Any, tuple[int, Work, float]] = {}
+    running: dict[Any, tuple[int, Work, Stamp, float]] = {}
     results: dict[int, Result] = {}
     while waiting or running:
         while waiting and len(running) < limit:
             number, work = waiting.popleft()
+            try:
+                stamp = stamp_of(work)
+            except FileError as error:  # it went away
+                results[number] = Result(work.source, "failed", error=reason(error))
+                continue
             asked = task.remote(settings, work.path.absolute(), work.title)
-            running[asked] = number, work, time.monotonic()
+            running[asked] = number, work, stamp, time.monotonic()
+        if not running:
+            break
         (ended,), _ = ray.wait(list(running), num_returns=1)
-        number, work, began = running.pop(ended)
-        results[number] = _result(ray, ended, work, state, time.monotonic() - began)
+        number, work, stamp, began = running.pop(ended)
+        results[number] = _result(ray, ended, work, state, stamp, time.monotonic() - began)
         progress.advance(bar)
         progress.console.print(f"{printable(work.source)}: {results[number].line}")
     return results
 
 
-def _result(ray: Any, ended: Any, work: Work, state: RunState, took_s: float) -> Result:
+def _result(ray: Any, ended: Any, work: Work, state: RunState, stamp: Stamp, took_s: float) -> Result:
     try:
         found = ray.get(ended)
         if isinstance(found, str):
             return Result(work.source, "failed", error=found, took_s=took_s)
-        return written(work, found, state, took_s)
+        return written(work, found, state, stamp, took_s)
     except ray.exceptions.RayError as error:  # its process or machine is gone
         return Result(work.source, "failed", error=_first_line(error), took_s=took_s)
     except Exception as error:  # a full disk

@@ -88,11 +88,11 @@ class RunState:
         """What an earlier run made of this recording in this way. `FileError` without recording."""
         if self._settings.force or not work.outputs:
             return None
-        return self._first_state(work).transcript(_stamp(work), self._settings.made_with)
+        return self._first_state(work).transcript(stamp_of(work), self._settings.made_with)
 
     def is_done(self, work: Work) -> bool:
         """Whether all its outputs are there, of this recording and made in this way."""
-        stamp = _stamp(work)
+        stamp = stamp_of(work)
         return all(
             self._state(path).is_done(path, stamp, self._settings.output_made_with(name))
             for name, path in work.outputs.items()
@@ -100,26 +100,27 @@ class RunState:
 
     def check(self, work: Work) -> None:
         """`ConfigError` where an output would replace a file that is not ours."""
-        stamp = _stamp(work)
+        stamp = stamp_of(work)
         for path in work.outputs.values():
             if path.resolve() in self._recordings:
                 raise ConfigError(f"{printable(path)} is a recording itself; choose another --output-dir")
             if not self._settings.force and not self._state(path).is_ours(path, stamp):
                 raise ConfigError(f"{printable(path)} is there already and is not ours (--force replaces it)")
 
-    def write(self, work: Work, whole: Transcription) -> None:
-        """The outputs, and that they are done. `OSError` where one cannot be written."""
+    def write(self, work: Work, whole: Transcription, stamp: Stamp) -> None:
+        """The outputs, and that they are done; ``stamp``: of the recording, before it was read. `OSError`
+        where one cannot be written."""
         for name, path in work.outputs.items():
             outputs.write(path, render(whole, name, self._settings.formats))
         if work.outputs and work.source != STDIN:
             made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
-            self._first_state(work).done(_stamp(work), self._settings.made_with, whole, made)
+            self._first_state(work).done(stamp, self._settings.made_with, whole, made)
 
     def pieces(self, work: Work) -> Pieces:
         """Where the recording's finished pieces are kept."""
         if not work.outputs or work.source == STDIN:
             return NoPieces()
-        return _KeptPieces(self._first_state(work), _stamp(work), self._settings.made_with)
+        return _KeptPieces(self._first_state(work), stamp_of(work), self._settings.made_with)
 
     def _first_state(self, work: Work) -> State:
         return self._state(next(iter(work.outputs.values())))
@@ -153,7 +154,7 @@ class Run:
         self, transcriber: RecordingTranscriber, state: RunState, *, jobs: int, progress: Progress
     ) -> None:
         self._transcriber = transcriber
-        self._ledger = state
+        self._state = state
         self._jobs = jobs
         self._progress = progress
 
@@ -174,19 +175,20 @@ class Run:
         return [results[number] for number in range(len(works))]
 
     async def one(self, work: Work) -> Result:
-        result = without_work(work, self._ledger)
+        result = without_work(work, self._state)
         if result is not None:
             return result
         began = time.monotonic()
         try:
+            stamp = stamp_of(work)
             whole = await self._transcribed(work)
-            return written(work, whole, self._ledger, time.monotonic() - began)
+            return written(work, whole, self._state, stamp, time.monotonic() - began)
         except Exception as error:  # whatever is wrong with this recording, the others go on
             return Result(work.source, "failed", error=reason(error), took_s=time.monotonic() - began)
 
     async def _transcribed(self, work: Work) -> Transcription:
         with self._bar(work) as bar:
-            return await self._transcriber.transcribe(work.path, work.title, self._ledger.pieces(work), bar)
+            return await self._transcriber.transcribe(work.path, work.title, self._state.pieces(work), bar)
 
     @contextmanager
     def _bar(self, work: Work) -> Iterator[_Bar]:
@@ -206,7 +208,7 @@ class _Bar:
         self.progress.update(self.task, completed=done, total=total)
 
 
-def _stamp(work: Work) -> Stamp:
+def stamp_of(work: Work) -> Stamp:
     """Of the recording; `FileError` where there is none."""
     try:
         return Stamp.of(work.path)
@@ -221,14 +223,14 @@ def without_work(work: Work, state: RunState) -> Result | None:
         if whole is not None and state.is_done(work):
             return Result(work.source, "done already", tuple(work.outputs.values()), whole)
         state.check(work)
-        return None if whole is None else written(work, whole, state, 0.0)
+        return None if whole is None else written(work, whole, state, stamp_of(work), 0.0)
     except Exception as error:  # whatever is wrong with this recording, the others go on
         return Result(work.source, "failed", error=reason(error))
 
 
-def written(work: Work, whole: Transcription, state: RunState, took_s: float) -> Result:
+def written(work: Work, whole: Transcription, state: RunState, stamp: Stamp, took_s: float) -> Result:
     """The result of a recording whose transcript is there: its outputs are written. `OSError` where not."""
-    state.write(work, whole)
+    state.write(work, whole, stamp)
     return Result(work.source, "transcribed", tuple(work.outputs.values()), whole, took_s)
 
 
