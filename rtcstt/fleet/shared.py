@@ -19,7 +19,7 @@ from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act, Nodes
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
-from rtcstt.fleet.state import Beat, Entry, StoreAway, Written
+from rtcstt.fleet.state import Beat, Counts, Entry, StoreAway, Written
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -31,6 +31,7 @@ BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
 SWEEP_S = 2.0
+MOST_FORGOTTEN = 1000  # ended calls that the server keeps no longer, and Redis has not got yet
 WRITES_AT_ONCE = 32  # calls
 
 
@@ -99,6 +100,8 @@ class Shared:
         self.is_away = False
         self.writes_failed = 0
         self.moved_away = 0
+        self._audio_lost = 0
+        self._forgotten: dict[str, None] = {}
         self.url = url
         self._load = load
         self._grace_ms = round(grace_s * 1000)
@@ -153,6 +156,10 @@ class Shared:
         await self.mirrors.close()
         await self.store.close()
 
+    def counts(self) -> Counts:
+        lost = self._audio_lost + sum(owned.journal.audio_lost for owned in self._owned.values())
+        return Counts(self.is_away, self.writes_failed, self.moved_away, lost)
+
     # -- this node's calls -------------------------------------------------------------------------
 
     def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
@@ -168,8 +175,19 @@ class Shared:
     def forget(self, call: str) -> None:
         """The server keeps it no longer."""
         owned = self._owned.get(call)
-        if owned is not None and owned.journal.done:
-            del self._owned[call]
+        if owned is None:
+            return
+        self._forgotten[call] = None
+        while len(self._forgotten) > MOST_FORGOTTEN:  # Redis has been away for very long
+            self._drop(next(iter(self._forgotten)))
+        if owned.journal.done:
+            self._drop(call)
+
+    def _drop(self, call: str) -> None:
+        self._forgotten.pop(call, None)
+        owned = self._owned.pop(call, None)
+        if owned is not None:
+            self._audio_lost += owned.journal.audio_lost
 
     async def _keep_writing(self) -> None:
         while True:
@@ -225,6 +243,8 @@ class Shared:
             journal.forgotten()
             return True
         journal.wrote(batch)
+        if journal.done and name in self._forgotten:
+            self._drop(name)
         return True
 
     def _is_lost(self, name: str) -> None:

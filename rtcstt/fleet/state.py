@@ -14,6 +14,16 @@ class StoreAway(RtcsttError):
     """Redis does not answer, or cannot write (full memory, a replica): the same may succeed later."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of one server's part in the shared state; ``audio_lost`` in samples."""
+
+    is_away: bool
+    failures: int
+    moved_away: int
+    audio_lost: int
+
+
 class Written(Enum):
     """What became of an owner's write."""
 

@@ -17,6 +17,7 @@ from rtcstt.call import Call, CallSettings, PreparedCall, Restored
 from rtcstt.errors import CallerError
 from rtcstt.events import SessionMove
 from rtcstt.fleet import ids
+from rtcstt.fleet.state import Counts
 from rtcstt.http import is_loopback
 from rtcstt.limits import Reservation, Slots
 from rtcstt.recordings import Recordings
@@ -140,6 +141,7 @@ class Calls:
         self._worker = worker
         self._stopping = False
         self.on_ended: Callable[[Call], None] = lambda call: None
+        self.sharing: Callable[[], Counts | None] = lambda: None
         self.can_move: Callable[[], bool] = lambda: False
         "Whether another server would take the calls of this one."
         self.on_begun: Callable[[Entry], None] = lambda entry: None

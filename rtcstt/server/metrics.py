@@ -69,7 +69,11 @@ class Metrics(Collector):
                 totals.count(call)
         yield CounterMetricFamily("rtcstt_calls", "Calls placed", value=self._calls.placed)
         yield CounterMetricFamily("rtcstt_calls_refused", "Calls refused", value=self._calls.refused)
+        yield CounterMetricFamily(
+            "rtcstt_calls_taken_over", "Calls that another server had before", value=self._calls.taken_over
+        )
         yield from self._recorded()
+        yield from self._shared()
         yield self._stalled()
         failed = self._guard.failed_logins
         yield CounterMetricFamily("rtcstt_failed_logins", "Requests with a wrong token", value=failed)
@@ -92,6 +96,18 @@ class Metrics(Collector):
         family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=self._stalls.total_s)
         return family
 
+    def _shared(self) -> Iterator[Metric]:
+        """Of the state that servers share, where they do."""
+        counts = self._calls.sharing()
+        if counts is not None:
+            yield _gauge("rtcstt_redis_away", "Whether Redis does not answer", [float(counts.is_away)])
+            text = "Writes and heartbeats that Redis did not take; they are tried again"
+            yield CounterMetricFamily("rtcstt_redis_failures", text, value=counts.failures)
+            text = "Audio that Redis never got, because it was away for too long, in ms"
+            yield CounterMetricFamily("rtcstt_redis_audio_lost_ms", text, value=counts.audio_lost / 16)
+            text = "Calls that another server has now"
+            yield CounterMetricFamily("rtcstt_calls_moved", text, value=counts.moved_away)
+
     def _settle(self, call: Call) -> None:
         """Count an ended call once and for all: it may be forgotten before anybody looks."""
         self._counted.add(call.id)
@@ -101,6 +117,8 @@ class Metrics(Collector):
         stats = [line.stats() for call in calls for line in call.tracks.values() if not line.ended]
         listeners = sum(call.feed.listeners for call in self._calls.all())
         yield _gauge("rtcstt_calls_open", "Calls that have not ended", [self._calls.open])
+        load = self._calls.open / self._calls.capacity
+        yield _gauge("rtcstt_load", "Share of the calls that it takes which are open", [load])
         yield _gauge("rtcstt_tracks_open", "Tracks that have not ended", [len(stats)])
         yield _gauge("rtcstt_listeners", "Data channels and event streams", [listeners])
         reserved = "Speech-to-text streams reserved for calls and clients"

@@ -54,6 +54,7 @@ class Sharing:
         shared.take_over = self._take_over
         shared.prepare = self._prepare
         calls.can_move = shared.has_successor
+        calls.sharing = shared.counts
 
     def _begun(self, entry: Entry) -> None:
         self._share(entry, record_of(entry))
