@@ -18,9 +18,10 @@ import pytest
 from encoders import encode, sample_rate, voice
 from processes import RTCSTT
 
-from rtcstt.commands.rtp import USUAL, _address, _from_options, _from_sdp
+from rtcstt.commands.rtp import USUAL, _from_options, _from_sdp
 from rtcstt.errors import ConfigError
 from rtcstt.media.rtp import Codec, Packet
+from rtcstt.server.options import host_and_port
 from rtcstt.testing import Network, ScriptedCaller, ScriptedUpstream, silence, speech
 
 pytestmark = pytest.mark.real
@@ -133,10 +134,10 @@ def test_the_options_say_the_codec() -> None:
     for wrong in ({"payload_type": 128}, {"clock_rate": 16000}, {"codec": "L16", "clock_rate": 1}):
         with pytest.raises(ConfigError):
             _from_options(options(**wrong))
-    assert _address("[::1]:4000") == ("::1", 4000)
+    assert host_and_port("[::1]:4000", "--listen") == ("::1", 4000)
     for wrong_address in ("4000", ":1", "a:b", "a:70000"):
         with pytest.raises(ConfigError):
-            _address(wrong_address)
+            host_and_port(wrong_address, "--listen")
 
 
 def test_a_description_says_the_codecs(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
 from rtcstt.http.serving import cannot_listen, on_stop_signals
 from rtcstt.media.rtp import Codec
-from rtcstt.server.options import option
+from rtcstt.server.options import host_and_port, option
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
 from rtcstt.transcriber import Transcriber
@@ -62,7 +62,7 @@ class Options:
 
 def run(options: Options) -> int:
     codecs = _from_sdp(options.sdp) if options.sdp else _from_options(options)
-    host, port = _address(str(options.listen))
+    host, port = host_and_port(str(options.listen), "--listen")
     return asyncio.run(_transcribe(codecs, host, port, options))
 
 
@@ -223,10 +223,3 @@ def _linear(clock_rate: int, channels: int) -> Codec:
     if not low <= clock_rate <= high:
         raise ConfigError(f"the clock rate must be from {low} to {high}")
     return Codec("L16", clock_rate, channels)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"--listen is HOST:PORT, not {text}")
-    return host.strip("[]"), int(port)

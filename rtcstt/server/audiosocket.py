@@ -23,6 +23,7 @@ from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.events import AudioIgnored, Dtmf
+from rtcstt.http import is_loopback
 from rtcstt.http.serving import accepted, listen
 from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses
@@ -30,6 +31,7 @@ from rtcstt.server.addresses import Networks
 from rtcstt.server.calls import Calls, Requester
 from rtcstt.server.gateways import SILENT_S, START_S, Intake
 from rtcstt.server.media_formats import Form
+from rtcstt.server.options import host_and_port
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +54,19 @@ class Address:
     @classmethod
     def parse(cls, listen: str, sources: Sequence[str]) -> Address:
         """Raises `ConfigError` when it is none, or when strangers could come in."""
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise ConfigError(f"--audiosocket is HOST:PORT, not {listen}")
+        host, port = host_and_port(listen, "--audiosocket")
         try:
             networks = Networks(sources)
-            is_loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+            if host != "localhost":
+                ipaddress.ip_address(host)
         except ValueError as error:
             raise ConfigError(f"--audiosocket: {error}") from error
-        if not networks and not is_loopback:
+        if not networks and not is_loopback(host):
             raise ConfigError(
                 f"--audiosocket {listen} needs --audiosocket-from: AudioSocket has no passwords, so anybody "
                 "could come in"
             )
-        return cls(host.strip("[]"), int(port), networks)
+        return cls(host, port, networks)
 
     def takes(self, source: str) -> bool:
         return not self.sources or addresses.parse(source) in self.sources

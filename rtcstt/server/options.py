@@ -178,6 +178,14 @@ def share(text: str) -> float:
     return value
 
 
+def host_and_port(text: str, flag: str) -> tuple[str, int]:
+    """HOST:PORT; an IPv6 address stands in brackets."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{flag} is HOST:PORT, not {text}")
+    return host.strip("[]"), int(port)
+
+
 def check_range(name: str, value: float, limits: tuple[float, float]) -> None:
     low, high = limits
     if not low <= value <= high:
