@@ -173,6 +173,22 @@ def test_the_package_is_whole_and_typed(package: Path) -> None:
         tsc(package / "tsconfig.json")
 
 
+def test_the_code_that_the_page_gives_away_is_code(tmp_path: Path) -> None:
+    """What *Copy as JavaScript* and *Copy as Python* put into the clipboard."""
+    if shutil.which("node") is None:
+        pytest.skip("no Node here (Debian: apt-get install nodejs)")
+    options = {"mode": "auto", "language": "en", "keyterms": ['a "term"'], "turn": {"end_timeout_ms": 900}}
+    for name, file in (("javascript", "call.mjs"), ("python", "call.py")):
+        code = f'import {{ {name} }} from "{(STATIC / "developer.js").as_uri()}";'
+        code += f'console.log({name}("http://127.0.0.1:8080/", {json.dumps(options)}));'
+        (tmp_path / "copy.mjs").write_text(code)
+        done = subprocess.run(["node", tmp_path / "copy.mjs"], capture_output=True, text=True, check=True)
+        (tmp_path / file).write_text(done.stdout)
+    subprocess.run(["node", "--check", tmp_path / "call.mjs"], check=True)
+    compile((tmp_path / "call.py").read_text(), "call.py", "exec")
+    assert '"end_timeout_ms":900' in (tmp_path / "call.mjs").read_text()
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("bundler", ["esbuild", "vite"])
 def test_the_package_is_bundled(package: Path, bundler: str) -> None:

@@ -93,6 +93,12 @@ async def opened(place: Place, path: str = "/", **how: str) -> AsyncIterator[Pag
         await context.close()
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def notices_page(place: Place) -> AsyncIterator[Page]:
+    async with opened(place) as page:
+        yield page
+
+
 async def start(page: Page) -> None:
     await page.click("#start")
     await expect(page.locator("#status")).to_have_text("Live", timeout=WAIT_MS)
@@ -203,6 +209,34 @@ async def test_the_page_says_what_has_no_text_and_who_waits(place: Place) -> Non
             await page.locator("#captions [data-state=speaking], #captions [data-state=paused]").count() == 0
         )
         await expect(rows.last).to_have_text(re.compile("not complete: 1.2 s"))
+
+
+TELL = """async (event) => {
+  const { Notices } = await import(new URL("static/notices.js", document.baseURI));
+  (window.notices ??= new Notices()).receive({ track: "0", ...event });
+}"""
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        ({"type": "audio.stalled"}, {"type": "audio.resumed", "stalled": 2}),
+        ({"type": "track.muted"}, {"type": "track.unmuted"}),
+        ({"type": "track.muted"}, {"type": "track.end", "reason": "bye"}),
+        ({"type": "stt.reconnecting", "reason": "lost"}, {"type": "stt.recovered", "lag": 1}),
+        ({"type": "stt.behind", "lag": 7}, {"type": "stt.caught_up"}),
+        ({"type": "audio.suspect", "guess": "A-law"}, {"type": "track.end", "reason": "bye"}),
+        ({"type": "error", "title": "Bad", "message": "Very."}, {"type": "session.end", "reason": "asked"}),
+    ],
+    ids=lambda event: event["type"],
+)
+async def test_a_notice_ends_with_its_cause(
+    notices_page: Page, begins: dict[str, object], ends: dict[str, object]
+) -> None:
+    await notices_page.evaluate(TELL, begins)
+    await expect(notices_page.locator(".notice")).to_have_count(1)
+    await notices_page.evaluate(TELL, ends)
+    await expect(notices_page.locator(".notice")).to_have_count(0)
 
 
 async def test_how_captions_look_comes_from_the_address_or_is_remembered(place: Place) -> None:
