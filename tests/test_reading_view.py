@@ -213,7 +213,7 @@ async def test_the_page_says_what_has_no_text_and_who_waits(place: Place) -> Non
 
 TELL = """async (event) => {
   const { Notices } = await import(new URL("static/notices.js", document.baseURI));
-  (window.notices ??= new Notices()).receive({ track: "0", ...event });
+  (window.board ??= new Notices()).receive({ track: "0", ...event });
 }"""
 
 
