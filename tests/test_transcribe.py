@@ -37,6 +37,7 @@ from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.tracks import Gap
 from rtcstt.server.options import add_arguments, load
+from rtcstt.stt.refusals import refusal
 
 # --- cutting --------------------------------------------------------------------------------------
 
@@ -513,7 +514,7 @@ async def test_a_server_is_asked_again_when_it_fails_and_believed_when_it_refuse
         engine = BatchEndpoint(http, str(server.make_url("/prefix/stt")), EngineSettings(), patience)
         assert (await engine.transcribe(HALF)).text == "Yes."
         assert len(stt.seen) == 3
-        with pytest.raises(UpstreamError, match="401: not now"):
+        with pytest.raises(UpstreamError, match="HTTP 401: not now"):
             await engine.transcribe(HALF)
         assert len(stt.seen) == 4
 
@@ -526,6 +527,18 @@ async def test_a_busy_server_is_no_failure() -> None:
         )
         assert (await engine.transcribe(HALF)).text == "Yes."
     assert len(stt.seen) == 31
+
+
+def test_a_refusal_is_understood_whatever_its_body() -> None:
+    body = b'{"error_code": "full", "message": "no room"}'
+    error = refusal(429, body, "7")
+    assert (str(error), error.code, error.retry_after_s) == ("HTTP 429: no room", "full", 7.0)
+    assert refusal(503, body, "99999999").retry_after_s == 600.0
+    assert refusal(503, body, "Wed, 21 Oct 2026 07:28:00 GMT").retry_after_s == 60.0
+    for strange in (b"", b"<html>", b"[1]", b"[" * 100_000, b'{"message": null}'):
+        error = refusal(400, strange)
+        assert str(error) == "HTTP 400: the STT refused the request"
+        assert not error.retryable and error.code is None and error.retry_after_s is None
 
 
 def test_how_long_a_server_is_asked_again() -> None:

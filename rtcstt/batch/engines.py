@@ -17,7 +17,6 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import numpy as np
 
-from rtcstt import wire
 from rtcstt.batch.audio import Floats
 from rtcstt.batch.words import Recognised, parse
 from rtcstt.embedded import DEFAULT_MODEL
@@ -25,6 +24,7 @@ from rtcstt.embedded.hypothesis import Terms
 from rtcstt.errors import ConfigError, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.key import key_in
+from rtcstt.stt.refusals import refusal
 
 if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer
@@ -132,36 +132,13 @@ class BatchEndpoint:
         try:
             async with self._http.post(self._url, data=form) as response:
                 if response.status != 200:
-                    raise await _refusal(response)
+                    raise refusal(response.status, await response.read(), response.headers.get("Retry-After"))
                 answer = json.loads(await response.read())
             return parse(answer, len(samples) / SAMPLE_RATE)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UpstreamError(f"{self._url} cannot be reached: {error}") from error
         except (ValueError, RecursionError) as error:
             raise UpstreamError(f"{self._url} gave no transcript: {error}", retryable=False) from error
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
-    try:
-        body = json.loads(await response.text())
-        message, code = str(body["message"]), body.get("error_code")
-    except (ValueError, KeyError, TypeError):
-        message, code = response.reason or "refused", None
-    status = response.status
-    return UpstreamError(
-        f"{status}: {message}",
-        status=status,
-        code=code if isinstance(code, str) else None,
-        retryable=wire.retryable(status),
-        retry_after_s=_seconds(response.headers.get("Retry-After")),
-    )
-
-
-def _seconds(header: str | None) -> float | None:
-    """`Retry-After` (RFC 9110 section 10.2.3) in seconds; a date counts as a minute."""
-    if header is None:
-        return None
-    return min(float(header), 600.0) if header.isascii() and header.isdigit() else 60.0
 
 
 def wav(samples: Floats) -> bytes:

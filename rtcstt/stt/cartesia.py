@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from rtcstt.errors import (
     ConnectionLost,
     UpstreamError,
 )
+from rtcstt.stt.refusals import refusal
 from rtcstt.stt.seam import Connection
 
 # `websockets` logs the headers of a handshake, with the key in it, and every message at DEBUG.
@@ -113,7 +113,9 @@ def _mapped_errors(name: str = "the STT") -> Iterator[None]:
     except ConnectionClosed as error:
         raise _lost(error) from error
     except InvalidStatus as error:
-        raise _refusal(error) from error
+        response = error.response
+        retry_after = response.headers.get("Retry-After")
+        raise refusal(response.status_code, bytes(response.body or b""), retry_after) from error
     except InvalidURI as error:
         raise UpstreamError(str(error), retryable=False) from error
     except InvalidHandshake as error:
@@ -129,20 +131,3 @@ def _lost(error: ConnectionClosed) -> ConnectionLost:
     lost = ConnectionLost(error.rcvd.code, error.rcvd.reason)
     lost.retryable = error.rcvd.code == 1000 or wire.retryable(error.rcvd.code)
     return lost
-
-
-def _refusal(error: InvalidStatus) -> UpstreamError:
-    status = error.response.status_code
-    try:
-        body = json.loads(error.response.body or b"")
-    except ValueError:
-        body = {}
-    told = body if isinstance(body, dict) else {}
-    message = str(told.get("message") or told.get("title") or "the STT refused the connection")
-    code = told.get("error_code")
-    return UpstreamError(
-        f"HTTP {status}: {message}",
-        status=status,
-        code=str(code) if code else None,
-        retryable=wire.retryable(status),
-    )
