@@ -92,7 +92,9 @@ class Placing:
         self.call, self.sdp = "", ""
 
     async def answer(self, text: str) -> str:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
+        headers = {
+            "Authorization": f"Bearer {signed(sub='a bystander')}"
+        }  # whose call nobody else may resume
         async with aiohttp.ClientSession(headers=headers) as http:
             async with http.post(self._url + "/offer", json={"type": "offer", "sdp": text}) as response:
                 found = await response.json()
@@ -145,6 +147,7 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
             call = json.loads((await seen(url, f"/calls/{placing.call}"))[1])
+            events = (await seen(url, f"/calls/{placing.call}/events"))[1] if call["state"] != "open" else ""
             metrics = (await seen(url, "/metrics"))[1]
             await caller.hang_up()
             await caller.close()
@@ -159,7 +162,7 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
     )
     faults = [*asked.faults, *others.faults]
     faults += [text[text.index("Traceback") :][:4000]] if "Traceback" in text else []
-    faults += [] if call["state"] == "open" else [f"the call is {call['state']}"]
+    faults += [] if call["state"] == "open" else [f"the call is {call['state']}: {events[-400:]}"]
     faults += [] if abs(whole - ledger["sent"]) <= 0.001 else [f"the ledger does not add up: {ledger}"]
     return {
         "requests": asked.requests + others.requests,
