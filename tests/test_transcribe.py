@@ -375,6 +375,13 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
             command(tmp_path / "a.wav", *options)
 
 
+def test_a_watched_folder_may_be_empty(tmp_path: Path) -> None:
+    watched = transcribe.Options(files=(), watch=tmp_path)
+    assert transcribe._plan(watched, None) == []
+    (tmp_path / "a.wav").touch()
+    assert names(transcribe._plan(watched, None)) == [f"{tmp_path}/a.txt"]
+
+
 @pytest.mark.real
 async def test_what_appears_in_a_watched_folder_is_transcribed(tmp_path: Path, engine: Echo) -> None:
     stop = asyncio.Event()

@@ -267,7 +267,11 @@ def _settings(options: Options) -> RunSettings:
 
 
 def _plan(options: Options, spool: Path | None) -> list[Work]:
-    found = sources.find([*options.files, *([str(options.watch)] if options.watch else [])])
+    found = sources.find(options.files)
+    if options.watch is not None:
+        named = {source for source, _ in found}
+        there = sources.in_folder(options.watch)  # nothing, it may be
+        found += [(source, options.watch) for source in there if source not in named]
     if _to_stdout(options):
         return [Work(source, {}, spool if source == STDIN else None) for source, _ in found]
     return sources.plan(found, options.format, _folder(options), spool)
