@@ -121,9 +121,18 @@ def track(speech: Path, server: tuple[Server, int]) -> str:
 
 
 def pcm(speech: Path, server: tuple[Server, int]) -> str:
+    return fed("pcm.py", speech)
+
+
+def bot(speech: Path, server: tuple[Server, int]) -> str:
+    return re.sub(r"You said \d+ words: ", "", fed("bot.py", speech))
+
+
+def fed(name: str, speech: Path) -> str:
+    """What an example prints of speech on its standard input, in real time."""
     samples = read(speech, 16000).tobytes()
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "pcm.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(EXAMPLES / name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     for start in range(0, len(samples), 3200):
@@ -206,7 +215,7 @@ def words_of(server: Server, printed: str) -> str:
         time.sleep(0.1)  # a process of its own has no event to wait for
 
 
-RUNS = (embed, call, track, pcm, rtp, websocket, audiosocket, media_stream)
+RUNS = (embed, call, track, pcm, bot, rtp, websocket, audiosocket, media_stream)
 
 
 @pytest.fixture(scope="module")

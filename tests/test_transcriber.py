@@ -37,11 +37,11 @@ WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
 
 
-async def collect(transcriber: rtcstt.Transcriber) -> list[rtcstt.Event]:
+async def collect(transcriber: rtcstt.Transcriber) -> list[AnyEvent]:
     return [event async for event in transcriber]
 
 
-def check(events: list[rtcstt.Event]) -> None:
+def check(events: list[AnyEvent]) -> None:
     assert [event.seq for event in events] == list(range(len(events)))
     assert (events[0].type, events[-1].type) == ("session.start", "session.end")
     ledger = events[-1].fields["ledger"]["0"]
@@ -50,7 +50,7 @@ def check(events: list[rtcstt.Event]) -> None:
 
 
 def test_pcm_becomes_its_words() -> None:
-    async def main() -> list[rtcstt.Event]:
+    async def main() -> list[AnyEvent]:
         async with ScriptedUpstream() as stt, rtcstt.Transcriber.from_pcm(16000, stt=stt) as transcriber:
             collecting = asyncio.create_task(collect(transcriber))
             for start in range(0, len(AUDIO), 320):
@@ -66,7 +66,7 @@ def test_pcm_becomes_its_words() -> None:
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_rtp_becomes_its_words(as_bytes: bool) -> None:
-    async def main() -> list[rtcstt.Event]:
+    async def main() -> list[AnyEvent]:
         codecs = {96: rtcstt.Codec("L16", 16000)}
         async with ScriptedUpstream() as stt:
             transcriber = rtcstt.Transcriber.from_rtp(codecs, stt=stt)
@@ -113,7 +113,7 @@ class Track(MediaStreamTrack):
 
 @pytest.mark.parametrize(("rate", "layout"), [(16000, "mono"), (16000, "stereo"), (48000, "stereo")])
 def test_a_bare_track_becomes_its_words_and_ends_the_session(rate: int, layout: str) -> None:
-    async def main() -> list[rtcstt.Event]:
+    async def main() -> list[AnyEvent]:
         samples = np.repeat(AUDIO, rate // 16000)
         async with ScriptedUpstream() as stt:
             return await collect(rtcstt.Transcriber.from_track(Track(samples, rate, layout), stt=stt))
