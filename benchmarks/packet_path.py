@@ -1,9 +1,8 @@
-"""What a packet costs between the socket and the STT, and what an offer costs by its size: CPU alone.
+"""What a packet costs between the socket and the STT: CPU alone.
 
     python -m benchmarks.packet_path
 
-A packet's path here is parsing, ordering, decoding and the audio clock (no SRTP, no event loop), beside
-libopus alone. Offers are of one kind of line again and again, up to the largest: parsed, and answered.
+Its path here is parsing, ordering, decoding and the audio clock (no SRTP, no event loop), and libopus alone.
 """
 
 from __future__ import annotations
@@ -11,39 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from benchmarks.table import markdown
 from benchmarks.tones import tones
-from rtcstt.errors import CallerError
 from rtcstt.media import opus
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.webrtc.negotiation import Offer
 from rtcstt.webrtc.playback import opus_packets
 
 RUNS = 15
-SIZES_KB = (4, 16, 63)
-HEAD = (
-    """v=0
-o=- 1 1 IN IP4 127.0.0.1
-s=-
-t=0 0
-m=audio 9 UDP/TLS/RTP/SAVPF 111
-a=rtpmap:111 opus/48000/2
-a=mid:0
-a=sendonly
-a=rtcp-mux
-a=ice-ufrag:abcd
-a=ice-pwd:0123456789012345678901
-a=setup:actpass
-"""
-    + f"a=fingerprint:sha-256 {':'.join(['AA'] * 32)}\n"
-)
-LINES = {
-    "attributes": "a=x:some value of an attribute\n",
-    "candidates": "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\n",
-    "payload types": "a=rtpmap:111 opus/48000/2\n",
-    "sources": "a=ssrc:1 cname:x\n",
-}
 
 
 def best_s(work: Callable[[], object], runs: int = RUNS) -> float:
@@ -84,24 +57,9 @@ def packet_us() -> tuple[float, float]:
     return tuple(1e6 * best_s(work) / len(payloads) for work in (receive, decode))  # type: ignore[return-value]
 
 
-def offer_ms(line: str, size: int) -> float:
-    text = HEAD + line * min((size - len(HEAD)) // len(line), 3900)
-
-    def answer() -> None:
-        try:
-            made = Offer.parse(text, max_tracks=8)
-            made.answer(str(made.taken), opus="")
-        except CallerError:
-            pass
-
-    return 1000 * best_s(answer)
-
-
 def main() -> None:
     path, libopus = packet_us()
-    print(f"A packet: {path:.1f} µs, of which libopus {libopus:.1f} µs\n")
-    rows = [[name, *[f"{offer_ms(line, kb * 1024):.2f}" for kb in SIZES_KB]] for name, line in LINES.items()]
-    print(markdown(["offers, ms of CPU", *[f"{kb} kB" for kb in SIZES_KB]], rows))
+    print(f"A packet: {path:.1f} µs, of which libopus {libopus:.1f} µs")
 
 
 if __name__ == "__main__":
