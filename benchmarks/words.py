@@ -35,6 +35,8 @@ from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.recognizer import load_engine
+from rtcstt.media.files import AudioFile
+from rtcstt.media.tracks import RawAudio, ReadSettings, Sound
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnStart
 
 RATE = 16000
@@ -67,15 +69,9 @@ class Received:
 
 def read(path: Path) -> list[Audio]:
     """Each channel of a recording, at 16 kHz."""
-    if path.suffix == ".raw":
-        return [np.asarray(np.frombuffer(path.read_bytes(), "<i2") / 32768, np.float32)]
-    resampler = av.AudioResampler(format="fltp", rate=RATE)
-    parts = []
-    with av.open(str(path), "r") as container:
-        for frame in container.decode(audio=0):
-            parts += [part.to_ndarray() for part in resampler.resample(frame)]
-        parts += [part.to_ndarray() for part in resampler.resample(None)]
-    return [np.asarray(channel, np.float32) for channel in np.concatenate(parts, axis=1)]
+    raw = RawAudio("pcm_s16le", RATE) if path.suffix == ".raw" else None
+    parts = list(AudioFile(path, ReadSettings(split=True, raw=raw)))
+    return list(np.concatenate([part.samples for part in parts if isinstance(part, Sound)], axis=1))
 
 
 def recordings(folder: Path) -> list[Recording]:
