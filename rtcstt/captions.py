@@ -182,14 +182,14 @@ def not_heard(seconds: float) -> str:
     return f"[{seconds:.1f} s not heard]"
 
 
-def text(events: Sequence[AnyEvent]) -> str:
+def text(events: Sequence[AnyEvent], *, open_too: bool = False) -> str:
     """The full transcript: one track verbatim; several as a line for each turn, with its speaker. What is
-    missing is marked."""
-    return _joined(with_gaps(events))
+    missing is marked. ``open_too``: with what was said so far of turns that have not ended."""
+    return _joined(with_gaps(events), open_too=open_too)
 
 
-def _joined(spoken: Sequence[Turn]) -> str:
-    final = [turn for turn in spoken if turn.final]
+def _joined(spoken: Sequence[Turn], *, open_too: bool = False) -> str:
+    final = [turn for turn in spoken if turn.final or open_too]
     if len({turn.track for turn in final}) <= 1:
         return _verbatim(final)
     return "".join(f"{turn.speaker}: {turn.text.strip()}\n" for turn in final if turn.text.strip())

@@ -61,6 +61,13 @@ def test_who_did_not_come_back_is_waited_for() -> None:
     assert fleet().gone_ms("dead") == 1000 and fleet().gone_ms("lives") == 0
 
 
+def test_a_node_that_missed_a_heartbeat_is_silent_before_it_is_dead() -> None:
+    nodes = fleet(100_000)
+    assert nodes.is_silent("dead") and not nodes.is_silent("lives") and not nodes.is_silent("own")
+    nodes.beat(101_000, {"own": 101_000, "lives": 99_100}, set())
+    assert nodes.is_silent("lives") and not nodes.is_dead("lives")
+
+
 def test_a_node_is_dead_when_it_misses_what_others_do_not() -> None:
     nodes = Nodes("own")
     for at in range(0, 5001, 1000):

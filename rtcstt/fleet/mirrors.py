@@ -33,6 +33,8 @@ class Mirror:
         self.id = call
         self.feed = Feed(call)
         self.entry = entry
+        self.is_orphan = False
+        "Its owner is silent: turns that are open stay so until somebody takes the call over."
 
     @property
     def label(self) -> str | None:

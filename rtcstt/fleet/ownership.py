@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 DEAD_MS = 5000  # without a heartbeat
+SILENT_MS = 1500
 MISSED_MS = 3000  # between two of our own: Redis was away, or this process slept
 
 
@@ -66,6 +67,10 @@ class Nodes:
         if node in self._refused:
             return True
         return self._missing_ms(node) > DEAD_MS
+
+    def is_silent(self, node: str) -> bool:
+        """It has missed a heartbeat: it may be dead, and has nothing to add for now."""
+        return node != self._own and self._missing_ms(node) > SILENT_MS
 
     def dead(self) -> list[str]:
         return [node for node in self._seen if self.is_dead(node)]

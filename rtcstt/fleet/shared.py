@@ -375,7 +375,10 @@ class Shared:
 
     async def view(self, call: str) -> Mirror | None:
         """A call of another server, to be read. `StoreAway`."""
-        return await self.mirrors.find(call)
+        view = await self.mirrors.find(call)
+        if view is not None:
+            view.is_orphan = view.state == "open" and self.nodes.is_silent(view.entry.owner)
+        return view
 
     async def locate(self, call: str) -> tuple[Act, Entry | None]:
         """What to do with an offer for a call. `StoreAway`."""

@@ -110,6 +110,8 @@ class CallsRoutes:
         render = captions.RENDERERS.get(name)
         if render is None:
             raise CallerError(404, "not_found", "Not found", f"A call has {', '.join(captions.RENDERERS)}.")
+        if name == "transcript.txt" and isinstance(call, Mirror) and call.is_orphan:
+            render = partial(captions.text, open_too=True)
         history = call.feed.history
         if len(history) < AT_ONCE:
             text = render(history)
