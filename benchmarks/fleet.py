@@ -234,7 +234,7 @@ async def killed(calls: int) -> list[list[object]]:
     """Words that one of three servers had received before a kill -9, and what the others make of them."""
     oracle = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.2)))
     lost = doubled = total = holes = 0
-    slowest = 0.0
+    slowest = unwritten = 0.0
     async with contextlib.AsyncExitStack() as stack:
         stt = await stack.enter_async_context(oracle)
         url = await stack.enter_async_context(stt.listening())
@@ -254,12 +254,14 @@ async def killed(calls: int) -> list[list[object]]:
                 slowest = max(slowest, time.monotonic() - began)
                 ended = [event for event in events if event["type"] == "turn.end"]
                 told = "".join(event["transcript"] for event in ended).split()
-                sure = speaker.said_before(seconds - 0.5)
+                known = min(gap["start"] for gap in events[-1]["missing"] if gap["reason"] == "server")
+                unwritten = max(unwritten, seconds - known)
+                sure = speaker.said_before(known - 0.1)
                 total += len(sure)
                 lost += len(set(sure) - set(told))
                 doubled += len(told) - len(set(told))
                 holes += [event["seq"] for event in events] != list(range(len(events)))
-    return [[calls, total, lost, doubled, holes, f"{slowest:.1f} s"]]
+    return [[calls, total, lost, doubled, holes, f"{unwritten:.2f} s", f"{slowest:.1f} s"]]
 
 
 async def history(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
@@ -311,7 +313,15 @@ async def measure(options: argparse.Namespace) -> None:
         head = ["server", "CPU of a call", "writes a second", "to Redis a second", "Redis memory", "its CPU"]
         print(markdown(head, await cost(options.calls, options.seconds)))
     if options.only in (None, "kill"):
-        head = ["calls", "words before", "lost", "doubled", "streams with holes", "all ended after"]
+        head = [
+            "calls",
+            "words before",
+            "lost",
+            "doubled",
+            "streams with holes",
+            "not written",
+            "all ended after",
+        ]
         print(markdown(head, await killed(options.calls)))
     if options.only in (None, "listeners"):
         head = ["listeners", "CPU of the owner, more", "each event once, in order", "all to the end"]

@@ -70,7 +70,7 @@ class Sharing:
         """A call of a server that is gone goes on here. ``ends``: with what was kept, to its end, since its
         caller does not come back."""
         restored = await self._restored(call, entry)
-        begun = partial(self._goes_on, entry.record, fence, restored)
+        begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
         adopted = self._calls.adopt(call, restored, kept_of(entry.record), begun)
         if ends or adopted.is_gateways:
             adopted.call.hang_up("server lost")
@@ -89,14 +89,16 @@ class Sharing:
             if claimed is not None:
                 entry, fence = claimed
                 restored = await self._restored(call.id, entry)
-                self._calls.commit(call, restored, partial(self._goes_on, entry.record, fence, restored))
+                begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
+                self._calls.commit(call, restored, begun)
                 return
         except StoreAway as error:
             log.warning("call %s: cannot be taken over: %s", call.id, error)
         self._calls.abandon(call.id)
 
-    def _goes_on(self, record: Mapping[str, Any], fence: int, restored: Restored, entry: Entry) -> None:
-        self._share(entry, record, fence=fence, written=restored.feed.published - 1)
+    def _goes_on(self, record: Mapping[str, Any], fence: int, written: int, entry: Entry) -> None:
+        """``written``: the last event that the other server wrote; what the call has said since is to be."""
+        self._share(entry, record, fence=fence, written=written)
 
     async def _restored(self, call: str, entry: kept.Entry) -> Restored:
         store = self._shared.store
