@@ -103,6 +103,17 @@ def test_the_longer_a_segment_the_shorter_the_pause_at_which_it_is_closed() -> N
     assert rule.longest < 12.5 * SAMPLE_RATE
 
 
+def test_a_pause_in_which_a_segment_was_closed_is_judged_by_what_was_said_in_it() -> None:
+    """It is closed before it is asked whether all is said; a finished sentence ends as soon as any other."""
+    ends = []
+    for seconds in (3.0, 11.0):
+        ear = listening(Rule(stop=0.995))
+        receive(ear, sound(-0.5, seconds))
+        silent = [receive(ear, sound(-0.1)) for _ in range(15)]
+        ends.append(next(n for n, found in enumerate(silent) if any(isinstance(m, TurnEnd) for m in found)))
+    assert abs(ends[0] - ends[1]) <= 1, "tenths of a second"
+
+
 def test_without_any_pause_it_is_cut_where_it_is_quietest_within_two_seconds() -> None:
     audio = sound(-0.5, 20.0, -2.0)
     gap = int(13.0 * SAMPLE_RATE)  # a moment that the voice detector does not notice

@@ -55,7 +55,7 @@ SHORT_FROM, KNOWN_FROM = -2.25, -3.5  # how complete one or two words have to be
 UNSPOKEN = 0.95  # for the probability of a full stop where the recogniser was not asked
 UNFINISHED, UNASKED = -4.0, -2.0  # completeness where nothing is asked, and until there is an answer
 # How complete, and after how many seconds the turn then ends by default; in proportion between these.
-PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45))
+PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45), (1.2, 0.36))
 SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who twice begins again so soon after a turn's end is given more
 
 DANGLING = frozenset(

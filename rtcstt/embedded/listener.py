@@ -231,9 +231,7 @@ class Listener:
         if self._by_silence:
             self._endpointer.answer(UNFINISHED)
             return
-        paused = self._text.segment.paused
-        stop = paused.stop if paused and paused.ids else None
-        self._endpointer.answer(completeness(self._sound(), stop, self._text.with_pause))
+        self._endpointer.answer(completeness(self._sound(), self._text.stop, self._text.with_pause))
 
     def _sound(self) -> float | None:
         """How complete it sounds, the silence behind it left out but for a moment."""

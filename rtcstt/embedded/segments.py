@@ -196,6 +196,7 @@ class TurnText:
         self._audio = _Tail()
         self._closed: list[Piece] = []  # the open turn's segments before this one
         self._said = False  # anything, in an earlier turn
+        self._closed_stop: float | None = None  # of the last closed segment
         self._left_out = (
             ""  # the mark behind the last closed segment, which belongs there if the turn ends with it
         )
@@ -215,6 +216,14 @@ class TurnText:
     def transcript(self) -> str:
         text = _joined([piece.text for piece in self._closed] + [self.segment.text])
         return " " + text if text and self._said else text
+
+    @property
+    def stop(self) -> float | None:
+        """How probable a full stop is behind what was said until this pause; None: not known."""
+        paused = self.segment.paused
+        if paused is not None and paused.ids:
+            return paused.stop
+        return None if self.segment.runs else self._closed_stop
 
     @property
     def with_pause(self) -> str:
@@ -315,7 +324,7 @@ class TurnText:
         self._said = self._said or bool(self.transcript)
         self._audio.drop(self.length)
         self.segment = Segment(self._audio.start)
-        self._closed, self._left_out = [], ""
+        self._closed, self._left_out, self._closed_stop = [], "", None
         return pieces
 
     def keep_pre_roll(self) -> None:
@@ -381,6 +390,7 @@ class TurnText:
     def _drop(self, length: int, spoken: int) -> None:
         """The segment ends after ``length`` samples, its speech after ``spoken``."""
         segment, found = self.segment, self.segment.paused
+        self._closed_stop = found.stop if found is not None and found.ids else None
         if segment.text:
             whole = self._worded(found.ids) if found is not None else ""
             self._left_out = whole[len(segment.text) :] if whole.startswith(segment.text) else ""
