@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from rtcstt.media.pcm import Label
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.red import Redundancy
 from rtcstt.media.rtp import Codec, Packet, byes
-from rtcstt.media.signals import Pressed
+from rtcstt.media.signals import Pressed, Suspect
 
 
 def event(code: int, timestamp: int, duration: int, *, end: bool = False, ssrc: int = 1) -> Packet:
@@ -154,3 +155,16 @@ def test_any_rtcp_is_survived(data: bytes) -> None:
 def test_goodbyes_in_a_compound_packet() -> None:
     report = bytes([0x80, 201, 0, 1]) + bytes(4)
     assert byes(report + bytes([0x82, 203, 0, 2]) + b"\0\0\0\7" + b"\0\0\0\x09") == [7, 9]
+
+
+def test_linear_samples_in_the_wrong_byte_order_are_suspect() -> None:
+    speech = np.repeat(np.random.default_rng(2).normal(0, 3000, 16_000), 8)[:80_000]
+    smooth = np.convolve(speech, np.ones(8) / 8, "same").astype("<i2")
+    receiver = AudioReceiver({97: Codec("L16", 16000)}, chunk_ms=100)
+    signals = []
+    for i in range(200):
+        payload = smooth[320 * i : 320 * (i + 1)].tobytes()  # network order is big-endian
+        receiver.push(Packet(1, i, 320 * i, 97, payload), 10 + 0.02 * i)
+        receiver.pull(10 + 0.02 * i)
+        signals += receiver.signals()
+    assert signals == [Suspect("pcm_s16le, not pcm_s16be")]

@@ -900,3 +900,17 @@ async def test_payload_types_may_mean_something_else_later(tone: list[bytes]) ->
         await wire.peer.renegotiate(offer)
         assert wire.line.codecs[8].name == "telephone-event"
         await wire.still_receives()
+
+
+async def test_packets_of_no_section_are_said_once_and_counted(tone: list[bytes]) -> None:
+    """Two sections that take the same payload types, each with its source; a third source is nobody's."""
+    async with Wire(caller(tone, tone)) as wire:
+        await until(lambda: all(len(line.packets) > 3 for line in wire.call.tracks.values()))
+        for number in range(20):
+            await wire.send_rtp(rtp(99, number, bytes(20)))
+        dropped = wire.peer.stats
+        await until(lambda: dropped()["dropped_packets"]["unroutable"] >= 20)
+        said = [e.fields for e in wire.call.feed.history if e.fields["type"] == "audio.ignored"]
+        assert len(said) == 1
+        assert said[0]["payload_type"] == 96
+        await wire.still_receives()

@@ -22,6 +22,7 @@ from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.sequence import Counters
 from rtcstt.media.signals import Lost, SeveralSources, Signal
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
+from rtcstt.media.suspicion import PayloadSuspicion
 
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
@@ -47,6 +48,7 @@ class AudioReceiver:
         self.clock = AudioClock(chunk_ms=chunk_ms, max_delay_s=self._max_delay_s)
         self._digits = Digits()
         self._redundancy = Redundancy()
+        self._suspicion = PayloadSuspicion()
         self._bad_payloads = 0  # of sources that are gone
         self._presence = Presence()
         self._pcm_delay_s: float | None = None
@@ -97,6 +99,8 @@ class AudioReceiver:
             for inner in self._redundancy.unpack(packet):
                 self.push(inner, now)
             return
+        elif codec.name != "opus":
+            self._presence.signals += self._suspicion.push(codec, packet.payload, now)
         side = self._sides.get(packet.ssrc) if self._sides else None
         known = side.push(packet, now) if side is not None else self._main.playout.push(packet, now)
         if known and (packet.payload or not self._presence.is_stalled):  # keep-alives end no stall

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from rtcstt.media.g711 import ALAW, MULAW
 from rtcstt.media.pcm import Samples
+from rtcstt.media.rtp import Codec
+from rtcstt.media.signals import Suspect
 
 WINDOW_S = 0.5
 WINDOWS = 40  # that are looked at; who has been understood for so long is understood
@@ -50,6 +52,11 @@ class Suspicion:
         self._came_s = 0.0
         self._paces: list[float] = []
         self._told: set[str] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Enough was seen: nothing will be guessed any more."""
+        return self._windows >= WINDOWS and len(self._paces) >= 4 * PACES
 
     def push(self, data: bytes, now: float) -> list[str]:
         """What the audio seems to be, if not what was stated."""
@@ -101,6 +108,26 @@ class Suspicion:
             if len(last) == PACES and all(abs(pace / factor - 1) < TOLERANCE for pace in last):
                 return f"sample_rate {round(self._rate * factor)}, not {self._rate}: it comes at that pace"
         return None
+
+
+_ENCODINGS = {"PCMU": "pcm_mulaw", "PCMA": "pcm_alaw", "L16": "pcm_s16be"}
+
+
+class PayloadSuspicion:
+    """The same for RTP payloads, whose codec may change."""
+
+    def __init__(self) -> None:
+        self._codec: Codec | None = None
+        self._suspicion: Suspicion | None = None
+
+    def push(self, codec: Codec, payload: bytes, now: float) -> list[Suspect]:
+        if codec is not self._codec:
+            self._codec = codec
+            encoding = _ENCODINGS.get(codec.name)
+            self._suspicion = Suspicion(encoding, codec.clock_rate, codec.channels) if encoding else None
+        if self._suspicion is None or self._suspicion.is_over:
+            return []
+        return [Suspect(guess) for guess in self._suspicion.push(payload, now)]
 
 
 def _roughness(samples: NDArray[np.float64]) -> float:

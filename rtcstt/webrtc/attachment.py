@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
+from rtcstt.events import AudioIgnored
 from rtcstt.webrtc.aiortc_private import TrackTap, TransportTap, negotiated
 from rtcstt.webrtc.candidates import CheckLimit, DeniedPeers
 from rtcstt.webrtc.connection import GOODBYE_S
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
+MAX_UNROUTABLE = 8  # sources of which it is said that they belong to no section
 BUFFERED_HIGH = 16 * 1024  # bytes waiting on a data channel before the feed is left to coalesce
 BUFFERED_LOW = 4 * 1024
 
@@ -42,6 +44,7 @@ class Receivers:
         self.limit = CheckLimit(denied) if denied is not None else None
         self._transports: dict[Any, TransportTap] = {}
         self._shaped: set[Any] = set()
+        self._unroutable: set[int] = set()  # sources
         self._received: dict[str, tuple[Track, TrackTap, TransportTap]] = {}  # by mid
         pc.on("track", self._on_track)
         self._on_track()
@@ -139,9 +142,20 @@ class Receivers:
         """What takes the packets of a transport from now on."""
         transport = self._transports.get(dtls)
         if transport is None:
-            exclusive = self.offered is not None
-            transport = self._transports[dtls] = TransportTap(dtls, exclusive=exclusive, limit=self.limit)
+            transport = self._transports[dtls] = TransportTap(
+                dtls,
+                exclusive=self.offered is not None,
+                limit=self.limit,
+                on_unroutable=self._on_unroutable,
+            )
         return transport
+
+    def _on_unroutable(self, ssrc: int, payload_type: int) -> None:
+        """Said once for each source, of a few; the rest is counted."""
+        if ssrc not in self._unroutable and len(self._unroutable) < MAX_UNROUTABLE:
+            self._unroutable.add(ssrc)
+            reason = f"packets of payload type {payload_type} arrive that belong to no section of the offer"
+            self._call.publish(AudioIgnored(track="", reason=reason, payload_type=payload_type))
 
 
 class Channels:
