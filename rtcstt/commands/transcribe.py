@@ -291,10 +291,11 @@ def _spooled(files: Sequence[str]) -> Iterator[Path | None]:
     if "-" not in files:
         yield None
         return
-    with tempfile.NamedTemporaryFile(prefix="rtcstt-stdin-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        yield Path(file.name)
+    with tempfile.TemporaryDirectory(prefix="rtcstt-") as folder:
+        path = Path(folder, "stdin")
+        with path.open("xb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield path
 
 
 def _write(options: Options, settings: RunSettings, results: Sequence[Result]) -> None:

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from aiohttp import web
@@ -187,16 +189,22 @@ class RecordingRoutes:
         self._batches += 1
         try:
             service = await self._services()
-            with tempfile.NamedTemporaryFile(prefix="rtcstt-") as file:
-                form = await upload.read_form(request, file)
+            with tempfile.TemporaryDirectory(prefix="rtcstt-") as folder:
+                path = Path(folder, "recording")
+                with _created(path) as file:
+                    form = await upload.read_form(request, file)
                 open_stream = _opener(service, form)
                 settings = upload.read_settings(request.query, form)
-                async with self._readers.open(file.name, settings) as reading:
+                async with self._readers.open(path, settings) as reading:
                     yield Transcribing(form, reading, open_stream)
         except FileError as error:
             raise _unreadable(error) from error
         finally:
             self._batches -= 1
+
+
+def _created(path: Path) -> IO[bytes]:
+    return path.open("xb")
 
 
 @dataclass(frozen=True, slots=True)
