@@ -21,7 +21,8 @@ from rtcstt.events import TurnEnd, TurnUpdate
 from rtcstt.http.access import Authenticator
 from rtcstt.limits import Slots
 from rtcstt.server import audiosocket
-from rtcstt.server.calls import QUIET_S, Limits
+from rtcstt.server.admission import Limits
+from rtcstt.server.calls import QUIET_S
 from rtcstt.server.signaling_routes import MAX_OFFER
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.testing import speech
@@ -329,7 +330,7 @@ async def test_a_call_is_resumed_by_who_placed_it_alone() -> None:
             for wrong in ({}, {"resume": "guess"}, {"resume": "\ud800"}, {"resume": 7}, {"resume": ""}):
                 response = await client.post("/offer", json=body | wrong, headers=eve)
                 await refusal(response, 403, "not_your_call")
-            secret = calls.secret(call.id)
+            secret = calls.entry(call.id).secret
             assert secret not in await (await client.get(f"/calls/{call.id}", headers=ALL)).text()
             renewed = token(sub="ada")
 

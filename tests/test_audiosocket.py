@@ -20,8 +20,9 @@ from processes import started, until
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import ConfigError
 from rtcstt.server import audiosocket
+from rtcstt.server.admission import Limits
 from rtcstt.server.audiosocket import DTMF, ERROR, TERMINATE, UUID, Address, during
-from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.calls import Calls
 from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.connection import PeerSettings
 

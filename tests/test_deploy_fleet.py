@@ -29,7 +29,8 @@ from rtcstt.fleet.state import Counts
 from rtcstt.http.access import Authenticator
 from rtcstt.http.guard import Guard
 from rtcstt.http.loop_monitor import Stalls
-from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.admission import Limits
+from rtcstt.server.calls import Calls
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ScriptedUpstream

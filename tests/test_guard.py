@@ -23,8 +23,9 @@ from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.http.access import Authenticator, Permission
 from rtcstt.http.guard import FAILED_LOGINS_PER_MINUTE, Guard, Hosts, Route, table
+from rtcstt.server.admission import Limits
 from rtcstt.server.app import Web
-from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.connection import PeerSettings

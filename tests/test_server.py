@@ -28,9 +28,11 @@ from rtcstt.http.guard import Guard, Hosts
 from rtcstt.limits import RateLimiter, Slots
 from rtcstt.recordings import Recordings
 from rtcstt.server.addresses import Networks
+from rtcstt.server.admission import Limits
 from rtcstt.server.app import Web
-from rtcstt.server.calls import QUIET_S, Calls, Entry, Limits
+from rtcstt.server.calls import QUIET_S, Calls
 from rtcstt.server.context import Context, caller_behind
+from rtcstt.server.entries import Entry
 from rtcstt.server.signaling_routes import MAX_BODY
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.caller import Caller

@@ -12,8 +12,9 @@ from rtcstt.call import CallSettings
 from rtcstt.events import Dtmf
 from rtcstt.http.access import Authenticator
 from rtcstt.http.guard import Guard
+from rtcstt.server.admission import Limits
 from rtcstt.server.app import Web
-from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.connection import PeerSettings

@@ -35,8 +35,9 @@ from rtcstt.limits import Slots
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
 from rtcstt.server.addresses import Networks
+from rtcstt.server.admission import Limits
 from rtcstt.server.app import Web
-from rtcstt.server.calls import Calls, Limits
+from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.remote_stt import remote_stts
 from rtcstt.server.settings import MAX_CALLS, Settings

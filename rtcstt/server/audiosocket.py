@@ -28,7 +28,8 @@ from rtcstt.http.serving import accepted, listen
 from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses
 from rtcstt.server.addresses import Networks
-from rtcstt.server.calls import Calls, Requester
+from rtcstt.server.admission import Requester
+from rtcstt.server.calls import Calls
 from rtcstt.server.gateways import SILENT_S, START_S, Intake
 from rtcstt.server.media_formats import Form
 from rtcstt.server.options import host_and_port

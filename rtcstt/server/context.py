@@ -18,7 +18,9 @@ from rtcstt.http.errors import too_often
 from rtcstt.http.guard import GRANT, Guard
 from rtcstt.limits import RateLimiter
 from rtcstt.server import addresses
-from rtcstt.server.calls import Calls, Requester, no_such_call
+from rtcstt.server.admission import Requester
+from rtcstt.server.calls import Calls
+from rtcstt.server.entries import no_such_call
 from rtcstt.webrtc.connection import IceServer
 
 log = logging.getLogger(__name__)

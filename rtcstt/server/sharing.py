@@ -21,7 +21,10 @@ from rtcstt.fleet.journal import Journal
 from rtcstt.fleet.shared import Shared
 from rtcstt.fleet.state import StoreAway
 from rtcstt.media.pcm import Chunk
-from rtcstt.server.calls import Calls, Entry, Kept, Requester
+from rtcstt.server.admission import Requester
+from rtcstt.server.adoption import Kept, adopt, prepare
+from rtcstt.server.calls import Calls
+from rtcstt.server.entries import Entry
 from rtcstt.wire import TurnSettings
 
 log = logging.getLogger(__name__)
@@ -71,13 +74,13 @@ class Sharing:
         caller does not come back."""
         restored = await self._restored(call, entry)
         begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
-        adopted = self._calls.adopt(call, restored, kept_of(entry.record), begun)
+        adopted = adopt(self._calls, call, restored, kept_of(entry.record), begun)
         if ends or adopted.is_gateways:
             adopted.call.hang_up("server lost")
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:
         """Another server drains, and the caller of this call offers to this one."""
-        prepared = self._calls.prepare(call, kept_of(entry.record))
+        prepared = prepare(self._calls, call, kept_of(entry.record))
         prepared.on_received = partial(self._shared.own, partial(self._commit, prepared))
 
     async def _commit(self, call: PreparedCall) -> None:

@@ -79,7 +79,12 @@ class SignalingRoutes:
         else:
             call, answer = await self._calls.place(sdp, by=by, **about(body, grant))
         self._context.note(request, call)
-        answered = {"sdp": answer, "type": "answer", "call": call.id, "resume": self._calls.secret(call.id)}
+        answered = {
+            "sdp": answer,
+            "type": "answer",
+            "call": call.id,
+            "resume": self._calls.entry(call.id).secret,
+        }
         return web.json_response(answered)
 
     async def whip(self, request: web.Request) -> web.StreamResponse:
@@ -108,7 +113,7 @@ class SignalingRoutes:
         whip.check_fragment(request.content_type)
         whip.check_match(request.headers.get("If-Match"), _etag(call))
         fragment = (await read_body(request, MAX_FRAGMENT)).decode("utf-8", "replace")
-        peer = self._calls.peer(call.id)
+        peer = self._calls.entry(call.id).peer
         if peer is not None:
             peer.add_candidates(fragment)
         return web.Response(status=204)

@@ -1,0 +1,196 @@
+"""A call of a server: who placed it, its present connection, and its life until it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from rtcstt import logs
+from rtcstt.call import Call, PreparedCall
+from rtcstt.errors import CallerError
+from rtcstt.events import SessionMove
+from rtcstt.limits import Reservation
+from rtcstt.server.admission import ANYBODY, Limits, Requester
+from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.negotiation import Offer
+from rtcstt.webrtc.peer import Peer
+
+log = logging.getLogger(__name__)
+
+KEPT_ENDED = 200  # calls that can still be read after their end, at most
+SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
+
+
+@dataclass(slots=True)
+class Entry:
+    """A call, its present connection, and the task that keeps its limits until it has ended.
+
+    ``secret`` is told to who placed the call alone, and lets whoever has it resume the call.
+    """
+
+    call: Call
+    placed: float
+    by: Requester = ANYBODY
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    secret_digests: set[str] = field(default_factory=set)
+    streams: Reservation | None = None
+    peer: Peer | None = None
+    waiting: asyncio.TimerHandle | None = None
+    connecting: bool = False
+    is_gateways: bool = False  # it has no peer, and never will
+    life: asyncio.Task[None] | None = None
+    recording: asyncio.Task[None] | None = None
+    ended: float | None = None
+
+    def __post_init__(self) -> None:
+        self.secret_digests.add(digest(self.secret))
+
+    @property
+    def is_prepared(self) -> bool:
+        """Another server still has the call."""
+        return isinstance(self.call, PreparedCall) and not self.call.is_committed
+
+    def give_back(self) -> None:
+        """The streams that were reserved for it."""
+        if self.streams is not None:
+            self.streams.release()
+
+    def check_caller(self, by: Requester, secret: str | None) -> None:
+        """`CallerError` 403 unless this is who placed the call, 409 when it cannot be resumed."""
+        known = secret is not None and digest(secret) in self.secret_digests
+        if not known and by.identity != self.by.identity:
+            raise CallerError(403, "not_your_call", "Not your call", "Another token placed this call.")
+        if self.call.state != "open":
+            raise CallerError(409, "call_ended", "The call has ended", "Place a new call.")
+        if self.is_gateways:
+            raise CallerError(
+                409, "no_webrtc", "Not a WebRTC call", "This call's audio comes from a gateway."
+            )
+
+    async def connect(
+        self, offer: Offer, settings: PeerSettings, on_lost: Callable[[Peer, str], Awaitable[None]]
+    ) -> str:
+        """The answer to an offer, by a new connection for the call; `CallerError` when it is refused."""
+        peer: Peer
+
+        async def lost(reason: str) -> None:
+            await on_lost(peer, reason)
+
+        self.connecting = True
+        try:
+            with logs.about_call(self.call.id):
+                peer = Peer(self.call, settings=settings, on_lost=lost)
+                answer = await peer.answer(offer)
+        finally:
+            self.connecting = False
+        self.peer = peer
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+        return answer
+
+    async def lost(self, peer: Peer, reason: str, grace_s: float) -> None:
+        """A caller who hung up is gone, and so is one who was never received; one who lost the network may
+        come back for ``grace_s``."""
+        never_received = self.call.silent_s() == math.inf and self.call.time == 0  # here or elsewhere
+        if grace_s == 0 or peer.hung_up or never_received:
+            await self.call.close(reason)
+            return
+        self.peer = None
+        log.info("call %s: %s, waiting for the caller to come back", self.call.id, reason)
+        self.wait_for_caller(grace_s, reason)
+
+    async def close(self, reason: str) -> None:
+        """Drain the call, and wait until it has let go of everything."""
+        await self.call.close(reason)
+        if self.life is not None:
+            await self.life
+
+    def ask_to_move(self, reason: str) -> None:
+        """Its caller, who has a connection here, is asked to offer to another server."""
+        if self.peer is not None and self.call.state == "open":
+            self.call.publish(SessionMove(reason=reason))
+
+    @property
+    def speaks(self) -> bool:
+        """It is open, and its caller was received a moment ago."""
+        return self.call.state == "open" and self.call.silent_s() < SILENT_S
+
+    def wait_for_caller(self, grace_s: float, reason: str) -> None:
+        """The call ends after ``grace_s`` unless its caller comes back."""
+        loop = asyncio.get_running_loop()
+        self.waiting = loop.call_later(grace_s, self.call.hang_up, reason)
+
+    async def live(self, limits: Limits) -> None:
+        """Keep a call's limits until it has ended; then let go of what it held."""
+        loop = asyncio.get_running_loop()
+        while self.call.state != "closed":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._keep_limits(limits, loop.time())):
+                    await self.call.wait_closed()
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.peer is not None:
+            await self.peer.wait_closed()
+            self.peer = None
+        self.give_back()
+        if self.recording is not None:
+            await self.recording
+        self.ended = loop.time()
+
+    def _keep_limits(self, limits: Limits, now: float) -> float | None:
+        """End a call that has lasted, or been idle, too long; else in how many seconds to look again."""
+        if self.call.state != "open":
+            return None
+        age = now - self.placed
+        left = limits.max_call_s - age
+        idle_left = limits.idle_s - min(age, self.call.silent_s())
+        if left <= 0:
+            self.call.hang_up("longest call reached")
+        elif idle_left <= 0:
+            self.call.hang_up("idle")
+        else:
+            return min(left, idle_left)
+        return None
+
+
+class Entries(dict[str, Entry]):
+    """The calls that a server remembers, by their ids, oldest first."""
+
+    def find(self, id: str) -> Entry:
+        """`CallerError` 404 when there is none."""
+        if id not in self:
+            raise no_such_call()
+        return self[id]
+
+    def open(self) -> list[Entry]:
+        """Those that have not ended."""
+        return [entry for entry in self.values() if entry.call.state != "closed"]
+
+    def prepared(self, id: str) -> PreparedCall | None:
+        """A call that another server still has."""
+        entry = self.get(id)
+        return entry.call if entry is not None and isinstance(entry.call, PreparedCall) else None
+
+    def forget(self, now: float, keep_s: float) -> list[str]:
+        """Ended calls, when they have been kept for ``keep_s`` or are too many; their ids."""
+        ended = [(id, entry.ended) for id, entry in self.items() if entry.ended is not None]
+        gone = [id for i, (id, at) in enumerate(ended) if i < len(ended) - KEPT_ENDED or now - at > keep_s]
+        for id in gone:
+            del self[id]
+        return gone
+
+
+def digest(secret: str) -> str:
+    """What may be stored of it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def no_such_call() -> CallerError:
+    return CallerError(404, "call_not_found", "No such call", "There is no call with this id.")
