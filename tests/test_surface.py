@@ -99,7 +99,7 @@ BORDERS = {
 }
 
 MAX_MODULE, MAX_CLASS = 500, 250  # lines
-BEING_TAKEN_APART = {"fleet.shared", "server.calls"}
+BEING_TAKEN_APART = {"fleet.shared"}
 
 
 @cache
