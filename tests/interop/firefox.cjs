@@ -24,7 +24,7 @@ function recordingAsMicrophone(base64) {
   };
 }
 
-const captions = () => [...document.querySelectorAll(".turn .said")].map((said) => said.innerText).join(" ");
+const captions = () => document.getElementById("captions").text();
 const status = (wanted) => document.getElementById("status").textContent === wanted;
 
 async function main() {
@@ -37,7 +37,7 @@ async function main() {
     await page.evaluate(recordingAsMicrophone, readFileSync(wav).toString("base64"));
     await page.click("#start");
     const live = await page.waitForFunction(status, { timeout: 15000 }, "Live").then(() => true, () => false);
-    const said = (word) => document.getElementById("captions").innerText.toLowerCase().includes(word);
+    const said = (word) => document.getElementById("captions").text().toLowerCase().includes(word);
     if (live) await page.waitForFunction(said, { timeout: 30000 }, last).catch(() => {});
     await page.screenshot({ path: screenshot });
     const notices = await page.$eval("#notices", (element) => element.innerText);

@@ -85,10 +85,14 @@ export class Link {
     const passed = Math.min(now - this.#checked, 2 * CHECK_MS); // timers stop while a laptop sleeps
     this.#checked = now;
     let count = 0;
+    let isWhole = false; // Firefox counts neither ICE nor RTCP: there seconds may pass without a sign of life
     const all = await this.pc.getStats().catch(() => new Map());
     all.forEach((/** @type {any} */ stats) => {
-      if (stats.type === "transport") count += stats.packetsReceived ?? stats.bytesReceived ?? 0;
-      if (stats.type === "candidate-pair") count += (stats.responsesReceived ?? 0) + (stats.requestsReceived ?? 0);
+      if (stats.type !== "transport" && stats.type !== "candidate-pair") return;
+      for (const name of ["packetsReceived", "bytesReceived", "responsesReceived", "requestsReceived"]) {
+        count += stats[name] ?? 0;
+      }
+      isWhole ||= stats.responsesReceived !== undefined;
     });
     const isNew = count !== this.#count;
     this.#count = count;
@@ -96,7 +100,7 @@ export class Link {
     this.#silentMs += passed;
     if (count === 0 || this.#deaf || this.#silentMs < SILENT_MS) return; // 0: this browser does not count
     this.#asking = true;
-    const isThere = this.#silentMs < DEAF_MS && (await server.isThere(PROBE_MS));
+    const isThere = (!isWhole || this.#silentMs < DEAF_MS) && (await server.isThere(PROBE_MS));
     this.#asking = false;
     if (isThere || this.#silentMs < SILENT_MS) return; // it answers, or something came meanwhile
     this.#deaf = true;
