@@ -14,6 +14,7 @@ PERIOD_S = 0.05
 STALL_S = 0.1  # what comes later than that is a stall
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, upper bounds
 LOGGED_PER_S = 0.1
+WARNED_S = 0.5  # what is shorter is for the logs of servers
 
 
 class Stalls:
@@ -52,4 +53,4 @@ async def watch(stalls: Stalls) -> None:
         now = loop.time()
         text = stalls.observe(now - due, now)
         if text is not None:
-            log.warning(text)
+            log.log(logging.WARNING if now - due >= WARNED_S else logging.INFO, text)
