@@ -914,3 +914,23 @@ async def test_packets_of_no_section_are_said_once_and_counted(tone: list[bytes]
         assert len(said) == 1
         assert said[0]["payload_type"] == 96
         await wire.still_receives()
+
+
+async def test_a_strangers_datagrams_are_no_sign_of_the_callers_life(tone: list[bytes]) -> None:
+    async with Wire(caller(tone)) as wire:
+        await until(lambda: len(wire.line.packets) > 5)
+        (transport,) = wire.peer._attached.receivers._transports.values()
+        (protocol,) = transport._dtls.transport._connection._protocols
+        wire.caller.vanish()
+        await asyncio.sleep(0.05)
+        before = transport.last_received
+        loop = asyncio.get_running_loop()
+        here = protocol.transport.get_extra_info("sockname")
+        stranger, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        for data in (b"\x80" * 40, b"\x16" * 40, bytes(20), b"x"):
+            stranger.sendto(data, here)
+        await asyncio.sleep(0.1)
+        stranger.close()
+        assert transport.last_received == before

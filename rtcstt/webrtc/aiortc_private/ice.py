@@ -7,7 +7,7 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aioice import Candidate
@@ -135,13 +135,27 @@ def read_datagrams_only(transport: Any) -> None:
         transport.max_size = MAX_DATAGRAM
 
 
-def ask_twice(protocol: Any) -> None:
-    """The second time is when the first has had no answer; one to either will do, for 1.5 s in all."""
+def note_checks(connection: Any, note: Callable[[], None]) -> None:
+    """``note`` when a check with the right password came."""
+    check = connection.check_incoming
+
+    def check_incoming(message: Any, address: tuple[str, int], protocol: Any) -> None:
+        note()
+        check(message, address, protocol)
+
+    connection.check_incoming = check_incoming
+
+
+def ask_twice(protocol: Any, answered: Callable[[], None]) -> None:
+    """The second time is when the first has had no answer; one to either will do, for 1.5 s in all.
+    ``answered`` is told of each answer with the right password."""
     request = protocol.request
 
     async def request_patiently(*args: Any, retransmissions: int | None = None, **kwargs: Any) -> Any:
         again = 1 if retransmissions == 0 else retransmissions  # only those of consent are sent just once
-        return await request(*args, retransmissions=again, **kwargs)
+        answer = await request(*args, retransmissions=again, **kwargs)
+        answered()
+        return answer
 
     protocol.request = request_patiently
 

@@ -16,7 +16,12 @@ from aiortc.rtp import RtcpByePacket, unpack_header_extensions
 from rtcstt.errors import RemoteProtocolError
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.webrtc.aiortc_private.dtls import add_rsa_ciphers, tell_failures
-from rtcstt.webrtc.aiortc_private.ice import ask_twice, limit_checks, read_datagrams_only
+from rtcstt.webrtc.aiortc_private.ice import (
+    ask_twice,
+    limit_checks,
+    note_checks,
+    read_datagrams_only,
+)
 from rtcstt.webrtc.candidates import CheckLimit
 from rtcstt.webrtc.routing import MAX_SOURCES, Router
 from rtcstt.webrtc.sdp import MID_EXTENSION
@@ -109,7 +114,8 @@ class TransportTap:
     Exceptions of a track's ``on_packet`` are contained here, counted in ``failures`` and logged once.
     ``goodbye`` becomes true when the other side closes the transport, rather than being lost.
     ``failure`` says why the transport could not be established, where that is known.
-    ``last_received`` is the loop's time at which any datagram came, at first that of the beginning.
+    ``last_received`` is the loop's time at which something came that only the caller can have sent (a check,
+    an answer to ours, a packet), at first that of the beginning.
     ``exclusive``: only tapped tracks use the transport. ``limit``: of the checks that ICE sends.
     ``on_unroutable`` is told of packets for which no track is found, by SSRC and payload type.
     """
@@ -168,6 +174,9 @@ class TransportTap:
         for track in self._tracks:
             track.end(reason)
 
+    def _note(self) -> None:
+        self.last_received = self._clock()
+
     def _set_failure(self, reason: str) -> None:
         self.failure = self.failure or reason
 
@@ -200,6 +209,7 @@ class TransportTap:
         self._dtls._recv_next = receive_next
 
     def _hook_sockets(self, connection: Any) -> None:
+        note_checks(connection, self._note)
         gather = connection.get_component_candidates
 
         async def gather_and_hook(*args: Any, **kwargs: Any) -> Any:
@@ -215,7 +225,7 @@ class TransportTap:
             if "datagram_received" not in vars(protocol):
                 protocol.datagram_received = self._demultiplexer(connection, protocol)
                 read_datagrams_only(protocol.transport)
-                ask_twice(protocol)
+                ask_twice(protocol, self._note)
                 if self._limit is not None:
                     limit_checks(connection, protocol, self._limit)
 
@@ -223,7 +233,6 @@ class TransportTap:
         stun = protocol.datagram_received
 
         def datagram_received(data: bytes, address: Any) -> None:
-            self.last_received = self._clock()
             if data and data[0] > 3:
                 self._on_datagram(data, connection, protocol)
             elif data:
@@ -275,6 +284,7 @@ class TransportTap:
 
     def _deliver(self, data: bytes, track: TrackTap) -> None:
         """A packet that SRTP has vouched for."""
+        self._note()
         try:
             packet = Packet.parse(data)
             if self._router.known(packet.ssrc) is None:
