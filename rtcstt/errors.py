@@ -12,7 +12,7 @@ RtcsttError
  │    └── RemoteProtocolError   by the peer
  └── EngineError        the embedded recogniser cannot run; the message names the command that helps
 
-Foreign exceptions are translated at one border each (`upstream.py` for websockets, `peer.py` for
+Foreign exceptions are translated at one border each (`stt/cartesia.py` for websockets, `webrtc/` for
 aiortc, `server/` for aiohttp), so that callers of rtcstt need to know only this tree.
 """
 

@@ -32,7 +32,7 @@ class Serving:
         self._on_news, self._on_proof = on_news, on_proof
         self._stall_s = limits.stall_timeout_s
         self._wake = asyncio.Event()
-        self._heard = asyncio.Event()
+        self._received = asyncio.Event()
         self.connected = False
         self.progress = 0.0
         "When audio was last sent, or a message received."
@@ -74,8 +74,8 @@ class Serving:
         try:
             async with asyncio.timeout(patience_s):
                 while not self._core.idle:
-                    self._heard.clear()
-                    await self._heard.wait()
+                    self._received.clear()
+                    await self._received.wait()
         except TimeoutError:
             pass
         return self._core.idle
@@ -124,7 +124,7 @@ class Serving:
             self.progress = loop.time()
             spoke = self._core.receive(data)
             self._on_news()
-            self._heard.set()
+            self._received.set()
             if spoke or loop.time() > trusted:
                 self._on_proof()
                 self._stall_s = self._limits.stall_timeout_s

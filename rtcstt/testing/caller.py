@@ -29,7 +29,7 @@ class Network:
 
 
 class ScriptedCaller:
-    """RTP packets of a caller, with the times of their arrival, for `rtcstt.rtp` and everything above it.
+    """RTP packets of a caller, with the times of their arrival, for `rtcstt.media` and everything above it.
 
     Say what the caller does, in order: `say`, `mute` (packets of silence), `pause` (DTX: no packets, time
     goes on), `hold` (no packets and no time: the sender stopped), `switch` (a new SSRC, as after a

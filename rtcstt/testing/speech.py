@@ -168,7 +168,7 @@ class _Recogniser:
         self._oracle = oracle
         self._manual = manual
         self._id = request_id
-        self._ear = _Receiver()
+        self._receiver = _Receiver()
         self.received = 0
         self._pending: deque[tuple[int, Any]] = deque()
         self._words: list[str] = []
@@ -182,7 +182,7 @@ class _Recogniser:
 
     def receive(self, samples: Samples) -> None:
         """Take in audio; `due` then has what is to be said."""
-        found = self._ear.receive(samples)
+        found = self._receiver.receive(samples)
         self.received += len(samples)
         for at, text in found:
             self._pause(at - _FRAME)

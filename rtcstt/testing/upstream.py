@@ -107,7 +107,7 @@ class ScriptedUpstream:
     # In memory: the `Stt` seam.
 
     async def connect(self, handshake: wire.Handshake) -> MemoryConnection:
-        """`rtcstt.upstream.Stt`: a connection without a socket."""
+        """`rtcstt.Stt`: a connection without a socket."""
         visit, visited = self._next(handshake, {})
         await asyncio.sleep(visit.delay_s)
         if visit.refuse is not None:
@@ -176,7 +176,7 @@ def _json_response(websocket: Any, status: int, body: dict[str, Any]) -> Any:
 
 
 class MemoryConnection:
-    """Both ends of a connection in memory; this one is the client's (`rtcstt.upstream.Connection`)."""
+    """Both ends of a connection in memory; this one is the client's (`rtcstt.stt.seam.Connection`)."""
 
     def __init__(self) -> None:
         self._to_server: asyncio.Queue[str | bytes | None] = asyncio.Queue(maxsize=100)
