@@ -16,7 +16,7 @@ PAUSE = RATE // 2
 
 
 class FakeRecognizer:
-    """``speed`` is how many seconds of audio a stream hears a second; None: at once."""
+    """``speed`` is how many seconds of audio a stream takes in a second; None: at once."""
 
     def __init__(self, *, speed: float | None = None, fails_after_s: float | None = None) -> None:
         self.speed = speed
@@ -68,7 +68,7 @@ class FakeBatch:
 class FakeStream:
     def __init__(self, owner: FakeRecognizer, settings: object, *, manual: bool) -> None:
         self.settings = settings
-        self.heard: list[np.ndarray] = []
+        self.received: list[np.ndarray] = []
         self.cancelled = False
         self._owner = owner
         self._manual = manual
@@ -80,13 +80,13 @@ class FakeStream:
 
     @property
     def audio(self) -> np.ndarray:
-        return np.concatenate(self.heard) if self.heard else np.zeros(0, np.float32)
+        return np.concatenate(self.received) if self.received else np.zeros(0, np.float32)
 
     async def feed(self, samples: np.ndarray) -> None:
         assert samples.dtype == np.float32 and samples.ndim == 1
         if self._owner.speed is not None:
             await asyncio.sleep(len(samples) / RATE / self._owner.speed)
-        self.heard.append(samples)
+        self.received.append(samples)
         limit = self._owner.fails_after_s
         if limit is not None and len(self.audio) > limit * RATE:
             self._messages.put_nowait(None)

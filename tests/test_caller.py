@@ -1,4 +1,4 @@
-"""The test caller through the doors of a real server."""
+"""The test caller against a real server."""
 
 from __future__ import annotations
 

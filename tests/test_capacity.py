@@ -89,7 +89,7 @@ def test_ends_of_turns_come_before_whoever_speaks_and_then_it_is_first_come_firs
 def test_audio_that_had_to_wait_gets_no_update() -> None:
     allowed: list[bool] = []
 
-    class Ear:
+    class FakeListener:
         speaking = True
 
         def receive(self, samples: np.ndarray, *, updates: bool) -> list[object]:
@@ -100,7 +100,7 @@ def test_audio_that_had_to_wait_gets_no_update() -> None:
         from rtcstt.embedded.streams import TurnStream
 
         workers = Workers(1)
-        stream = TurnStream(Ear(), workers)  # type: ignore[arg-type]
+        stream = TurnStream(FakeListener(), workers)  # type: ignore[arg-type]
         now = time.monotonic()
         stream._receive(np.zeros(1600, np.float32), now + 60)  # in time, however busy this machine is
         stream._receive(np.zeros(1600, np.float32), now - LATE_S - 0.01)

@@ -100,7 +100,7 @@ def voice() -> bytes:
 
 
 @dataclass
-class Heard:
+class Received:
     """What the STT was sent: (when, samples)."""
 
     audio: list[tuple[float, np.ndarray]] = field(default_factory=list)
@@ -117,13 +117,13 @@ class Heard:
         return ahead - np.median(ahead)
 
 
-Call = tuple[list[dict[str, Any]], Heard]  # its events, and what its STT was sent
+Call = tuple[list[dict[str, Any]], Received]  # its events, and what its STT was sent
 
 
 @contextlib.asynccontextmanager
-async def proxy(stt: str) -> AsyncIterator[tuple[str, Heard]]:
+async def proxy(stt: str) -> AsyncIterator[tuple[str, Received]]:
     """A base URL that leads to ``stt``, and what is sent there."""
-    received = Heard()
+    received = Received()
 
     async def relay(listener: ServerConnection) -> None:
         assert listener.request is not None

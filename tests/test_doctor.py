@@ -25,10 +25,10 @@ async def examine(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int,
 
 
 def line_of(lines: list[str], what: str) -> tuple[str, str]:
-    """What was found about something, and how to mend it."""
+    """What was found about something, and what to do about it."""
     index = next(index for index, line in enumerate(lines) if f" {what}: " in line)
-    mend = lines[index + 1] if lines[index].startswith("FAIL") else ""
-    return lines[index], mend
+    fix = lines[index + 1] if lines[index].startswith("FAIL") else ""
+    return lines[index], fix
 
 
 async def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,7 @@ def test_a_slow_listener_misses_only_updates_that_a_later_one_made_needless(
     async def main() -> None:
         feed = Feed("c")
         slow = asyncio.create_task(received(feed, pause_s=0.1))
-        await asyncio.sleep(0)  # he listens from the beginning
+        await asyncio.sleep(0)  # they listen from the beginning
         sent = []
         for number, event in enumerate(published(feed, steps), 1):
             sent.append(event)

@@ -1,4 +1,4 @@
-"""The doors for gateways: PCM over WebSockets, with real sockets; no word is lost, bad input is contained."""
+"""Gateways: PCM over WebSockets, with real sockets; no word is lost, bad input is contained."""
 
 from __future__ import annotations
 

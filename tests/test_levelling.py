@@ -44,9 +44,9 @@ def test_what_is_no_voice_moves_nothing() -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.floats(-120, 20), st.floats(0, 1)), max_size=200))
-def test_the_gain_is_bounded_and_so_is_the_sound(heard: list[tuple[float, float]]) -> None:
+def test_the_gain_is_bounded_and_so_is_the_sound(received: list[tuple[float, float]]) -> None:
     leveller = Leveller()
-    for level_db, voice in heard:
+    for level_db, voice in received:
         leveller.note(frame(level_db), voice)
         assert 0 <= leveller.gain_db <= MOST_DB
     assert np.abs(leveller.level(frame(0))).max() <= 1

@@ -56,8 +56,8 @@ class Rule:
     ) -> Hypothesis:
         self.decodes += 1
         self.longest = max(self.longest, len(audio))
-        heard = np.unique(np.round(audio[audio > 0] * 10_000).astype(int))
-        ids = [10 + int(number) for number in heard]
+        received = np.unique(np.round(audio[audio > 0] * 10_000).astype(int))
+        ids = [10 + int(number) for number in received]
         if len(audio) and audio[-1] > 0 and len(ids) > len(forced):
             ids[-1] = 9_000  # cut off in mid-word
         return Hypothesis((*forced, *ids[len(forced) :]), self.finished, self.logprob, stop=self.stop)
@@ -265,18 +265,18 @@ def test_by_silence_only_the_timeout_ends_a_turn() -> None:
 
 
 def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
-    heard: list[Audio] = []
+    received: list[Audio] = []
 
     class Judge:
         def complete(self, audio: Audio) -> float:
-            heard.append(audio)
+            received.append(audio)
             return 0.99
 
     listening = Listener(Rule(), Loud(), Judge(), TurnSettings())  # type: ignore[arg-type]
     receive(listening, sound(-2.0, 1.0, -1.5, 2.0, -1.5, 12.0, -1.0))
-    lengths = [len(audio) / SAMPLE_RATE for audio in heard]
+    lengths = [len(audio) / SAMPLE_RATE for audio in received]
     assert lengths == pytest.approx([1.5, 2.5, 8.0], abs=0.15)
-    for audio in heard:
+    for audio in received:
         silent = len(audio) - 1 - int(np.flatnonzero(audio)[-1])
         assert silent / SAMPLE_RATE == pytest.approx(0.1, abs=0.04)
 

@@ -40,7 +40,7 @@ async def answered(settings: PeerSettings) -> str:
     async with serving(peers=settings) as (client, calls):
         caller, answers = Caller(opus_packets(TONE[:24000]), loopback=True), []
 
-        class Door:
+        class Answering:
             async def answer(self, text: str) -> str:
                 async with client.post("/offer", json={"type": "offer", "sdp": text}) as response:
                     assert response.status == 200, await response.text()
@@ -48,7 +48,7 @@ async def answered(settings: PeerSettings) -> str:
                     return str(answers[0])
 
         try:
-            await caller.dial(Door())
+            await caller.dial(Answering())
             await caller.played()
             await caller.hang_up()
         finally:

@@ -56,7 +56,7 @@ def shaken(arrivals: Arrivals, *, jitter: float = 0.0, loss: float = 0.0, seed: 
 
 
 @dataclass
-class Heard:
+class Received:
     """What came of a call."""
 
     end: float
@@ -115,10 +115,10 @@ def call(
     chunk_ms: int = 20,
     tick: Callable[[], float] = lambda: 0.0,
     codecs: Mapping[int, Codec] = CODECS,
-) -> Heard:
+) -> Received:
     """Push packets as they arrive, pull when due (or ``tick`` seconds later), close at ``end``."""
     receiver = AudioReceiver(codecs, chunk_ms=chunk_ms)
-    received = Heard(end, receiver)
+    received = Received(end, receiver)
     pending = sorted(((at, p) for at, p in arrivals if at < end), key=lambda pair: pair[0], reverse=True)
     due = math.inf
     while pending or due < end:
@@ -300,7 +300,7 @@ class TestSilence:
     def test_bare_sound_without_packets(self) -> None:
         """PCM of 100 ms at a time, with a pause."""
         receiver = AudioReceiver({}, chunk_ms=20)
-        received, now, due = Heard(26.0, receiver), 10.0, math.inf
+        received, now, due = Received(26.0, receiver), 10.0, math.inf
         for i in range(160):
             now += 0.1
             while due < now:
@@ -392,7 +392,7 @@ class TestBadInput:
         receiver.renegotiate({100: L16})
         for i in range(50, 100):
             receiver.push(packet(i, ssrc=8, payload_type=100), after(i) + 1)
-        received = Heard(after(100) + 1, receiver, [(0.0, c) for c in receiver.close(after(100) + 1)])
+        received = Received(after(100) + 1, receiver, [(0.0, c) for c in receiver.close(after(100) + 1)])
         assert received.marks() >= set(range(50, 100))
 
 

@@ -45,13 +45,13 @@ class Engine(Rule):
         return super().decode(audio, forced)
 
 
-class Ear(Loud):
+class Detector(Loud):
     def stream(self, level_db: float = 0.0) -> Loud:
         return Loud()
 
 
 def made(engine: Engine | None = None, *, threads: int = 2) -> Recognizer:
-    return Recognizer(engine or Engine(), Ear(), None, threads=threads)  # type: ignore[arg-type]
+    return Recognizer(engine or Engine(), Detector(), None, threads=threads)  # type: ignore[arg-type]
 
 
 async def talk(stream: Any, audio: Audio) -> list[Any]:
@@ -224,7 +224,7 @@ async def test_a_recording_that_cannot_be_read_on_raises_what_reading_raised() -
 
 
 class Fickle:
-    """A voice detector that is as sure as chance has it, but hears nothing in silence."""
+    """A voice detector that is as sure as chance has it, but detects nothing in silence."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -282,15 +282,15 @@ def test_guarantees_hold_whatever_is_said_set_and_cut(
         service = Service(recognizer, limits=Limits(lead_s=1000))
         session = await service.open(handshake)
         saying = asyncio.create_task(said_to(session, [*chunks, '{"type": "close"}']))
-        heard = []
+        received = []
         with pytest.raises(ConnectionLost) as lost:
             async with asyncio.timeout(WITHIN_S):
                 while True:
-                    heard.append(await session.recv())
+                    received.append(await session.recv())
         assert lost.value.close_code == 1000
         await saying
         await recognizer.close()
-        return heard
+        return received
 
     client = wire.TurnsClient()  # raises at what the first three guarantees exclude
     messages = [client.receive_text(text) for text in asyncio.run(main())]

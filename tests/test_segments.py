@@ -68,8 +68,8 @@ def test_a_full_stop_in_the_midst_of_a_turn_is_there_only_where_it_is_sure(stop:
 
 def test_the_last_word_before_an_eager_end_may_turn_out_to_be_half_of_one() -> None:
     script = Script((1.6, (1, 2, 3, 7), 0.8), (9.0, (1, 2, 3, 4, 5, 6, 7), 0.995))
-    ear = listening(script)
-    messages = receive(ear, sound(-0.5, 1.0, -1.1, 2.0, -6.0))
+    listener = listening(script)
+    messages = receive(listener, sound(-0.5, 1.0, -1.1, 2.0, -6.0))
     assert any(isinstance(m, TurnResume) for m in messages)
     assert check(messages) == ["my fellow Americans ask not."]
     assert (1, 2) in script.forced, "decoded again from where the words were sure"
@@ -107,9 +107,9 @@ def test_a_pause_in_which_a_segment_was_closed_is_judged_by_what_was_said_in_it(
     """It is closed before it is asked whether all is said; a finished sentence ends as soon as any other."""
     ends = []
     for seconds in (3.0, 11.0):
-        ear = listening(Rule(stop=0.995))
-        receive(ear, sound(-0.5, seconds))
-        silent = [receive(ear, sound(-0.1)) for _ in range(15)]
+        listener = listening(Rule(stop=0.995))
+        receive(listener, sound(-0.5, seconds))
+        silent = [receive(listener, sound(-0.1)) for _ in range(15)]
         ends.append(next(n for n, found in enumerate(silent) if any(isinstance(m, TurnEnd) for m in found)))
     assert abs(ends[0] - ends[1]) <= 1, "tenths of a second"
 
@@ -144,11 +144,12 @@ def test_what_was_cut_off_is_decoded_in_parts(updates: bool) -> None:
 def test_no_update_before_there_is_enough_voice_to_understand_the_first_words() -> None:
     for update_s, first_s in ((0.5, 1.5), (0.2, 0.6), (1.0, 3.0)):
         rule = Rule()
-        ear = Listener(rule, Loud(), Complete(0.99), TurnSettings(), update_s=update_s)  # type: ignore[arg-type]
-        receive(ear, sound(-0.5, first_s - 0.1))
+        listener = Listener(rule, Loud(), Complete(0.99), TurnSettings(), update_s=update_s)  # type: ignore[arg-type]
+        receive(listener, sound(-0.5, first_s - 0.1))
         assert rule.decodes == 0
         assert any(
-            isinstance(m, TurnUpdate) for m in receive(ear, sound(2.5, first=1 + round(10 * first_s) - 1))
+            isinstance(m, TurnUpdate)
+            for m in receive(listener, sound(2.5, first=1 + round(10 * first_s) - 1))
         )
 
 

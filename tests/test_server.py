@@ -1,4 +1,4 @@
-"""The HTTP face: doors, refusals, calls, events, captions, tokens, limits; with real callers."""
+"""The HTTP face: signaling, refusals, calls, events, captions, tokens, limits; with real callers."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ async def test_a_full_server_says_when_to_come_back() -> None:
         await refusal(await client.post("/offer", json={"type": "offer", "sdp": "v=0\r\n"}), 400, "no_audio")
 
 
-async def test_an_address_that_knocks_too_often_has_to_wait() -> None:
+async def test_an_address_that_asks_too_often_has_to_wait() -> None:
     async with serving(per_minute=3) as (client, _):
         for _ in range(3):
             await refusal(await client.post("/offer", data=b"{}"), 400)
@@ -311,7 +311,7 @@ async def test_an_address_that_knocks_too_often_has_to_wait() -> None:
         assert 0 < int(response.headers["Retry-After"]) <= 61
 
 
-def test_knocks_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None:
+def test_offers_are_forgotten_after_a_minute_and_addresses_are_bounded() -> None:
     rate_limiter = RateLimiter(2)
     for now in (0.0, 30.0, 60.5, 91.0):
         assert rate_limiter.take("a", now) == 0

@@ -1,4 +1,4 @@
-"""The recogniser's doors with very much at once; minutes, so not part of the usual run."""
+"""The recogniser's endpoints with very much at once; minutes, so not part of the usual run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded STT's doors over real sockets: keys, refusals, bad input, batch. The recogniser is a fake, but
+"""The embedded STT over real sockets: keys, refusals, bad input, batch. The recogniser is a fake, but
 for the tests that say otherwise."""
 
 from __future__ import annotations

@@ -74,14 +74,14 @@ words = st.lists(
 @given(words, st.integers(0, 10**7))
 def test_turns_together_are_the_text_and_never_overlap(said: list[tuple[str, float]], start: int) -> None:
     at = 0.0
-    heard = []
+    received = []
     for text, gap in said:
-        heard.append(Word(text, at, at + 0.3))
+        received.append(Word(text, at, at + 0.3))
         at += 0.3 + gap
-    text = " " + "  ".join(word.word for word in heard) + " "
-    turns = turns_of(Block(0, start, np.zeros(int(at * SAMPLE_RATE), np.float32)), Recognised(text, heard))
+    text = " " + "  ".join(word.word for word in received) + " "
+    turns = turns_of(Block(0, start, np.zeros(int(at * SAMPLE_RATE), np.float32)), Recognised(text, received))
     assert "".join(turn.text for turn in turns) == text
-    assert [word.word for turn in turns for word in turn.words] == [word.word for word in heard]
+    assert [word.word for turn in turns for word in turn.words] == [word.word for word in received]
     assert all(turn.start < turn.end for turn in turns)
     assert all(
         b.start - a.end > transcripts.TURN_PAUSE_S - 0.01 for a, b in zip(turns, turns[1:], strict=False)

@@ -45,8 +45,8 @@ def check(events: list[AnyEvent]) -> None:
     assert [event.seq for event in events] == list(range(len(events)))
     assert (events[0].type, events[-1].type) == ("session.start", "session.end")
     ledger = events[-1].fields["ledger"]["0"]
-    heard = ledger["received"] + ledger["recovered"] + ledger["concealed"] + ledger["silence"]
-    assert ledger["sent"] == heard - ledger["discarded"]
+    received = ledger["received"] + ledger["recovered"] + ledger["concealed"] + ledger["silence"]
+    assert ledger["sent"] == received - ledger["discarded"]
 
 
 def test_pcm_becomes_its_words() -> None:
@@ -171,15 +171,15 @@ async def test_real_speech_on_a_connection_of_ones_own() -> None:
     owner = Owner(stt)
     caller = Caller(opus_packets(read(bundled_recording())[: 5 * 48000]), hosts=("127.0.0.1",))
     await caller.dial(owner)
-    heard = []
+    received = []
     hanging_up = asyncio.create_task(hang_up(caller))
     async for event in owner.transcriber:
         if event.type == "turn.end":
-            heard.append(event.transcript)
+            received.append(event.transcript)
     await hanging_up
     await owner.pc.close()
     await stt.close()
-    assert "it was the worst of times" in "".join(heard).lower()
+    assert "it was the worst of times" in "".join(received).lower()
 
 
 async def hang_up(caller: Caller) -> None:

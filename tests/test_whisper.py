@@ -1,4 +1,4 @@
-"""Whisper as the engine: where models are found, what is said when they are not, and what they hear."""
+"""Whisper as the engine: where models are found, what is said when they are not, and its words."""
 
 from __future__ import annotations
 

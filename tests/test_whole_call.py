@@ -257,7 +257,7 @@ REQUESTS = (
 )
 
 
-async def knock(port: int, request: bytes) -> None:
+async def ask_strangely(port: int, request: bytes) -> None:
     """Send it, and take whatever comes for a moment; many servers just hang up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with contextlib.suppress(ConnectionError, TimeoutError):
@@ -281,7 +281,7 @@ async def test_garbage_at_the_ports_disturbs_no_call(embedded: Server) -> None:
                 if count % 20 == 0:
                     await asyncio.sleep(0.01)
         http = int(embedded.url.rpartition(":")[2])
-        await asyncio.gather(*(knock(http, request) for request in REQUESTS * 3))
+        await asyncio.gather(*(ask_strangely(http, request) for request in REQUESTS * 3))
         events = await said(caller)
     (ledger,) = events[-1]["ledger"].values()
     assert word_errors(FIRST, transcript(events)).errors == 0

@@ -87,7 +87,7 @@ class Call:
         return False
 
     def describe(self, signal: str, kind: Any, text: str) -> None:
-        """Set a description made anew from its text (webrtcbin 1.22 takes no other), and keep it alive."""
+        """Set a description made again from its text (webrtcbin 1.22 takes no other), and keep it alive."""
         _, message = GstSdp.SDPMessage.new_from_text(text)
         self.described += [message, GstWebRTC.WebRTCSessionDescription.new(kind, message)]
         self.rtc.emit(signal, self.described[-1], None)
