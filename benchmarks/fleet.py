@@ -255,8 +255,9 @@ async def killed(calls: int) -> list[list[object]]:
                 ended = [event for event in events if event["type"] == "turn.end"]
                 told = "".join(event["transcript"] for event in ended).split()
                 known = min(gap["start"] for gap in events[-1]["missing"] if gap["reason"] == "server")
+                known -= events[-1]["ledger"]["0"]["silence"] / 1000  # put in where this machine was late
                 unwritten = max(unwritten, seconds - known)
-                sure = speaker.said_before(known - 0.1)
+                sure = speaker.said_before(min(known, seconds) - 0.1)
                 total += len(sure)
                 lost += len(set(sure) - set(told))
                 doubled += len(told) - len(set(told))
@@ -296,8 +297,10 @@ async def listened(listeners: int, seconds: float) -> list[list[object]]:
             async with session.delete(f"{servers[0].url}/calls/{speaker.call}"):
                 pass
             found = await asyncio.gather(*tasks)
-    good = sum(numbers == sorted(set(numbers)) for numbers in found)  # slow ones are spared updates
-    same = len({numbers[-1] for numbers in found}) == 1
+    good = sum(
+        bool(numbers) and numbers == sorted(set(numbers)) for numbers in found
+    )  # slow ones are spared updates
+    same = len({numbers[-1] if numbers else -1 for numbers in found}) == 1
     return [
         [listeners, f"{100 * (with_them - alone):.1f} %", f"{good} of {listeners}", "yes" if same else "no"]
     ]
