@@ -307,7 +307,7 @@ async def listened(listeners: int, seconds: float) -> list[list[object]]:
 
 
 async def follow(session: aiohttp.ClientSession, url: str) -> list[int]:
-    async with session.get(url, timeout=aiohttp.ClientTimeout(None)) as response:
+    async with session.get(url, timeout=aiohttp.ClientTimeout(None), raise_for_status=True) as response:
         return [int(line[4:]) async for line in response.content if line.startswith(b"id: ")]
 
 

@@ -188,7 +188,9 @@ def test_settings_that_cannot_be(wrong: dict[str, Any], text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session:
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(PATIENCE_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         yield session
 
 
@@ -239,7 +241,7 @@ async def test_any_server_answers_for_any_call(redis: RedisServer, tmp_path: Pat
         for name in ("captions.vtt", "captions.srt", "transcript.txt", "transcript.json"):
             assert (await get(session, f"{other.url}/calls/{call}/{name}"))[0] == 200
         assert (await get(session, f"{other.url}/calls/nobody"))[0] == 404
-        listeners = [asyncio.create_task(follow(session, other, call)) for _ in range(20)]
+        listeners = [asyncio.create_task(follow(session, other, call)) for _ in range(150)]
         here = asyncio.create_task(follow(session, one, call))
         async with session.delete(f"{other.url}/calls/{call}") as response:
             assert response.status == 200 and (await response.json())["state"] == "closed"

@@ -125,7 +125,7 @@ class Router:
         if shared is None:
             return await handler(request)
         if path.startswith(RELEASE):
-            await shared.release(path.removeprefix(RELEASE))
+            await shared.writer.release(path.removeprefix(RELEASE))
             return web.Response(status=204)
         if (request.method, path) == ("POST", "/offer"):
             call = _call_of(await read_body(request, MAX_BODY, code="offer_too_big"))

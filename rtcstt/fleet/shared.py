@@ -7,19 +7,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rtcstt.call import Call, Track
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.clocks import SharedClock
-from rtcstt.fleet.journal import Journal, TrackProgress
 from rtcstt.fleet.mirrors import Mirror, Mirrors
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act, Nodes
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
-from rtcstt.fleet.state import Beat, Counts, Entry, StoreAway, Written
+from rtcstt.fleet.state import Beat, Counts, Entry, StoreAway
+from rtcstt.fleet.writer import Writer
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -31,54 +29,11 @@ BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
 SWEEP_S = 2.0
-MOST_FORGOTTEN = 1000  # ended calls that the server keeps no longer, and Redis has not got yet
-WRITES_AT_ONCE = 32  # calls
-
-
-@dataclass(slots=True)
-class _Source:
-    """A call, as its journal reads it."""
-
-    call: Call
-    clock: SharedClock
-
-    def since(self, after: int, most: int) -> Any:
-        return self.call.feed.since(after, most)
-
-    def progress(self) -> Mapping[str, TrackProgress]:
-        if not self.clock.is_known:  # then nobody could make sense of the times
-            return {}
-        return {name: self._of(track) for name, track in self.call.tracks.items()}
-
-    def _of(self, track: Track) -> TrackProgress:
-        state = track.state()
-        if track.origin is not None:
-            state["origin"] = round(self.clock.to_shared(track.origin), 4)
-        return TrackProgress(track.floor, state)
-
-    def snapshot(self) -> Mapping[str, Any]:
-        return self.call.snapshot()
-
-    @property
-    def dropped(self) -> int:
-        return self.call.feed.dropped
-
-    @property
-    def ended(self) -> bool:
-        return self.call.state == "closed"
-
-
-@dataclass(slots=True)
-class _Owned:
-    call: Call
-    journal: Journal
-    record: Mapping[str, Any]
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Shared:
     """``url``: where other servers reach this one; empty until it is known. ``load``: how busy it is.
-    ``lost`` is told the call that another node owns now. ``take_over`` makes a claimed call of what is known
+    ``take_over`` makes a claimed call of what is known
     of it: its id, what is kept, the new fence, and whether its caller does not come back."""
 
     def __init__(
@@ -97,23 +52,15 @@ class Shared:
         self.clock = SharedClock()
         self.mirrors = Mirrors(store)
         self.secret = ""
-        self.is_away = False
-        self.writes_failed = 0
-        self.moved_away = 0
-        self._audio_lost = 0
-        self._forgotten: dict[str, None] = {}
+        self.writer = Writer(store, node.name, self.clock, keeps_audio=keeps_audio)
         self.url = url
         self._load = load
         self._grace_ms = round(grace_s * 1000)
-        self._keeps_audio = keeps_audio
-        self.lost: Callable[[str], None] = lambda call: None
         self.prepare: Callable[[str, Entry], Awaitable[None]] | None = None
         self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
         self._about: dict[str, Mapping[str, Any]] = {}
         self._epoch = ""
-        self._owned: dict[str, _Owned] = {}
         self._taking: dict[str, asyncio.Task[bool]] = {}
-        self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._moving: set[asyncio.Task[None]] = set()
         self._proxy: Proxy | None = None
@@ -138,18 +85,16 @@ class Shared:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
         self._proxy = proxy
-        works = (self._keep_beating(), self._keep_writing(), self._keep_sweeping(proxy))
+        works = (self._keep_beating(), self.writer.run(), self._keep_sweeping(proxy))
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
         """Leave: what is not written yet gets a last chance. Idempotent."""
         with contextlib.suppress(TimeoutError, StoreAway):
             async with asyncio.timeout(START_S):
-                while any(not owned.journal.done for owned in self._owned.values()):
-                    if not await self._write_all():
-                        break
+                await self.writer.finish()
                 await self.store.leave(self.node.name)
-        tasks = [*self._tasks, *self._moving]
+        tasks = [*self._tasks, *self._moving, *self._taking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -157,100 +102,8 @@ class Shared:
         await self.store.close()
 
     def counts(self) -> Counts:
-        lost = self._audio_lost + sum(owned.journal.audio_lost for owned in self._owned.values())
-        return Counts(self.is_away, self.writes_failed, self.moved_away, lost)
-
-    # -- this node's calls -------------------------------------------------------------------------
-
-    def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
-        """The call is this node's: from now on everything of it is written behind."""
-        journal = Journal(
-            _Source(call, self.clock), fence=fence, written=written, keeps_audio=self._keeps_audio
-        )
-        self._owned[call.id] = _Owned(call, journal, record)
-        call.feed.on_published = self._news.set
-        self._news.set()
-        return journal
-
-    def forget(self, call: str) -> None:
-        """The server keeps it no longer."""
-        owned = self._owned.get(call)
-        if owned is None:
-            return
-        self._forgotten[call] = None
-        while len(self._forgotten) > MOST_FORGOTTEN:  # Redis has been away for very long
-            self._drop(next(iter(self._forgotten)))
-        if owned.journal.done:
-            self._drop(call)
-
-    def _drop(self, call: str) -> None:
-        self._forgotten.pop(call, None)
-        owned = self._owned.pop(call, None)
-        if owned is not None:
-            self._audio_lost += owned.journal.audio_lost
-
-    async def _keep_writing(self) -> None:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            try:
-                while await self._write_all():
-                    pass
-                self._came_back()
-            except StoreAway as error:
-                self._went_away(error)
-                await asyncio.sleep(RETRY_S)
-                self._news.set()
-
-    async def _write_all(self) -> bool:
-        """Write what is due of every call, each in one go; whether there was anything."""
-        any_written = False
-        due = [(name, owned) for name, owned in self._owned.items()]
-        for begin in range(0, len(due), WRITES_AT_ONCE):
-            written = await asyncio.gather(
-                *(self._write(name, owned) for name, owned in due[begin : begin + WRITES_AT_ONCE]),
-                return_exceptions=True,
-            )
-            for outcome in written:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                any_written |= outcome
-        return any_written
-
-    async def _write(self, name: str, owned: _Owned) -> bool:
-        async with owned.writing:
-            return await self._write_next(name, owned)
-
-    async def _write_next(self, name: str, owned: _Owned) -> bool:
-        call, journal = owned.call, owned.journal
-        batch = journal.batch(asyncio.get_running_loop().time())
-        if batch is None:
-            return False
-        if not journal.known:
-            outcome = await self.store.create(
-                name, self.node.name, journal.fence, begun=call.created, record=owned.record
-            )
-            journal.known = outcome is Written.OK
-            if outcome is Written.LOST:
-                self._is_lost(name)
-                return False
-        operations = [*batch.operations, *(["end", name] if batch.ended else [])]
-        outcome = await self.store.write(name, self.node.name, journal.fence, operations, ended=batch.ended)
-        if outcome is Written.LOST:
-            self._is_lost(name)
-            return False
-        if outcome is Written.UNKNOWN:
-            journal.forgotten()
-            return True
-        journal.wrote(batch)
-        if journal.done and name in self._forgotten:
-            self._drop(name)
-        return True
-
-    def _is_lost(self, name: str) -> None:
-        log.warning("call %s: another server has taken it over", name)
-        self._owned.pop(name, None)
-        self.lost(name)
+        writer = self.writer
+        return Counts(writer.is_away, writer.failures, writer.moved_away, writer.audio_lost)
 
     # -- calls that move ---------------------------------------------------------------------------
 
@@ -263,18 +116,6 @@ class Shared:
         task = asyncio.create_task(work())
         self._moving.add(task)
         task.add_done_callback(self._moving.discard)
-
-    async def release(self, call: str) -> None:
-        """Another node takes the call of this one: write all that is known of it, then say nothing more."""
-        owned = self._owned.get(call)
-        if owned is None:
-            return
-        while await self._write(call, owned):
-            pass
-        if self._owned.pop(call, None) is owned:
-            log.info("call %s: another server takes it", call)
-            self.moved_away += 1
-            self.lost(call)
 
     async def take_from_living(self, call: str) -> tuple[Entry, int] | None:
         """Become the owner of a call whose owner still lives, after it has written all it knows; None when it
@@ -315,13 +156,7 @@ class Shared:
                 ) from None
 
     async def _beat(self) -> Beat:
-        load = self._load()
-        about = {
-            "url": self.url,
-            "calls": load.calls,
-            "capacity": load.capacity,
-            "draining": load.draining,
-        }
+        about = _about(self.url, self._load())
         loop = asyncio.get_running_loop()
         before = loop.time()
         beat = await self.store.beat(self.node.name, about, self.secret)
@@ -333,9 +168,12 @@ class Shared:
             try:
                 beat = await self._beat()
             except StoreAway as error:
-                self._went_away(error)
+                self.writer.went_away(error)
+            except Exception:
+                log.exception("a heartbeat failed")
             else:
                 self._learn(beat)
+                self.writer.came_back()
             await asyncio.sleep(BEAT_S)
 
     def _learn(self, beat: Beat) -> None:
@@ -346,10 +184,7 @@ class Shared:
             **beat.about,
         }
         if self._epoch and beat.epoch != self._epoch:
-            log.warning("redis has forgotten everything: %d calls are written again", len(self._owned))
-            for owned in self._owned.values():
-                owned.journal.forgotten()
-            self._news.set()
+            self.writer.all_again()
         self._epoch = beat.epoch
 
     def target(self, node: str) -> Target | None:
@@ -359,17 +194,8 @@ class Shared:
 
     def loads(self) -> list[tuple[str, Load]]:
         """Of the other servers, as of a second ago."""
-        found = []
-        for name in self.nodes.living():
-            about = self._about.get(name, {})
-            if self.node.sibling(name) is None:
-                load = Load(
-                    int(about.get("calls", 0)),
-                    int(about.get("capacity", 0)),
-                    draining=bool(about.get("draining")),
-                )
-                found.append((name, load))
-        return found
+        others = (name for name in self.nodes.living() if self.node.sibling(name) is None)
+        return [(name, _load_of(self._about.get(name, {}))) for name in others]
 
     # -- calls of others ---------------------------------------------------------------------------
 
@@ -390,7 +216,7 @@ class Shared:
     async def snapshots(self) -> dict[str, Mirror]:
         """Every call of the other servers, in the order of their beginning, without its events."""
         found = await self.store.all()
-        return {name: Mirror(name, entry) for name, entry in found.items() if name not in self._owned}
+        return {name: Mirror(name, entry) for name, entry in found.items() if not self.writer.has(name)}
 
     async def claim(self, call: str, entry: Entry, *, end: bool) -> bool:
         """Take a call over from a dead node; whether it is this node's now. ``end``: its caller does not come
@@ -418,8 +244,12 @@ class Shared:
             with contextlib.suppress(StoreAway):
                 await self.store.tidy()
             for node in self.nodes.dead():
-                with contextlib.suppress(StoreAway):
+                try:
                     await self._sweep(node, proxy)
+                except StoreAway:
+                    break
+                except Exception:
+                    log.exception("the calls of a dead server cannot be ended")
 
     async def _sweep(self, node: str, proxy: Proxy) -> None:
         calls = await self.store.owned(node)
@@ -446,13 +276,12 @@ class Shared:
             return status == 200
         return False
 
-    def _went_away(self, error: StoreAway) -> None:
-        self.writes_failed += 1
-        if not self.is_away:
-            log.warning("redis is away (%s): calls go on, and are written when it is back", error)
-        self.is_away = True
 
-    def _came_back(self) -> None:
-        if self.is_away:
-            log.info("redis is back")
-        self.is_away = False
+def _about(url: str, load: Load) -> dict[str, object]:
+    """What a node says of itself with each heartbeat."""
+    return {"url": url, "calls": load.calls, "capacity": load.capacity, "draining": load.draining}
+
+
+def _load_of(about: Mapping[str, Any]) -> Load:
+    calls, capacity = int(about.get("calls", 0)), int(about.get("capacity", 0))
+    return Load(calls, capacity, draining=bool(about.get("draining")))

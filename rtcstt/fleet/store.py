@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -45,23 +45,29 @@ from rtcstt.fleet.state import Beat, Entry, StoreAway, Written
 OLDEST = (7, 0)
 OPEN_S = 24 * 3600  # an open call that nobody writes to any more is forgotten after so long
 TIMEOUT_S = 2.0
+PATIENCE_S = 10.0  # of a reader for a connection
+MOST_WRITES, MOST_READS = 64, 16  # connections
 
 
 class Store:
     """One server's connection to the shared state. ``keep_s``: how long ended calls are kept."""
 
     def __init__(self, url: str, *, keep_s: float, prefix: str = "rtcstt:") -> None:
+        options: dict[str, Any] = {
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 0,
+        }
         try:
-            self._redis: Any = Redis.from_url(  # its stubs name every form of every answer
-                url,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-                health_check_interval=0,
-                max_connections=64,
+            # Many who ask for calls of others wait for each other; heartbeats and writes do not.
+            self._redis: Any = Redis.from_url(url, max_connections=MOST_WRITES, **options)
+            reading = BlockingConnectionPool.from_url(
+                url, max_connections=MOST_READS, timeout=PATIENCE_S, **options
             )
         except ValueError as error:
             raise ConfigError(f"redis: {error}") from error
+        self._reading: Any = Redis(connection_pool=reading)  # its stubs name every form of every answer
         self._keep_s = max(1, round(keep_s))
         self._prefix = prefix
         self._beat = self._redis.register_script(_lua("beat"))
@@ -71,6 +77,7 @@ class Store:
 
     async def close(self) -> None:
         await self._redis.aclose()
+        await self._reading.aclose(close_connection_pool=True)
 
     async def check(self) -> str:
         """The secret of the fleet, made by the first server. `ConfigError` when this Redis will never do;
@@ -170,38 +177,38 @@ class Store:
 
     async def find(self, call: str) -> Entry | None:
         with _mapped():
-            return _entry(await self._redis.hgetall(self._key(f"call:{call}")))
+            return _entry(await self._reading.hgetall(self._key(f"call:{call}")))
 
     async def all(self) -> dict[str, Entry]:
         """Every call that is known, in the order of their beginning."""
         with _mapped():
-            names = [_text(call) for call in await self._redis.zrange(self._key("calls"), 0, -1)]
-            async with self._redis.pipeline(transaction=False) as pipe:
+            names = [_text(call) for call in await self._reading.zrange(self._key("calls"), 0, -1)]
+            async with self._reading.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.hgetall(self._key(f"call:{name}"))
                 rows = await pipe.execute() if names else []
             found = {name: _entry(row) for name, row in zip(names, rows, strict=True)}
             gone = [name for name, entry in found.items() if entry is None]
             if gone:
-                await self._redis.zrem(self._key("calls"), *gone)
+                await self._reading.zrem(self._key("calls"), *gone)
         return {name: entry for name, entry in found.items() if entry is not None}
 
     async def tidy(self) -> None:
         """Take some of the oldest calls off the list, if they have expired."""
         with _mapped():
-            names = await self._redis.zrange(self._key("calls"), 0, 99)
-            async with self._redis.pipeline(transaction=False) as pipe:
+            names = await self._reading.zrange(self._key("calls"), 0, 99)
+            async with self._reading.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.exists(self._key(f"call:{_text(name)}"))
                 there = await pipe.execute() if names else []
             gone = [name for name, is_there in zip(names, there, strict=True) if not is_there]
             if gone:
-                await self._redis.zrem(self._key("calls"), *gone)
+                await self._reading.zrem(self._key("calls"), *gone)
 
     async def events(self, call: str, after: int) -> list[tuple[int, Mapping[str, Any]]]:
         """The events of a call with a number above ``after``, as far as they are written."""
         with _mapped():
-            rows = await self._redis.xrange(self._key(f"call:{call}:events"), min=f"({after + 1}-0")
+            rows = await self._reading.xrange(self._key(f"call:{call}:events"), min=f"({after + 1}-0")
         return [_event(row) for row in rows]
 
     async def follow(
@@ -210,7 +217,7 @@ class Store:
         """What comes after each call's cursor, waiting a while for it; at most 256 of each."""
         streams = {self._key(f"call:{call}:events"): f"{after + 1}-0" for call, after in cursors.items()}
         with _mapped():
-            answer = await self._redis.xread(streams, count=256, block=wait_ms)
+            answer = await self._reading.xread(streams, count=256, block=wait_ms)
         names = {key: call for call, key in zip(cursors, streams, strict=True)}
         rows = answer.items() if isinstance(answer, dict) else answer or []
         found = {}
@@ -221,13 +228,13 @@ class Store:
 
     async def tracks(self, call: str) -> dict[str, Mapping[str, Any]]:
         with _mapped():
-            rows = await self._redis.hgetall(self._key(f"call:{call}:tracks"))
+            rows = await self._reading.hgetall(self._key(f"call:{call}:tracks"))
         return {_text(track): json.loads(state) for track, state in rows.items()}
 
     async def audio(self, call: str, track: str) -> list[tuple[int, bytes]]:
         """The audio of a track that is kept: its first samples' numbers, and PCM (int16, little-endian)."""
         with _mapped():
-            rows = await self._redis.xrange(self._audio_prefix(call) + track)
+            rows = await self._reading.xrange(self._audio_prefix(call) + track)
         return [(int(_text(id).partition("-")[0]) - 1, bytes(fields[b"a"])) for id, fields in rows]
 
     async def now_ms(self) -> int:

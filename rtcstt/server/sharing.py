@@ -52,8 +52,8 @@ class Sharing:
         self._calls = calls
         self._shared = shared
         calls.on_begun = self._begun
-        calls.on_forgotten = shared.forget
-        shared.lost = self._lost
+        calls.on_forgotten = shared.writer.forget
+        shared.writer.lost = self._lost
         shared.take_over = self._take_over
         shared.prepare = self._prepare
         calls.can_move = shared.has_successor
@@ -63,7 +63,7 @@ class Sharing:
         self._share(entry, record_of(entry))
 
     def _share(self, entry: Entry, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> None:
-        journal = self._shared.begin(entry.call, record, fence=fence, written=written)
+        journal = self._shared.writer.begin(entry.call, record, fence=fence, written=written)
         entry.call.recorder = _Tee(journal, entry.call.recorder)
 
     def _lost(self, call: str) -> None:
