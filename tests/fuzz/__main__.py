@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
-import multiprocessing
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import jwt
@@ -24,8 +22,8 @@ from rtcstt.errors import CallerError
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import opus_packets
 from tests.fuzz import datagrams, parsers, requests
+from tests.fuzz.processes_apart import apart
 
-T = TypeVar("T")
 SECRET = "a secret of at least thirty-two characters"
 TOKEN, API_KEY = "a static token of the fuzz", "an API key of the fuzz"
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "security.md"
@@ -119,19 +117,6 @@ async def probe(url: str, slowest: list[float]) -> None:
     while True:
         slowest.append((await seen(url, "/healthz"))[0])
         await asyncio.sleep(0.05)
-
-
-def _run(work: Callable[..., Coroutine[Any, Any, Any]], where: Any, seed: int, seconds: float) -> Any:
-    return asyncio.run(work(where, seed, seconds=seconds))
-
-
-async def apart(work: Callable[..., Coroutine[Any, Any, T]], where: Any, seed: int, *, seconds: float) -> T:
-    """In a process of its own, or the caller here would have no time to answer the server's checks."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        loop = asyncio.get_running_loop()
-        found: T = await loop.run_in_executor(pool, _run, work, where, seed, seconds)
-        return found
 
 
 async def live(seconds: float, seed: int) -> dict[str, Any]:
