@@ -268,4 +268,5 @@ async def test_a_server_keeps_its_calls_to_the_end(tmp_path: Path) -> None:
     kept = folder_in(folder)
     assert len(samples_of(kept / "track-0.wav")) == sent
     assert json.loads((kept / "ledger.json").read_text())["ledger"]["0"]["sent"] == sent / 16
-    assert json.loads((kept / "transcript.json").read_text())["complete"] is True
+    transcript = json.loads((kept / "transcript.json").read_text())
+    assert {gap["reason"] for gap in transcript["missing"]} <= {"stt"}  # which has no answer to this voice
