@@ -47,7 +47,8 @@ can go:
    libwebrtc sends BYE when a sender is paused, and goes on later. Goes with 1.
 15. **All connections of a process may share one UDP port** (`udp_port`), where one is asked for. Why: aioice
    opens a socket for each connection, and firewalls, containers and Kubernetes want one port. Each connection
-   gets a face of the shared socket for its transport. Goes when aioice can be given a socket.
+   gets a face of the shared socket for its transport. There is one socket for IPv4 and one for IPv6; the
+   kernel tells to which local address a datagram came (IP_PKTINFO). Goes when aioice can be given a socket.
 """
 
 from rtcstt.webrtc.aiortc_private.dtls import share_certificate
