@@ -30,6 +30,8 @@ from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import opus_packets
 from tests.descriptions import AUDIO, SESSION
 
+pytestmark = pytest.mark.real
+
 PATIENCE_S = 30.0
 OFFER = SESSION + AUDIO
 WORDS = speech("it was the best of times")
