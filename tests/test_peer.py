@@ -532,6 +532,20 @@ async def test_datagrams_from_strangers_harm_nothing(tone: list[bytes]) -> None:
         await wire.still_receives()
 
 
+async def test_a_broken_stun_message_is_counted_without_a_traceback(
+    tone: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its PRIORITY has 0 bytes in place of 4; aioice reads it with `struct`."""
+    message = b"\x00\x01\x00\x04\x21\x12\xa4\x42" + bytes(12) + b"\x00\x24\x00\x00"
+    async with Wire(caller(tone)) as wire:
+        candidate = wire.peer._pc.getReceivers()[0].transport.transport.iceGatherer.getLocalCandidates()[0]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(message, (candidate.ip, candidate.port))
+        await until(lambda: wire.peer.stats()["dropped_packets"]["broken"] == 1)
+        await wire.still_receives()
+    assert "Traceback" not in caplog.text and "STUN" not in caplog.text
+
+
 async def test_a_bug_of_ours_costs_packets_not_the_call(tone: list[bytes]) -> None:
     async with Wire(caller(tone)) as wire:
         wire.line.failing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -238,6 +239,8 @@ class TransportTap:
             elif data:
                 try:
                     stun(data, address)
+                except (ValueError, struct.error):  # attributes that are too short: anybody can send them
+                    self.broken += 1
                 except Exception:
                     self._failed("a STUN message")
 
