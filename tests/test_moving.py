@@ -143,6 +143,9 @@ async def test_the_caller_of_a_killed_server_goes_on_at_another(
             talker = Talker(session, packets)
             await talker.offer(one)
             await spoken(session, other, talker.id)
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(event["type"].startswith("turn.") for event in talker.events):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # until the data channel has brought one
             before = list(talker.events)
             os.kill(one.process.pid, signal.SIGKILL)
             await asyncio.to_thread(one.process.wait)
@@ -154,7 +157,7 @@ async def test_the_caller_of_a_killed_server_goes_on_at_another(
     assert text.strip()
     first = [event for event in before if event["type"].startswith("turn.")][0]
     assert [event for event in events if event["seq"] == first["seq"]] == [first]
-    assert [gap["reason"] for gap in events[-1]["missing"]] == ["server"] and not events[-1]["complete"]
+    assert "server" in [gap["reason"] for gap in events[-1]["missing"]] and not events[-1]["complete"]
 
 
 async def test_the_caller_of_a_server_that_drains_moves_without_a_gap(

@@ -363,8 +363,6 @@ async def test_the_last_words_of_a_killed_servers_call_are_transcribed(
             assert [event["seq"] for event in found] == list(range(len(found)))
             last = found[-1]
             assert last["type"] == "session.end" and last["reason"] == "server lost"
-            own = [event["type"] for event in found if event["type"].startswith("stt.")]
-            assert "stt.behind" in own, "what is said while the call is rebuilt is written as well"
             assert not last["complete"] and {gap["reason"] for gap in last["missing"]} == {"server"}
             check_ledgers(last["ledger"])
             said = (await get(session, f"{other.url}/calls/{call}/transcript.txt"))[1].split("[")[0].split()

@@ -166,11 +166,9 @@ async def test_the_recogniser_alone_has_workers_too(tmp_path: Path) -> None:
     async with started("stt", tmp_path, *options) as server, http() as session:
         path = f"{server.url}/stt/turns/websocket?{query}"
         for _ in range(3):
-            assert await status(session, f"{server.url}/readyz") == 200
-            streams = []
-            for _ in range(2):
-                streams.append(await session.ws_connect(path))
-                assert (await streams[-1].receive_json())["type"] == "connected"
+            async with asyncio.timeout(PATIENCE_S):
+                await answers(session, f"{server.url}/readyz", 200)
+                streams = [await stream_with_room(session, path) for _ in range(2)]
             for _ in range(4):
                 async with session.get(path, headers=UPGRADE) as response:
                     assert response.status == 429 and "error_code" in await response.json()
@@ -180,6 +178,19 @@ async def test_the_recogniser_alone_has_workers_too(tmp_path: Path) -> None:
                 await stream.close()
             async with asyncio.timeout(PATIENCE_S):
                 await answers(session, f"{server.url}/readyz", 200)
+
+
+async def stream_with_room(session: aiohttp.ClientSession, path: str) -> aiohttp.ClientWebSocketResponse:
+    """A stream, as soon as one is free: one that was closed is given back a moment later."""
+    while True:
+        try:
+            stream = await session.ws_connect(path)
+        except aiohttp.WSServerHandshakeError as error:
+            assert error.status == 429
+            await asyncio.sleep(0.1)
+            continue
+        assert (await stream.receive_json())["type"] == "connected"
+        return stream
 
 
 async def test_requests_that_claim_to_be_from_inside_are_refused(tmp_path: Path) -> None:
