@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.call import Call
+from rtcstt.call import Call, CallSettings
 from rtcstt.events import AnyEvent, SessionEnd, SttBehind, SttCaughtUp, TranscriptGap, TurnEnd
 from rtcstt.media.rtp import Codec
 from rtcstt.stt.stream import Limits, Stream
@@ -213,7 +213,7 @@ def test_a_drain_that_was_cut(script: ConnectionScript) -> None:
     async def main() -> None:
         said = Said()
         async with ScriptedUpstream(script) as stt:
-            call = Call("c", stt=stt, drain_timeout_s=0.5)
+            call = Call("c", stt=stt, settings=CallSettings(drain_timeout_s=0.5))
             await speak(call, said, rest_s=0.0)
             await call.close()
         last = end_of(call)
@@ -412,7 +412,7 @@ class WholeCall:
         scene = Scene(self.seed, "auto")
         visits = [scene.visit(dice) for _ in range(dice.randint(0, 3))] + [ConnectionScript()]
         async with ScriptedUpstream(*visits) as upstream:
-            call = Call("c", stt=upstream, drain_timeout_s=dice.choice([0.1, 5.0]))
+            call = Call("c", stt=upstream, settings=CallSettings(drain_timeout_s=dice.choice([0.1, 5.0])))
             line = call.add_track("0", CODECS)
             loop = asyncio.get_running_loop()
             begin = loop.time()

@@ -75,7 +75,7 @@ class _Counts:
 class Call:
     """One caller's session: tracks, one event feed, and what the caller may ask for.
 
-    ``options`` are those of `CallSettings`. `close` drains; the feed ends with `session.end`. An ended call
+    `close` drains; the feed ends with `session.end`. An ended call
     keeps its events and counters, not its audio, decoders and streams.
     """
 
@@ -89,14 +89,13 @@ class Call:
         recorder: Recorder | None = None,
         settings: CallSettings | None = None,
         restored: Restored | None = None,
-        **options: Any,
     ) -> None:
         """``restored``: what another server kept of the call, which goes on here."""
         self.id = id
         self.stt = stt
         self.label = label
         self.metadata = dict(metadata or {})
-        self.settings = settings or CallSettings(**options)
+        self.settings = settings or CallSettings()
         self._shared = Shared(stt, self.settings, self.settings.turn, self.publish, recorder)
         self.caller_may_listen = True
         self.feed = Feed(id)
