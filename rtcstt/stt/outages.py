@@ -44,7 +44,7 @@ class Outages:
     def choose(self) -> Stt:
         """The STT for the next attempt."""
         if self.failover.choose(asyncio.get_running_loop().time()):
-            _log.info("= fallback %s takes over from %s", self.engine.name, self._engines[0].name)
+            _log.info("fallback %s takes over from %s", self.engine.name, self._engines[0].name)
         return self.engine
 
     def lost(self, error: BaseException) -> None:
@@ -55,7 +55,7 @@ class Outages:
         """No connection, for now or for good."""
         now = asyncio.get_running_loop().time()
         if not error.retryable:
-            _log.warning("x STT %s refused: %s", self.engine.name, _brief(error))
+            _log.warning("STT %s refused: %s", self.engine.name, _brief(error))
             if self.failover.refused(now) is Verdict.GIVE_UP:
                 self.give_up(error)
             else:
@@ -64,7 +64,7 @@ class Outages:
         self.failover.failed(now)
         self.last_error = error
         attempt, engine, reason = self.failover.attempts, self.engine.name, _brief(error)
-        _log.info("! STT %s: attempt %d after %s", engine, attempt, reason)
+        _log.info("STT %s: attempt %d after %s", engine, attempt, reason)
         self._announce(SttReconnecting(track=self._track, attempt=attempt, reason=reason, engine=engine))
 
     def give_up(self, error: UpstreamError) -> None:
@@ -96,7 +96,7 @@ class Outages:
         self.recoveries += 1
         lag, lost = round(self._core.lag_s, 3), round(self._core.account.take_missing() / SAMPLE_RATE, 3)
         attempts, engine = self.failover.attempts, self.engine.name
-        _log.info("= STT %s after %d attempts, %.1f s behind", engine, attempts, lag)
+        _log.info("STT %s after %d attempts, %.1f s behind", engine, attempts, lag)
         self._announce(SttRecovered(track=self._track, lag=lag, attempts=attempts, lost=lost, engine=engine))
 
 
@@ -105,7 +105,7 @@ def _as_upstream_error(error: BaseException) -> UpstreamError:
         return error
     if isinstance(error, RemoteProtocolError):
         return UpstreamError(f"protocol error: {error}")
-    _log.error("x the stream to the STT failed", exc_info=error)  # a bug here: the call must not pay for it
+    _log.error("the stream to the STT failed", exc_info=error)  # a bug here: the call must not pay for it
     return UpstreamError("internal error")
 
 

@@ -50,7 +50,7 @@ class Pool:
                     connection = await server.connect(handshake)
             except TimeoutError:
                 self._choice.failed(server, loop.time())
-                log.info("! STT %s does not answer, trying another one", _where(server))
+                log.info("STT %s does not answer, trying another one", _where(server))
             except UpstreamError as error:
                 if not error.retryable:
                     raise
@@ -60,7 +60,7 @@ class Pool:
                     self._choice.failed(server, loop.time())
                 if is_last:
                     raise
-                log.info("! STT %s: %s, trying another one", _where(server), error.status or "unreachable")
+                log.info("STT %s: %s, trying another one", _where(server), error.status or "unreachable")
             else:
                 self._choice.opened(server)
                 return _Counted(connection, server, self._choice)
@@ -79,7 +79,7 @@ class Pool:
                 found = list(dict.fromkeys(str(info[4][0]) for info in infos))
             except OSError as error:
                 if not found:  # else those that it had will do
-                    log.warning("! STT %s: %s", host, error)
+                    log.warning("STT %s: %s", host, error)
                     return [server]  # whose connection says it
             self._resolved[parts.netloc] = loop.time(), found
         return [replace(server, address=address) for address in found]

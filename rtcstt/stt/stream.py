@@ -225,7 +225,7 @@ class Stream:
         except asyncio.CancelledError:
             raise
         except Exception:
-            _log.exception("x the stream to the STT failed")
+            _log.exception("the stream to the STT failed")
             self._outages.give_up(
                 UpstreamError("internal error: transcription stopped", status=500, retryable=False)
             )
