@@ -87,8 +87,9 @@ def add_arguments(
             more["action"] = argparse.BooleanOptionalAction
         else:
             more["type"] = _for_argparse(kind.read)
-            named = None if kind.choices else field.name.rsplit("_", 1)[-1].upper()
-            more["metavar"] = about["metavar"] or named
+            more["metavar"] = about["metavar"] or (
+                None if kind.choices else _placeholder(field.name, kind.read)
+            )
         if kind.choices:
             more["choices"] = kind.choices
         if about["positional"]:
@@ -98,6 +99,14 @@ def add_arguments(
             more |= {"action": "append"} if has_words else {"nargs": "+", "action": "extend"}
         flags = [about["short"]] * bool(about["short"]) + [flag_of(field.name)]
         groups.get(about["group"], parser).add_argument(*flags, **more)
+
+
+def _placeholder(name: str, read: Callable[[str], Any]) -> str:
+    """What stands for an option's value in the help: its unit, N for a number, else the name's last word."""
+    last = name.rsplit("_", 1)[-1].upper()
+    if read is int and last not in ("S", "MS", "PORT"):
+        return "N"
+    return last
 
 
 def _groups(fields: Iterable[dataclasses.Field[Any]]) -> dict[str, None]:

@@ -19,6 +19,11 @@ from rtcstt.server.options import option as _option
 from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.wire import TURN_RANGES, TurnSettings
 
+_LISTEN, _FLEET = "the server", "several servers"
+_RECOGNISER, _TURNS = "speech to text", "the end of a turn"
+_NETWORK, _CALLS, _GATEWAYS = "audio over the network", "calls", "Asterisk"
+_ACCESS = "who may do what"
+
 _STT = "stt is embedded, or one or more URLs"
 _NODE_URL = "--node-url must say where the other servers reach this one"
 
@@ -30,97 +35,176 @@ MAX_CALLS = 100
 class Settings:
     """What a server does. Lists are tuples; a path or a number that is None is off."""
 
-    host: str = _option("127.0.0.1", "address to listen on; elsewhere than loopback a token is needed")
-    port: int = _option(8080, "port to listen on")
-    workers: str = _option("1", "processes behind the one port, or auto: one for each processor")
-    redis: str | None = _option(None, "URL of the Redis that servers share their calls by (extra redis)")
+    host: str = _option(
+        "127.0.0.1", "address to listen on; elsewhere than loopback a token is needed", group=_LISTEN
+    )
+    port: int = _option(8080, "port to listen on", group=_LISTEN)
+    workers: str = _option(
+        "1", "processes behind the one port, or auto: one for each processor", group=_LISTEN, metavar="N"
+    )
+    redis: str | None = _option(
+        None, "URL of the Redis that servers share their calls by (extra redis)", group=_FLEET, metavar="URL"
+    )
     redis_audio: str = _option(
         "on",
         "keep the last audio of each call there too, so that its words survive the server",
         choices=("on", "off"),
+        group=_FLEET,
     )
-    node_url: str | None = _option(None, "where other servers reach this one; default: its own address")
+    node_url: str | None = _option(
+        None, "where other servers reach this one; default: its own address", group=_FLEET
+    )
     stt: tuple[str, ...] = _option(
         ("embedded",),
         "embedded, or the base URL of a server that speaks the protocol; of several the least busy",
+        group=_RECOGNISER,
+        metavar="URL",
     )
-    fallback: str | None = _option(None, "embedded: who takes over while the STT is away")
-    model: str = _option("auto", f"of the embedded recogniser: {MODEL_NAMES}")
-    device: str = _option("cpu", "the embedded recogniser runs on", choices=("cpu", "cuda"))
+    fallback: str | None = _option(
+        None, "embedded: who takes over while the STT is away", group=_RECOGNISER, metavar="embedded"
+    )
+    model: str = _option(
+        "auto", f"of the embedded recogniser: {MODEL_NAMES}", group=_RECOGNISER, metavar="NAME"
+    )
+    device: str = _option(
+        "cpu", "the embedded recogniser runs on", choices=("cpu", "cuda"), group=_RECOGNISER
+    )
     compute_type: str | None = _option(
-        None, "of Whisper models: int8, float16 and others; default: int8 on cpu, float16 on cuda"
+        None,
+        "of Whisper models: int8, float16 and others; default: int8 on cpu, float16 on cuda",
+        group=_RECOGNISER,
     )
-    language: str | None = _option(None, "ISO 639 code of what is spoken; default: detected, where possible")
+    language: str | None = _option(
+        None,
+        "ISO 639 code of what is spoken; default: detected, where possible",
+        group=_RECOGNISER,
+        metavar="CODE",
+    )
     max_streams: int | None = _option(
-        None, "streams that the embedded recogniser takes at once; default: measured"
+        None, "streams that the embedded recogniser takes at once; default: measured", group=_RECOGNISER
     )
-    mode: str = _option("auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"))
-    chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200")
-    turn_start_threshold: float | None = _option(None, "of turn detection, 0.5 to 0.9; default: the STT's")
-    turn_eager_end_threshold: float | None = _option(None, "the same, 0.3 to 0.8")
-    turn_end_threshold: float | None = _option(None, "the same, 0.05 to 0.5")
-    turn_end_timeout_ms: float | None = _option(None, "longest wait for the end of a turn, 640 to 11200")
-    keyterm: tuple[str, ...] = _option((), "a term to be recognised better; may be repeated")
-    keyterm_strength: float = _option(1.0, "how strongly the embedded recogniser expects them, 0 to 2")
+    mode: str = _option(
+        "auto", "who ends an utterance, unless the offer says", choices=("auto", "manual"), group=_RECOGNISER
+    )
+    chunk_ms: int = _option(100, "audio per message to the STT, 20 to 200", group=_RECOGNISER)
+    turn_start_threshold: float | None = _option(
+        None, "of turn detection, 0.5 to 0.9; default: the STT's", group=_TURNS, metavar="X"
+    )
+    turn_eager_end_threshold: float | None = _option(None, "the same, 0.3 to 0.8", group=_TURNS, metavar="X")
+    turn_end_threshold: float | None = _option(None, "the same, 0.05 to 0.5", group=_TURNS, metavar="X")
+    turn_end_timeout_ms: float | None = _option(
+        None, "longest wait for the end of a turn, 640 to 11200", group=_TURNS
+    )
+    keyterm: tuple[str, ...] = _option(
+        (), "a term to be recognised better; may be repeated", group=_RECOGNISER, metavar="TERM"
+    )
+    keyterm_strength: float = _option(
+        1.0, "how strongly the embedded recogniser expects them, 0 to 2", group=_RECOGNISER, metavar="X"
+    )
     update_ms: float = _option(
-        500.0, "of speech between two updates of a turn's text, 100 to 10000; less costs more (embedded)"
+        500.0,
+        "of speech between two updates of a turn's text, 100 to 10000; less costs more (embedded)",
+        group=_RECOGNISER,
     )
     ice_server: tuple[str, ...] = _option(
-        (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated"
+        (), "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT; may be repeated", group=_NETWORK, metavar="URL"
     )
-    turn_secret_file: Path | None = _option(None, "secret shared with TURN servers, for time-limited logins")
-    public_ip: str | None = _option(None, "this machine's address outside a NAT that keeps the ports (1:1)")
-    udp_ports: str | None = _option(None, "FIRST-LAST: UDP ports for the audio; default: any")
+    turn_secret_file: Path | None = _option(
+        None, "secret shared with TURN servers, for time-limited logins", group=_NETWORK
+    )
+    public_ip: str | None = _option(
+        None, "this machine's address outside a NAT that keeps the ports (1:1)", group=_NETWORK
+    )
+    udp_ports: str | None = _option(
+        None, "UDP ports for the audio; default: any", group=_NETWORK, metavar="FIRST-LAST"
+    )
     udp_port: int | None = _option(
-        None, "one UDP port for the audio of all calls; worker i has this port + i, from 0 on"
+        None, "one UDP port for the audio of all calls; worker i has this port + i, from 0 on", group=_NETWORK
     )
     deny_peer: tuple[str, ...] = _option(
         (),
         "network that callers' candidates may not lead to; default: loopback, link-local, multicast and "
         "metadata (of clouds), each unless served there; may be repeated",
+        group=_NETWORK,
+        metavar="NETWORK",
     )
-    dtx: bool = _option(False, "ask callers to send nothing while they are silent")
+    dtx: bool = _option(False, "ask callers to send nothing while they are silent", group=_NETWORK)
     max_calls: int = _option(
-        MAX_CALLS, "calls at once; those for which no stream of the recogniser is free get 503, too"
+        MAX_CALLS,
+        "calls at once; those for which no stream of the recogniser is free get 503, too",
+        group=_CALLS,
     )
     max_calls_per_address: int | None = _option(
-        None, "calls at once from one address; default: 32, any number from gateways and this machine itself"
+        None,
+        "calls at once from one address; default: 32, any number from gateways and this machine itself",
+        group=_CALLS,
     )
-    max_calls_per_token: int | None = _option(None, "calls at once of one token; default: any number")
+    max_calls_per_token: int | None = _option(
+        None, "calls at once of one token; default: any number", group=_CALLS
+    )
     max_connections: int | None = _option(
-        None, "HTTP connections at once; default: 2000, and at most half of the file descriptors"
+        None,
+        "HTTP connections at once; default: 2000, and at most half of the file descriptors",
+        group=_CALLS,
     )
-    max_call_s: float = _option(4 * 3600.0, "longest call, in seconds")
-    idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended")
+    max_call_s: float = _option(4 * 3600.0, "longest call, in seconds", group=_CALLS)
+    idle_timeout_s: float = _option(3600.0, "a call without a packet for so long is ended", group=_CALLS)
     gateway_timeout_s: float = _option(
-        15.0, "a gateway's call (AudioSocket, /pcm, /media-stream) of which nothing came for so long is ended"
+        15.0,
+        "a gateway's call (AudioSocket, /pcm, /media-stream) of which nothing came for so long is ended",
+        group=_CALLS,
     )
-    keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds")
-    resume_grace_s: float = _option(30.0, "how long a call waits for a caller who lost the network")
-    drain_timeout_s: float = _option(5.0, "how long the last words may take at the end of a call")
-    drain_s: float = _option(30.0, "how long SIGTERM waits for callers who are speaking")
-    patience_s: float = _option(3.0, "how long the STT may be away before the fallback takes over")
-    offers_per_minute: int = _option(120, "offers that one address may make in a minute")
-    record: Path | None = _option(None, "folder that gets each call's audio, transcript and ledger")
-    audiosocket: str | None = _option(None, "HOST:PORT for Asterisk's AudioSocket")
+    keep_ended_s: float = _option(3600.0, "how long an ended call can be read, in seconds", group=_CALLS)
+    resume_grace_s: float = _option(
+        30.0, "how long a call waits for a caller who lost the network", group=_CALLS
+    )
+    drain_timeout_s: float = _option(
+        5.0, "how long the last words may take at the end of a call", group=_CALLS
+    )
+    drain_s: float = _option(30.0, "how long SIGTERM waits for callers who are speaking", group=_CALLS)
+    patience_s: float = _option(
+        3.0, "how long the STT may be away before the fallback takes over", group=_RECOGNISER
+    )
+    offers_per_minute: int = _option(120, "offers that one address may make in a minute", group=_CALLS)
+    record: Path | None = _option(
+        None, "folder that gets each call's audio, transcript and ledger", group=_CALLS, metavar="DIR"
+    )
+    audiosocket: str | None = _option(
+        None, "HOST:PORT for Asterisk's AudioSocket", group=_GATEWAYS, metavar="HOST:PORT"
+    )
     audiosocket_from: tuple[str, ...] = _option(
-        (), "address or network whose AudioSockets are taken; may be repeated"
+        (),
+        "address or network whose AudioSockets are taken; may be repeated",
+        group=_GATEWAYS,
+        metavar="NETWORK",
     )
-    token_file: Path | None = _option(None, "bearer tokens, one a line; who calls must show one")
-    jwt_secret_file: Path | None = _option(None, "secret of signed tokens (HS256) that are taken as well")
-    stt_key_file: Path | None = _option(None, "key of the STT, in place of RTCSTT_STT_KEY")
-    api_key_file: Path | None = _option(None, "keys that are for the STT endpoints served here alone")
+    token_file: Path | None = _option(
+        None, "bearer tokens, one a line; who calls must show one", group=_ACCESS
+    )
+    jwt_secret_file: Path | None = _option(
+        None, "secret of signed tokens (HS256) that are taken as well", group=_ACCESS
+    )
+    stt_key_file: Path | None = _option(None, "key of the STT, in place of RTCSTT_STT_KEY", group=_RECOGNISER)
+    api_key_file: Path | None = _option(
+        None, "keys that are for the STT endpoints served here alone", group=_ACCESS
+    )
     allow_host: tuple[str, ...] = _option(
-        (), "name the server may be reached by, beside loopback's and --host; may be repeated"
+        (),
+        "name the server may be reached by, beside loopback's and --host; may be repeated",
+        group=_ACCESS,
+        metavar="NAME",
     )
     allow_origin: tuple[str, ...] = _option(
-        (), "origin of pages that may call from elsewhere; may be repeated"
+        (), "origin of pages that may call from elsewhere; may be repeated", group=_ACCESS
     )
     trusted_proxy: tuple[str, ...] = _option(
-        (), "address or network of a proxy that says who asks (X-Forwarded-For); may be repeated"
+        (),
+        "address or network of a proxy that says who asks (X-Forwarded-For); may be repeated",
+        group=_ACCESS,
+        metavar="NETWORK",
     )
-    tls_cert: Path | None = _option(None, "certificate chain (PEM)")
-    tls_key: Path | None = _option(None, "its private key (PEM)")
+    tls_cert: Path | None = _option(None, "certificate chain (PEM)", group=_ACCESS, metavar="FILE")
+    tls_key: Path | None = _option(None, "its private key (PEM)", group=_ACCESS, metavar="FILE")
 
     def __post_init__(self) -> None:
         _check(20 <= self.chunk_ms <= 200, "chunk_ms must be from 20 to 200")
