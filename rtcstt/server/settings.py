@@ -207,55 +207,9 @@ class Settings:
     tls_key: Path | None = _option(None, "its private key (PEM)", group=_ACCESS, metavar="FILE")
 
     def __post_init__(self) -> None:
-        _check(20 <= self.chunk_ms <= 200, "chunk_ms must be from 20 to 200")
-        _check(0 <= self.keyterm_strength <= 2, "keyterm_strength must be from 0 to 2")
-        _check(100 <= self.update_ms <= 10_000, "update_ms must be from 100 to 10000")
-        _check(self.mode in ("auto", "manual"), "mode must be auto or manual")
-        _check(0 <= self.port <= 65535, "port must be from 0 to 65535")
-        _check(self.max_calls >= 1, "max_calls must be at least 1")
-        _check(self.max_streams is None or self.max_streams >= 1, "max_streams must be at least 1")
-        _check(self.fallback in (None, "embedded"), "fallback can only be embedded")
-        code = self.language is None or re.fullmatch("[a-z]{2,3}", self.language) is not None
-        _check(code, "language must be an ISO 639 code such as en")
-        _check(bool(self.tls_cert) == bool(self.tls_key), "tls_cert and tls_key belong together")
-        for name in (
-            "max_call_s",
-            "idle_timeout_s",
-            "gateway_timeout_s",
-            "drain_timeout_s",
-            "patience_s",
-            "offers_per_minute",
-        ):
-            _check(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("max_calls_per_address", "max_calls_per_token", "max_connections"):
-            _check((getattr(self, name) or 1) >= 1, f"{name} must be at least 1")
-        for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
-            _check(getattr(self, name) >= 0, f"{name} must not be below 0")
-        _check(len(self.stt) == 1 or (bool(self.stt) and "embedded" not in self.stt), _STT)
-        _check(self.redis_audio in ("on", "off"), "redis_audio must be on or off")
-        if self.redis is not None:
-            is_wildcard = self.host in ("", "0.0.0.0", "::")
-            _check(
-                not is_wildcard or self.node_url is not None, f"redis: with --host {self.host}, {_NODE_URL}"
-            )
-        if self.node_url is not None:
-            good = re.fullmatch(r"https?://[^/\s?#@]+", self.node_url) is not None
-            _check(good, "node_url must be http://HOST:PORT or https://HOST:PORT, without a path")
-        check_workers(self.workers)
-        if self.ports is not None:
-            message = f"udp_ports has {len(self.ports)} ports, too few for max_calls ({self.max_calls})"
-            _check(len(self.ports) >= self.max_calls, message)
-        if self.udp_port is not None:
-            _check(1 <= self.udp_port <= 65535, "udp_port must be from 1 to 65535")
-            _check(self.udp_ports is None, "udp_port and udp_ports exclude each other")
-        if self.public_ip is not None:
-            _check_public("public_ip", self.public_ip)
-        DeniedPeers(self.deny_peer)
-        try:
-            self.turn.validated()
-        except CallerError as error:
-            named = error.message.partition(" ")[0] in TURN_RANGES
-            raise ConfigError(f"{'turn_' if named else ''}{error.message}") from error
+        _check_numbers(self)
+        _check_network(self)
+        _check_stt(self)
 
     @property
     def ports(self) -> range | None:
@@ -290,6 +244,62 @@ class Settings:
             end_threshold=self.turn_end_threshold,
             end_timeout_ms=self.turn_end_timeout_ms,
         )
+
+
+def _check_numbers(of: Settings) -> None:
+    _check(20 <= of.chunk_ms <= 200, "chunk_ms must be from 20 to 200")
+    _check(0 <= of.keyterm_strength <= 2, "keyterm_strength must be from 0 to 2")
+    _check(100 <= of.update_ms <= 10_000, "update_ms must be from 100 to 10000")
+    _check(0 <= of.port <= 65535, "port must be from 0 to 65535")
+    _check(of.max_calls >= 1, "max_calls must be at least 1")
+    _check(of.max_streams is None or of.max_streams >= 1, "max_streams must be at least 1")
+    for name in (
+        "max_call_s",
+        "idle_timeout_s",
+        "gateway_timeout_s",
+        "drain_timeout_s",
+        "patience_s",
+        "offers_per_minute",
+    ):
+        _check(getattr(of, name) > 0, f"{name} must be above 0")
+    for name in ("max_calls_per_address", "max_calls_per_token", "max_connections"):
+        _check((getattr(of, name) or 1) >= 1, f"{name} must be at least 1")
+    for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
+        _check(getattr(of, name) >= 0, f"{name} must not be below 0")
+
+
+def _check_network(of: Settings) -> None:
+    _check(bool(of.tls_cert) == bool(of.tls_key), "tls_cert and tls_key belong together")
+    _check(of.redis_audio in ("on", "off"), "redis_audio must be on or off")
+    if of.redis is not None:
+        is_wildcard = of.host in ("", "0.0.0.0", "::")
+        _check(not is_wildcard or of.node_url is not None, f"redis: with --host {of.host}, {_NODE_URL}")
+    if of.node_url is not None:
+        good = re.fullmatch(r"https?://[^/\s?#@]+", of.node_url) is not None
+        _check(good, "node_url must be http://HOST:PORT or https://HOST:PORT, without a path")
+    check_workers(of.workers)
+    if of.ports is not None:
+        message = f"udp_ports has {len(of.ports)} ports, too few for max_calls ({of.max_calls})"
+        _check(len(of.ports) >= of.max_calls, message)
+    if of.udp_port is not None:
+        _check(1 <= of.udp_port <= 65535, "udp_port must be from 1 to 65535")
+        _check(of.udp_ports is None, "udp_port and udp_ports exclude each other")
+    if of.public_ip is not None:
+        _check_public("public_ip", of.public_ip)
+    DeniedPeers(of.deny_peer)
+
+
+def _check_stt(of: Settings) -> None:
+    _check(of.mode in ("auto", "manual"), "mode must be auto or manual")
+    _check(of.fallback in (None, "embedded"), "fallback can only be embedded")
+    code = of.language is None or re.fullmatch("[a-z]{2,3}", of.language) is not None
+    _check(code, "language must be an ISO 639 code such as en")
+    _check(len(of.stt) == 1 or (bool(of.stt) and "embedded" not in of.stt), _STT)
+    try:
+        of.turn.validated()
+    except CallerError as error:
+        named = error.message.partition(" ")[0] in TURN_RANGES
+        raise ConfigError(f"{'turn_' if named else ''}{error.message}") from error
 
 
 def _check(holds: bool, message: str) -> None:
