@@ -9,6 +9,12 @@ from collections.abc import Callable
 MAX_KEYS = 4096
 
 
+def backoff(failures: int, first_s: float, longest_s: float) -> float:
+    """The pause after so many failures in a row, in s: ``first_s`` after the first, then twice as long each
+    time. Whoever must not come back together with others adds chance to it."""
+    return min(longest_s, first_s * 2.0 ** min(max(failures - 1, 0), 64))
+
+
 class TokenBucket:
     """``at_once`` at once, and ``per_s`` more each second. Starts full."""
 
@@ -25,6 +31,17 @@ class TokenBucket:
             return False
         self._left -= amount
         return True
+
+    def spend(self, now: float, amount: float) -> float:
+        """Take ``amount`` though there may not be so much; how long until it is there, in s."""
+        wait_s = self.wait_s(now, amount)
+        self._left -= amount
+        return wait_s
+
+    @property
+    def share_left(self) -> float:
+        """1.0 when full, less than 0 when more was spent than there was; when last asked."""
+        return self._left / self._at_once
 
     def wait_s(self, now: float, amount: float = 1.0) -> float:
         """How long until ``amount`` can be taken; 0 when it can be now."""

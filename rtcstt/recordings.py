@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtcstt import captions
+from rtcstt import captions, whole_files
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
 from rtcstt.events import AnyEvent, merged
@@ -218,9 +218,7 @@ class _Files:
             ("captions.vtt", captions.vtt(events)),
             ("ledger.json", _json({**about, "files": names})),
         ):
-            part = self.folder / f"{name}.part"
-            part.write_text(text, encoding="utf-8", errors="replace")
-            part.rename(self.folder / name)  # whole or not there
+            whole_files.write(self.folder / name, text)
 
     def close(self) -> None:
         for wav in self._tracks.values():

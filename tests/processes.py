@@ -73,17 +73,17 @@ def open_files(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(command: str, folder: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Server]:
-    """``command`` is serve or stt; it listens on a free port unless ``options`` name one. ``before``: a
-    command to run it by. Last words may take long, for on a busy machine the recogniser is behind."""
+def running(
+    command: str, folder: Path, *options: str, program: Sequence[str | Path] = (RTCSTT,)
+) -> Iterator[Server]:
+    """``command`` is serve or stt; it listens on a free port unless ``options`` name one. Last words may take
+    long, for on a busy machine the recogniser is behind."""
     options = options if "--port" in options else ("--port", "0", *options)
     if command == "serve" and "--drain-timeout-s" not in options:
         options += ("--drain-timeout-s", "60")
     log = folder / f"{command}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*before, RTCSTT, command, *options], stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen([*program, command, *options], stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + START_S
         while (found := re.search(r"listening on (http\S+)", log.read_text())) is None:

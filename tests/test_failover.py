@@ -14,7 +14,15 @@ def failover(*, has_fallback: bool = True) -> Failover:
 
 @pytest.mark.parametrize(
     ("attempts", "shortest", "longest"),
-    [(1, 0.0, 0.05), (2, 0.125, 0.25), (3, 0.25, 0.5), (6, 2.0, 4.0), (7, 2.5, 5.0), (40, 2.5, 5.0)],
+    [
+        (1, 0.0, 0.05),
+        (2, 0.125, 0.25),
+        (3, 0.25, 0.5),
+        (6, 2.0, 4.0),
+        (7, 2.5, 5.0),
+        (40, 2.5, 5.0),
+        (5000, 2.5, 5.0),
+    ],
 )
 def test_pauses_grow_to_a_cap(attempts: int, shortest: float, longest: float) -> None:
     core = failover()

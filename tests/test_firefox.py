@@ -14,7 +14,7 @@ import npm
 import numpy as np
 import pytest
 import soundfile
-from processes import running
+from processes import RTCSTT, running
 from test_page import PICTURES
 
 from rtcstt.commands.demo import bundled_recording, word_errors
@@ -40,7 +40,7 @@ def test_a_voice_becomes_captions_in_firefox(tmp_path: Path) -> None:
     with netns.namespaces("firefox", "else") as (here, there):
         netns.join(here, "10.99.0.1/24", there, "10.99.0.2/24", name="ff")
         netns.do("ip", "-n", here, "route", "add", "default", "via", "10.99.0.2")
-        with running("serve", tmp_path, before=netns.enter(here)) as server:
+        with running("serve", tmp_path, program=[*netns.enter(here), RTCSTT]) as server:
             page = [server.url, tmp_path / "voice.wav", PICTURES / "firefox.png", "worst of times"]
             command = [*netns.enter(here), "node", SCRIPT, firefox, *page]
             done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)

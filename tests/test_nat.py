@@ -57,7 +57,7 @@ def test_callers_reach_a_server_that_tells_its_public_address(
     options += ["--public-ip", OUTSIDE] if public else []
     call = [*netns.enter(caller), RTCSTT, "call", tmp_path / "call.wav", "--stay", "0"]
     call += ["--to", f"http://{OUTSIDE}:8080/offer", "--token-file", tmp_path / "token"]
-    with running("serve", tmp_path, *options, before=netns.enter(server)):
+    with running("serve", tmp_path, *options, program=[*netns.enter(server), RTCSTT]):
         done = subprocess.run(call, capture_output=True, text=True, timeout=200)
     assert (done.returncode == 0) is public, done.stderr
     if public:

@@ -17,7 +17,7 @@ from rtcstt.http.access import Authenticator, Permission
 from rtcstt.http.guard import Guard, Route
 from rtcstt.http.loop_monitor import Stalls
 from rtcstt.http.serving import Connections, accepted, default_connections, listen
-from rtcstt.limits import RateLimiter, Slots, TokenBucket
+from rtcstt.limits import RateLimiter, Slots, TokenBucket, backoff
 
 PATIENCE_S = 60.0  # for what happens at once on a machine with time
 
@@ -184,6 +184,18 @@ def test_a_token_bucket_gives_so_much_at_once_and_then_by_time() -> None:
     assert bucket.take(100.5) and not bucket.take(100.5)
     assert not bucket.take(50.0), "a clock that goes back gives nothing"
     assert [bucket.take(1e9) for _ in range(4)] == [True, True, True, False]
+
+
+def test_more_may_be_spent_than_there_is_and_is_owed() -> None:
+    bucket = TokenBucket(2.0, 4)
+    assert (bucket.spend(0.0, 3.0), bucket.share_left) == (0.0, 0.25)
+    assert (bucket.spend(0.0, 3.0), bucket.share_left) == (1.0, -0.5)
+    assert bucket.wait_s(0.5, 0.0) == 0.5 and bucket.spend(1.5, 1.0) == 0.0
+
+
+def test_pauses_double_up_to_a_bound_however_many_failures_there_were() -> None:
+    assert [backoff(count, 0.5, 3.0) for count in (0, 1, 2, 3, 4)] == [0.5, 0.5, 1.0, 2.0, 3.0]
+    assert backoff(10**6, 0.5, 3.0) == 3.0
 
 
 def test_a_rate_limiter_keeps_keys_apart_and_is_bounded() -> None:

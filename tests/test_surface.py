@@ -31,7 +31,8 @@ FOLDERS = {
     "testing": {"stt", "wire", "media", "call", "webrtc"},
     "fleet": {"call", "feed", "http", "logs", "media", "wire"},
 }
-EVERYBODY = {"errors", "events", "limits"}
+EVERYBODY_CORES = {"errors", "events", "hosts", "limits", "strict_json"}
+EVERYBODY = EVERYBODY_CORES | {"whole_files"}
 
 # Cores decide and do no I/O: time and chance are arguments. All of these folders is cores but what is named.
 CORE_FOLDERS = {"events", "wire", "media", "stt", "embedded"}
@@ -50,7 +51,7 @@ SHELLS = {
     "embedded.streams",
     "embedded.workers",
 }
-OTHER_CORES = EVERYBODY | {
+OTHER_CORES = EVERYBODY_CORES | {
     "captions",
     "fleet.ids",
     "fleet.journal",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import os
 import random
 import wave
@@ -17,11 +16,13 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import numpy as np
 
+from rtcstt import strict_json
 from rtcstt.batch.audio import Floats
 from rtcstt.batch.words import Recognised, parse
 from rtcstt.embedded import DEFAULT_MODEL
 from rtcstt.embedded.hypothesis import Terms
 from rtcstt.errors import ConfigError, UpstreamError
+from rtcstt.limits import backoff
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.key import key_in
 from rtcstt.stt.refusals import refusal
@@ -79,7 +80,7 @@ class Patience:
         """Seconds until the next try, after so many failures and so much waiting; None: it is given up."""
         if not error.retryable:
             return None
-        again = min(self.longest_s, self.first_s * 2.0 ** max(0, failures - 1))
+        again = backoff(failures, self.first_s, self.longest_s)
         if is_busy(error):
             return max(again, error.retry_after_s or 0.0) if waited_s < self.busy_s else None
         return again if failures < self.tries else None
@@ -133,11 +134,11 @@ class BatchEndpoint:
             async with self._http.post(self._url, data=form) as response:
                 if response.status != 200:
                     raise refusal(response.status, await response.read(), response.headers.get("Retry-After"))
-                answer = json.loads(await response.read())
+                answer = strict_json.loads(await response.read())
             return parse(answer, len(samples) / SAMPLE_RATE)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UpstreamError(f"{self._url} cannot be reached: {error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UpstreamError(f"{self._url} gave no transcript: {error}", retryable=False) from error
 
 

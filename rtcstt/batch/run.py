@@ -20,7 +20,7 @@ from typing import Literal
 from rich.progress import Progress, TaskID
 
 import rtcstt
-from rtcstt.batch import outputs
+from rtcstt import whole_files
 from rtcstt.batch.audio import Block
 from rtcstt.batch.engines import EngineSettings
 from rtcstt.batch.formats import FormatSettings, render
@@ -111,7 +111,7 @@ class RunState:
         """The outputs, and that they are done; ``stamp``: of the recording, before it was read. `OSError`
         where one cannot be written."""
         for name, path in work.outputs.items():
-            outputs.write(path, render(whole, name, self._settings.formats))
+            whole_files.write(path, render(whole, name, self._settings.formats))
         if work.outputs and work.source != STDIN:
             made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
             self._first_state(work).done(stamp, self._settings.made_with, whole, made)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rtcstt.batch.run import Result, Run
 from rtcstt.batch.sources import Work, is_recording
 from rtcstt.batch.state import Stamp
 from rtcstt.errors import ConfigError
+from rtcstt.http.serving import on_stop_signals
 
 SETTLED_S = 2.0  # a file that did not change for so long has been written to its end
 
@@ -22,14 +24,20 @@ async def transcribe(
 ) -> list[Result]:
     """The results of all that appeared in a folder (an absolute path) until ``stop`` (by default SIGINT or
     SIGTERM)."""
-    try:
-        import watchfiles
-    except ImportError as error:
-        raise ConfigError("--watch needs one more package: pip install 'rtcstt[watch]'") from error
-    if stop is None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if importlib.util.find_spec("watchfiles") is None:
+        raise ConfigError("--watch needs one more package: pip install 'rtcstt[watch]'")
+    with contextlib.ExitStack() as stack:
+        if stop is None:
+            stopped = stop = asyncio.Event()
+            stack.enter_context(on_stop_signals(lambda _: stopped.set()))
+        return await _watch(folder, run, plan, settled_s, stop)
+
+
+async def _watch(
+    folder: Path, run: Run, plan: Planner, settled_s: float, stop: asyncio.Event
+) -> list[Result]:
+    import watchfiles
+
     results: list[Result] = []
     changed: dict[Path, Stamp | None] = {}
     watching = watchfiles.awatch(

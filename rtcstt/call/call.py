@@ -7,7 +7,6 @@ seconds on it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
@@ -15,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rtcstt import wire
+from rtcstt import strict_json, wire
 from rtcstt.call.flow import Shared
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
@@ -325,7 +324,7 @@ def _parse_command(text: str) -> dict[str, Any]:
     if len(text) > MAX_COMMAND_CHARACTERS:
         raise wire.bad_request("That message is too long.", "bad_message")
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = strict_json.loads(text)
+    except ValueError:
         raise wire.bad_request("That message is not JSON.", "bad_message") from None
     return message if isinstance(message, dict) and "type" in message else {"type": None}

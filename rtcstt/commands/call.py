@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtcstt.errors import ConfigError
+from rtcstt.http.access import read_lines
 from rtcstt.server.options import option, share
 
 if TYPE_CHECKING:
@@ -93,7 +94,4 @@ async def _print_events(caller: Caller) -> bool:
 def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get("RTCSTT_TOKEN")
-    try:
-        return path.read_text().split("\n")[0].strip()
-    except OSError as error:
-        raise ConfigError(f"cannot read the token: {error}") from error
+    return read_lines(path)[0]

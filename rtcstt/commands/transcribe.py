@@ -15,7 +15,8 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rtcstt.batch import outputs, sources, watch
+from rtcstt import whole_files
+from rtcstt.batch import sources, watch
 from rtcstt.batch.api import checked, checked_terms
 from rtcstt.batch.engines import EngineSettings, open_engine
 from rtcstt.batch.formats import FORMATS, FormatSettings, render
@@ -307,9 +308,9 @@ def _write(options: Options, settings: RunSettings, results: Sequence[Result]) -
     sys.stdout.flush()
     try:
         if options.report is not None:
-            outputs.write(options.report, report(results, options.report))
+            whole_files.write(options.report, report(results, options.report))
         if options.html is not None:
-            outputs.write(options.html, page(results, options.html.parent, options.offset))
+            whole_files.write(options.html, page(results, options.html.parent, options.offset))
     except OSError as error:
         raise ConfigError(f"{error.filename or options.report or options.html}: {error.strerror}") from error
 

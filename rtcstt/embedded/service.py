@@ -27,6 +27,7 @@ from rtcstt.embedded.audio import AudioInput
 from rtcstt.embedded.hypothesis import Terms
 from rtcstt.embedded.listener import UPDATE_MS
 from rtcstt.errors import CallerError, ConfigError, ConnectionLost, EngineError, ProtocolError
+from rtcstt.limits import TokenBucket
 
 if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer
@@ -319,25 +320,21 @@ class Session:
 
 
 class Pace:
-    """Audio may come at `FLOOD_RATE` on average, and ``lead_s`` more of it at once: a leaky bucket.
+    """Audio may come at `FLOOD_RATE` on average, and ``lead_s`` more of it at once.
 
     So who was behind can catch up, but not send hours at once. ``waited_s`` is how long audio was held
     back since the bucket was last half empty. A core: time is an argument.
     """
 
     def __init__(self, lead_s: float) -> None:
-        self._lead_s = lead_s
-        self._ahead_s = 0.0
-        self._at = float("-inf")
+        self._bucket = TokenBucket(FLOOD_RATE, lead_s)
         self.waited_s = 0.0
 
     def take(self, audio_s: float, now: float) -> float:
         """Count audio that came in at ``now``; how long to wait (s) before it is recognised."""
-        self._ahead_s = max(self._ahead_s - FLOOD_RATE * (now - self._at), 0.0) + audio_s
-        self._at = now
-        if self._ahead_s < self._lead_s / 2:
+        wait = self._bucket.spend(now, audio_s)
+        if self._bucket.share_left > 0.5:
             self.waited_s = 0.0
-        wait = max(self._ahead_s - self._lead_s, 0.0) / FLOOD_RATE
         self.waited_s += wait
         return wait
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from multiprocessing.reduction import DupFd
+import tempfile
 from typing import Protocol
 
 from rtcstt.fleet.placement import Load
@@ -15,16 +15,21 @@ _ROW = struct.Struct("<IIIIBB14x")  # calls, capacity, streams, stream_capacity,
 
 
 class Board:
-    """Rows for ``workers`` processes. Pickled only while a process is being started, which it is sent to."""
+    """Rows for ``workers`` processes. Pickled only while a process is being started, which it is sent
+    to (not on Windows)."""
 
     def __init__(self, workers: int, *, file: int | None = None) -> None:
         self._workers = workers
-        self._file = os.memfd_create("rtcstt-board") if file is None else file
-        if file is None:
-            os.ftruncate(self._file, workers * _ROW.size)
-        self._rows = mmap.mmap(self._file, workers * _ROW.size)
+        size = workers * _ROW.size
+        if file is None and workers > 1:
+            file = _new_file(size)
+        self._file = file
+        self._rows = mmap.mmap(-1 if file is None else file, size)
 
     def __reduce__(self) -> tuple[object, ...]:
+        from multiprocessing.reduction import DupFd
+
+        assert self._file is not None, "alone, a process has nobody to share with"
         return _received, (self._workers, DupFd(self._file))
 
     def write(self, worker: int, load: Load) -> None:
@@ -47,7 +52,19 @@ class Board:
 
     def close(self) -> None:
         self._rows.close()
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+
+
+def _new_file(size: int) -> int:
+    """A file without a name."""
+    if hasattr(os, "memfd_create"):  # Linux
+        file = os.memfd_create("rtcstt-board")
+    else:
+        with tempfile.TemporaryFile() as unnamed:
+            file = os.dup(unnamed.fileno())
+    os.ftruncate(file, size)
+    return file
 
 
 class _Sent(Protocol):

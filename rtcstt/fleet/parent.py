@@ -73,6 +73,8 @@ def run(plan: Plan[S]) -> int:
     """Until SIGTERM or SIGINT; the exit status. `ConfigError` when it cannot listen."""
     if not 1 <= plan.count <= MAX_WORKERS:
         raise ConfigError(f"workers must be from 1 to {MAX_WORKERS}, or auto")
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("workers cannot be more than 1 on Windows: they talk over Unix sockets")
     with _private_folder() as folder:
         return asyncio.run(_Parent(plan, folder).run())
 

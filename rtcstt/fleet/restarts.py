@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rtcstt.limits import backoff
+
 FIRST_S, LONGEST_S = 0.1, 10.0
 STEADY_S = 30.0  # one that lived so long was no failure to start
 
@@ -24,4 +26,4 @@ class Restarts:
             self._early = 0
             return FIRST_S
         self._early += 1
-        return min(LONGEST_S, FIRST_S * 2.0 ** (self._early - 1))
+        return backoff(self._early, FIRST_S, LONGEST_S)

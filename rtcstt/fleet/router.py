@@ -17,7 +17,7 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from rtcstt import wire
+from rtcstt import strict_json, wire
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids, placement
 from rtcstt.fleet.board import Board
@@ -299,8 +299,7 @@ def _full(message: str) -> CallerError:
 
 def _call_of(body: bytes) -> str | None:
     """The call that an offer is for, unless it is a new one. What is wrong with it is said elsewhere."""
-    with contextlib.suppress(ValueError, RecursionError):
-        offer = json.loads(body)
-        call = offer.get("call") if isinstance(offer, dict) else None
+    with contextlib.suppress(ValueError):
+        call = strict_json.load_object(body).get("call")
         return call if isinstance(call, str) else None
     return None

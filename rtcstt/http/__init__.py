@@ -10,6 +10,5 @@ until it is stopped.
 from rtcstt.http.errors import Handler as Handler
 from rtcstt.http.errors import refusal as refusal
 from rtcstt.http.errors import refusals as refusals
-from rtcstt.http.serving import is_loopback as is_loopback
 from rtcstt.http.serving import listen as listen
 from rtcstt.http.serving import run_until_stopped as run_until_stopped

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from typing import Any
 
 from aiohttp import web
 
+from rtcstt import strict_json
 from rtcstt.errors import CallerError, bad_request
 
 BODY_S = 15.0  # for a small body to arrive in
@@ -43,8 +43,8 @@ async def read_body(request: web.Request, most: int, *, code: str = "too_big") -
 def parse_object(text: str | bytes, *, code: str = "bad_json") -> dict[str, Any]:
     """A JSON object (RFC 8259): no NaN and no infinity. `CallerError` 400 for anything else."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
+        value = strict_json.loads(text)
+    except ValueError:
         raise bad_request("The body is not JSON.", code) from None
     if not isinstance(value, dict):
         raise bad_request("The body is not a JSON object.", code)
@@ -80,17 +80,6 @@ def _depth(value: object) -> int:
         depth += any(isinstance(one, dict | list) for one in level)
         level = inner
     return depth
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("beyond the range of numbers")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def too_big(most: int, code: str = "too_big") -> CallerError:

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from rtcstt.errors import CallerError, ConfigError
+from rtcstt.hosts import is_address, is_loopback
 from rtcstt.http.access import PUBLIC, Authenticator, Grant, Permission, credential, is_signed
 from rtcstt.http.errors import Handler, refusals, too_often
 from rtcstt.limits import MAX_KEYS, RateLimiter
@@ -72,7 +73,7 @@ class Hosts:
         host = _host(header.strip().lower())
         if host is None:
             return False
-        return host in self._names or _is_loopback_name(host) or _is_address(host)
+        return host in self._names or is_loopback(host) or is_address(host)
 
 
 class Guard:
@@ -284,19 +285,6 @@ def _host(text: str) -> str | None:
         text = f"[{text}]"  # a bare IPv6 address, as --host has it
     found = _split(text)
     return None if found is None else found[0]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback_name(host: str) -> bool:
-    """RFC 6761 section 6.3: names in this domain are resolved to loopback, never by DNS."""
-    return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_same(origin: str, host: str) -> bool:

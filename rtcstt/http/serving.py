@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
-import resource
+import os
 import signal
 import socket
 import ssl
@@ -22,6 +21,11 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from rtcstt.errors import ConfigError
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +287,8 @@ async def listen(host: str, port: int, *, reuse_port: bool = False) -> list[sock
         for family, kind, protocol, _, address in dict.fromkeys(infos):
             one = socket.socket(family, kind, protocol)
             found.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # on Windows it would share the port with whoever has it
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -303,12 +308,16 @@ def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
 
 
 def default_connections() -> int:
+    if resource is None:
+        return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(MAX_CONNECTIONS, soft // 2))
 
 
 def raise_descriptor_limit() -> None:
     """To what the system allows: calls, connections and recordings hold a file descriptor each."""
+    if resource is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -321,12 +330,3 @@ def raise_descriptor_limit() -> None:
 def _is_ours(record: logging.LogRecord) -> bool:
     """What is no HTTP is refused, but is not worth a traceback with a stranger's bytes in the log."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

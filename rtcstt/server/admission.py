@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rtcstt.errors import CallerError
-from rtcstt.http import is_loopback
+from rtcstt.hosts import is_loopback
 from rtcstt.limits import Reservation, Slots
 
 RETRY_S = 10  # what a caller is told who finds no room

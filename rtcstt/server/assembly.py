@@ -28,7 +28,7 @@ from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.shared import Shared
 from rtcstt.fleet.shares import access_secret
-from rtcstt.http import is_loopback
+from rtcstt.hosts import is_loopback
 from rtcstt.http.access import Authenticator, read_lines
 from rtcstt.http.guard import Guard, Hosts
 from rtcstt.limits import Slots

@@ -23,7 +23,7 @@ from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.events import AudioIgnored, Dtmf
-from rtcstt.http import is_loopback
+from rtcstt.hosts import is_loopback
 from rtcstt.http.serving import accepted, listen
 from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from rtcstt import strict_json
 from rtcstt.errors import CallerError, bad_request
 from rtcstt.http.bodies import checked_metadata
 from rtcstt.media.dtmf import KEYS
@@ -235,12 +235,9 @@ def track_name(given: object) -> str | None:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        return strict_json.load_object(text)
+    except ValueError:
         raise bad_request("A text message is no JSON object.", NO_OBJECT) from None
-    if not isinstance(value, dict):
-        raise bad_request("A text message is no JSON object.", NO_OBJECT)
-    return value
 
 
 def _start(value: Mapping[str, Any]) -> Start:

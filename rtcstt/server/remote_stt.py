@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rtcstt.errors import ConfigError
-from rtcstt.http import is_loopback
+from rtcstt.hosts import is_loopback
 from rtcstt.http.access import read_lines
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.key import key_in

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rtcstt.limits import backoff
+
 FULL_S = 1.0  # a server that is full is asked last for so long
 FIRST_S, LONGEST_S = 1.0, 30.0  # one that does not answer, longer each time
 
@@ -55,5 +57,5 @@ class Choice(Generic[S]):
     def failed(self, server: S, now: float) -> None:
         """It did not answer."""
         known = self._known.setdefault(server, _Known())
-        known.rests_until = now + min(LONGEST_S, FIRST_S * 2.0**known.failures)
         known.failures += 1
+        known.rests_until = now + backoff(known.failures, FIRST_S, LONGEST_S)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 
 from rtcstt import wire
 from rtcstt.errors import CallerError, EngineError, UpstreamError
+from rtcstt.limits import backoff
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.limits import Limits
 from rtcstt.stt.seam import Connection, Stt
 
+_LONGEST_PROBE_S = 60.0  # the pause between two attempts to return
 _PATIENCE_S = 15.0  # how long a connection to the first STT waits for the end of a turn: it grows old
 
 
@@ -64,10 +67,9 @@ class Connector:
     async def open_between_turns(self, stt: Stt, idle: Callable[[float], Awaitable[bool]]) -> Connection:
         """Try again and again, and when a connection is up, wait for the end of a turn. Raises
         `UpstreamError` when the STT refuses for good."""
-        delay = self._limits.probe_s
-        while True:
-            await asyncio.sleep(delay * self._chance.uniform(0.75, 1.0))
-            delay = min(2 * delay, 60.0)
+        for failures in itertools.count(1):
+            pause = backoff(failures, self._limits.probe_s, _LONGEST_PROBE_S)
+            await asyncio.sleep(pause * self._chance.uniform(0.75, 1.0))
             try:
                 connection = await self.open(stt)
             except UpstreamError as error:
@@ -82,3 +84,4 @@ class Connector:
                     await connection.close()
             if is_idle:
                 return connection
+        raise AssertionError("itertools.count has no end")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from rtcstt.limits import backoff
+
 FIRST, FALLBACK = 0, 1
 
 
@@ -83,9 +85,8 @@ class Failover:
         the first attempt after a loss comes at once."""
         if self.attempts <= 1:
             return 0.05 * chance
-        ceiling = min(
-            self._patience.backoff_cap_s, self._patience.backoff_first_s * 2.0 ** (self.attempts - 2)
-        )
+        patience = self._patience
+        ceiling = backoff(self.attempts - 1, patience.backoff_first_s, patience.backoff_cap_s)
         return (0.5 + 0.5 * chance) * ceiling
 
     def choose(self, now: float) -> bool:

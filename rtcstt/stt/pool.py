@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from rtcstt import wire
 from rtcstt.errors import UpstreamError
+from rtcstt.hosts import is_address
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.choice import Choice
 from rtcstt.stt.seam import Connection
@@ -69,7 +69,7 @@ class Pool:
     async def _addresses(self, server: Cartesia) -> list[Cartesia]:
         parts = urlsplit(server.base_url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme in ("https", "wss") else 80)
-        if _is_address(host):
+        if is_address(host):
             return [server]
         loop = asyncio.get_running_loop()
         at, found = self._resolved.get(parts.netloc, (0.0, []))
@@ -104,14 +104,6 @@ class _Counted:
         if choice is not None:
             choice.closed(self._server)
         await self._connection.close()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _where(server: Cartesia) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from rtcstt import wire
+from rtcstt import strict_json, wire
 from rtcstt.errors import UpstreamError
 
 LONGEST_WAIT_S = 600.0  # that a server may ask for
@@ -14,10 +12,9 @@ WAIT_UNTIL_S = 60.0  # for one that gives a date
 def refusal(status: int, body: bytes, retry_after: str | None = None) -> UpstreamError:
     """``retry_after``: the header of that name (RFC 9110 section 10.2.3)."""
     try:
-        said = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        said = None
-    told = said if isinstance(said, dict) else {}
+        told = strict_json.load_object(body)
+    except ValueError:
+        told = {}
     code = told.get("error_code")
     return UpstreamError(
         f"HTTP {status}: {told.get('message') or told.get('title') or 'the STT refused the request'}",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
+from rtcstt import strict_json
 from rtcstt.errors import RemoteProtocolError
 from rtcstt.wire.handshake import Endpoint
 from rtcstt.wire.settings import NO_SETTINGS, TurnSettings, turn_settings
@@ -251,25 +251,9 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
     if isinstance(text, bytes):
         raise RemoteProtocolError("a binary message where JSON text was due")
     try:
-        values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        if "\\u" in text:  # the only way in for half of a surrogate pair, which no socket or file takes
-            json.dumps(values, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError("a message that is not JSON") from error
-    if not isinstance(values, dict):
-        raise RemoteProtocolError("a message that is not a JSON object")
-    return values
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")  # NaN and Infinity, which Python would take
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):  # 1e999, which would be sent on as Infinity
-        raise ValueError("a number that not all readers of JSON take")
-    return number
+        return strict_json.load_object(text)
+    except ValueError as error:
+        raise RemoteProtocolError("a message that is not a JSON object") from error
 
 
 def _plain(hint: Any) -> Any:

@@ -7,7 +7,6 @@ clients, checked by sha256, and kept in a folder of the user's.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -22,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtcstt import whole_files
 from rtcstt.errors import EngineError
 
 DEFAULT = "tiny-en"
@@ -352,13 +352,7 @@ def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:
 
 
 def _put(data: bytes, target: Path) -> None:
-    """Write a file whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(target)
+        whole_files.write(target, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise EngineError(f"the model cannot be kept in {target.parent}: {error.strerror}") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -29,6 +28,7 @@ from rtcstt.embedded.service import (
 )
 from rtcstt.errors import CallerError, ConnectionLost
 from rtcstt.http.access import Permission
+from rtcstt.http.bodies import parse_object, read_body
 from rtcstt.http.guard import GRANT, Guard, Route
 from rtcstt.limits import Slots
 
@@ -204,15 +204,7 @@ _UNREADABLE: dict[int, CallerError] = {
 
 
 async def _json(request: web.Request) -> object:
-    body = b""
-    async for chunk in request.content.iter_chunked(MAX_BODY):
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise CallerError(413, "too_big", "Too big", "The body is too long.")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise wire.bad_request("The body is not JSON.") from None
+    return parse_object(await read_body(request, MAX_BODY), code="invalid_request")
 
 
 async def _converse(socket: _Socket, session: Session) -> None:

@@ -6,7 +6,6 @@ Everything about it is a stranger's, so all sizes are bounded. The audio is read
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import IO
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
-from rtcstt import wire
+from rtcstt import strict_json, wire
 from rtcstt.errors import CallerError
 from rtcstt.media.tracks import RawAudio, ReadSettings
 
@@ -57,9 +56,8 @@ class Form:
 def _listed(value: str) -> list[str]:
     if value.lstrip().startswith("["):
         try:
-            values = json.loads(value)
-            return [one for one in values if isinstance(one, str)]
-        except (ValueError, RecursionError):
+            return [one for one in strict_json.loads(value) if isinstance(one, str)]
+        except ValueError:
             pass
     return value.split(",")
 
