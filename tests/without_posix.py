@@ -47,7 +47,8 @@ def hide() -> None:
         for name in names.split():
             module.__dict__.pop(name, None)
     loop = asyncio.unix_events._UnixSelectorEventLoop
-    loop.add_signal_handler = loop.remove_signal_handler = refuse
+    for name in ("add_signal_handler", "remove_signal_handler"):
+        setattr(loop, name, refuse)
 
 
 def import_all() -> None:
