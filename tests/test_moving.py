@@ -130,7 +130,6 @@ def check_turns(events: list[dict[str, Any]]) -> str:
     return "".join(event["transcript"] for event in ended)
 
 
-@pytest.mark.heavy  # it fails now and then, for a reason that is not known yet: not fit for the gate
 async def test_the_caller_of_a_killed_server_goes_on_at_another(
     redis: RedisServer, packets: list[bytes], tmp_path: Path
 ) -> None:

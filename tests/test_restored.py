@@ -169,6 +169,39 @@ def test_a_caller_who_comes_back_finds_their_call(
     run_virtual(die_and_return(seed, dies_s, away_s, latency_s))
 
 
+@pytest.mark.parametrize("away_s", [0.0, 0.03, 0.1, 0.15, 0.19, 0.5])
+def test_however_short_the_time_without_a_server_was_it_is_a_gap(away_s: float) -> None:
+    async def return_soon() -> Sequence[AnyEvent]:
+        _, samples = conversation(11)
+        settings = CallSettings(outlives_peers=True)
+        begun = asyncio.get_running_loop().time()
+        async with ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.2))) as stt:
+            kept = Kept()
+            first = Call("call", stt=stt, settings=settings, recorder=kept)
+            talking = asyncio.create_task(talk(first, samples, begun))
+            await asyncio.wait({talking}, timeout=1.27)
+            what = kept.of(first)
+            talking.cancel()
+            first.abandon()
+            await asyncio.gather(talking, return_exceptions=True)
+            written_s = what["audio"]["0"][-1][0] / SAMPLE_RATE + 0.1
+            back_s = asyncio.get_running_loop().time() - begun + away_s
+            await asyncio.sleep(away_s)
+            second = Call("call", stt=stt, settings=settings, restored=restored(what))
+            await talk(second, samples, begun)
+            await second.close()
+        history = second.feed.history
+        check(history, second)
+        (gap,) = [event for event in history if isinstance(event, TranscriptGap)]
+        assert gap.reason == "server"
+        assert gap.start == pytest.approx(written_s, abs=0.001)
+        assert gap.end == pytest.approx(back_s, abs=0.021)  # a packet
+        return history
+
+    history = run_virtual(return_soon())
+    assert not history[-1].complete  # type: ignore[union-attr]
+
+
 async def die_alone(seed: int, dies_s: float, *, without_audio: bool) -> tuple[Said, Sequence[AnyEvent]]:
     said, samples = conversation(seed)
     async with ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.3))) as stt:

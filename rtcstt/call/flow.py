@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 MAX_HELD = 500  # packets; 10 s
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
-LOST_S = 0.2  # a shorter time without packets is concealed, or silence
+JITTER_S = 0.2  # of a call that moves: both servers receive it, so what looks like a shorter hole is none
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ class Flow:
         self._held: deque[tuple[Packet, float]] | None = None
         self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
+        self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
     def push(self, packet: Packet) -> None:
         if self._held is None:
@@ -121,8 +122,9 @@ class Flow:
             self._schedule()
 
     def push_pcm(self, samples: Samples, sample_rate: int) -> None:
-        self._skip_what_nobody_received(self._loop.time())
-        self.receiver.push_pcm(self._pcm.resample(samples, sample_rate), self._loop.time())
+        now = self._loop.time()
+        self._skip_what_nobody_received(now - len(samples) / sample_rate)
+        self.receiver.push_pcm(self._pcm.resample(samples, sample_rate), now)
         if self._timer is None:
             self._schedule()
 
@@ -197,6 +199,7 @@ class Flow:
     def hold(self, on_held: Callable[[], None]) -> None:
         """Keep packets for `release`; ``on_held`` is called with the first one."""
         self._held, self._on_held = deque(maxlen=MAX_HELD), on_held
+        self._tolerated_s = JITTER_S
 
     @property
     def held_since(self) -> float | None:
@@ -219,12 +222,13 @@ class Flow:
                 self._schedule()
 
     def _skip_what_nobody_received(self, now: float) -> None:
-        """What was sent while no server was there to receive it is a gap, unless it is short."""
+        """What was sent while no server was there to receive it is a gap, however short: nothing stands for
+        it, as it does for a lost packet."""
         start, self._nothing_since = self._nothing_since, None
         if start is None:
             return
         self.receiver.clock.skip(now)
-        if self.receiver.position - start > LOST_S * SAMPLE_RATE:
+        if self.receiver.position - start > self._tolerated_s * SAMPLE_RATE:
             self._report(Lost(start, self.receiver.position, "server"))
 
     # -- inside --------------------------------------------------------------------------------------

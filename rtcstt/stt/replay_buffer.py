@@ -96,6 +96,8 @@ class ReplayBuffer:
         """The piece that holds ``cursor``, or the first one behind it."""
         if cursor >= self.end:
             return None
+        if self._pieces and self._pieces[-1].start <= cursor:  # all but who is behind
+            return self._pieces[-1]
         index = bisect.bisect_right(self._pieces, cursor, key=lambda piece: piece.end)
         return self._pieces[index] if index < len(self._pieces) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 
 from rtcstt import wire
@@ -10,6 +11,8 @@ from rtcstt.errors import ConnectionLost
 from rtcstt.stt.limits import Limits
 from rtcstt.stt.seam import Connection
 from rtcstt.stt.transcription import Transcription
+
+LOOK_S = 1.0  # at most between two looks whether something is due, or the STT has stalled
 
 
 class Serving:
@@ -37,6 +40,7 @@ class Serving:
         self.progress = 0.0
         "When audio was last sent, or a message received."
         self.stalls = 0
+        self._sending_since = math.inf
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -50,9 +54,11 @@ class Serving:
 
     async def serve(self, connection: Connection, until: asyncio.Task[Connection] | None) -> Ending:
         """Until the connection ends, or the task does, which is ended with it. The connection is closed."""
+        self._sending_since = math.inf
         pumps = [
             asyncio.create_task(self._pump_out(connection), name="rtcstt-stream-out"),
             asyncio.create_task(self._pump_in(connection), name="rtcstt-stream-in"),
+            asyncio.create_task(self._watch_sending(), name="rtcstt-stream-watch"),
         ]
         tasks = [*pumps, until] if until else pumps
         try:
@@ -82,32 +88,37 @@ class Serving:
 
     async def _pump_out(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            self._wake.clear()
-            await self._send_due(connection)
-            self._on_news()
-            self._check_stall(loop.time())
-            due = self._core.next_send()
-            alarm = loop.call_later(
-                1.0 if due is None else min(1.0, max(0.001, due - loop.time())), self._wake.set
-            )
-            try:
+        alarm = loop.call_later(LOOK_S, self._wake.set)
+        try:
+            while True:
+                self._wake.clear()
+                await self._send_due(connection)
+                self._on_news()
+                now = loop.time()
+                self._check_stall(now)
+                due = self._core.next_send()
+                due = now + LOOK_S if due is None else min(now + LOOK_S, max(now + 0.001, due))
+                if not now < alarm.when() <= due:  # one that comes too soon does no harm
+                    alarm.cancel()
+                    alarm = loop.call_at(due, self._wake.set)
                 await self._wake.wait()
-            finally:
-                alarm.cancel()
+        finally:
+            alarm.cancel()
 
     async def _send_due(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        due = self._core.data_to_send(loop.time())
-        if not due:
-            return
-        try:
-            for data in due:
-                async with asyncio.timeout(self._limits.send_timeout_s):
-                    await connection.send(data)
-                self.progress = loop.time()
-        except TimeoutError as error:
-            raise ConnectionLost(1006, "the STT does not read") from error
+        for data in self._core.data_to_send(loop.time()):
+            self._sending_since = loop.time()
+            await connection.send(data)
+            self.progress = loop.time()
+        self._sending_since = math.inf
+
+    async def _watch_sending(self) -> None:
+        """One look now and then costs less than a time-out for each message."""
+        timeout_s = self._limits.send_timeout_s
+        while (late_s := asyncio.get_running_loop().time() - self._sending_since) < timeout_s:
+            await asyncio.sleep(min(timeout_s, timeout_s - late_s))
+        raise ConnectionLost(1006, "the STT does not read")
 
     def _check_stall(self, now: float) -> None:
         if self._core.is_stalled(now, self._stall_s):
