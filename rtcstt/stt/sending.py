@@ -117,11 +117,6 @@ class LagWatch:
         self._threshold_s = threshold_s
         self._said = 0.0
 
-    @property
-    def is_said(self) -> bool:
-        """It is behind, and that was said."""
-        return self._said > 0
-
     def note(self, lag_s: float) -> SttBehind | SttCaughtUp | None:
         """What is to be said now."""
         if lag_s > max(self._threshold_s, 2 * self._said):

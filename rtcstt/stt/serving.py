@@ -116,7 +116,8 @@ class Serving:
     async def _watch_sending(self) -> None:
         """One look now and then costs less than a time-out for each message."""
         timeout_s = self._limits.send_timeout_s
-        while (late_s := asyncio.get_running_loop().time() - self._sending_since) < timeout_s:
+        clock = asyncio.get_running_loop().time
+        while (late_s := clock() - self._sending_since) < timeout_s:  # noqa: ASYNC110 (time is the event)
             await asyncio.sleep(min(timeout_s, timeout_s - late_s))
         raise ConnectionLost(1006, "the STT does not read")
 

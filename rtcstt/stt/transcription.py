@@ -157,8 +157,7 @@ class Transcription:
         if self._finishing and sending.cursor >= self._buffer.end:
             data.append(sending.client.send(wire.Close()))
             sending.closing = True
-        if self._lag.is_said:
-            self._say_lag()
+        self._say_lag()
         self._mode.forget_stale_turn()
         if not self._progress.waits and not self._mode.repeats:
             self._audio.follow_silence(sending.cursor, turns=isinstance(self._mode, Turns))
