@@ -1,9 +1,12 @@
-"""`python -m benchmarks.borders`: what the largest accepted inputs cost, and how the cost grows with size."""
+"""`python -m benchmarks.borders`: what the largest accepted inputs cost the event loop, in CPU, and how it
+grows with size; for whole answers also the longest stretch in which nothing else runs."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,9 +19,13 @@ from rtcstt.http.bodies import MAX_METADATA, checked_metadata, parse_object
 from rtcstt.server.signaling_routes import MAX_FRAGMENT, MAX_OFFER, about
 from rtcstt.testing import ScriptedUpstream, run_virtual
 from rtcstt.webrtc import candidates
-from rtcstt.webrtc.negotiation import Offer
+from rtcstt.webrtc.connection import PeerSettings
+from rtcstt.webrtc.negotiation import MAX_TRANSPORTS, Offer
+from rtcstt.webrtc.peer import Peer
+from rtcstt.webrtc.sdp import MAX_ATTRIBUTES
 
 MAX_COMMAND = 16_384
+SHARES = (0.25, 0.5, 1.0)  # of what is accepted
 HEAD = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 TRANSPORT = (
     "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\na=rtcp-mux\r\n"
@@ -95,15 +102,89 @@ def cost_s(work: Callable[[], object], times: int) -> float:
     return best
 
 
+class Stretches(selectors.DefaultSelector):
+    """CPU between one look at the sockets and the next: what everybody else waits for."""
+
+    longest_s = 0.0
+    _since: float | None = None
+
+    def begin(self) -> None:
+        self.longest_s, self._since = 0.0, None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._since is not None:
+            self.longest_s = max(self.longest_s, time.process_time() - self._since)
+        found = super().select(timeout)
+        self._since = time.process_time()
+        return found
+
+
+def whole_offers(share: float) -> Iterator[tuple[str, str]]:
+    """Offers with ``share`` of all that is accepted: tracks, candidates, and lines that mean nothing here."""
+    tracks = max(1, int(PeerSettings().max_tracks * share))
+    for name, count, group in (
+        ("one track", 1, "0"),
+        ("tracks, bundled", tracks, " ".join(map(str, range(tracks)))),
+        ("tracks, not bundled", max(1, int(MAX_TRANSPORTS * share)), ""),
+    ):
+        head = HEAD + (f"a=group:BUNDLE {group}\r\n" if group else "")
+        yield f"answer, {name}", head + "".join(AUDIO.format(mid) for mid in range(count))
+        sections = [
+            AUDIO.format(mid) + "".join(_candidate(i) for i in range(int(candidates.MAX_CANDIDATES * share)))
+            for mid in range(count)
+        ]
+        text = head + "".join(sections)
+        lines = max(1, int(MAX_ATTRIBUTES * share) - text.count("\n") - 1)
+        filler = "y" * (int(MAX_OFFER * share - len(text)) // lines - 12)
+        yield f"answer, {name}, full", text + "".join(f"a=x{i}:{filler}\r\n" for i in range(lines))
+
+
+def _candidate(index: int) -> str:
+    return f"a=candidate:{index} 1 udp {index + 1} 192.0.2.{index + 1} 2000 typ host\r\n"
+
+
+async def answered(sdp: str, selector: Stretches) -> tuple[float, float]:
+    """CPU of an answer, until the candidates are there too, and its longest stretch."""
+    call = Call("c", stt=ScriptedUpstream(), settings=CallSettings())
+    peer = Peer(call, settings=PeerSettings(loopback=True))
+    await asyncio.sleep(0.01)
+    selector.begin()
+    await asyncio.sleep(0)
+    begin = time.process_time()
+    await peer.answer(Offer.parse(sdp, max_tracks=PeerSettings().max_tracks))
+    cost = time.process_time() - begin
+    await asyncio.sleep(0.05)
+    longest = selector.longest_s
+    await peer.close()
+    await call.close()
+    return cost, longest
+
+
+def answers(times: int) -> list[list[str]]:
+    """Rows of whole answers: CPU of the best of several for each share, and the longest stretch."""
+    selector = Stretches()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+
+        def best(sdp: str) -> tuple[float, float]:
+            found = [runner.run(answered(sdp, selector)) for _ in range(times)]
+            return min(cost for cost, _ in found), min(longest for _, longest in found)
+
+        costs = [[(name, sdp, *best(sdp)) for name, sdp in whole_offers(share)] for share in SHARES]
+    rows = []
+    for quarter, half, whole in zip(*costs, strict=True):
+        times_ms = [f"{1000 * one[2]:.2f}" for one in (quarter, half, whole)]
+        rows.append([whole[0], f"{len(whole[1])}", *times_ms, f"{1000 * whole[3]:.2f}"])
+    return rows
+
+
 async def measured(times: int) -> list[list[str]]:
-    shares = (0.25, 0.5, 1.0)
     costs = {
-        share: [(name, size, cost_s(work, times)) for name, size, work in cases(share)] for share in shares
+        share: [(name, size, cost_s(work, times)) for name, size, work in cases(share)] for share in SHARES
     }
     rows = []
     for quarter, half, whole in zip(*costs.values(), strict=True):
         times_ms = [f"{1000 * cost:.2f}" for _, _, cost in (quarter, half, whole)]
-        rows.append([whole[0], f"{whole[1]}", *times_ms])
+        rows.append([whole[0], f"{whole[1]}", *times_ms, times_ms[-1]])
     return rows
 
 
@@ -111,8 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="the best of so many (default: %(default)s)")
     options = parser.parse_args(arguments)
-    header = ["input", "largest, characters", "a quarter, ms", "half, ms", "the largest, ms"]
-    print(markdown(header, run_virtual(measured(options.times))))
+    header = [
+        "input",
+        "largest, characters",
+        "a quarter, ms",
+        "half, ms",
+        "the largest, ms",
+        "in one piece, ms",
+    ]
+    print(markdown(header, [*run_virtual(measured(options.times)), *answers(options.times)]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
-from rtcstt.webrtc.negotiation import Offer, opus_preference
+from rtcstt.webrtc.candidates import AT_ONCE, MAX_CANDIDATES
+from rtcstt.webrtc.negotiation import MAX_TRANSPORTS, Offer, opus_preference
 from rtcstt.webrtc.sdp import Description
 
 CASES = Path(__file__).parent / "fixtures" / "media"
@@ -246,6 +247,43 @@ def test_offers_of_one_connection_are_known_by_credentials_and_certificate() -> 
     first = offer(AUDIO, group="")
     assert first.same_session(offer(AUDIO.replace("sendrecv", "sendonly"), group=""))
     assert not first.same_session(offer(AUDIO.replace("ufrag:abcd", "ufrag:efgh"), group=""))
+
+
+def candidates(*numbers: int) -> str:
+    return "".join(f"a=candidate:{n} 1 udp {n + 1} 192.0.2.{n} 9 typ host\n" for n in numbers)
+
+
+def test_candidates_of_a_bundle_are_its_first_sections() -> None:
+    """Browsers name them in the first section alone, which may be one that is refused."""
+    video, audio = VIDEO + candidates(1, 2), AUDIO.partition("a=candidate")[0] + TRANSPORT
+    made = offer(video, audio + candidates(2, 3), DATA + candidates(4), group="a=group:BUNDLE 1 0 2\n")
+    first, data = made.taken.sections
+    assert [value.split()[0] for value in first.values("candidate")] == ["2", "3", "1", "4"]
+    assert data.values("candidate") == [] and made.trickled == ()
+    other = video.replace("ufrag:abcd", "ufrag:efgh")
+    made = offer(other, audio, DATA, group="a=group:BUNDLE 1 0 2\n")
+    assert made.taken.sections[0].values("candidate") == [], "they are another connection's"
+
+
+def test_candidates_beyond_the_first_few_follow_the_answer() -> None:
+    made = offer(AUDIO.partition("a=candidate")[0] + TRANSPORT + candidates(*range(100)), group="")
+    given = made.taken.sections[0].values("candidate")
+    assert len(given) == AT_ONCE and len(given) + len(made.trickled) == MAX_CANDIDATES
+    assert {mid for mid, _ in made.trickled} == {"0"}
+
+
+def test_there_are_so_many_transports() -> None:
+    sections = [AUDIO.replace("a=mid:0", f"a=mid:{mid}") for mid in range(8)]
+    apart = Offer.parse(SESSION + "".join(sections), max_tracks=8)
+    assert len(apart.tracks) == MAX_TRANSPORTS
+    assert "not bundled" in apart.refused["5"] and list(apart.refused) == ["5", "6", "7"]
+    text = SESSION + "a=group:BUNDLE 0 2 3 4 5 6 7\n" + "".join(sections)
+    assert len(Offer.parse(text, max_tracks=8).tracks) == 8, "two transports"
+
+
+def test_whose_transport_a_candidate_is_for() -> None:
+    taken = offer(AUDIO, AUDIO.replace("a=mid:0", "a=mid:7"), DATA).taken
+    assert [taken.transport_of(mid) for mid in ("0", "2", "7", "absent", "")] == ["0", "0", "7", "0", "0"]
 
 
 # -- what an offer may cost ------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import importlib
 import inspect
@@ -16,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +25,6 @@ import numpy as np
 import pylibsrtp
 import pytest
 from aiortc import (
-    RTCBundlePolicy,
     RTCCertificate,
     RTCConfiguration,
     RTCPeerConnection,
@@ -51,11 +49,11 @@ from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
 from rtcstt.webrtc.caller import Caller, _Playback
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
 from rtcstt.webrtc.impairment import Network
-from rtcstt.webrtc.negotiation import Offer
+from rtcstt.webrtc.negotiation import MAX_TRANSPORTS, Offer
 from rtcstt.webrtc.peer import Peer
 from rtcstt.webrtc.playback import opus_packets
 from rtcstt.webrtc.sdp import Description
-from tests.descriptions import AUDIO, SESSION
+from tests.descriptions import AUDIO, SESSION, TRANSPORT
 
 pytestmark = pytest.mark.real
 
@@ -268,7 +266,12 @@ async def test_tracks_that_share_no_transport_have_each_their_own(
     other = opus_packets(np.random.default_rng(1).normal(0, 3000, 48000).astype(np.int16))
     call = FakeCall()
     answering = Peer(call, settings=SETTINGS)  # type: ignore[arg-type]
-    apart = functools.partial(new_connection, bundling=RTCBundlePolicy.MAX_COMPAT)
+
+    def apart(servers: Sequence[IceServer]) -> RTCPeerConnection:
+        connection = new_connection(servers)
+        aiortc_private.share_transport(connection, False)
+        return connection
+
     monkeypatch.setattr("rtcstt.webrtc.caller.new_connection", apart)
     answers: list[str] = []
 
@@ -834,6 +837,34 @@ async def test_checks_are_bounded_and_go_to_no_denied_address(monkeypatch: pytes
     assert {address.split(".")[0] for address, _ in sent} == {"127"}
     assert limit.denied > 0
     await lonely.close()
+
+
+async def test_what_an_answer_makes_aiortc_do_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport is most of the cost, and to look for this machine's addresses more than all the rest."""
+    made: list[object] = []
+    make, looked = RTCPeerConnection._RTCPeerConnection__createDtlsTransport, []  # type: ignore[attr-defined]
+
+    def counted(pc: RTCPeerConnection) -> Any:
+        made.append(make(pc))
+        return made[-1]
+
+    def addresses(**families: bool) -> list[str]:
+        looked.append(families)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(RTCPeerConnection, "_RTCPeerConnection__createDtlsTransport", counted)
+    monkeypatch.setattr(aiortc_private.ice, "get_host_addresses", addresses)
+    aiortc_private.ice._addresses.cache_clear()
+    bare = AUDIO.partition("a=candidate")[0] + TRANSPORT
+    sections = "".join(bare.replace("a=mid:0", f"a=mid:{mid}") for mid in range(8))
+    for group, transports in (("a=group:BUNDLE 0 1 2 3 4 5 6 7\n", 1), ("", MAX_TRANSPORTS)):
+        made.clear()
+        lonely = Peer(FakeCall(), settings=PeerSettings(loopback=True))  # type: ignore[arg-type]
+        answer = Description.parse(await lonely.answer(SESSION + group + sections))
+        await lonely.close()
+        assert len(made) == transports
+        assert sum(section.port != "0" for section in answer.sections) == (8 if group else MAX_TRANSPORTS)
+    assert len(looked) <= 3, "once a second"
 
 
 async def test_candidates_after_the_offer_are_bounded(tone: list[bytes]) -> None:

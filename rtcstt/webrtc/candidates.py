@@ -11,6 +11,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.webrtc.sdp import Description, Section, bad_offer, lines_of, name_of, whole
 
 MAX_CANDIDATES = 64  # of one offer; a browser on many networks sends about 20
+AT_ONCE = 8  # of them, that aiortc is given with the offer; the others follow one by one
 MAX_CHECKS = 100  # datagrams to addresses that have not shown that they are the caller's
 RESERVED_CHECKS = 25  # of them, for those that a check came from
 _UFRAG, _PWD = re.compile(r"[A-Za-z0-9+/]{4,256}"), re.compile(r"[A-Za-z0-9+/]{22,256}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from aiortc import (
-    RTCBundlePolicy,
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
@@ -129,12 +128,10 @@ async def read_track(track: Any) -> AsyncIterator[tuple[Samples, int]]:
         yield mono.astype(np.int16), frame.sample_rate
 
 
-def new_connection(
-    servers: Sequence[IceServer], *, bundling: RTCBundlePolicy = RTCBundlePolicy.BALANCED
-) -> RTCPeerConnection:
+def new_connection(servers: Sequence[IceServer]) -> RTCPeerConnection:
     """Always with explicit servers: aiortc's default asks a public STUN server."""
     ice = [RTCIceServer(s.url, username=s.username, credential=s.credential) for s in servers]
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice, bundlePolicy=bundling))
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
     share_certificate(pc)
     return pc
 

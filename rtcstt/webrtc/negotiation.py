@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from rtcstt.errors import CallerError
 from rtcstt.media.rtp import Codec
-from rtcstt.webrtc.candidates import MAX_CANDIDATES, has_credentials, is_mdns, usable
+from rtcstt.webrtc.candidates import AT_ONCE, MAX_CANDIDATES, has_credentials, is_mdns, usable
 from rtcstt.webrtc.sdp import DIRECTIONS, MID_EXTENSION, Description, Section, bad_offer, name_of, whole
 
 # The profiles that RFC 8829 section 5.1.2 wants taken for media over DTLS.
@@ -25,6 +25,8 @@ _PROTOCOLS = {
 }
 _DIGESTS = ("sha-256", "sha-384", "sha-512")
 _FINGERPRINT = re.compile(r"([A-Za-z0-9-]+) +([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*)")
+# Connections of one call: who bundles, as all browsers do, has one. Each costs 0.5 ms, and sockets.
+MAX_TRANSPORTS = 5
 # What the sections of a bundle share, and may leave to one of them to say (RFC 8843 section 7.1.3).
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "fingerprint", "setup", "rtcp-mux")
 _SETUPS = {"actpass": "active", "active": "active", "passive": "passive"}
@@ -36,8 +38,8 @@ class Offer:
     """A caller's offer, sorted.
 
     ``whole``: all of it. ``taken``: what aiortc is given. ``refused``: why each other section is not taken,
-    by mid; without those that the caller refused themselves. ``trickled``: candidates that aiortc would
-    resolve before it answers (mDNS names); add them after the answer.
+    by mid; without those that the caller refused themselves. ``trickled``: candidates to add after the
+    answer: names (mDNS) that aiortc would resolve first, and those beyond the first few.
     """
 
     whole: Description
@@ -134,7 +136,9 @@ class _Sorting:
         self._sends = False
         self._knows = False
         self._candidates_left = MAX_CANDIDATES
-        self._has_data = False
+        self._given_candidates = 0
+        self._transports = 0
+        self._has_data = self._has_bundle = False
 
     def sort(self, section: Section) -> None:
         if section.is_refused:
@@ -142,12 +146,18 @@ class _Sorting:
         transport = {name: self._transport(section, name) for name in _TRANSPORT}
         reason = self._audio(section) if section.kind == "audio" else self._other(section)
         reason = reason or _unusable(section, transport)
+        shares = section.mid in self._bundle and self._has_bundle
+        if reason is None and not shares and self._transports == MAX_TRANSPORTS:
+            reason = f"it is not bundled, and a call has at most {MAX_TRANSPORTS} transports"
         if reason is not None:
             self.refused[section.mid] = reason
             return
+        self._transports += not shares
+        self._has_bundle |= section.mid in self._bundle
         self.tracks += section.kind == "audio"
         self._has_data |= section.kind != "audio"
-        self.taken.append(self._for_aiortc(section, transport))
+        candidates = [] if shares else self._candidates(section, transport)
+        self.taken.append(self._for_aiortc(section, transport, candidates))
 
     def refusal(self) -> CallerError:
         """Why nothing is taken."""
@@ -182,7 +192,24 @@ class _Sorting:
         others = (s.values(name) for s in self._described.sections if s.mid in self._bundle)
         return next(filter(None, others), [])
 
-    def _for_aiortc(self, section: Section, transport: Mapping[str, list[str]]) -> Section:
+    def _candidates(self, section: Section, transport: Mapping[str, list[str]]) -> list[str]:
+        """Those of a section's transport: of a bundle's first section they stand for all of the bundle, which
+        have them where the first of the offer was one that is not taken."""
+        sections = [section]
+        if section.mid in self._bundle:
+            sections += [s for s in self._described.sections if s.mid in self._bundle and s is not section]
+        ufrags = transport["ice-ufrag"][:1]
+        found: dict[str, None] = {}
+        for one in sections:
+            if self._transport(one, "ice-ufrag")[:1] == ufrags and len(found) < self._candidates_left:
+                found |= dict.fromkeys(usable(one.values("candidate")))
+        chosen = list(found)[: self._candidates_left]
+        self._candidates_left -= len(chosen)
+        return chosen
+
+    def _for_aiortc(
+        self, section: Section, transport: Mapping[str, list[str]], candidates: list[str]
+    ) -> Section:
         """A taken section with only what aiortc needs; candidates to add later go into ``trickled``.
 
         The caller is to be the DTLS client where they leave the choice: they know when they are ready.
@@ -201,11 +228,11 @@ class _Sorting:
         lines += [f"a={name}:{transport[name][0]}" for name in ("ice-ufrag", "ice-pwd")]
         lines += [f"a=fingerprint:{value}" for value in _fingerprints(transport["fingerprint"])]
         lines.append(f"a=setup:{_SETUPS[transport['setup'][0]]}")
-        for candidate in usable(section.values("candidate"))[: self._candidates_left]:
-            self._candidates_left -= 1
-            if is_mdns(candidate):
+        for candidate in candidates:
+            if is_mdns(candidate) or self._given_candidates == AT_ONCE:
                 self.trickled.append((section.mid, candidate))
             else:
+                self._given_candidates += 1
                 lines.append(f"a=candidate:{candidate}")
         return Section(tuple(lines))
 

@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiortc import (
-    RTCBundlePolicy,
-    RTCSessionDescription,
-)
+from aiortc import RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from rtcstt.errors import CallerError
 from rtcstt.events import TrackRefused
 from rtcstt.webrtc import candidates
-from rtcstt.webrtc.aiortc_private import (
-    shape_gathering,
-)
+from rtcstt.webrtc.aiortc_private import shape_gathering, share_transport
 from rtcstt.webrtc.attachment import Attachment
 from rtcstt.webrtc.candidates import DeniedPeers
 from rtcstt.webrtc.connection import PeerSettings, close_connection, new_connection, transports_of
@@ -57,14 +52,14 @@ class Peer:
         self._call = call
         self._settings = settings or PeerSettings()
         self._on_lost = on_lost or call.close
-        # Sections that the offer does not bundle get a transport each; aiortc's default is one for all audio.
-        self._pc = new_connection(self._settings.ice_servers, bundling=RTCBundlePolicy.MAX_COMPAT)
+        self._pc = new_connection(self._settings.ice_servers)
         served = [*self._settings.hosts, *(["127.0.0.1"] if self._settings.loopback else [])]
         denied = DeniedPeers(self._settings.deny_peers, served)
         self._attached = Attachment(self._pc, call, channels=True, denied=denied)
         self._answering = self._renegotiating = False
         self._answers = 0  # to later offers
         self._given = Description((), ())  # to aiortc
+        self._local = ""  # aiortc's answer to it
         self._candidates_left = candidates.MAX_CANDIDATES
         self._trickling: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
@@ -149,10 +144,9 @@ class Peer:
         for mid, reason in offer.refused.items():
             log.info("call %s: section %s of the offer is refused: %s", self._call.id, mid, reason)
             self._call.publish(TrackRefused(track=mid, reason=reason))
-        for mid, candidate in offer.trickled:
-            self._trickle(mid, candidate)
+        self._trickle(offer.trickled)
         preference = opus_preference(stereo=self._settings.stereo, dtx=self._settings.dtx)
-        answer = offer.answer(self._pc.localDescription.sdp, opus=preference, version=self._answers)
+        answer = offer.answer(self._local, opus=preference, version=self._answers)
         public_ip = self._settings.public_ip
         return answer if public_ip is None else candidates.with_public_address(answer, public_ip)
 
@@ -169,8 +163,7 @@ class Peer:
         if len(found) > self._candidates_left:
             message = f"A call takes {candidates.MAX_CANDIDATES} candidates after its offer."
             raise CallerError(429, "too_many_candidates", "Too many candidates", message, retry_after_s=60)
-        for mid, candidate in found:
-            self._trickle(mid, candidate)
+        self._trickle(found)
 
     async def wait_closed(self) -> None:
         """Until the connection is closed and nothing of it runs any more."""
@@ -187,8 +180,12 @@ class Peer:
     async def _negotiate(self, offer: Offer) -> None:
         pc, settings = self._pc, self._settings
         given = offer.after(self._given)
+        # What the offer does not bundle gets a transport each; aiortc's default is one for all audio.
+        share_transport(pc, not self._given.sections and len(given.bundle) == len(given.sections))
         try:
+            await asyncio.sleep(0)  # others run between the parts of this work, each of which may take 2 ms
             await pc.setRemoteDescription(RTCSessionDescription(str(given), "offer"))
+            await asyncio.sleep(0)
             answer = await pc.createAnswer()
         except Exception as error:
             # aiortc has no error of its own for a bad description: asserts, key and value errors.
@@ -206,25 +203,34 @@ class Peer:
                 ports=settings.udp_port or settings.ports,
             )
         await pc.setLocalDescription(answer)
-        if "a=candidate:" not in pc.localDescription.sdp:
+        self._local = pc.localDescription.sdp
+        if "a=candidate:" not in self._local:
             raise CallerError(
                 503, "no_candidates", "No way to connect", "The server found no address to be reached at."
             )
 
-    def _trickle(self, mid: str, candidate: str) -> None:
-        if self._candidates_left and not self._attached.lost.done():
-            self._candidates_left -= 1
-            task = asyncio.create_task(self._add_candidate(mid, candidate))
+    def _trickle(self, found: Sequence[tuple[str, str]]) -> None:
+        """Add candidates, as far as there may be more: addresses one after the other, and each name (mDNS)
+        by itself, since it takes time to be resolved."""
+        found = found[: self._candidates_left]
+        if not found or self._attached.lost.done():
+            return
+        self._candidates_left -= len(found)
+        addresses = [one for one in found if not candidates.is_mdns(one[1])]
+        for some in (addresses, *([one] for one in found if candidates.is_mdns(one[1]))):
+            task = asyncio.create_task(self._add_candidates(some))
             self._trickling.add(task)
             task.add_done_callback(self._trickling.discard)
 
-    async def _add_candidate(self, mid: str, candidate: str) -> None:
-        try:
-            found = candidate_from_sdp(candidate)
-            found.sdpMid = mid or self._pc.getTransceivers()[0].mid
-            await self._pc.addIceCandidate(found)
-        except Exception:  # whatever one candidate does, the others may still connect
-            log.debug("a candidate was not added", exc_info=True)
+    async def _add_candidates(self, given: Sequence[tuple[str, str]]) -> None:
+        for mid, candidate in given:
+            await asyncio.sleep(0)  # others run between them
+            try:
+                found = candidate_from_sdp(candidate)
+                found.sdpMid = self._given.transport_of(mid)
+                await self._pc.addIceCandidate(found)
+            except Exception:  # whatever one candidate does, the others may still connect
+                log.debug("a candidate was not added", exc_info=True)
 
     async def _live(self) -> None:
         timeout_s = self._settings.connect_timeout_s

@@ -16,7 +16,7 @@ from rtcstt.media.rtp import Codec
 
 MAX_CHARACTERS = 64 * 1024
 MAX_SECTIONS = 32
-MAX_ATTRIBUTES = 4000  # of all sections; a browser's with audio and video in every codec has 300
+MAX_ATTRIBUTES = 2000  # of all sections; a browser's with audio and video in every codec has 300
 MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -33,7 +33,6 @@ REGISTERED: Mapping[str, tuple[str, tuple[int, ...], int]] = {
     "telephone-event": ("telephone-event", _WITH_SPEECH, 1),
     "cn": ("CN", _WITH_SPEECH, 1),
 }
-_NEWLINE = re.compile(r"\r\n|\n|\r")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,64}")
 
 
@@ -171,6 +170,8 @@ class Description:
     @classmethod
     def parse(cls, text: str) -> Description:
         """Raises `CallerError` 400 when ``text`` is no session description (RFC 8866), or too large a one."""
+        if text.count("\n") + text.count("\r") > 4 * MAX_ATTRIBUTES:  # as CR LF, and with empty ones
+            raise bad_offer(f"A session description may have at most {MAX_ATTRIBUTES} lines.")
         lines = lines_of(text)
         if not lines or lines[0] != "v=0" or any(line[1:2] != "=" for line in lines):
             raise bad_offer("That is not a session description.")
@@ -212,6 +213,13 @@ class Description:
         named = next((group[1:] for group in groups if group[:1] == ["BUNDLE"]), [])
         return [mid for mid in dict.fromkeys(named) if mid in self._by_mid]
 
+    def transport_of(self, mid: str) -> str:
+        """The mid of the section whose transport serves ``mid``: the first of the bundle for all of it, and
+        for a section that is not here, of which the others are what was left."""
+        if mid in self._by_mid and mid not in self.bundle:
+            return mid
+        return next(iter(self.bundle), self.sections[0].mid if self.sections else mid)
+
     def direction_of(self, section: Section) -> str:
         """A section's direction: its own, else the session's (RFC 8866 section 6.7)."""
         return direction(section._attributes) or direction(self.attributes) or "sendrecv"
@@ -247,7 +255,8 @@ def lines_of(text: str) -> list[str]:
     """The lines of a description, which end with CR, LF or both, and with nothing else."""
     if len(text) > MAX_CHARACTERS:
         raise bad_offer(f"A session description may have at most {MAX_CHARACTERS >> 10} kB.")
-    return [line for line in (line.strip(" \t") for line in _NEWLINE.split(text)) if line]
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [stripped for line in lines if (stripped := line.strip(" \t"))]
 
 
 def name_of(line: str) -> str:

@@ -27,11 +27,13 @@ can go:
 7. **Sockets read no more than a datagram may hold** (`_read_datagrams_only`). Why: asyncio reserves
    256 KiB for each, which costs ten times what receiving it does. Goes when asyncio reserves less.
 8. **One certificate and TLS context for all our connections** (`share_certificate`), a new one each day.
-   Why: aiortc makes one each, which costs 30 kB and the better part of a millisecond. Callers that
+   Why: aiortc makes one each, which costs 30 kB and the better part of a millisecond, and computes three
+   digests of it for each section of each description. Callers that
    compare fingerprints can tell that they talk to the same server. Goes when `RTCConfiguration`
    takes certificates, as the browsers' does.
 9. **Gathering is capped, and may use loopback** (`shape_gathering`). Why: a dead STUN server holds
-   the answer for 5 s, and aioice leaves out 127.0.0.1. Goes when aioice takes both as settings.
+   the answer for 5 s, and aioice leaves out 127.0.0.1. Each transport asks the machine for its addresses
+   again, which takes 1 ms. Goes when aioice takes the addresses and the time as settings.
 10. **Host candidates keep to a range of ports** (`_gather_on_ports`), where one is asked for. Why: aioice
    lets the system choose, and firewalls want to know. Cost: the sockets are opened here, as aioice would
    open them. Goes when aioice takes a range as a setting.
@@ -49,9 +51,12 @@ can go:
    opens a socket for each connection, and firewalls, containers and Kubernetes want one port. Each connection
    gets a face of the shared socket for its transport. There is one socket for IPv4 and one for IPv6; the
    kernel tells to which local address a datagram came (IP_PKTINFO). Goes when aioice can be given a socket.
+16. **An offer that bundles all its sections gets one transport** (`share_transport`). Why: aiortc makes one
+   for each section, and then stops all but one, unless it is told of the bundle before it is given the offer.
+   Goes when `RTCPeerConnection` looks at the bundle first.
 """
 
-from rtcstt.webrtc.aiortc_private.dtls import share_certificate
+from rtcstt.webrtc.aiortc_private.dtls import share_certificate, share_transport
 from rtcstt.webrtc.aiortc_private.ice import shape_gathering
 from rtcstt.webrtc.aiortc_private.rtp import TrackTap, TransportTap, negotiated
 from rtcstt.webrtc.aiortc_private.sending import fall_silent, intercept_rtp
@@ -67,6 +72,7 @@ __all__ = [
     "negotiated",
     "shape_gathering",
     "share_certificate",
+    "share_transport",
 ]
 
 PRIVATE: dict[str, tuple[str, ...]] = {
@@ -91,11 +97,16 @@ PRIVATE: dict[str, tuple[str, ...]] = {
         "_RTCDtlsTransport__local_certificate",
     ),
     "aiortc.rtcdtlstransport.RtpRouter": ("ssrc_table",),
-    "aiortc.RTCPeerConnection": ("_RTCPeerConnection__certificates",),
+    "aiortc.RTCPeerConnection": ("_RTCPeerConnection__certificates", "_RTCPeerConnection__configuration"),
     "aiortc.rtcdtlstransport.RTCCertificate": ("_create_ssl_context",),
     "aiortc.RTCIceTransport": ("_connection", "_send"),
     "aioice.Connection": (
+        "gather_candidates",
         "get_component_candidates",
+        "_components",
+        "_local_candidates",
+        "_local_candidates_end",
+        "_local_candidates_start",
         "_protocols",
         "_queue",
         "_closing",

@@ -1,4 +1,5 @@
-"""Behind aiortc's DTLS: certificates, cipher suites, and why a handshake failed (entries 6, 8 and 13)."""
+"""Behind aiortc's DTLS: certificates, cipher suites, why a handshake failed, how many transports there are
+(entries 6, 8, 13 and 16)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiortc import RTCCertificate, RTCPeerConnection
+from aiortc import RTCBundlePolicy, RTCCertificate, RTCDtlsFingerprint, RTCPeerConnection
 from aiortc.rtcdtlstransport import State
 from OpenSSL import SSL
 
@@ -21,15 +22,29 @@ def share_certificate(pc: RTCPeerConnection) -> None:
     connection._RTCPeerConnection__certificates = [_certificate(int(time.time() // 86400))]
 
 
+def share_transport(pc: RTCPeerConnection, shared: bool) -> None:
+    """Whether sections that come from now on use the first one's transport, or have one each until the bundle
+    of the description is looked at."""
+    connection: Any = pc
+    policy = RTCBundlePolicy.MAX_BUNDLE if shared else RTCBundlePolicy.MAX_COMPAT
+    connection._RTCPeerConnection__configuration.bundlePolicy = policy
+
+
 @functools.lru_cache(maxsize=1)
 def _certificate(day: int) -> _SharedCertificate:
     return _SharedCertificate.generateCertificate()
 
 
 class _SharedCertificate(RTCCertificate):
-    """Its TLS context serves every connection that has it."""
+    """Its TLS context and its fingerprints serve every connection that has it."""
 
     _context: SSL.Context | None = None
+    _fingerprints: list[RTCDtlsFingerprint] | None = None
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:
+        if self._fingerprints is None:
+            self._fingerprints = super().getFingerprints()
+        return list(self._fingerprints)
 
     def _create_ssl_context(self, srtp_profiles: Any) -> SSL.Context:
         if self._context is None:

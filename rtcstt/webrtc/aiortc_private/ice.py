@@ -7,12 +7,14 @@ import errno
 import logging
 import random
 import socket
+import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from aioice import Candidate
 from aioice.candidate import candidate_foundation, candidate_priority
-from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.ice import StunProtocol, get_host_addresses, server_reflexive_candidate
 from aioice.stun import Class
 from aioice.turn import UDP_SOCKET_BUFFER_SIZE
 from aiortc.rtcdtlstransport import RTCDtlsTransport
@@ -21,6 +23,7 @@ from rtcstt.webrtc.candidates import CheckLimit
 
 log = logging.getLogger(__name__)
 
+ADDRESSES_S = 1.0  # how old what is known of the machine's addresses may be
 MAX_DATAGRAM = 4096  # bytes; what comes over real networks has at most 1500
 
 
@@ -38,15 +41,29 @@ def shape_gathering(
     connection: Any = dtls.transport._connection
     gather = connection.get_component_candidates
 
-    async def gather_shaped(component: int, addresses: list[str]) -> Any:
-        chosen = list(hosts or addresses)
+    async def gather_shaped() -> None:
+        if connection._local_candidates_start:
+            return
+        connection._local_candidates_start = True
+        chosen = list(hosts or _addresses(int(time.monotonic() / ADDRESSES_S)))
         if not chosen or (loopback and "127.0.0.1" not in chosen):
             chosen.append("127.0.0.1")
-        if ports is not None:
-            return await _gather_on_ports(connection, gather, component, chosen, timeout_s, ports)
-        return await gather(component=component, addresses=chosen, timeout=timeout_s)
+        for component in connection._components:
+            if ports is not None:
+                found = await _gather_on_ports(connection, gather, component, chosen, timeout_s, ports)
+            else:
+                found = await gather(component=component, addresses=chosen, timeout=timeout_s)
+            connection._local_candidates += found
+        connection._local_candidates_end = True
 
-    connection.get_component_candidates = gather_shaped
+    connection.gather_candidates = gather_shaped
+
+
+@lru_cache(1)
+def _addresses(period: int) -> tuple[str, ...]:
+    """The machine's, but for loopback. To ask takes a millisecond and more where there are many, so it is
+    asked once in a while, and not by each transport."""
+    return tuple(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 def host_candidate(component: int, host: str, port: int) -> Candidate:
