@@ -19,6 +19,7 @@ from rtcstt.http.loop_monitor import Stalls
 from rtcstt.http.serving import Connections, accepted, default_connections, listen
 from rtcstt.limits import RateLimiter, Slots, TokenBucket, backoff
 
+TOLD = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 PATIENCE_S = 60.0  # for what happens at once on a machine with time
 
 
@@ -168,6 +169,22 @@ async def test_what_is_no_http_is_refused_without_a_version() -> None:
         assert answer.startswith(b"HTTP/1.") and b" 400 " in answer and b"Server: rtcstt\r\n" in answer
         assert b"aiohttp" not in answer.lower() and b"python" not in answer.lower()
         writer.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux")
+async def test_a_machine_that_vanished_is_noticed_within_15_s() -> None:
+    (listening,) = await listen("127.0.0.1", 0)
+    listening.listen()
+    listening.setblocking(False)
+    _, writer = await asyncio.open_connection(*listening.getsockname())
+    client = await anext(accepted(listening))
+    told = {name: client.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in TOLD}
+    assert told["TCP_KEEPIDLE"] + told["TCP_KEEPINTVL"] * told["TCP_KEEPCNT"] <= 15
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert told["TCP_USER_TIMEOUT"] == 15_000
+    client.close()
+    listening.close()
+    writer.close()
 
 
 def test_half_of_the_file_descriptors_are_for_calls() -> None:

@@ -372,6 +372,50 @@ async def test_a_client_that_never_closes_holds_no_stream() -> None:
         writer.transport.abort()
 
 
+async def test_who_gives_no_sign_of_life_loses_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that answers pings keeps it, however silent."""
+    monkeypatch.setattr(routes, "SILENT_S", 0.5)
+    monkeypatch.setattr(routes, "LINGER_S", 0.1)
+    async with serving(max_streams=1) as server:
+        deaf = server.socket(MANUAL, autoping=False)
+        async with deaf as socket:
+            await server.empty()
+            kinds = [message.type async for message in socket]
+            assert aiohttp.WSMsgType.PING in kinds and kinds[-1] is aiohttp.WSMsgType.TEXT
+            assert socket.close_code == 1008
+        async with server.socket() as socket:
+            reading = asyncio.create_task(read_all(socket))
+            await asyncio.sleep(1.5)
+            assert not reading.done() and server.service.streams == 1
+            await socket.send_str('{"type": "close"}')
+            assert [message["type"] for message in await reading] == ["connected"]
+
+
+async def test_who_reads_nothing_loses_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held back by answers that it does not take, a client is silent by its own doing."""
+    monkeypatch.setattr(routes, "SILENT_S", 0.5)
+    async with serving(max_streams=1) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        request = f"GET {MANUAL} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        writer.write(request.encode())
+        await reader.readuntil(b"\r\n\r\n")
+        await server.only(1)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+        async def flood() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write((b"\x89\xfd" + bytes(4) + bytes(125)) * 100)
+                    await writer.drain()
+
+        flooding = asyncio.create_task(flood())
+        await server.empty()
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+        writer.transport.abort()
+
+
 # -- keys and tokens -----------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ except ImportError:  # Windows has no such limits
 log = logging.getLogger(__name__)
 
 HEADERS_S = 15.0  # a connection that has asked for nothing by then is closed
+DEAD_S = 15  # without an answer of the other side's TCP, though something was sent, or it was asked
 KEEPALIVE_S = 75.0  # between requests: more than proxies wait
 HANDSHAKE_S = 10.0  # TLS
 PAUSE_S = 0.25  # without a descriptor to accept with
@@ -191,7 +192,20 @@ async def accepted(
             continue  # else the client has left already
         short = False
         client.setblocking(False)
+        _notice_death(client)
         yield client
+
+
+def _notice_death(client: socket.socket) -> None:
+    """A machine that vanished, without a word, loses its connection after `DEAD_S`, where the system can tell
+    (Linux; elsewhere as its administrator has set it)."""
+    options = {"TCP_KEEPIDLE": DEAD_S // 3, "TCP_KEEPINTVL": DEAD_S // 3, "TCP_KEEPCNT": 2}
+    options["TCP_USER_TIMEOUT"] = 1000 * DEAD_S
+    with contextlib.suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                client.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def run_until_stopped(

@@ -58,6 +58,16 @@ TURN_LOGIN_S = 12 * 3600.0
 PRELOADED = ("numpy.fft", "cryptography.hazmat.backends.openssl.backend", "av.subtitles.stream")
 
 
+@dataclass(frozen=True, slots=True)
+class _Recognition:
+    """``streams``: what the embedded recogniser can take at once, where it is the STT."""
+
+    stt: Stt
+    embedded: Embedded | None
+    fallback: Stt | None
+    streams: Slots
+
+
 @asynccontextmanager
 async def application(
     settings: Settings, environment: Mapping[str, str], assignment: Assignment | None = None
@@ -70,13 +80,39 @@ async def application(
         log.warning("--api-key-file alone: nobody may place calls; --token-file says who may")
     for module in PRELOADED:
         importlib.import_module(module)
-    sockets = (
-        audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
-        if settings.audiosocket is not None
-        else None
-    )
-    recordings = Recordings(settings.record) if settings.record is not None else None
+    gateway = _gateway(settings)
     store = _store(settings)
+    async with contextlib.AsyncExitStack() as held:
+        recordings = Recordings(settings.record) if settings.record is not None else None
+        if recordings is not None:
+            held.callback(recordings.close)
+        recognition = await held.enter_async_context(_recognition(settings, environment))
+        log.info("calls at once: %d", settings.max_calls)
+        ice_servers = ice_servers_of(settings)
+        udp_port = await held.enter_async_context(_udp_port(settings))
+        worker = assignment.index if assignment is not None else None
+        calls = _calls(settings, recognition, ice_servers, recordings, worker, udp_port)
+        context = Context(
+            calls,
+            _guard(settings, authenticator),
+            offers_per_minute=settings.offers_per_minute,
+            ice_servers=ice_servers,
+        )
+        silent_s = settings.gateway_timeout_s
+        app = Web(context, embedded=recognition.embedded, silent_s=silent_s).application()
+        if gateway is not None:
+            reuse_port = assignment is not None
+            during = audiosocket.during(calls, gateway, reuse_port=reuse_port, silent_s=silent_s)
+            app.cleanup_ctx.append(during)
+        member = await _member(settings, _Here(calls, recognition.embedded), store, assignment)
+        calls.on_changed = member.publish
+        member.attach(app)
+        yield app
+
+
+@asynccontextmanager
+async def _recognition(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[_Recognition]:
+    """The STT, and the embedded recogniser, loaded, where it is that or stands in for it."""
     embedded = Embedded(
         settings.model,
         max_streams=settings.max_streams,
@@ -87,9 +123,8 @@ async def application(
     )
     stt = _stt(settings, embedded, environment)
     wants_embedded = stt is embedded or settings.fallback == "embedded"
-    udp_port = None
+    streams = Slots(lambda: None)
     try:
-        streams = Slots(lambda: None)
         if wants_embedded:
             for line in await embedded.describe():
                 log.info(line)
@@ -97,68 +132,54 @@ async def application(
             configured_language(settings.language, service.recognizer.languages)
             if stt is embedded:
                 streams = Slots(lambda: service.max_streams)
-        log.info("calls at once: %d", settings.max_calls)
-        ice_servers = ice_servers_of(settings)
         fallback = embedded if settings.fallback else None
-        worker = assignment.index if assignment is not None else None
-        udp_port = await _udp_port(settings)
-        calls = _calls(settings, stt, fallback, ice_servers, recordings, streams, worker, udp_port)
-        context = Context(
-            calls,
-            _guard(settings, authenticator),
-            offers_per_minute=settings.offers_per_minute,
-            ice_servers=ice_servers,
-        )
-        app = Web(
-            context,
-            embedded=embedded if wants_embedded else None,
-            silent_s=settings.gateway_timeout_s,
-        ).application()
-        if sockets is not None:
-            app.cleanup_ctx.append(
-                audiosocket.during(
-                    calls,
-                    sockets,
-                    reuse_port=assignment is not None,
-                    silent_s=settings.gateway_timeout_s,
-                )
-            )
-        here = _Here(calls, embedded if wants_embedded else None)
-        node = node_of(assignment)
-        shared = None
-        if store is not None:
-            shared = Shared(
-                store,
-                node,
-                url=_node_url(settings),
-                load=here.load,
-                grace_s=settings.resume_grace_s,
-                keeps_audio=settings.redis_audio == "on",
-            )
-            await shared.start()
-            Sharing(calls, shared)
-        drained = partial(calls.drain, settings.drain_s)
-        member = Member(here, node, drained=drained, assignment=assignment, shared=shared)
-        calls.on_changed = member.publish
-        member.attach(app)
-        yield app
+        yield _Recognition(stt, embedded if wants_embedded else None, fallback, streams)
     finally:
-        if udp_port is not None:
-            udp_port.close()
         with contextlib.suppress(asyncio.CancelledError):
             await embedded.close()
-        if recordings is not None:
-            recordings.close()
 
 
-async def _udp_port(settings: Settings) -> UdpPort | None:
+@asynccontextmanager
+async def _udp_port(settings: Settings) -> AsyncIterator[UdpPort | None]:
     """The one that all calls share, open; `ConfigError` when it is not free."""
     if settings.udp_port is None:
-        return None
+        yield None
+        return
     port = UdpPort(settings.udp_port)
-    await port.open(loopback=is_loopback(settings.host))
-    log.info("audio of all calls on UDP port %d", port.port)
-    return port
+    try:
+        await port.open(loopback=is_loopback(settings.host))
+        log.info("audio of all calls on UDP port %d", port.port)
+        yield port
+    finally:
+        port.close()
+
+
+def _gateway(settings: Settings) -> audiosocket.Address | None:
+    """Where AudioSockets are taken, if anywhere."""
+    if settings.audiosocket is None:
+        return None
+    return audiosocket.Address.parse(settings.audiosocket, settings.audiosocket_from)
+
+
+async def _member(
+    settings: Settings, here: _Here, store: Store | None, assignment: Assignment | None
+) -> Member:
+    """This process among the others that share its calls: workers, and servers with the same Redis."""
+    node = node_of(assignment)
+    shared = None
+    if store is not None:
+        shared = Shared(
+            store,
+            node,
+            url=_node_url(settings),
+            load=here.load,
+            grace_s=settings.resume_grace_s,
+            keeps_audio=settings.redis_audio == "on",
+        )
+        await shared.start()
+        Sharing(here.calls, shared)
+    drained = partial(here.calls.drain, settings.drain_s)
+    return Member(here, node, drained=drained, assignment=assignment, shared=shared)
 
 
 def check(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -235,11 +256,9 @@ def _guard(settings: Settings, authenticator: Authenticator) -> Guard:
 
 def _calls(
     settings: Settings,
-    stt: Stt,
-    fallback: Stt | None,
+    recognition: _Recognition,
     ice_servers: Callable[[], tuple[IceServer, ...]],
     recordings: Recordings | None,
-    streams: Slots,
     worker: int | None,
     udp_port: UdpPort | None,
 ) -> Calls:
@@ -256,14 +275,14 @@ def _calls(
 
     peers()  # settings that cannot be are told now
     return Calls(
-        stt=stt,
+        stt=recognition.stt,
         settings=CallSettings(
             mode="manual" if settings.mode == "manual" else "auto",
             turn=settings.turn,
             keyterms=settings.keyterm,
             language=settings.language,
             chunk_ms=settings.chunk_ms,
-            fallback=fallback,
+            fallback=recognition.fallback,
             patience_s=settings.patience_s,
             drain_timeout_s=settings.drain_timeout_s,
         ),
@@ -278,7 +297,7 @@ def _calls(
             keep_ended_s=settings.keep_ended_s,
         ),
         recordings=recordings,
-        streams=streams,
+        streams=recognition.streams,
         worker=worker,
     )
 

@@ -29,7 +29,7 @@ from rtcstt.wire import bad_request
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 5.0  # which is how a listener whose machine vanished is noticed, too
 UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
 MAX_LISTENERS = 1000
 MAX_SHARE = 2048  # bytes

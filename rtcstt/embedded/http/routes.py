@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 # A longer message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BODY = 16 * 1024  # of a JSON request
-HEARTBEAT_S = 30.0  # longer than a client may be held back while the recogniser is behind
+SILENT_S = 15.0  # a client of whom nothing came for so long, not even the answer to a ping, is gone
+PING_S = 5.0
 DRAIN_S = 5.0  # for the open streams, when the server stops
 LINGER_S = 2.0  # for the rest of a message that is too long
 
@@ -161,13 +163,14 @@ class SttRoutes:
             reserved.release()
 
     async def _serve(self, request: web.Request, session: Session) -> web.StreamResponse:
-        socket = _Socket(session)
+        socket = _Socket(session, request.transport)
         socket.headers["X-Request-Id"] = session.request_id
         task = asyncio.current_task()
         assert task is not None
         try:
             await socket.prepare(request)
             self._open[socket] = session, task
+            socket.alive_at = asyncio.get_running_loop().time()
             await _converse(socket, session)
         finally:
             self._open.pop(socket, None)
@@ -182,10 +185,18 @@ class _Socket(web.WebSocketResponse):
     coming: the client meets a reset (1006), which looks like a fault of the network, and tries again.
     """
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S, timeout=LINGER_S)
+    def __init__(self, session: Session, transport: asyncio.Transport | None) -> None:
+        super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=LINGER_S)
         self._session = session
+        self._transport = transport
         self.unreadable = False
+        self.alive_at = asyncio.get_running_loop().time()
+        """When the client last gave a sign of life; infinite while it is held back, and so cannot."""
+
+    def cut_off(self) -> None:
+        """Drop the connection, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         problem = _UNREADABLE.get(code)
@@ -209,21 +220,42 @@ async def _json(request: web.Request) -> object:
 
 async def _converse(socket: _Socket, session: Session) -> None:
     """Both ways at once; the session says when it is over."""
-    hearing = asyncio.create_task(_receive(socket, session))
+    tasks = [asyncio.create_task(work(socket, session)) for work in (_receive, _watch)]
     try:
         while True:
-            await socket.send_str(await session.recv())
+            text = await session.recv()
+            async with asyncio.timeout(SILENT_S):
+                await socket.send_str(text)
+    except TimeoutError:  # nobody reads
+        socket.cut_off()
     except ConnectionLost as lost:
         if socket.unreadable:
             await asyncio.sleep(LINGER_S)
         # With nobody in `receive`, aiohttp reads on until the client closes too; else it would drop the
         # connection, and reset a client that is still sending before they have seen why.
-        await _cancelled(hearing)
+        await _cancelled(tasks[0])
         await socket.close(code=lost.close_code, message=lost.reason.encode()[:120])
     except ConnectionError:  # the client has left
         pass
     finally:
-        await _cancelled(hearing)
+        for task in tasks:
+            await _cancelled(task)
+
+
+async def _watch(socket: _Socket, session: Session) -> None:
+    """Ask for signs of life, and end the session without any; who does not even read is cut off."""
+    clock = asyncio.get_running_loop()
+    while clock.time() - socket.alive_at < SILENT_S:
+        await asyncio.sleep(min(PING_S, SILENT_S / 3))
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(PING_S):
+                await socket.ping()
+    log.info("session %s: no sign of life for %g s", session.request_id, SILENT_S)
+    message = f"Nothing came for {SILENT_S:g} s, not even the answer to a ping."
+    problem = CallerError(408, "silent_client", "No sign of life", message)
+    await session.refuse(problem, WSCloseCode.POLICY_VIOLATION)
+    await asyncio.sleep(LINGER_S)
+    socket.cut_off()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -234,12 +266,19 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 async def _receive(socket: _Socket, session: Session) -> None:
     try:
         async for message in socket:
+            socket.alive_at = math.inf
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await session.send(message.data)
+            elif message.type is WSMsgType.PING:
+                async with asyncio.timeout(SILENT_S):
+                    await socket.pong(message.data)
             elif socket.unreadable:
                 break
+            socket.alive_at = asyncio.get_running_loop().time()
     except ConnectionLost:
         pass  # the session is over; what is left of it is still being sent
+    except TimeoutError:  # nobody reads
+        socket.cut_off()
     except Exception:
         log.exception("session %s failed", session.request_id)
     finally:
