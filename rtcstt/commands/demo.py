@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
 import statistics
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +14,9 @@ from typing import Any
 from aiohttp import web
 from rich.console import Console
 
-from rtcstt.errors import ConfigError
+from rtcstt.commands.models import OFFLINE, ensure
+from rtcstt.embedded import AUTO, MODEL_NAMES
+from rtcstt.embedded.engines import models
 from rtcstt.media.files import read
 from rtcstt.server.assembly import application
 from rtcstt.server.options import option, share
@@ -45,23 +46,22 @@ class Options:
         None, "a recording (default: one of human speech)", positional="?", metavar="FILE"
     )
     loss: float = option(0.0, "lose packets: 5% or 0.05", read=share, metavar="SHARE")
+    model: str = option(AUTO, MODEL_NAMES, metavar="NAME")
+    offline: bool = option(False, OFFLINE)
 
 
 def run(options: Options) -> int:
+    ensure(options.model, offline=options.offline, others=() if options.file else [models.SPEECH])
     path = options.file or bundled_recording()
     reference = None if options.file else REFERENCE
-    return asyncio.run(_demo(path, reference, Network(loss=options.loss, burst=2 if options.loss else 1)))
+    settings = Settings(port=0, max_calls=1, model=options.model)
+    network = Network(loss=options.loss, burst=2 if options.loss else 1)
+    return asyncio.run(_demo(path, reference, network, settings))
 
 
 def bundled_recording() -> Path:
-    """The human speech that ships with the recogniser's weights."""
-    spec = importlib.util.find_spec("moonshine_voice")  # found, not imported: only its files are used
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
-    for folder in folders:
-        recording = folder / "assets" / "two_cities.wav"
-        if recording.exists():
-            return recording
-    raise ConfigError("the default recording is missing: pip install moonshine-voice==0.0.73, or name a FILE")
+    """The human speech that is fetched with the recogniser; `EngineError` when it is missing."""
+    return models.require(models.SPEECH) / "two_cities.wav"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ def end_delays_s(events: Sequence[dict[str, Any]]) -> list[float]:
     return [event["time"] - event["end"] for event in ends]
 
 
-async def _demo(path: Path, reference: str | None, network: Network) -> int:
+async def _demo(path: Path, reference: str | None, network: Network, settings: Settings) -> int:
     show = Console(highlight=False, markup=False, soft_wrap=True)
     packets = opus_packets(read(path))
     show.print(f"Recording: {path.name}, {len(packets) * PACKET_S:.1f} s; it plays in real time.")
-    async with _server(show) as url:
+    async with _server(show, settings) as url:
         caller = Caller(packets, network=network, loopback=True)
         printing = asyncio.create_task(_print_turns(caller, show))
         try:
@@ -123,9 +123,8 @@ async def _demo(path: Path, reference: str | None, network: Network) -> int:
 
 
 @asynccontextmanager
-async def _server(show: Console) -> AsyncIterator[str]:
+async def _server(show: Console, settings: Settings) -> AsyncIterator[str]:
     """A server as `rtcstt serve` runs it, on a free port; yields the URL of its /offer."""
-    settings = Settings(port=0, max_calls=1)
     async with application(settings, {}) as app:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()

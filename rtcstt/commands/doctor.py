@@ -31,7 +31,7 @@ from rtcstt.webrtc.connection import IceServer, reachable_by
 ASK_TIMEOUT_S = 8.0
 EXPIRES_SOON_S = 14 * 86400.0
 WRONG = "wrong setting"
-LIBRARIES = ("aiortc", "aioice", "av", "aiohttp", "websockets", "onnxruntime", "moonshine-voice", "numpy")
+LIBRARIES = ("aiortc", "aioice", "av", "aiohttp", "websockets", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
 from rtcstt.http.serving import cannot_listen, on_stop_signals
@@ -52,6 +53,7 @@ class Options:
     stt: str = option("embedded", "embedded, or a server's base URL", metavar="URL")
     stt_key_file: Path | None = option(None, "key of the STT, in place of RTCSTT_STT_KEY")
     model: str = option(DEFAULT_MODEL, f"of the embedded recogniser: {MODEL_NAMES}")
+    offline: bool = option(False, OFFLINE)
 
     def __post_init__(self) -> None:
         if self.listen is None:
@@ -63,6 +65,8 @@ class Options:
 def run(options: Options) -> int:
     codecs = _from_sdp(options.sdp) if options.sdp else _from_options(options)
     host, port = host_and_port(str(options.listen), "--listen")
+    if options.stt == "embedded":
+        ensure(options.model, offline=options.offline)
     return asyncio.run(_transcribe(codecs, host, port, options))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from rtcstt.commands.models import ensure
 from rtcstt.embedded import heap, processors
 from rtcstt.fleet import parent
 from rtcstt.fleet.member import MEMBER
@@ -18,13 +19,15 @@ Options = Settings
 
 
 def run(settings: Settings) -> int:
+    check(settings, os.environ)
+    if "embedded" in (*settings.stt, settings.fallback):
+        ensure(settings.model, offline=settings.offline)
     count = count_of(settings.workers, processors.usable())
     if count == 1:
         heap.one()
         raise_descriptor_limit()
         asyncio.run(_serve(settings, None))
         return 0
-    check(settings, os.environ)
     plan = parent.Plan(
         count=count,
         entry=_work,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap, processors
 from rtcstt.embedded.http.routes import DRAIN_S, add_routes
 from rtcstt.embedded.http.speech import Speaker
@@ -38,6 +39,7 @@ class Options:
     max_streams: int | None = option(
         None, "streams at once; more are refused with 429 (default: measured)", metavar="N"
     )
+    offline: bool = option(False, OFFLINE)
     device: str = option("cpu", "what it runs on", choices=("cpu", "cuda"))
     compute_type: str | None = option(
         None,
@@ -66,6 +68,7 @@ class Options:
 def run(options: Options) -> int:
     count = count_of(options.workers, processors.usable())
     authenticator_of(options)
+    ensure(options.model, offline=options.offline)
     if count == 1:
         heap.one()
         asyncio.run(_serve(options, None))

@@ -26,6 +26,7 @@ from rtcstt.batch.report import report
 from rtcstt.batch.run import Result, Run, RunSettings, RunState
 from rtcstt.batch.sources import STDIN, Work
 from rtcstt.captions import LINE, LINES, Layout
+from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import MODEL_NAMES, processors
 from rtcstt.errors import ConfigError
 from rtcstt.media.raw import ENCODINGS
@@ -135,6 +136,7 @@ class Options:
     model: str | None = option(
         None, f"{MODEL_NAMES} (tiny-en); of a server, its own (ink-whisper)", group=HOW, metavar="NAME"
     )
+    offline: bool = option(False, OFFLINE, group=HOW)
     language: str | None = option(
         None, "ISO 639 code of what is spoken; default: detected, where possible", group=HOW, metavar="CODE"
     )
@@ -176,6 +178,8 @@ def run(options: Options) -> int:
     with _spooled(options.files) as spool:
         works = _plan(options, spool)
         state = RunState(settings, [work.source for work in works])
+        if options.stt == "embedded" and (options.watch or any(_done(work, state) is None for work in works)):
+            ensure(settings.engine.model_name, offline=options.offline)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=show) as progress:
             if options.engine == "ray":

@@ -69,6 +69,9 @@ class Settings:
     device: str = _option(
         "cpu", "the embedded recogniser runs on", choices=("cpu", "cuda"), group=_RECOGNISER
     )
+    offline: bool = _option(
+        False, "never fetch the embedded recogniser's models where they are missing", group=_RECOGNISER
+    )
     compute_type: str | None = _option(
         None,
         "of Whisper models: int8, float16 and others; default: int8 on cpu, float16 on cuda",

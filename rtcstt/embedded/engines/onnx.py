@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from rtcstt.errors import EngineError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -14,6 +12,10 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def session(path: Path, *, arena: bool = False, device: str = "cpu") -> Any:
     """An onnxruntime session that runs in the thread that calls it, or on a GPU."""
+    try:
+        import onnxruntime
+    except ImportError as error:  # no wheel of it for this system, or one that does not load
+        raise EngineError(f"the embedded recogniser needs the package onnxruntime: {error}") from error
     provider = PROVIDERS.get(device)
     if provider is None:
         raise EngineError(f"there is no device {device!r}; name {' or '.join(PROVIDERS)}")
