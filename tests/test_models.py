@@ -29,7 +29,7 @@ from rtcstt.errors import EngineError
 
 pytestmark = pytest.mark.real
 
-DATA = b"weights" * 50_000
+DATA = b"weights" * 100_000  # pip tells no progress of less than half a megabyte
 MEMBER = "toy/weights.bin"
 
 

@@ -153,13 +153,13 @@ def test_how_sure_each_token_is(engine: Moonshine, voice: Audio) -> None:
 
 def test_a_term_that_is_expected_is_found(engine: Moonshine) -> None:
     """A name that the model spells its own way without being told."""
-    voice = spoken("Please connect me with Vosk and with Kyutai.")
+    voice = spoken("My name is Moritz Zwirner.")
     without = engine.tokens.text(engine.stream().decode(voice).ids)
-    with_terms = engine.tokens.text(engine.stream(keyterms=Terms(("Vosk", "Kyutai"))).decode(voice).ids)
-    assert "Vosk" not in without and "Vosk" in with_terms, (without, with_terms)
+    with_terms = engine.tokens.text(engine.stream(keyterms=Terms(("Moritz", "Zwirner"))).decode(voice).ids)
+    assert "Moritz" not in without and "Moritz" in with_terms, (without, with_terms)
 
 
-@pytest.mark.parametrize("pace", [1.0, 0.85, 0.75, 0.67])
+@pytest.mark.parametrize("pace", [1.0, 0.67])
 def test_no_number_is_lost_however_fast_it_is_dictated(engine: Moonshine, pace: float) -> None:
     """Moonshine writes two tokens for each ", one"."""
     numbers = (
