@@ -23,7 +23,7 @@ from rtcstt.call import Call, CallSettings, Mode
 from rtcstt.errors import CallerError, ConfigError, UsageError
 from rtcstt.events import AnyEvent, ErrorEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
-from rtcstt.media.rtp import Codec, Packet, byes
+from rtcstt.media.rtp import Codec, Packet, Rtcp
 from rtcstt.wire import TurnSettings
 
 if TYPE_CHECKING:
@@ -298,7 +298,10 @@ class Transcriber:
 def _push_datagram(track: Track, data: bytes) -> None:
     """RTP, or RTCP on the same port."""
     if len(data) > 1 and 192 <= data[1] < 224:
-        for ssrc in byes(data):
+        rtcp = Rtcp.parse(data)
+        for ssrc, sent in rtcp.sent:
+            track.report(ssrc, sent)
+        for ssrc in rtcp.byes:
             track.bye(ssrc)
     else:
         track.push(Packet.parse(data))

@@ -13,7 +13,7 @@ from rtcstt.media.dtmf import OVER_S, Digits
 from rtcstt.media.pcm import Label
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.red import Redundancy
-from rtcstt.media.rtp import Codec, Packet, byes
+from rtcstt.media.rtp import Codec, Packet, Rtcp
 from rtcstt.media.signals import Pressed, Suspect
 
 
@@ -149,12 +149,12 @@ def test_any_redundancy_is_survived(data: bytes) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_rtcp_is_survived(data: bytes) -> None:
-    assert len(byes(b"\x81\xcb" + data)) <= 31 * 16
+    assert len(Rtcp.parse(b"\x81\xcb" + data).byes) <= 31 * 16
 
 
 def test_goodbyes_in_a_compound_packet() -> None:
     report = bytes([0x80, 201, 0, 1]) + bytes(4)
-    assert byes(report + bytes([0x82, 203, 0, 2]) + b"\0\0\0\7" + b"\0\0\0\x09") == [7, 9]
+    assert Rtcp.parse(report + bytes([0x82, 203, 0, 2]) + b"\0\0\0\7" + b"\0\0\0\x09").byes == (7, 9)
 
 
 def test_linear_samples_in_the_wrong_byte_order_are_suspect() -> None:

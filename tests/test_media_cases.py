@@ -12,7 +12,7 @@ import pytest
 
 from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.media.receiver import AudioReceiver
-from rtcstt.media.rtp import Codec, Packet, byes
+from rtcstt.media.rtp import Codec, Packet, Rtcp
 from rtcstt.media.signals import Ignored, Muted, SeveralSources, Signal, Unmuted
 
 CASES = Path(__file__).parent / "fixtures" / "media"
@@ -39,7 +39,7 @@ def play(
             chunks += receiver.pull(now)
         now = at
         if 192 <= data[1] < 224:
-            for ssrc in byes(data):
+            for ssrc in Rtcp.parse(data).byes:
                 receiver.bye(ssrc, now)
         else:
             receiver.push(Packet.parse(data), now)

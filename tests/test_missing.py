@@ -11,7 +11,9 @@ import gc
 import random
 import string
 import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -19,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.call import Call, CallSettings
+from rtcstt.call import Call, CallSettings, Track
 from rtcstt.events import AnyEvent, SessionEnd, SttBehind, SttCaughtUp, TranscriptGap, TurnEnd
-from rtcstt.media.rtp import Codec
+from rtcstt.media.playout import LOST_S
+from rtcstt.media.rtp import Codec, Packet
 from rtcstt.stt.stream import Limits, Stream
 from rtcstt.testing import (
     ConnectionScript,
@@ -59,10 +62,15 @@ class Said:
         ]
         return phrase
 
-    def unaccounted_ms(self, events: list[AnyEvent], *, offset_s: float = 0.0) -> float:
-        """Speech that is neither in the transcript nor in a gap."""
+    def forget_after(self, end_s: float) -> None:
+        """What is said later is not asked for."""
+        count = sum(end <= end_s for _, end in self.places)
+        del self.words[count:], self.places[count:]
+
+    def unaccounted_ms(self, events: list[AnyEvent], *, slack_s: float = 0.0) -> float:
+        """Speech that is neither in the transcript nor within ``slack_s`` of a gap."""
         told = set(transcript(events).split())
-        gaps = [(e.start - offset_s, e.end - offset_s) for e in events if isinstance(e, TranscriptGap)]
+        gaps = [(e.start - slack_s, e.end + slack_s) for e in events if isinstance(e, TranscriptGap)]
         total = 0.0
         for word, (start, end) in zip(self.words, self.places, strict=True):
             if word not in told and not any(a < end and start < b for a, b in gaps):
@@ -388,51 +396,94 @@ def test_an_ended_call_keeps_its_events_and_not_its_audio() -> None:
 
 @dataclass
 class WholeCall:
-    """A call by RTP: losses, pauses of the source, an STT that fails, a hang-up at any time."""
+    """A call by RTP: losses, pauses and other sources, reports of the sender or none, an STT that fails or is
+    overloaded, a hang-up at any time."""
 
     seed: int
 
     async def talk(self) -> float:
         """Speech that is neither in the transcript nor missing, in ms; `end_of` checks the ledger."""
-        dice = random.Random(self.seed)
-        said, caller, at = Said(), ScriptedCaller().say(silence(1.0)), 1.0
-        for _ in range(dice.randint(1, 6)):
-            words = dice.choice([3, 5, 8, 30])
-            caller.say(speech(said.phrase(words, at), word_s=WORD_S, gap_s=GAP_S))
-            at += -(-words * (WORD_S + GAP_S) // 0.02) * 0.02  # in whole packets
-            rest_s = dice.choice([0.0, 0.4, 1.0, 3.0])
-            caller.pause(rest_s) if dice.random() < 0.5 else caller.mute(rest_s)
-            at += rest_s
-        lost = set[int]()
-        for _ in range(dice.randint(0, 3)):
-            first = dice.randrange(20, 600)
-            lost |= set(range(first, first + dice.randint(15, 80)))
-        network = Network(lost=frozenset(lost), jitter_s=dice.choice([0.0, 0.03]), seed=self.seed)
-        packets = caller.packets(network)
+        self.dice = dice = random.Random(self.seed)
+        said, packets, end_s, slack_s = self.source()
         scene = Scene(self.seed, "auto")
         visits = [scene.visit(dice) for _ in range(dice.randint(0, 3))] + [ConnectionScript()]
+        hang_up_s = (
+            dice.uniform(0.5, end_s) if dice.random() < 0.3 else end_s + dice.choice([0.0, 0.1, 0.6, 3.0])
+        )
         async with ScriptedUpstream(*visits) as upstream:
             call = Call("c", stt=upstream, settings=CallSettings(drain_timeout_s=dice.choice([0.1, 5.0])))
             line = call.add_track("0", CODECS)
             loop = asyncio.get_running_loop()
             begin = loop.time()
             for due, packet in packets:
-                await asyncio.sleep(max(0.0, begin + due - loop.time()))
-                line.push(packet)
+                if due < hang_up_s:
+                    await asyncio.sleep(max(0.0, begin + due - loop.time()))
+                    packet(line) if callable(packet) else line.push(packet)
+            await asyncio.sleep(max(0.0, begin + hang_up_s - loop.time()))
             await call.close()
         last = end_of(call)
         events = list(call.feed.history)
         gaps = [(event.start, event.end) for event in events if isinstance(event, TranscriptGap)]
         assert last.complete == (not gaps)
-        # Losses at the end of a call are told by nothing that comes after them.
-        delay_s = network.delay_s + network.jitter_s
-        received_until = packets[-1][0] - delay_s if packets else 0.0
-        count = sum(end < received_until for _, end in said.places)
-        del said.words[count:], said.places[count:]
-        return said.unaccounted_ms(events)
+        # What is under way at the hang-up, or lost directly before it, is shorter than what is said to be
+        # lost; and a sender who has reported that they pause may go on unseen until the next report.
+        said.forget_after(hang_up_s - LOST_S - slack_s - self.report_s)
+        if not packets or packets[0][0] > hang_up_s:
+            return 0.0  # nothing was received, and nobody knows of anything
+        return said.unaccounted_ms(events, slack_s=slack_s)
+
+    def source(self) -> tuple[Said, list[tuple[float, Packet | Callable[[Track], None]]], float, float]:
+        """What is said; packets, and what else the track is told, with their times; when all of it is said;
+        and how far the call's clock may be from that of the caller."""
+        dice = self.dice
+        said, caller, at = Said(), ScriptedCaller().say(silence(1.0)), 1.0
+        told: list[tuple[float, Callable[[Track], None]]] = []
+        ssrc, announced = 0x5EED, list[int]()
+        for _ in range(dice.randint(1, 6)):
+            words = dice.choice([3, 5, 8, 30])
+            caller.say(speech(said.phrase(words, at), word_s=WORD_S, gap_s=GAP_S))
+            at += -(-words * (WORD_S + GAP_S) // 0.02) * 0.02  # in whole packets
+            rest_s, kind = dice.choice([0.0, 0.4, 1.0, 3.0]), dice.random()
+            if kind < 0.4:
+                caller.pause(rest_s)
+            elif kind < 0.7:
+                caller.mute(rest_s)
+            else:
+                caller.hold(rest_s)
+                if kind > 0.87:
+                    told.append((at + 0.07, partial(Track.bye, ssrc=ssrc)))
+                if 0.8 < kind < 0.93:
+                    announced += [len(caller.packets())] if kind > 0.87 else []
+                    ssrc += 1
+                    caller.switch(ssrc, sequence=dice.randrange(2**16), timestamp=dice.randrange(2**32))
+            at += rest_s
+        lost = set[int]()
+        for _ in range(dice.randint(0, 3)):
+            first = dice.randrange(20, 600)
+            burst = set(range(first, first + dice.randint(15, 80)))
+            # Of what is lost beside a BYE, before another source, nothing can tell.
+            lost |= burst if not any({index - 1, index} & burst for index in announced) else set()
+        jitter_s = dice.choice([0.0, 0.03])
+        network = Network(lost=frozenset(lost), jitter_s=jitter_s, seed=self.seed)
+        packets: list[tuple[float, Packet | Callable[[Track], None]]] = [*caller.packets(network), *told]
+        self.report_s = dice.choice([0.0, 0.5, 2.0])
+        if self.report_s:
+            packets += reports(caller, every_s=self.report_s)
+        return said, sorted(packets, key=lambda pair: pair[0]), at, jitter_s + network.delay_s + 0.02
 
 
-@settings(max_examples=40)
+def reports(caller: ScriptedCaller, *, every_s: float) -> Iterator[tuple[float, Callable[[Track], None]]]:
+    """Sender reports, which are not lost."""
+    sent = caller.packets(Network(delay_s=0.021))
+    for number in range(1, int(sent[-1][0] / every_s) + 1):
+        before = [packet for at, packet in sent if at <= number * every_s]
+        if before:
+            ssrc = before[-1].ssrc
+            count = sum(packet.ssrc == ssrc for packet in before)
+            yield number * every_s, partial(Track.report, ssrc=ssrc, sent=count)
+
+
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_what_a_whole_call_does_not_transcribe_is_missing(seed: int) -> None:
     assert run_virtual(WholeCall(seed).talk()) == 0

@@ -101,6 +101,7 @@ class FakeTrack:
     packets: list[Packet] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     byes: list[int] = field(default_factory=list)
+    reports: list[tuple[int, int]] = field(default_factory=list)
     muted: list[str] = field(default_factory=list)
     failing: bool = False
 
@@ -114,6 +115,9 @@ class FakeTrack:
 
     def bye(self, ssrc: int) -> None:
         self.byes.append(ssrc)
+
+    def report(self, ssrc: int, sent: int) -> None:
+        self.reports.append((ssrc, sent))
 
     def mute(self, reason: str) -> None:
         self.muted.append(reason)

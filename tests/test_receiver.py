@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ LOUD_FROM = 2000
 START = 10.0
 
 Arrivals = list[tuple[float, Packet]]
+Told = Callable[[AudioReceiver, float], None]
 
 
 def loud(mark: int, count: int = FRAME) -> bytes:
@@ -115,16 +117,19 @@ def call(
     chunk_ms: int = 20,
     tick: Callable[[], float] = lambda: 0.0,
     codecs: Mapping[int, Codec] = CODECS,
+    told: Mapping[float, Told] | None = None,
 ) -> Received:
-    """Push packets as they arrive, pull when due (or ``tick`` seconds later), close at ``end``."""
+    """Push packets as they arrive, pull when due (or ``tick`` seconds later), close at ``end``. ``told``:
+    what else the receiver is told, and when."""
     receiver = AudioReceiver(codecs, chunk_ms=chunk_ms)
     received = Received(end, receiver)
-    pending = sorted(((at, p) for at, p in arrivals if at < end), key=lambda pair: pair[0], reverse=True)
+    come = [*arrivals, *(told or {}).items()]
+    pending = sorted(((at, p) for at, p in come if at < end), key=lambda pair: pair[0], reverse=True)
     due = math.inf
     while pending or due < end:
         if pending and pending[-1][0] <= due:
             now, arrived = pending.pop()
-            receiver.push(arrived, now)
+            receiver.push(arrived, now) if isinstance(arrived, Packet) else arrived(receiver, now)
             if due < math.inf:
                 continue
         else:
@@ -344,6 +349,65 @@ class TestSignals:
         arrivals = [*stream(0), (START, packet(0, b"\x78" + bytes(30), payload_type=111))]
         arrivals.append((START + 0.02, packet(1, b"\x78", frame=960, payload_type=111)))
         assert [type(signal) for _, signal in call(arrivals, START + 5).signals] == [Stalled]
+
+
+class TestTheEnd:
+    """What was lost after the last packet is told by none that follows."""
+
+    @staticmethod
+    def lost(received: Received) -> list[tuple[float, float]]:
+        losses = [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert {loss.reason for loss in losses} <= {"network"}
+        return [(round(loss.start / 16000, 2), round(loss.end / 16000, 2)) for loss in losses]
+
+    @pytest.mark.parametrize("tail_s", [0.3, 0.6, 5.0])
+    def test_packets_that_stopped_unannounced_are_lost(self, tail_s: float) -> None:
+        (loss,) = self.lost(call(stream(100), after(100) + tail_s))
+        assert loss == (2.0, pytest.approx(2.0 + tail_s, abs=0.03))
+
+    def test_a_moment_is_no_loss(self) -> None:
+        assert self.lost(call(stream(100), after(100) + 0.18)) == []
+
+    @pytest.mark.parametrize(("reason", "at"), [("hold", 0.01), ("bye", 0.1)])
+    def test_who_said_that_they_stop_lost_nothing(self, reason: str, at: float) -> None:
+        def stop(receiver: AudioReceiver, now: float) -> None:
+            receiver.bye(7, now) if reason == "bye" else receiver.mute(reason)
+
+        assert self.lost(call(stream(100), after(100) + 3, told={after(100) + at: stop})) == []
+
+    @pytest.mark.parametrize(
+        ("sent", "missing_s"),
+        [
+            ([1050, 1100], 0.0),
+            ([1050, 1105], 0.0),
+            ([1050, 1125], 3.0),
+            ([1050, 1130, 1180], 3.0),
+            ([1100], 3.0),
+            ([], 3.0),
+        ],
+    )
+    @pytest.mark.parametrize("bye", [True, False])
+    def test_sender_reports_tell(self, sent: list[int], missing_s: float, bye: bool) -> None:
+        """A source that had sent 1000 packets before; its first report comes at half time."""
+        times = [after(100) + 1] if len(sent) == 1 else [after(50), after(100) + 1, after(100) + 1.7]
+        told: dict[float, Told] = {}
+        for count, at in zip(sent, times, strict=False):
+            told[at] = partial(lambda count, receiver, now: receiver.report(7, count, now), count)
+        if bye:
+            told[after(100) + 2] = lambda receiver, now: receiver.bye(7, now)
+        lost = self.lost(call(stream(100), after(100) + 3, told=told))
+        missing = [missing_s] if missing_s else []
+        assert [round(end - start, 1) for start, end in lost] == missing
+
+    def test_a_bye_after_losses_in_mid_call(self) -> None:
+        """The next source begins, and what was lost before the BYE is said."""
+        other = [(after(150 + i), packet(i, ssrc=9)) for i in range(50)]
+        told: dict[float, Told] = {
+            after(50): lambda receiver, now: receiver.report(7, 50, now),
+            after(120): lambda receiver, now: receiver.report(7, 120, now),
+            after(121): lambda receiver, now: receiver.bye(7, now),
+        }
+        assert self.lost(call([*stream(100), *other], after(200), told=told)) == [(2.0, 3.0)]
 
 
 class TestBadInput:

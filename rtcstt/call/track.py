@@ -78,6 +78,11 @@ class Track:
         if flow := self._open():
             flow.receiver.bye(ssrc, self._loop.time())
 
+    def report(self, ssrc: int, sent: int) -> None:
+        """A source says how many packets it has sent (RTCP sender report)."""
+        if flow := self._open():
+            flow.receiver.report(ssrc, sent, self._loop.time())
+
     def mute(self, reason: str) -> None:
         """The sender says that it stops for now."""
         if flow := self._open():

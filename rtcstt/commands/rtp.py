@@ -140,6 +140,8 @@ async def _until_over(
     now = asyncio.get_running_loop().time
     while not stop.is_set():
         if min(transcriber.call.silent_s(), now() - receiver.first_packet) >= idle_s:
+            for track in transcriber.call.tracks.values():
+                track.mute("idle")  # that is how a stream without signaling ends: nothing of it is lost
             return
         try:
             await asyncio.wait_for(stop.wait(), WATCH_S)

@@ -34,6 +34,8 @@ START_HOLD_S = 0.08  # the first packet waits this long for earlier ones that we
 SWITCH_S = 0.06  # the least silence of a source before another may take over
 MAX_NEWCOMERS = 64  # packets kept of the source that may take over
 RIVAL_S = 0.2  # how long another source sends beside the present one before it is its rival
+LOST_S = 0.2  # of lost audio, from which on it is said
+FLOWING_S = 0.1  # a report that comes so soon after a packet counts no packet that is lost
 CONCEALED_S = 0.1  # of a long loss, what is worth concealing; the rest is silence
 EARLY_S = 0.005  # how much sooner than the fastest packet one may seem to have come, with the hole before it
 PAUSE_BYTES = 2  # an Opus packet this short announces that nothing follows for a while (DTX)
@@ -49,13 +51,15 @@ class Cause(enum.Enum):
 @dataclass(slots=True)
 class Frame:
     """One payload, due now. ``position`` is its media time in units of the codec's clock rate,
-    unwrapped, from 0 at the first packet of the track. ``lost``: packets that are lost directly before it."""
+    unwrapped, from 0 at the first packet of the track. ``lost``: packets that are lost directly before it;
+    ``follows_doubt``: it begins another sequence, and the one before had not said that it ends."""
 
     payload: bytes
     codec: Codec
     position: int
     arrival: float = 0.0
     lost: int = 0
+    follows_doubt: bool = False
 
 
 @dataclass(slots=True)
@@ -98,6 +102,9 @@ class Playout:
         self._newcomers: list[Arrived] = []  # all near each other in one sequence, not the present one
         self._source: Sequence | None = None
         self._left = False  # the present source said BYE
+        self._in_doubt = False  # whether what was before the present sequence was all that was sent
+        self._reported = -math.inf
+        self._unseen_s: float | None = None
         self._end = 0  # media position after the last frame, in units of `_codec`
         self._codec: Codec | None = None
         self._end_arrival = 0.0
@@ -176,6 +183,30 @@ class Playout:
         self.paused = self._left = True
         return True
 
+    def report(self, ssrc: int, sent: int, now: float) -> None:
+        """A source says how many packets it has sent (an RTCP sender report)."""
+        source = self._source
+        if source is not None and ssrc == source.ssrc:
+            self._reported = now
+            self._unseen_s = source.report(sent, flowing=now - self.last_arrival < FLOWING_S)
+
+    def forget_report(self) -> None:
+        """The source's last report says nothing any more of what it sends."""
+        self._reported = -math.inf
+
+    @property
+    def lost_by_report(self) -> bool | None:
+        """Whether the present source, as its own report says, has sent more than a moment of audio after the
+        last packet that came; None where no report tells: it came too soon after that packet."""
+        if self._reported - self.last_arrival <= LOST_S or self._unseen_s is None:
+            return None
+        return self._unseen_s > LOST_S
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the newest packet of the present source was speech, and announced no pause."""
+        return self._source is not None and self._source.ends_in_speech and not self.paused
+
     def take_rival(self, now: float) -> list[Arrived]:
         """The packets so far of a source that sends beside the present one; none where there is no such."""
         newcomers = self._newcomers
@@ -220,6 +251,8 @@ class Playout:
 
     def _restart(self) -> None:
         self._ready.extend(self.flush())
+        is_lost = self.lost_by_report
+        self._in_doubt = self.is_sending if is_lost is None else is_lost
         self.counters.restarts += 1
         # What it sent beside the old source would now be said twice, or late.
         recent = self.last_arrival - self._max_delay_s
@@ -261,10 +294,11 @@ class Playout:
         claimed = source.place(packet.timestamp, end) - end
         hole = self._believable(claimed, lost * duration, arrived.arrival) if claimed > 0 else 0
         if hole:
-            self._ready.extend(self._gaps(hole, lost, duration, arrived))
+            self._ready.extend(_gaps(codec, end, hole, lost=lost, duration=duration, behind=arrived))
         position = end + hole
         self._note_transit(arrived.arrival - position / codec.clock_rate, claims_hole=claimed > 0)
-        self._ready.append(Frame(packet.payload, codec, position, arrived.arrival, lost))
+        self._ready.append(Frame(packet.payload, codec, position, arrived.arrival, lost, self._in_doubt))
+        self._in_doubt = False
         source.anchor(packet.timestamp, position)
         self._end = position + duration
         self._end_arrival = arrived.arrival
@@ -292,21 +326,21 @@ class Playout:
             return hole
         return max(hole - round(early_s * rate), min(hole, missing))
 
-    def _gaps(self, hole: int, lost: int, duration: int, behind: Arrived) -> list[Gap]:
-        """A hole as what can be concealed, what is silence, and what the next packet may restore."""
-        codec, payload, at = self._codec, behind.packet.payload, behind.arrival
-        assert codec is not None
-        if not lost:
-            return [Gap(Cause.PAUSE, codec, self._end, hole, arrival=at)]
-        missing = min(hole, lost * duration) if duration else hole
-        concealed = int(CONCEALED_S * codec.clock_rate)
-        if missing == hole and hole <= concealed + duration:
-            return [Gap(Cause.LOST, codec, self._end, hole, payload, at)]
-        head = min(missing, concealed)
-        last = duration if missing == hole else 0
-        gaps = [
-            Gap(Cause.LOST, codec, self._end, head, arrival=at),
-            Gap(Cause.PAUSE, codec, self._end + head, hole - head - last, arrival=at),
-            Gap(Cause.LOST, codec, self._end + hole - last, last, payload, at),
-        ]
-        return [gap for gap in gaps if gap.duration > 0]
+
+def _gaps(codec: Codec, position: int, hole: int, *, lost: int, duration: int, behind: Arrived) -> list[Gap]:
+    """A hole as what can be concealed, what is silence, and what the next packet may restore."""
+    payload, at = behind.packet.payload, behind.arrival
+    if not lost:
+        return [Gap(Cause.PAUSE, codec, position, hole, arrival=at)]
+    missing = min(hole, lost * duration) if duration else hole
+    concealed = int(CONCEALED_S * codec.clock_rate)
+    if missing == hole and hole <= concealed + duration:
+        return [Gap(Cause.LOST, codec, position, hole, payload, at)]
+    head = min(missing, concealed)
+    last = duration if missing == hole else 0
+    gaps = [
+        Gap(Cause.LOST, codec, position, head, arrival=at),
+        Gap(Cause.PAUSE, codec, position + head, hole - head - last, arrival=at),
+        Gap(Cause.LOST, codec, position + hole - last, last, payload, at),
+    ]
+    return [gap for gap in gaps if gap.duration > 0]

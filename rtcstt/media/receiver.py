@@ -15,7 +15,7 @@ from rtcstt.media.clock import AudioClock
 from rtcstt.media.codecs import Decoded
 from rtcstt.media.dtmf import Digits
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
-from rtcstt.media.playout import Cause, Frame, Gap
+from rtcstt.media.playout import LOST_S, Cause, Frame, Gap
 from rtcstt.media.presence import Presence
 from rtcstt.media.red import Redundancy
 from rtcstt.media.rtp import Codec, Packet
@@ -28,7 +28,6 @@ PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 IDLE_POLL_S = 0.1  # while there is no sound at all
-LOST_S = 0.2  # of lost packets in a row, from which on it is said
 HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
 
 
@@ -85,7 +84,9 @@ class AudioReceiver:
         self._codecs = self._main.playout.codecs = codecs
         for side in self._sides:
             side.source.playout.codecs = codecs
-        self._hole_is_loss = reconnected and not self._presence.is_muted
+        if reconnected:
+            self._hole_is_loss = not self._presence.is_muted
+            self._main.playout.forget_report()
 
     def push(self, packet: Packet, now: float) -> None:
         self._pcm_delay_s = None
@@ -121,15 +122,26 @@ class AudioReceiver:
         """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
         if self._sides.take(ssrc) is not None:
             return
-        if self._main.playout.bye(ssrc):
+        playout = self._main.playout
+        is_lost = playout.lost_by_report
+        if is_lost is None:  # whoever stops says so at once
+            is_lost = playout.is_sending and now - playout.last_arrival > max(LOST_S, playout.delay)
+        if playout.bye(ssrc):
+            self._hole_is_loss |= is_lost
             if self._sides:
                 self._hand_over(now)
             else:
                 self.mute("bye")
 
+    def report(self, ssrc: int, sent: int, now: float) -> None:
+        """A source says how many packets it has sent (RTCP sender report, RFC 3550 section 6.4.1)."""
+        side = self._sides.get(ssrc)
+        (side.source if side is not None else self._main).playout.report(ssrc, sent, now)
+
     def mute(self, reason: str) -> None:
         """The sender says that it stops for now: no stall is to be told."""
         self._presence.mute(reason)
+        self._main.playout.paused = True
 
     def pull(self, now: float) -> list[Chunk]:
         """The chunks that are due, oldest first."""
@@ -163,7 +175,9 @@ class AudioReceiver:
         self._push(self._main.change_codec(None), now)
         for side in self._sides:
             self._push_alone(side, now)
-        return self.clock.close(now)
+        chunks = self.clock.close(now)
+        self._note_lost_end(now)
+        return chunks
 
     def signals(self) -> list[Signal]:
         """What happened since the last time this was asked."""
@@ -204,7 +218,7 @@ class AudioReceiver:
             self._begin(item)
         decoded = self._main.decode(item)
         self._push(decoded, item.arrival)
-        if item.lost or self._hole_is_loss:
+        if item.lost or item.follows_doubt or self._hole_is_loss:
             self._note_loss(item, sum(len(part.samples) for part in decoded))
         self._audio_end = self.clock.end
 
@@ -212,10 +226,23 @@ class AudioReceiver:
         """The frame, which is the last ``count`` samples, follows a hole in which packets were lost."""
         end = self.clock.end - count
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
-        is_long = lost_s > LOST_S or self._hole_is_loss
+        is_long = lost_s > LOST_S or frame.follows_doubt or self._hole_is_loss
         if is_long and self._audio_end and end - self._audio_end > LOST_S * SAMPLE_RATE:
             self._presence.signals.append(Lost(self._audio_end, end, "network"))
         self._hole_is_loss = False
+
+    def _note_lost_end(self, now: float) -> None:
+        """No packet tells what was lost after the last one. The sender's report does, where one came since;
+        else packets that stopped, where the sender had not said that they would, count as lost."""
+        if self._pcm_delay_s is not None or self.last_received is None:
+            return
+        end, playout = self.clock.end, self._main.playout
+        start = max(self._audio_end, end - round((now - self.last_received) * SAMPLE_RATE))
+        is_lost = playout.lost_by_report
+        if is_lost is None:
+            is_lost = self._hole_is_loss or playout.is_sending
+        if is_lost and end - start > LOST_S * SAMPLE_RATE:
+            self._presence.signals.append(Lost(start, end, "network"))
 
     def _push(self, decoded: list[Decoded], arrival: float) -> None:
         for part in decoded:
@@ -257,3 +284,4 @@ class AudioReceiver:
     def _push_alone(self, side: SideSource, now: float) -> None:
         for part in side.take_all():
             self.clock.push(part.samples, part.label, now)
+            self._audio_end = self.clock.end

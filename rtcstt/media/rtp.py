@@ -66,17 +66,37 @@ def opus_duration(payload: bytes) -> int:
     return min(frame * count, 5760)
 
 
-def byes(data: bytes) -> list[int]:
-    """The sources that an RTCP datagram says goodbye for (RFC 3550 sections 6.1 and 6.6)."""
-    found: list[int] = []
-    at = 0
-    while at + 4 <= len(data) and data[at] >> 6 == 2:
-        end = at + 4 + 4 * int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at + 1] == 203 and end <= len(data):
-            sources = range(at + 4, min(at + 4 + 4 * (data[at] & 0x1F), end), 4)
-            found += [int.from_bytes(data[start : start + 4], "big") for start in sources]
-        at = end
-    return found
+_SENDER_REPORT, _BYE = 200, 203
+
+
+@dataclass(frozen=True, slots=True)
+class Rtcp:
+    """What an RTCP datagram says of sources that send: ``byes`` leave, ``sent`` says of the others how many
+    packets they have sent."""
+
+    byes: tuple[int, ...] = ()
+    sent: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Rtcp:
+        """A compound packet (RFC 3550 section 6.1), as far as it can be read."""
+        byes: list[int] = []
+        sent: list[tuple[int, int]] = []
+        at = 0
+        while at + 4 <= len(data) and data[at] >> 6 == 2:
+            end = at + 4 + 4 * int.from_bytes(data[at + 2 : at + 4], "big")
+            if data[at + 1] == _BYE and end <= len(data):
+                sources = range(at + 4, min(at + 4 + 4 * (data[at] & 0x1F), end), 4)
+                byes += [int.from_bytes(data[start : start + 4], "big") for start in sources]
+            if data[at + 1] == _SENDER_REPORT and at + 28 <= end <= len(data):
+                sent.append(
+                    (
+                        int.from_bytes(data[at + 4 : at + 8], "big"),
+                        int.from_bytes(data[at + 20 : at + 24], "big"),
+                    )
+                )
+            at = end
+        return cls(tuple(byes), tuple(sent))
 
 
 @dataclass(slots=True)

@@ -86,6 +86,7 @@ class Sequence:
         self._taken: dict[int, tuple[int, bytes]] = {}  # the last ones, to tell a step back from a duplicate
         self._anchor: tuple[int, int] | None = None  # a timestamp and the position it stands for
         self._scale = _Scale()
+        self._sent = SentCount()
         self._newest: Arrived | None = None  # by sequence number
 
     def number(self, packet: Packet) -> int | None:
@@ -193,6 +194,17 @@ class Sequence:
     def forget_timestamps(self) -> None:
         self._anchor = None
 
+    def report(self, sent: int, *, flowing: bool) -> float | None:
+        """A report that the source has sent so many packets: for how long it has been sending since the last
+        packet that came, in s; None where that is not known."""
+        self._sent.note(sent, self._highest, flowing=flowing)
+        return None if self._sent.unseen is None else self._sent.unseen * self.transit.packet_s
+
+    @property
+    def ends_in_speech(self) -> bool:
+        """Whether the newest packet was speech."""
+        return self._newest is not None and self._newest.speech is not None
+
     def _learn_scale(self, arrived: Arrived, *, directly_next: bool) -> None:
         before = self._newest
         if before is None or before.speech is not arrived.speech or not directly_next:
@@ -202,6 +214,28 @@ class Sequence:
         if self._scale.note(claimed, before, arrived.arrival):
             self._anchor = None
             self.transit.rescale(self._scale)
+
+
+class SentCount:
+    """What a source's reports say it has sent (RFC 3550 section 6.4.1), beside what came: they alone tell of
+    packets that are lost after the last that came.
+
+    A report counts from the source's first packet, we from the first that came; how far the two are apart
+    is learned while packets come. ``unseen``: packets sent after the last that came, None where that is not
+    known.
+    """
+
+    def __init__(self) -> None:
+        self.unseen: int | None = None
+        self._apart: int | None = None
+
+    def note(self, sent: int, highest: int, *, flowing: bool) -> None:
+        """A report of ``sent`` packets, when ``highest`` was the last number that came. ``flowing``: that was
+        a moment ago."""
+        apart = signed32(sent - highest)
+        if flowing and (self._apart is None or signed32(apart - self._apart) < 0):
+            self._apart = apart
+        self.unseen = None if self._apart is None else max(0, signed32(apart - self._apart))
 
 
 class _Scale:

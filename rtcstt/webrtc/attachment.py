@@ -106,6 +106,7 @@ class Receivers:
             codecs=codecs,
             on_packet=line.push,
             on_bye=line.bye,
+            on_report=line.report,
             on_end=line.end,
         )
         transport = self.tap(transceiver.receiver.transport)

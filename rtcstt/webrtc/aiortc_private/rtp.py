@@ -12,7 +12,7 @@ import pylibsrtp
 from aiortc import RTCRtpReceiver, RTCRtpTransceiver
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import RtcpByePacket, unpack_header_extensions
+from aiortc.rtp import RtcpByePacket, RtcpSrPacket, unpack_header_extensions
 
 from rtcstt.errors import RemoteProtocolError
 from rtcstt.media.rtp import Codec, Packet
@@ -33,8 +33,8 @@ MAX_WAITING = 512  # datagrams for aiortc, which takes none before ICE has conne
 
 
 class TrackTap:
-    """The packets of one audio section go to ``on_packet``, the sources that say BYE to ``on_bye``, and the
-    end of DTLS to ``on_end``, once."""
+    """The packets of one audio section go to ``on_packet``, the sources that say BYE to ``on_bye``, how many
+    packets a source says it has sent to ``on_report``, and the end of DTLS to ``on_end``, once."""
 
     def __init__(
         self,
@@ -44,12 +44,14 @@ class TrackTap:
         codecs: Mapping[int, Codec],
         on_packet: Callable[[Packet], None],
         on_bye: Callable[[int], None],
+        on_report: Callable[[int, int], None],
         on_end: Callable[[str], None],
     ) -> None:
         self.mid = mid
         self.codecs = codecs
         self._on_packet = on_packet
         self._on_bye = on_bye
+        self._on_report = on_report
         self._on_end: Callable[[str], None] | None = on_end
         receiver: Any = transceiver.receiver
         self._receiver = receiver
@@ -101,6 +103,8 @@ class TrackTap:
                     self._streams.pop(ssrc, None)
                     self._on_bye(ssrc)
                 return
+            if isinstance(packet, RtcpSrPacket):
+                self._on_report(packet.ssrc, packet.sender_info.packet_count)
             await rtcp(packet)
 
         receiver.receive = receive_without_thread
