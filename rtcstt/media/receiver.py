@@ -122,12 +122,9 @@ class AudioReceiver:
         """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
         if self._sides.take(ssrc) is not None:
             return
-        playout = self._main.playout
-        is_lost = playout.lost_by_report
-        if is_lost is None:  # whoever stops says so at once
-            is_lost = playout.is_sending and now - playout.last_arrival > max(LOST_S, playout.delay)
-        if playout.bye(ssrc):
-            self._hole_is_loss |= is_lost
+        is_lost = self._main.has_lost(now, by=max(LOST_S, self._main.playout.delay))
+        if self._main.playout.bye(ssrc):
+            self._hole_is_loss |= is_lost  # for whoever stops says so at once
             if self._sides:
                 self._hand_over(now)
             else:
@@ -236,12 +233,9 @@ class AudioReceiver:
         else packets that stopped, where the sender had not said that they would, count as lost."""
         if self._pcm_delay_s is not None or self.last_received is None:
             return
-        end, playout = self.clock.end, self._main.playout
+        end = self.clock.end
         start = max(self._audio_end, end - round((now - self.last_received) * SAMPLE_RATE))
-        is_lost = playout.lost_by_report
-        if is_lost is None:
-            is_lost = self._hole_is_loss or playout.is_sending
-        if is_lost and end - start > LOST_S * SAMPLE_RATE:
+        if (self._hole_is_loss or self._main.has_lost(now)) and end - start > LOST_S * SAMPLE_RATE:
             self._presence.signals.append(Lost(start, end, "network"))
 
     def _push(self, decoded: list[Decoded], arrival: float) -> None:

@@ -33,6 +33,14 @@ class Source:
     def bad_payloads(self) -> int:
         return self._bad_payloads + (self._decoder.bad_payloads if self._decoder else 0)
 
+    def has_lost(self, now: float, by: float = 0.0) -> bool:
+        """Whether what was sent after the last packet that came counts as lost: by the sender's own report,
+        or where none tells, because it had not said that it would pause, ``by`` s ago."""
+        by_report = self.playout.lost_by_report
+        if by_report is not None:
+            return by_report
+        return self.playout.is_sending and now - self.playout.last_arrival > by
+
     def decode(self, item: Frame | Gap) -> list[Decoded]:
         rest = self.change_codec(item.codec) if item.codec is not self.codec else []
         assert self._decoder is not None
