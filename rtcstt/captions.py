@@ -28,6 +28,7 @@ from rtcstt.events import (
     AnyEvent,
     Gap,
     SessionEnd,
+    TrackNamed,
     TrackStart,
     Transcript,
     TranscriptGap,
@@ -110,22 +111,27 @@ class Cue:
 
 
 class _Speakers(dict[str, str]):
-    """The names of the tracks, in the order in which they began."""
+    """The names of the tracks: those that were given last, else by the order in which they began."""
 
-    def add(self, track: str) -> None:
-        self[track] = f"Speaker {len(self) + 1}"
+    def __init__(self, events: Sequence[AnyEvent]) -> None:
+        super().__init__()
+        for event in events:
+            if isinstance(event, TrackStart):
+                self[event.track] = f"Speaker {len(self) + 1}"
+        numbered = self.copy()
+        for event in events:
+            if isinstance(event, TrackNamed):
+                self[event.track] = event.speaker or numbered.get(event.track, f"Speaker {event.track}")
 
     def __missing__(self, track: str) -> str:
         return f"Speaker {track}"
 
 
-def turns(events: Iterable[AnyEvent]) -> list[Turn]:
+def turns(events: Sequence[AnyEvent]) -> list[Turn]:
     """The turns of a call in the order of their beginning, the open ones with their text so far."""
     found: dict[tuple[str, int], Turn] = {}
-    speakers = _Speakers()
+    speakers = _Speakers(events)
     for event in events:
-        if isinstance(event, TrackStart):
-            speakers.add(event.track)
         if not isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd | Transcript):
             continue
         before = found.get((event.track, event.turn))
@@ -156,10 +162,7 @@ def gaps(events: Iterable[AnyEvent]) -> list[Gap]:
 
 def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
     """The `turns`, and between them one for each gap of a second or more."""
-    speakers = _Speakers()
-    for event in events:
-        if isinstance(event, TrackStart):
-            speakers.add(event.track)
+    speakers = _Speakers(events)
     missing = [
         Turn(
             track=gap["track"],

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtcstt import wire
+from rtcstt import captions, wire
 from rtcstt.call import MAX_TRACKS, Call, CallSettings, Track
 from rtcstt.errors import CallerError
-from rtcstt.events import AnyEvent, Transcript
+from rtcstt.events import AnyEvent, TrackNamed, Transcript
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
@@ -463,3 +463,29 @@ def test_the_recorder_gets_just_what_the_stt_got() -> None:
         assert sum(map(len, recorder.parts)) / 16 == ledger["sent"]
 
     run_virtual(main())
+
+
+def test_who_speaks_is_said_to_everybody_and_stands_in_the_captions() -> None:
+    async def main() -> list[AnyEvent]:
+        async with ScriptedUpstream() as stt:
+            call = Call("C", stt=stt, metadata={"speakers": {"0": " Ada  L. ", "7": "nobody", "1": 5}})
+            track = call.add_track("0", CODECS)
+            call.add_track("1", CODECS)
+            await play(track, ScriptedCaller().say(AUDIO))
+            call.command('{"type": "name", "track": "1", "speaker": "Charles"}')
+            call.command('{"type": "name", "track": "0", "speaker": ""}')
+            call.command('{"type": "name", "track": "0", "speaker": "Augusta"}')
+            for wrong in ('"track": "2", "speaker": "X"', '"track": "0", "speaker": 5', '"track": []'):
+                call.command(f'{{"type": "name", {wrong}}}')
+            call.command(json.dumps({"type": "name", "track": "0", "speaker": "long" * 26}))
+            await call.close()
+            return check(call)
+
+    events = run_virtual(main())
+    named = [(event.track, event.speaker) for event in events if isinstance(event, TrackNamed)]
+    assert named == [("0", "Ada L."), ("1", "Charles"), ("0", ""), ("0", "Augusta")]
+    assert len([event for event in events if event.type == "error"]) == 4
+    (turn,) = captions.turns(events)
+    assert (turn.speaker, turn.text) == ("Augusta", WORDS)
+    before = [event for event in events if not isinstance(event, TrackNamed) or event.speaker == "Ada L."]
+    assert [turn.speaker for turn in captions.turns(before)] == ["Ada L."]

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -123,6 +122,18 @@ def test_the_types_take_what_is_right_and_refuse_what_is_wrong(source: str, tmp_
     tsc(config)
 
 
+def test_the_modules_of_the_pages_are_typed(tmp_path: Path) -> None:
+    """As strictly as the package, but that what is handed from one to the other may be anything."""
+    sources = tmp_path / "sources"
+    shutil.copytree(STATIC, sources)
+    options = json.loads((ROOT / "tsconfig.json").read_text())["compilerOptions"]
+    options |= {"rootDir": str(sources), "noImplicitAny": False, "useUnknownInCatchVariables": False}
+    options |= {"noEmit": True, "emitDeclarationOnly": False, "declaration": False}
+    files = [str(sources / name) for name in ("page.js", "watch.js")]
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": files}))
+    tsc(tmp_path / "tsconfig.json")
+
+
 def test_the_client_holds_its_own_types_and_the_declarations_are_made_from_it(tmp_path: Path) -> None:
     """`npm run types` makes them; they are kept, since a clone serves them without npm."""
     sources = tmp_path / "sources"
@@ -145,14 +156,8 @@ def test_the_events_types_are_made_from_those_of_python() -> None:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that has the package as npm packs it."""
-    if shutil.which("npm") is None:
-        pytest.skip("no npm here (Debian: apt-get install npm)")
     project = tmp_path_factory.mktemp("project")
-    pack = ["npm", "pack", "--silent", "--pack-destination", str(project)]
-    name = subprocess.run(pack, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    with tarfile.open(project / name) as packed:
-        packed.extractall(project / "unpacked", filter="data")
-    shutil.copytree(project / "unpacked" / "package", project / "node_modules" / "rtcstt")
+    npm.install_ours(project)
     (project / "package.json").write_text('{"type": "module"}')
     (project / "use.ts").write_text(blocks("ts")[0])
     return project

@@ -382,6 +382,12 @@ async def test_a_call_is_read_along_by_its_link(chromium: str, tmp_path: Path) -
         reader.on("pageerror", lambda error: pytest.fail(f"on the page: {error}"))
         await reader.goto(link)
         await expect(reader.locator("#status")).to_have_text("Live", timeout=WAIT_MS)
+        await open_panel(page, "speakers")
+        await page.fill("#speaker-0", "Ada")
+        await page.press("#speaker-0", "Tab")
+        await open_panel(reader, "speakers")
+        await expect(reader.locator("#speaker-0")).to_have_value("Ada", timeout=WAIT_MS)
+        await reader.press("#speaker-0", "Escape")
         await page.click("#hangup")
         for one in (page, reader):
             await expect(one.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)

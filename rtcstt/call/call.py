@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from rtcstt.events import (
     SessionStart,
     SttReconnecting,
     TrackLedger,
+    TrackNamed,
     TrackStart,
     TranscriptGap,
     TurnEnd,
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 MAX_COMMAND_CHARACTERS = 16_384
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 2.0, 50  # what a caller may ask beyond that is ignored, and counted
 DIGITS_PER_S, DIGITS_AT_ONCE = 20.0, 100  # keys pressed, by RTP or as gateways tell
+MAX_NAME = 100  # characters of a speaker's
+_KNOWN = "Known messages are finalize, config, name and close."
 MAX_TRACKS = 32  # tracks of one call, those of lost connections included
 
 
@@ -156,6 +159,8 @@ class Call:
             return new
         self.tracks[name] = new
         self.publish(TrackStart(track=name))
+        if speaker := _named_at_first(self.metadata, len(self.tracks) - 1):
+            self.publish(TrackNamed(track=name, speaker=speaker))
         return new
 
     def command(self, text: str) -> None:
@@ -287,8 +292,10 @@ class Call:
                 self.finalize()
             case "config":
                 self.configure(wire.turn_settings(message.get("turn"), self.turn))
+            case "name":
+                self.publish(_named(message, self.tracks))
             case _:
-                raise wire.bad_request("Known messages are finalize, config and close.", "unknown_message")
+                raise wire.bad_request(_KNOWN, "unknown_message")
 
     def _say_error(self, error: CallerError) -> None:
         self.publish(
@@ -317,6 +324,23 @@ class Call:
         log.info("call %s: ended (%s) after %.1f s", self.id, reason, self.time)
         self._closed.set()
         self.feed.close()
+
+
+def _named(message: Mapping[str, Any], tracks: Collection[str]) -> TrackNamed:
+    """What a caller says of who speaks on a track."""
+    track, speaker = message.get("track"), message.get("speaker")
+    if not isinstance(track, str) or track not in tracks:
+        raise wire.bad_request("track must be one of this call.", "unknown_track")
+    if not isinstance(speaker, str) or len(speaker) > MAX_NAME:
+        raise wire.bad_request(f"speaker must be a text of at most {MAX_NAME} characters.")
+    return TrackNamed(track=track, speaker=" ".join(speaker.split()))
+
+
+def _named_at_first(metadata: Mapping[str, Any], index: int) -> str:
+    """The name that the metadata has for the track that came so late: ``{"speakers": {"0": "Ada"}}``."""
+    names = metadata.get("speakers")
+    name = names.get(str(index)) if isinstance(names, dict) else None
+    return " ".join(name.split())[:MAX_NAME] if isinstance(name, str) else ""
 
 
 def _parse_command(text: str) -> dict[str, Any]:

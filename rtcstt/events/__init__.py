@@ -48,6 +48,7 @@ from rtcstt.events.session import (
     SessionStart,
     TrackEnd,
     TrackMuted,
+    TrackNamed,
     TrackRefused,
     TrackStart,
     TrackUnmuted,
@@ -96,6 +97,7 @@ __all__ = [
     "TrackEvent",
     "TrackLedger",
     "TrackMuted",
+    "TrackNamed",
     "TrackRefused",
     "TrackStart",
     "TrackUnmuted",
@@ -120,6 +122,7 @@ AnyEvent: TypeAlias = (
     | SessionEnd
     | ErrorEvent
     | TrackStart
+    | TrackNamed
     | TrackEnd
     | TrackMuted
     | TrackUnmuted
@@ -148,7 +151,7 @@ AnyEvent: TypeAlias = (
 
 WITHOUT_WORDS = (
     SessionStart | SessionMove | SessionEnd | ErrorEvent
-    | TrackStart | TrackEnd | TrackMuted | TrackUnmuted | TrackRefused
+    | TrackStart | TrackNamed | TrackEnd | TrackMuted | TrackUnmuted | TrackRefused
     | AudioIgnored | AudioSources | AudioStalled | AudioResumed | AudioSuspect
     | TranscriptGap | SttReconnecting | SttRecovered | SttBehind | SttCaughtUp | Connected | FlushDone
 )  # fmt: skip

@@ -66,6 +66,14 @@ class TrackStart(TrackEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackNamed(TrackEvent):
+    """Who speaks on this track, from its first word on; empty when it is no longer said."""
+
+    type: ClassVar[Literal["track.named"]] = "track.named"
+    speaker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrackEnd(TrackEvent):
     """No more audio comes of this track, and all its text has come."""
 

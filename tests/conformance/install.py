@@ -27,6 +27,7 @@ NODE = {
     "typescript": ["typescript@5.9"],
     "axe": ["axe-core@4.14"],
     "bundlers": ["esbuild@0.25", "vite@7"],
+    "react": ["react@19", "react-dom@19", "vite@7", "@vitejs/plugin-react@5"],
 }
 
 

@@ -28,8 +28,9 @@ export const STYLE = `
 .box { flex: 1 1 auto; min-block-size: 0; display: flex; flex-direction: column-reverse; overflow: hidden auto; overscroll-behavior: contain; }
 .box:focus-visible { outline: 3px solid var(--focus); outline-offset: -3px; }
 .inner { flex: none; margin-block-end: auto; }
-.rows { list-style: none; margin: 0; padding: 0.4rem 0.8rem 0.6rem; }
-.empty { margin: 0; padding: 0.8rem; color: var(--soft); }
+.rows { list-style: none; margin: 0 auto; padding: 0.4rem 0.8rem 0.6rem; max-inline-size: 52em; } /* lines that the eye finds back from */
+.empty { margin: 0; padding: min(18vh, 5rem) 1.2rem 0.8rem; color: var(--soft); text-align: center; text-wrap: balance; }
+@media (max-height: 22rem) { .empty { padding-block: 0.4rem; } }
 
 [data-speaker="0"] { --speaker: light-dark(#0f6b64, #3ed0c1); }
 [data-speaker="1"] { --speaker: light-dark(#1d4ed8, #93b7ff); }
@@ -38,10 +39,11 @@ export const STYLE = `
 .row { content-visibility: auto; contain-intrinsic-size: auto 2.6em; padding-block: 0.22em; }
 .who { display: none; gap: 0.6em; color: var(--speaker, var(--soft)); font-size: 0.72em; font-weight: 600; line-height: 1.5; }
 .box[data-several] .who, :host([times]) .who { display: flex; }
-.box:not([data-several]) .name { display: none; }
+.box:not([data-several]) .name, :host(:not([times])) [data-same] .who { display: none; }
 :host(:not([times])) .when { display: none; }
 .when { color: var(--soft); font-weight: 400; font-variant-numeric: tabular-nums; }
-.box[data-several] .turn { border-inline-start: 3px solid var(--speaker); padding-inline-start: 0.6em; margin-block-start: 0.25em; }
+.box[data-several] :is(.turn, .gap, .keys) { border-inline-start: 3px solid var(--speaker); padding-inline-start: 0.6em; margin-block-start: 0.45em; }
+.box[data-several] [data-same] { margin-block-start: 0 !important; }
 .said { display: inline; margin: 0; white-space: pre-line; overflow-wrap: anywhere; }
 .state { margin-inline-start: 0.5em; color: var(--soft); font-size: 0.72em; white-space: nowrap; }
 .state:empty { display: none; }
@@ -53,7 +55,7 @@ export const STYLE = `
 @keyframes pulse { to { opacity: 0.2; } }
 .turn[data-repaired] .said { text-decoration: underline dotted var(--soft) 0.1em; text-underline-offset: 0.25em; }
 .row[data-current] { outline: 2px solid var(--focus); outline-offset: -2px; }
-:is(.gap, .end, .keys, .call) { font-size: 0.8em; }
+:is(.gap, .end, .keys, .call) .what { font-size: 0.8em; }
 :is(.gap, .end) .said { padding: 0.1em 0.5em; border: 1px dashed currentColor; border-radius: 0.3em; background: var(--warn); color: var(--on-warn); }
 .keys .said, .call .said { color: var(--soft); }
 .call { margin-block: 0.8em 0.3em; border-block-start: 1px solid var(--soft); }
@@ -76,6 +78,7 @@ export const STYLE = `
 :host([lines="2"]) .box { block-size: 2lh; }
 :host([lines="3"]) .box { block-size: 3lh; }
 :host([lines]) .said { line-height: inherit; }
+:host([lines]) .box[data-several] .row:not([data-same]) .said::before { content: attr(data-name) ": "; color: var(--speaker); font-weight: 600; }
 :host([lines][spacing="wide"]) { line-height: 1.7; }
 :host([lines][spacing="wider"]) { line-height: 2; }
 

@@ -134,6 +134,12 @@ export interface TrackMuted extends TrackEvent {
   reason?: string;
 }
 
+/** Who speaks on this track, from its first word on; empty when it is no longer said. */
+export interface TrackNamed extends TrackEvent {
+  type: "track.named";
+  speaker: string;
+}
+
 /** A section of the offer is refused (port 0), and why. */
 export interface TrackRefused extends TrackEvent {
   type: "track.refused";
@@ -249,6 +255,7 @@ export type ServerEvent =
   | SessionStart
   | TrackEnd
   | TrackMuted
+  | TrackNamed
   | TrackRefused
   | TrackStart
   | TrackUnmuted

@@ -43,8 +43,8 @@ function settings() {
   }
   const mode = setup.elements.mode.value;
   const names = Object.values(kept.read("names") ?? {}).some(Boolean) ? { speakers: kept.read("names") } : undefined;
-  const all = { mode, label: $("label").value, language: $("language").value, keyterms, turn, metadata: names };
-  if (mode === "manual") delete all.turn;
+  const turns = mode === "manual" ? undefined : turn;
+  const all = { mode, label: $("label").value, language: $("language").value, keyterms, turn: turns, metadata: names };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value && Object.keys(value).length));
 }
 
@@ -103,13 +103,13 @@ function show(state) {
   for (const control of setup.elements) control.disabled = !idle;
   const switchable = live && sound?.kind === "microphone";
   $("device").disabled = !idle && !switchable;
-  (switchable ? soundPanel.querySelector(".inside") : $("setup")).insertBefore(
+  (switchable ? $("sound").querySelector(".inside") : $("setup")).insertBefore(
     $("device-field"), switchable ? null : setup.querySelector('[data-for="file"]'),
   );
   soundPanel.hidden = !switchable;
   $("setup-box").hidden = live;
   if (state === "connecting" || captions.transcript.rows.length) $("setup-box").open = false;
-  document.querySelector("#bar .live").hidden = !live;
+  $("live").hidden = !live;
   $("start").hidden = live;
   $("hangup").hidden = !live;
   $("talk").hidden = !(live && manual);
@@ -125,7 +125,7 @@ function setMute(muted) {
 }
 
 function chooseSource() {
-  for (const part of document.querySelectorAll("[data-for]")) {
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-for]"))) {
     part.hidden = part.dataset.for !== setup.elements.source.value;
   }
   $("file").required = setup.elements.source.value === "file";
@@ -253,6 +253,10 @@ function readAlong(id) {
   address(id);
 }
 
+captions.addEventListener("rename", ({ detail: { speaker, name } }) => {
+  const track = call?.state === "live" ? captions.transcript.track(call.id, speaker) : undefined;
+  if (track !== undefined) call.name(track, name);
+});
 captions.addEventListener("reading", ({ detail: reading }) => {
   files.of(reading);
   $("setup-box").open = false;
@@ -299,7 +303,8 @@ function askForToken() {
   $("token").focus();
 }
 
-new Talk($("talk"), () => call, () => $("toggle").checked);
+const talk = new Talk($("talk"), () => call, () => $("toggle").checked);
+$("toggle").addEventListener("change", () => talk.say());
 setup.addEventListener("submit", (event) => {
   event.preventDefault();
   start();

@@ -2,6 +2,7 @@
 
 import { copy, field, h, kept, panel, save } from "./dom.js";
 
+/** @type {Record<string, [string, string[][]]>} */
 const CHOICES = {
   font: ["Font", [["", "Standard"], ["serif", "Serif"], ["mono", "Typewriter"], ["readable", "Easy to read"], ["dyslexic", "For dyslexia"]]],
   spacing: ["Spacing", [["", "Normal"], ["wide", "Wide"], ["wider", "Wider"]]],
@@ -45,8 +46,8 @@ function display(captions) {
   const full = h("button", { type: "button", onclick: () => toggleFullScreen(captions) }, "Full screen");
   full.hidden = !document.fullscreenEnabled;
   const sizes = h("div", { className: "row", role: "group", "aria-label": "Text size" });
-  sizes.append("Text size", h("button", { type: "button", "aria-label": "Smaller text", onclick: () => step(-1) }, "A−"), size);
-  sizes.append(h("button", { type: "button", "aria-label": "Larger text", onclick: () => step(1) }, "A+"));
+  sizes.append("Text size", h("button", { type: "button", "aria-label": "A− smaller text", onclick: () => step(-1) }, "A−"), size);
+  sizes.append(h("button", { type: "button", "aria-label": "A+ larger text", onclick: () => step(1) }, "A+"));
   return panel("display", "Display", [sizes, ...controls, h("label", { className: "check" }, times, "Show times"), full]);
 }
 
@@ -61,17 +62,18 @@ function speakers(captions) {
   Object.entries(names).forEach(([speaker, name]) => captions.rename(Number(speaker), name));
   const fill = () => {
     const inputs = Array.from({ length: Math.max(1, captions.transcript.speakers) }, (_, speaker) => {
-      const input = h("input", { id: `speaker-${speaker}`, maxLength: 100, autocomplete: "off", value: names[speaker] ?? "" });
+      const input = h("input", { id: `speaker-${speaker}`, maxLength: 100, autocomplete: "off", value: captions.transcript.given(speaker) });
       input.addEventListener("input", () => {
         names[speaker] = input.value;
         captions.rename(speaker, input.value);
         kept.write("names", names);
-        captions.dispatchEvent(new CustomEvent("rename", { detail: names }));
       });
+      input.addEventListener("change", () => captions.dispatchEvent(new CustomEvent("rename", { detail: { speaker, name: input.value } })));
       return field(`Name of speaker ${speaker + 1}`, input);
     });
     box.replaceChildren(...inputs);
   };
+  captions.addEventListener("named", () => box.contains(document.activeElement) || fill());
   return panel("speakers", "Speakers", [box], fill);
 }
 

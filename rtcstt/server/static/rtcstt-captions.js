@@ -91,6 +91,11 @@ export class RtcsttCaptions extends Base {
   /** @param {CallEvent} event */
   receive(event) {
     const rows = this.transcript.receive(event);
+    if (event.type === "track.named") {
+      for (const row of rows) this.#name(/** @type {HTMLElement} */ (this.#items.get(row.key)), row);
+      this.dispatchEvent(new CustomEvent("named"));
+      return;
+    }
     if (!rows.length) return;
     this.#box.toggleAttribute("data-several", this.transcript.speakers > 1);
     for (const row of rows) this.#render(row);
@@ -125,8 +130,9 @@ export class RtcsttCaptions extends Base {
   /** @param {number} speaker From 0. @param {string} name */
   rename(speaker, name) {
     this.transcript.rename(speaker, name);
-    for (const item of this.#list.querySelectorAll(`[data-speaker="${speaker}"] .name`)) {
-      item.textContent = this.transcript.name(speaker);
+    for (const row of this.transcript.rows) {
+      const item = row.speaker === speaker && this.#items.get(row.key);
+      if (item) this.#name(item, row);
     }
   }
 
@@ -195,7 +201,11 @@ export class RtcsttCaptions extends Base {
     setText(/** @type {HTMLElement} */ (item.querySelector(".state")), STATES[row.state]);
     item.dataset.state = row.state;
     item.toggleAttribute("data-repaired", row.repaired);
-    item.hidden = row.state === "ended" && !row.text.trim();
+    const hidden = isEmpty(row);
+    if (item.hidden !== hidden) {
+      item.hidden = hidden;
+      this.#join(this.transcript.rows.lastIndexOf(row) + 1);
+    }
     if (!this.following) this.#missed.add(row.key);
     if (row.state === "ended") this.#say(row);
   }
@@ -205,16 +215,37 @@ export class RtcsttCaptions extends Base {
     const item = element("li", `row ${row.kind}`);
     if (row.speaker >= 0) item.dataset.speaker = String(row.speaker % 4);
     const who = element("div", "who");
-    who.append(element("span", "name", this.transcript.name(row.speaker)), element("time", "when", minutes(row.start)));
+    who.append(element("span", "name"), element("time", "when", minutes(row.start)));
     const what = element("div", "what");
     const said = element("p", "said");
     said.dir = "auto";
     what.append(said, element("span", "state"));
     item.append(who, what);
-    const next = this.transcript.rows[this.transcript.rows.lastIndexOf(row) + 1];
+    this.#name(item, row);
+    const at = this.transcript.rows.lastIndexOf(row);
+    const next = this.transcript.rows[at + 1];
     this.#list.insertBefore(item, (next && this.#items.get(next.key)) ?? null);
     this.#items.set(row.key, item);
+    this.#join(at);
+    this.#join(at + 1);
     return item;
+  }
+
+  /** @param {HTMLElement} item @param {Row} row */
+  #name(item, row) {
+    const name = this.transcript.name(row.speaker);
+    setText(/** @type {HTMLElement} */ (item.querySelector(".name")), name);
+    /** @type {HTMLElement} */ (item.querySelector(".said")).dataset.name = name; // for subtitles
+  }
+
+  /** Who goes on is not named again. @param {number} at An index of `rows`. */
+  #join(at) {
+    const { rows } = this.transcript;
+    const row = rows[at];
+    let before = at - 1;
+    while (before >= 0 && isEmpty(rows[before])) before--;
+    const same = row?.call === rows[before]?.call && row?.speaker === rows[before]?.speaker && row?.speaker >= 0;
+    if (row) this.#items.get(row.key)?.toggleAttribute("data-same", same);
   }
 
   /** A live region is told of finished turns only: updates would drown a screen reader. @param {Row} row */
@@ -244,6 +275,9 @@ export class RtcsttCaptions extends Base {
 if (globalThis.customElements && !customElements.get("rtcstt-captions")) {
   customElements.define("rtcstt-captions", RtcsttCaptions);
 }
+
+/** Of a turn that ended without text nothing is shown. @param {Row} row */
+const isEmpty = (row) => row.kind === "turn" && row.state === "ended" && !row.text.trim();
 
 /** @param {string} tag @param {string} className */
 function element(tag, className, text = "") {

@@ -28,6 +28,12 @@ export class Call extends Events {
      */
     configure(turn: TurnSettings): boolean;
     /**
+     * Who speaks on a track, for everybody who reads along and in the call's captions. False when no data channel is open.
+     * @param {string} track
+     * @param {string} speaker
+     */
+    name(track: string, speaker: string): boolean;
+    /**
      * Another microphone in mid-call.
      * @param {MediaStreamTrack} track
      */

@@ -145,6 +145,15 @@ export class Call extends Events {
   }
 
   /**
+   * Who speaks on a track, for everybody who reads along and in the call's captions. False when no data channel is open.
+   * @param {string} track
+   * @param {string} speaker
+   */
+  name(track, speaker) {
+    return this.#send({ type: "name", track, speaker });
+  }
+
+  /**
    * Another microphone in mid-call.
    * @param {MediaStreamTrack} track
    */

@@ -2,8 +2,10 @@
 
 const SPEECH = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 
+/** @typedef {{ devices?: string[], file?: File, aloud?: boolean, onEnd?: () => void }} Wanted */
+
 /** `kind`: microphone, file or screen; with `devices`, or with `file`, `aloud` and `onEnd`. */
-export async function openSound(kind, { devices = [], file, aloud, onEnd }) {
+export async function openSound(kind, /** @type {Wanted} */ { devices = [], file, aloud, onEnd }) {
   if (kind === "file") return { kind, ...(await recording(file, { aloud, onEnd })) };
   if (!navigator.mediaDevices) throw new DOMException("", "InsecureContext");
   const streams = kind === "screen" ? [await screen(onEnd)] : await each(devices.length ? devices : [""], microphone);
@@ -30,7 +32,8 @@ async function each(ids, open) {
 
 /** What a tab or the system plays. Browsers offer it only together with a picture, which is not used. */
 async function screen(onEnd) {
-  const stream = await navigator.mediaDevices.getDisplayMedia({ video: true, audio: true, systemAudio: "include" });
+  const wanted = { video: true, audio: true, systemAudio: "include" }; // the last is Chromium's
+  const stream = await navigator.mediaDevices.getDisplayMedia(wanted);
   const [audio] = stream.getAudioTracks();
   if (!audio) {
     stopTracks(stream);

@@ -5,6 +5,11 @@ export class Talk {
   #call;
   #isToggle;
 
+  /** The button says how it is used. */
+  say() {
+    this.#button.firstElementChild.textContent = this.#isToggle() ? "Press to talk" : "Hold to talk";
+  }
+
   /** `call()` is the one to talk to, `isToggle()` whether a press stays. */
   constructor(button, call, isToggle) {
     this.#button = button;

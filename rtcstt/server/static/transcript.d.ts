@@ -36,6 +36,10 @@ export class Transcript {
      * @returns {Row[]}
      */
     receive(event: CallEvent): Row[];
+    /** The track of a call whose speaker has a number. @param {string} call @param {number} speaker */
+    track(call: string, speaker: number): string | undefined;
+    /** A name that was given. @param {number} speaker */
+    given(speaker: number): string;
     /** A speaker's name, given or numbered. @param {number} speaker */
     name(speaker: number): string;
     /** @param {number} speaker @param {string} name */

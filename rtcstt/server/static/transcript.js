@@ -58,6 +58,9 @@ export class Transcript {
       case "track.start":
         this.#speaker(event.call, event.track);
         return [];
+      case "track.named":
+        this.rename(this.#speaker(event.call, event.track), event.speaker);
+        return this.rows.filter((row) => row.call === event.call && row.track === event.track);
       case "turn.start":
       case "turn.resume":
         return [this.#turn(event, "speaking")];
@@ -83,6 +86,15 @@ export class Transcript {
         return [];
     }
   }
+
+  /** The track of a call whose speaker has a number. @param {string} call @param {number} speaker */
+  track(call, speaker) {
+    const found = [...this.#speakers].find(([key, number]) => number === speaker && key.startsWith(`${call} `));
+    return found?.[0].slice(call.length + 1);
+  }
+
+  /** A name that was given. @param {number} speaker */
+  given(speaker) { return this.#names.get(speaker) ?? ""; }
 
   /** A speaker's name, given or numbered. @param {number} speaker */
   name(speaker) {

@@ -35,7 +35,6 @@ captions.addEventListener("reading", async ({ detail: reading }) => {
   });
   const about = await reading.fetch().then((response) => response.json(), () => ({}));
   if (about.label) document.title = about.label;
-  Object.entries(about.metadata?.speakers ?? {}).forEach(([speaker, name]) => captions.rename(Number(speaker), String(name)));
 });
 captions.addEventListener("failed", ({ detail: error }) => {
   notices.show("failed", ...inWords(error, token));
@@ -44,4 +43,4 @@ captions.addEventListener("failed", ({ detail: error }) => {
 
 if (token) captions.setAttribute("token", token);
 captions.setAttribute("server", BASE.href);
-captions.setAttribute("call-id", decodeURIComponent(location.pathname.split("/").at(-1)));
+captions.setAttribute("call-id", decodeURIComponent(location.pathname.split("/").at(-1) ?? ""));
