@@ -277,6 +277,18 @@ async def test_neither_a_missing_token_nor_an_expired_one_is_a_guess() -> None:
                 assert (await answer(client, "GET", "/calls", headers=headers))[0] == 401
 
 
+@pytest.mark.parametrize("path", ["/pcm", "/media-stream", STT[1], "/stt/websocket"])
+async def test_a_websocket_key_of_any_characters_is_no_server_error(path: str) -> None:
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    query = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
+    async with serving() as client:
+        for key in ("dGhlIHNhbXBsZSBub2\U0001f600jZQ==", "\xff" * 24, "x", "=" * 24):
+            got = await answer(
+                client, "GET", f"{path}?{query}", headers={**upgrade, "Sec-WebSocket-Key": key}
+            )
+            assert got[0] < 500 or got[1] == "not_ready", (path, key, got)
+
+
 # -- hosts and origins ---------------------------------------------------------------------------------
 
 LOOPBACK_HOSTS = ["localhost", "localhost:8080", "page.localhost", "127.0.0.1:8080", "127.9.9.9", "[::1]:80"]

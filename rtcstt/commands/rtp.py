@@ -21,7 +21,7 @@ from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
 from rtcstt.http.serving import cannot_listen, on_stop_signals
-from rtcstt.media.rtp import Codec
+from rtcstt.media.rtp import CLOCK_RATES, Codec
 from rtcstt.server.options import host_and_port, option
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
@@ -38,7 +38,6 @@ USUAL = {
     "opus": (96, Codec("opus", 48000, 2)),
     "L16": (96, Codec("L16", 16000)),
 }
-CLOCK_RATES = (8000, 96000)  # of L16 and G.711; the other codecs have their own
 WATCH_S = 0.2
 
 
@@ -218,10 +217,13 @@ _PLAIN = {
 
 def _plain_codec(encoding: Encoding) -> Codec | None:
     name, rate = encoding.name.lower(), encoding.clock_rate
-    if name in ("pcmu", "pcma", "l16") and encoding.channels in (1, 2):
-        low, high = CLOCK_RATES
-        return Codec(name.upper(), rate, encoding.channels) if low <= rate <= high else None
-    return Codec("red", rate, encoding.channels) if name == "red" else encoding.codec
+    if name not in ("pcmu", "pcma", "l16", "red"):
+        return encoding.codec
+    low, high = CLOCK_RATES
+    known = name if name == "red" else name.upper()
+    return (
+        Codec(known, rate, encoding.channels) if low <= rate <= high and encoding.channels in (1, 2) else None
+    )
 
 
 def _linear(clock_rate: int, channels: int) -> Codec:

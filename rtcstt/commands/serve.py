@@ -51,6 +51,7 @@ def _work(assignment: parent.Assignment, settings: Settings) -> None:
 async def _serve(settings: Settings, assignment: parent.Assignment | None) -> None:
     async with application(settings, os.environ, assignment) as app:
         member = app[MEMBER]
+        heap.settle()
         await run_until_stopped(
             app,
             host=settings.host,

@@ -141,6 +141,7 @@ async def _serve(options: Options, assignment: parent.Assignment | None) -> None
         guard.add_routes(app, _health())
         member = Member(_Here(embedded), node_of(assignment), new="stream", assignment=assignment)
         member.attach(app)
+        heap.settle()
         await run_until_stopped(
             app,
             host=options.host,

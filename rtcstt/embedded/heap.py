@@ -8,6 +8,7 @@ heap; of a heap for each thread it is hardly half.
 from __future__ import annotations
 
 import ctypes
+import gc
 
 # Of malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. One heap, which only `trim` makes smaller:
 # glibc doing so by itself after each decode costs half as much CPU again.
@@ -20,6 +21,13 @@ def one() -> None:
     if mallopt is not None:
         for option, value in _ONE:
             mallopt(option, value)
+
+
+def settle() -> None:
+    """What was made so far, modules above all, is kept, and not looked through by each of Python's full
+    garbage collections, which would hold the event loop for 50 ms and more. For whoever owns the process."""
+    gc.collect()
+    gc.freeze()
 
 
 def trim() -> None:

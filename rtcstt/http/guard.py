@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from rtcstt.errors import CallerError, ConfigError
+from rtcstt.errors import CallerError, ConfigError, bad_request
 from rtcstt.hosts import is_address, is_loopback
 from rtcstt.http.access import PUBLIC, Authenticator, Grant, Permission, credential, is_signed
 from rtcstt.http.errors import Handler, refusals, too_often
@@ -194,6 +194,7 @@ class Guard:
                 message = "The server is not known by this name (--allow-host)."
                 raise CallerError(403, "host_not_allowed", "Host not allowed", message)
             _check_encoding(request)
+            _check_upgrade(request)
             match = request.match_info
             if match.http_exception is not None:
                 self.check_origin(request)
@@ -267,6 +268,12 @@ def _check_encoding(request: web.Request) -> None:
     if encoding not in ("", "identity"):
         message = "Send the body as it is, without a Content-Encoding."
         raise CallerError(415, "unsupported_encoding", "Unsupported encoding", message)
+
+
+def _check_upgrade(request: web.Request) -> None:
+    """aiohttp decodes the key of a WebSocket's handshake, and fails where it is not of ASCII letters."""
+    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
+        raise bad_request("Sec-WebSocket-Key is not Base64 (RFC 6455 section 4.2.1).", "bad_handshake")
 
 
 def _split(text: str) -> tuple[str, int | None] | None:

@@ -10,6 +10,7 @@ from rtcstt.errors import RemoteProtocolError
 _HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload type, sequence, timestamp, SSRC
 LONGEST_S = 0.2  # of a payload, where its codec has no bound of its own (RFC 3551 section 4.2); Opus: 120 ms
 SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
+CLOCK_RATES = (8000, 96_000)  # Hz
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,20 @@ class Codec:
 
     ``name`` is the encoding name of RFC 3551 or the codec's own RFC: opus, PCMU, PCMA, G722, L16,
     and, never decoded as speech, telephone-event (RFC 4733) and CN (RFC 3389). ``clock_rate`` is
-    that of the RTP timestamps, in Hz: 48000 for Opus, 8000 for G.722 although its audio is 16 kHz.
+    that of the RTP timestamps, in Hz: 48000 for Opus (RFC 7587 section 4.1), 8000 for G.722 although its audio
+    is 16 kHz. `ValueError` for rates and channels that no speech has: a packet would stand for minutes.
     """
 
     name: str
     clock_rate: int
     channels: int = 1
+
+    def __post_init__(self) -> None:
+        low, high = (48000, 48000) if self.name == "opus" else CLOCK_RATES
+        if not (low <= self.clock_rate <= high and 1 <= self.channels <= 2):
+            raise ValueError(
+                f"{self.name[:32]} has no clock rate {self.clock_rate} or {self.channels} channels"
+            )
 
     @property
     def is_speech(self) -> bool:

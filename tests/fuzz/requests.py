@@ -44,6 +44,8 @@ FRAMES += [
 ]
 SOCKETS = ("websocket", "/pcm", "/media-stream")
 ANSWER_S = 20.0
+BROKEN_S = 0.5  # for the answer to a request of which more may have been promised than was sent
+MAX_ANSWER = 1 << 22
 
 
 @dataclass(slots=True)
@@ -85,8 +87,19 @@ def body_of(rng: random.Random, path: str, calls: Sequence[str]) -> tuple[str, b
     )
 
 
-def mutated_request(rng: random.Random, target: Target) -> tuple[bytes, bool]:
-    """One request, and whether it asks for a WebSocket."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``is_whole``: nothing more is to come of it, so that there must be an answer; ``keeps``: another may
+    follow on the same connection."""
+
+    data: bytes
+    is_socket: bool
+    is_whole: bool
+    keeps: bool
+    method: str
+
+
+def mutated_request(rng: random.Random, target: Target) -> Request:
     method, path = rng.choice(target.routes)
     if rng.random() < 0.15:
         method = rng.choice(target.methods)
@@ -113,9 +126,8 @@ def mutated_request(rng: random.Random, target: Target) -> tuple[bytes, bool]:
     if is_socket:
         headers |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    else:
-        headers["Connection"] = "close"
-    headers |= _odd_headers(rng)
+    odd = _odd_headers(rng)
+    headers |= odd
     with_body = method not in ("GET", "HEAD", "OPTIONS") or rng.random() < 0.05
     if with_body:
         headers["Content-Type"] = kind
@@ -123,15 +135,18 @@ def mutated_request(rng: random.Random, target: Target) -> tuple[bytes, bool]:
     else:
         body = b""
     headers["Content-Length"] = str(len(body))
+    is_whole = "Transfer-Encoding" not in odd and "Expect" not in odd
     if rng.random() < 0.02:
         headers["Content-Length"] = rng.choice(NUMBERS)
+        is_whole = False
     asked = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
     head = f"{method} {path}{'?' if asked else ''}{asked} HTTP/1.1\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     data = head.encode("utf-8", "surrogatepass") + b"\r\n"
     if rng.random() < 0.05:
-        data = mutated(rng, data, most=2)
-    return data + body, is_socket
+        data, is_whole = mutated(rng, data, most=2), False
+    keeps = is_whole and not is_socket and method in ("GET", "POST", "PATCH", "DELETE", "OPTIONS", "HEAD")
+    return Request(data + body, is_socket, is_whole, keeps, method)
 
 
 def _odd_headers(rng: random.Random) -> Mapping[str, str]:
@@ -173,40 +188,85 @@ def frame(rng: random.Random, data: bytes) -> bytes:
     return head + bytes(4) + data
 
 
-async def exchange(rng: random.Random, target: Target, found: Found) -> None:
-    data, is_socket = mutated_request(rng, target)
-    begin = time.monotonic()
-    status = 0
-    reader, writer = await asyncio.open_connection(target.host, target.port)
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            writer.write(data)
-            line = await reader.readline()
-            if line.startswith(b"HTTP/1.1 100"):
-                await reader.readuntil(b"\r\n\r\n")
-                line = await reader.readline()
-            status = int(line.split()[1]) if line.startswith(b"HTTP/1.") and len(line.split()) > 1 else 0
-            if status == 101 and is_socket:
-                await reader.readuntil(b"\r\n\r\n")
-                for _ in range(rng.randint(0, 12)):
-                    writer.write(frame(rng, mutated(rng, rng.choice(FRAMES), most=2, longest=70_000)))
-                await writer.drain()
-                if rng.random() < 0.5:
-                    await reader.read(4096)
+class Connection:
+    """One request after the other, on a new connection where the one before cannot be kept."""
+
+    def __init__(self, target: Target, found: Found) -> None:
+        self._target, self._found = target, found
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader = asyncio.StreamReader()
+
+    async def exchange(self, rng: random.Random) -> None:
+        request, found = mutated_request(rng, self._target), self._found
+        begin, status, kept = time.monotonic(), 0, False
+        try:
+            async with asyncio.timeout(ANSWER_S if request.is_whole else BROKEN_S):
+                status, kept = await self._ask(rng, request)
             found.slowest_s = max(found.slowest_s, time.monotonic() - begin)
-    except TimeoutError:
-        if data.find(b"\r\n\r\n") >= 0 and b"Content-Length" in data and b"chunked" not in data:
-            status = -1  # or the body that was said to come is still waited for
-    except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-        pass
-    finally:
-        writer.transport.abort()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-    found.requests += 1
-    found.statuses[status] += 1
-    if status >= 500 and status != 503 and len(found.faults) < 20:
-        found.faults.append(f"{status} for {data[:3000]!r}")
+        except TimeoutError:
+            status = -1 if request.is_whole else 0
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass
+        finally:
+            if not kept:
+                await self.close()
+        found.requests += 1
+        found.statuses[status] += 1
+        if (status < 0 or (status >= 500 and status != 503)) and len(found.faults) < 20:
+            found.faults.append(f"{status} for {request.data[:3000]!r}")
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _ask(self, rng: random.Random, request: Request) -> tuple[int, bool]:
+        """Status, and whether the connection may be used again."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writer.write(request.data)
+        status, head = await self._head()
+        while 100 <= status < 200 and status != 101:
+            status, head = await self._head()
+        if status == 101 and request.is_socket:
+            await self._talk(rng)
+            return status, False
+        if not request.keeps or b"text/event-stream" in head or b"connection: close" in head:
+            return status, False
+        if request.method == "HEAD" or status in (204, 304):
+            return status, True
+        return status, await self._skip_body(head)
+
+    async def _head(self) -> tuple[int, bytes]:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        fields = head.split(None, 2)
+        return int(fields[1]) if head.startswith(b"http/1.") else 0, head
+
+    async def _skip_body(self, head: bytes) -> bool:
+        """Read it; False where it has no end that can be known."""
+        if b"transfer-encoding: chunked" in head:
+            size = -1
+            while size:
+                size = int((await self._reader.readline()).split(b";")[0], 16)
+                await self._reader.readexactly(size + 2)
+            return True
+        _, announced, rest = head.partition(b"content-length: ")
+        size = int(rest.split(b"\r")[0]) if announced else MAX_ANSWER
+        if size < MAX_ANSWER:
+            await self._reader.readexactly(size)
+        return size < MAX_ANSWER
+
+    async def _talk(self, rng: random.Random) -> None:
+        assert self._writer is not None
+        for _ in range(rng.randint(0, 12)):
+            self._writer.write(frame(rng, mutated(rng, rng.choice(FRAMES), most=2, longest=70_000)))
+        await self._writer.drain()
+        if rng.random() < 0.5:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BROKEN_S):
+                    await self._reader.read(4096)
 
 
 async def run(
@@ -215,7 +275,7 @@ async def run(
     *,
     requests: int | None = None,
     seconds: float | None = None,
-    side_by_side: int = 16,
+    side_by_side: int = 24,
 ) -> Found:
     """Until there were so many ``requests``, or so many ``seconds`` are over."""
     found = Found()
@@ -223,8 +283,10 @@ async def run(
 
     async def one(number: int) -> None:
         rng = random.Random(f"{seed} {number}")
+        connection = Connection(target, found)
         while (requests is None or found.requests < requests) and (until is None or time.monotonic() < until):
-            await exchange(rng, target, found)
+            await connection.exchange(rng)
+        await connection.close()
 
     await asyncio.gather(*map(one, range(side_by_side)))
     return found
