@@ -19,8 +19,8 @@ class Codec:
 
     ``name`` is the encoding name of RFC 3551 or the codec's own RFC: opus, PCMU, PCMA, G722, L16,
     and, never decoded as speech, telephone-event (RFC 4733) and CN (RFC 3389). ``clock_rate`` is
-    that of the RTP timestamps, in Hz: 48000 for Opus (RFC 7587 section 4.1), 8000 for G.722 although its audio
-    is 16 kHz. `ValueError` for rates and channels that no speech has: a packet would stand for minutes.
+    that of the RTP timestamps, in Hz: 48000 for Opus (RFC 7587 section 4.1), 8000 for G.722 although its
+    audio is 16 kHz. `ValueError` for rates and channels that no speech has: a packet would stand for minutes.
     """
 
     name: str

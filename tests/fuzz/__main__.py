@@ -138,7 +138,7 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
                 requests.run,
                 requests.Target(host, int(port), readers, TOKENS, [placing.call], requests.READING),
                 seed,
-                seconds=seconds * 0.25,
+                seconds=seconds * 0.35,
             )
             others = await apart(
                 requests.run,
@@ -146,7 +146,7 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
                 seed + 1,
                 seconds=seconds * 0.35,
             )
-            sent = await apart(datagrams.run, found, seed, seconds=seconds * 0.4)
+            sent = await apart(datagrams.run, found, seed, seconds=seconds * 0.3)
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
             call = json.loads((await seen(url, f"/calls/{placing.call}"))[1])
@@ -187,8 +187,8 @@ def main() -> int:
     seconds = float(os.environ.get("FUZZ_SECONDS", "60"))
     seed = int(os.environ.get("FUZZ_SEED", str(int(time.time()))))
     sys.stdout.write(f"FUZZ_SEED={seed} FUZZ_SECONDS={seconds:g}\n")
-    parsed = parsers.run(seed, seconds=seconds * 0.35)
-    found = asyncio.run(live(seconds * 0.65, seed))
+    parsed = parsers.run(seed, seconds=seconds * 0.18)
+    found = asyncio.run(live(seconds * 0.82, seed))
     found["parser_inputs"] = parsed.inputs
     found["slowest_parser_ms"] = round(1000 * parsed.slowest_s, 1)
     found["slowest_parser_input"] = parsed.slowest
