@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is. The gate tries the same examples each time;
 # `make fuzz` tries others, and says how to repeat what it found.
-PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("gate", **PATIENT, derandomize=True, database=None)
-settings.register_profile("fuzz", **PATIENT, max_examples=1000, print_blob=True)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("gate", PATIENT, derandomize=True, database=None)
+settings.register_profile("fuzz", PATIENT, max_examples=1000, print_blob=True)
 settings.load_profile("gate")
 
 # Servers here have the same recogniser everywhere: `auto` would be base-en where that is present.

@@ -16,7 +16,7 @@ PCMA = Codec("PCMA", 8000)
 G722 = Codec("G722", 8000)
 _ENCODERS = {"opus": ("libopus", 48000), "PCMU": ("pcm_mulaw", 8000), "PCMA": ("pcm_alaw", 8000)}
 _ENCODERS["G722"] = ("g722", 16000)
-VOIP = {"application": "voip", "fec": "1", "packet_loss": "20"}
+VOIP: dict[str, Any] = {"application": "voip", "fec": "1", "packet_loss": "20"}
 
 
 def sample_rate(codec: Codec) -> int:

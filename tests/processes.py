@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RTCSTT = Path(sys.executable).with_name("rtcstt")
+RTCSTT = str(Path(sys.executable).with_name("rtcstt"))
 START_S = 120.0
 STOP_S = 150.0  # a server waits up to 30 s for callers who speak, then for their last words
 PATIENCE_S = 60.0  # for what happens at once on a machine with time
@@ -74,7 +74,7 @@ def open_files(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    command: str, folder: Path, *options: str, program: Sequence[str | Path] = (RTCSTT,)
+    command: str, folder: Path, *options: str, program: Sequence[str] = (RTCSTT,)
 ) -> Iterator[Server]:
     """``command`` is serve or stt; it listens on a free port unless ``options`` name one. Last words may take
     long, for on a busy machine the recogniser is behind."""
@@ -117,8 +117,8 @@ async def until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> 
     """The first true value of a condition about another process."""
     deadline = time.monotonic() + timeout_s
     while not (value := await asyncio.to_thread(condition)):
-        waited = f"waited {timeout_s:g} s for"
-        assert time.monotonic() < deadline, f"{waited} {inspect.getsource(condition).strip()}"
+        asked = inspect.getsource(getattr(condition, "func", condition)).strip()
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {asked}"
         await asyncio.sleep(0.05)
     return value
 
@@ -129,7 +129,7 @@ async def ended(server: Server, call: str, timeout_s: float = PATIENCE_S) -> lis
     return await asyncio.to_thread(server.events, call)
 
 
-def check_ledgers(ledgers: dict[str, dict[str, Any]]) -> None:
+def check_ledgers(ledgers: Mapping[str, Mapping[str, Any]]) -> None:
     """To the millisecond, and indeed to the sample."""
     assert ledgers
     for track, ledger in ledgers.items():

@@ -40,7 +40,7 @@ def check_times(words: list[Word], length: int) -> None:
 @given(st.lists(st.integers(1, 30000), min_size=1, max_size=4))
 def test_the_blocks_it_comes_in_change_nothing(sizes: list[int]) -> None:
     audio = np.concatenate([sound(2.0), sound(-2.0), sound(3.0, first=21), sound(-0.5)])
-    listening, begin, number, words = listener(), 0, 0, []
+    listening, begin, number, words = listener(), 0, 0, list[Word]()
     while begin < len(audio):
         size = sizes[number % len(sizes)]
         words += listening.receive(audio[begin : begin + size])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import av
 import numpy as np
@@ -84,7 +85,7 @@ def test_g711_is_the_table_of_the_standard() -> None:
     """All code words against FFmpeg's decoder, which is another reading of ITU-T G.711."""
     for codec, name in ((PCMU, "pcm_mulaw"), (PCMA, "pcm_alaw")):
         every = bytes(range(256))
-        context = av.CodecContext.create(name, "r")
+        context: Any = av.CodecContext.create(name, "r")
         context.sample_rate, context.layout = 8000, "mono"
         (frame,) = context.decode(av.Packet(every))
         received = joined(decoded(decoder_for(codec), frames(codec, [every])))
@@ -113,7 +114,8 @@ def test_stereo_opus_becomes_the_average(libopus: bool) -> None:
 @EVERY
 def test_a_hole_fades_into_silence_and_ends_clean(codec: Codec, libopus: bool) -> None:
     payloads = packets(codec, 2.0)
-    items = [*frames(codec, payloads[:40]), lost(codec, 300), *frames(codec, payloads[55:])]
+    items: list[Frame | Gap] = [*frames(codec, payloads[:40]), lost(codec, 300)]
+    items += frames(codec, payloads[55:])
     parts = decoded(decoder_for(codec, libopus=libopus), items)
     counts = by_label(parts)
     assert counts[Label.CONCEALED] == CONCEALED

@@ -77,7 +77,9 @@ async def relayed_call(url: str, turn: IceServer) -> AsyncIterator[tuple[RTCPeer
     login = RTCIceServer(turn.url, username=turn.username, credential=turn.credential)
     pc = RTCPeerConnection(RTCConfiguration([login], iceTransportPolicy=RTCIceTransportPolicy.RELAY))
     try:
-        pc.addTrack(MediaPlayer(str(bundled_recording())).audio)
+        audio = MediaPlayer(str(bundled_recording())).audio
+        assert audio is not None
+        pc.addTrack(audio)
         await pc.setLocalDescription(await pc.createOffer())
         offer = pc.localDescription.sdp
         assert "typ relay" in offer and "typ host" not in offer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def test_word_errors_are_a_distance(a: list[str], b: list[str]) -> None:
 
 
 def test_turns_are_joined_verbatim() -> None:
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "turn.update", "transcript": "It"},
         {"type": "turn.end", "transcript": "It was.", "time": 2.0, "end": 1.5},
         {"type": "turn.end", "transcript": " The best.", "time": 4.0, "end": None},

@@ -298,7 +298,7 @@ def apart() -> Path:
 def services(apart: Path) -> dict[str, Any]:
     """Of the compose file, once it is known to be one."""
     script = "import sys, compose_spec as c; f = c.PyCompose.from_yaml(sys.stdin.read()); f.validate()"
-    command = [apart / "python", "-c", f"{script}; print(f.to_json())"]
+    command = [str(apart / "python"), "-c", f"{script}; print(f.to_json())"]
     names = {"TURN_HOST:?set TURN_HOST": TURN_HOST, "TURN_HOST": TURN_HOST}
     names |= {"SERVER_NAME:?set SERVER_NAME": "captions.example.com"}
     text = changed("compose.yaml", {f"${{{name}}}": value for name, value in names.items()})

@@ -22,7 +22,9 @@ def said(feed: Feed, type_: str, turn: int | None = None, **fields: object) -> A
     return feed.publish(from_dict({"type": type_, "track": "0", **place, **fields}), time=1.0)
 
 
-END = {"reason": "", "tracks": [], "ledger": {}, "complete": True, "missing": []}
+def say_end(feed: Feed) -> None:
+    end = {"reason": "", "tracks": [], "ledger": {}, "complete": True, "missing": []}
+    feed.publish(from_dict({"type": "session.end", **end}), time=1.0)
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def test_late_and_early_listeners_get_the_same_events() -> None:
         await asyncio.sleep(0.1)
         late = asyncio.create_task(received(feed))
         from_two = asyncio.create_task(received(feed, after=1))
-        said(feed, "session.end", **END)
+        say_end(feed)
         feed.close()
         assert [event.seq for event in await early] == [0, 1, 2, 3]
         assert await late == await early

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -106,7 +107,7 @@ def test_planar_sound_of_eight_channels_and_more_is_read(tmp_path: Path, codec: 
     path = tmp_path / "film.mkv"
     channels = av.AudioLayout(layout).nb_channels
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=48000, layout=layout)
+        stream: Any = container.add_stream(codec, rate=48000, layout=layout)
         for start in range(0, 48000, 1024):
             wave = np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000).astype(np.float32) / 4
             frame = av.AudioFrame.from_ndarray(np.repeat(wave, channels)[None, :], "flt", layout)

@@ -41,8 +41,8 @@ def test_a_voice_becomes_captions_in_firefox(tmp_path: Path) -> None:
         netns.join(here, "10.99.0.1/24", there, "10.99.0.2/24", name="ff")
         netns.do("ip", "-n", here, "route", "add", "default", "via", "10.99.0.2")
         with running("serve", tmp_path, program=[*netns.enter(here), RTCSTT]) as server:
-            page = [server.url, tmp_path / "voice.wav", PICTURES / "firefox.png", "worst of times"]
-            command = [*netns.enter(here), "node", SCRIPT, firefox, *page]
+            page = [server.url, str(tmp_path / "voice.wav"), str(PICTURES / "firefox.png"), "worst of times"]
+            command = [*netns.enter(here), "node", str(SCRIPT), firefox, *page]
             done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -239,6 +240,14 @@ async def site(pages: list[str]) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.port}"
 
 
+def has_calls(server: Server, count: int) -> bool:
+    return len(server.get("/calls")["calls"]) == count
+
+
+def lasts(server: Server, call: str, time_s: float) -> bool:
+    return bool(server.get(f"/calls/{call}")["time"] > time_s)
+
+
 async def test_the_documented_pages_work_from_another_origin(chromium: str, tmp_path: Path) -> None:
     pages: list[str] = []
     async with (
@@ -253,9 +262,9 @@ async def test_the_documented_pages_work_from_another_origin(chromium: str, tmp_
         for number in range(2):
             await page.goto(f"{elsewhere}/{number}")
             await page.click("#go")
-            await until(lambda number=number: len(server.get("/calls")["calls"]) == number + 2, 60)
+            await until(functools.partial(has_calls, server, number + 2), 60)
             call = server.get("/calls")["calls"][-1]["call"]
-            await until(lambda call=call: server.get(f"/calls/{call}")["time"] > 0.5, 60)
+            await until(functools.partial(lasts, server, call, 0.5), 60)
             (reading,) = blocks("js")
             code = reading.replace("http://127.0.0.1:8080", server.url).replace('"ID"', f'"{call}"')
             await page.evaluate("(code) => window.eval(code)", f"(async () => {{ {dynamic(code)} }})()")

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.call import Call, CallSettings, Track
+from rtcstt.call.flow import Flow
 from rtcstt.events import AnyEvent, SessionEnd, SttBehind, SttCaughtUp, TranscriptGap, TurnEnd
 from rtcstt.media.playout import LOST_S
 from rtcstt.media.rtp import Codec, Packet
@@ -80,7 +81,7 @@ class Said:
 
 def check_identity(stream: Stream) -> None:
     account = stream.account()
-    received = round(stream.stats()["received_s"] * 16000)
+    received = round(float(stream.stats()["received_s"]) * 16000)
     assert account.taken + sum(account.discarded.values()) == received
 
 
@@ -319,7 +320,7 @@ def test_a_backlog_keeps_the_turns_apart() -> None:
         for number, event in enumerate(ends):
             assert event.start == pytest.approx(said.places[5 * number][0], abs=0.3)
             assert event.end == pytest.approx(said.places[5 * number + 4][1], abs=0.3)
-        assert stream.stats()["skipped_silence_s"] > 5
+        assert float(stream.stats()["skipped_silence_s"]) > 5
 
     run_virtual(main())
 
@@ -382,6 +383,7 @@ def test_an_ended_call_keeps_its_events_and_not_its_audio() -> None:
             call = Call("c", stt=stt)
             await speak(call, Said())
             line = call.tracks["0"]
+            assert isinstance(line._flow, Flow)
             kept = weakref.ref(line._flow.stream), weakref.ref(line._flow.receiver)
             assert all(ref() is not None for ref in kept)
             await call.close()

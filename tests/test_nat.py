@@ -55,8 +55,8 @@ def test_callers_reach_a_server_that_tells_its_public_address(
     options = ["--host", INSIDE, "--port", "8080", "--token-file", str(tmp_path / "token")]
     options += ["--udp-ports", PORTS, "--stt", "ws://127.0.0.1:9", "--drain-timeout-s", "0.5"]
     options += ["--public-ip", OUTSIDE] if public else []
-    call = [*netns.enter(caller), RTCSTT, "call", tmp_path / "call.wav", "--stay", "0"]
-    call += ["--to", f"http://{OUTSIDE}:8080/offer", "--token-file", tmp_path / "token"]
+    call = [*netns.enter(caller), RTCSTT, "call", str(tmp_path / "call.wav"), "--stay", "0"]
+    call += ["--to", f"http://{OUTSIDE}:8080/offer", "--token-file", str(tmp_path / "token")]
     with running("serve", tmp_path, *options, program=[*netns.enter(server), RTCSTT]):
         done = subprocess.run(call, capture_output=True, text=True, timeout=200)
     assert (done.returncode == 0) is public, done.stderr

@@ -121,7 +121,7 @@ def test_what_was_decoded_is_not_overwritten(library: ctypes.CDLL) -> None:
 
 
 def test_decoders_are_given_back(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    destroyed = []
+    destroyed: list[object] = []
     monkeypatch.setattr(library, "opus_decoder_destroy", destroyed.append)
     state = opus.OpusDecoder(library)._state
     gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def marks(samples: Samples) -> list[int]:
 
 def balance(ledger: Ledger) -> float:
     """What is missing from the ledger's equation (docs/ledger.md), in ms."""
-    values = ledger.as_dict()
-    came = sum(float(values[label.value]) for label in Label)  # type: ignore[arg-type]
-    return came - float(values["discarded"]) - float(values["sent"])  # type: ignore[arg-type]
+    values: dict[str, Any] = ledger.as_dict()
+    came = sum(float(values[label.value]) for label in Label)
+    return came - float(values["discarded"]) - float(values["sent"])
 
 
 @dataclass

@@ -194,8 +194,8 @@ class Wire:
     """A caller connected to a peer, closed at the end of the test."""
 
     def __init__(self, caller: Caller, call: Any = None) -> None:
-        self.call = call or FakeCall()
-        self.peer = Peer(self.call, settings=SETTINGS)
+        self.call: Any = call if call is not None else FakeCall()
+        self.peer = Peer(self.call, settings=SETTINGS)  # type: ignore[arg-type]
         self.caller = caller
 
     async def __aenter__(self) -> Wire:
@@ -375,7 +375,7 @@ async def test_events_from_the_first_reach_every_channel(tone: list[bytes]) -> N
 async def test_a_slow_channel_holds_back_the_feed_and_messages_stay_whole(tone: list[bytes]) -> None:
     async with Wire(caller(tone)) as wire:
         sizes: list[int] = []
-        transport = wire.peer._pc.sctp.transport.transport
+        transport = wire.peer._pc.sctp.transport.transport  # type: ignore[union-attr]
         send = transport._send
 
         async def measured(data: bytes) -> None:
@@ -523,7 +523,7 @@ async def test_bad_packets_harm_nothing(tone: list[bytes]) -> None:
             await wire.send_rtp(rtp(number, number, b"\x78"))
         await wire.send_rtp(rtp(ssrc, 1, b"", payload_type=77))
         await wire.still_receives()
-        assert len(wire.peer._pc.getReceivers()[0]._RTCRtpReceiver__remote_streams) <= 8
+        assert len(wire.peer._pc.getReceivers()[0]._RTCRtpReceiver__remote_streams) <= 8  # type: ignore[attr-defined]
         assert wire.peer.state == "connected"
 
 
@@ -587,7 +587,7 @@ async def test_an_rsa_certificate_connects(tone: list[bytes], monkeypatch: pytes
 
     gst = caller(tone)
     certificate = Rsa(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
-    gst._pc._RTCPeerConnection__certificates[:] = [certificate]
+    gst._pc._RTCPeerConnection__certificates[:] = [certificate]  # type: ignore[attr-defined]
     for transport in transports_of(gst._pc):
         transport._RTCDtlsTransport__local_certificate = certificate
     wire = Wire(gst)
@@ -751,10 +751,11 @@ def plain(attribute: str, owner: str) -> str:
 
 
 async def test_the_hook_is_called_as_it_expects() -> None:
-    """`receive` starts a thread that `_RTCRtpReceiver__stop_decoder` ends, and RTP statistics are a dict."""
+    """`receive` starts a thread that `_RTCRtpReceiver__stop_decoder` ends, and RTP statistics are a dict."""  # type: ignore[attr-defined]
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    receiver: Any = pc.addTransceiver("audio").receiver
-    assert isinstance(receiver, RTCRtpReceiver)
+    made = pc.addTransceiver("audio").receiver
+    assert isinstance(made, RTCRtpReceiver)
+    receiver: Any = made
     assert receiver._RTCRtpReceiver__decoder_thread is None
     assert receiver._RTCRtpReceiver__remote_streams == {}
     assert receiver.transport._rx_srtp is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
@@ -18,7 +17,7 @@ import pytest
 from encoders import encode, sample_rate, voice
 from processes import RTCSTT
 
-from rtcstt.commands.rtp import USUAL, _from_options, _from_sdp
+from rtcstt.commands.rtp import USUAL, Options, _from_options, _from_sdp
 from rtcstt.errors import ConfigError
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.server.options import host_and_port
@@ -124,8 +123,8 @@ async def test_every_codec_is_decoded(name: str) -> None:
     assert ledger["received"] == pytest.approx(20 * len(payloads), abs=20) and ledger["concealed"] < 25
 
 
-def options(**given: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"codec": "PCMU", "payload_type": None, "clock_rate": None, **given})
+def options(**given: Any) -> Options:
+    return Options(**{"listen": "127.0.0.1:4000", "codec": "PCMU", **given})
 
 
 def test_the_options_say_the_codec() -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def quiet(count: int = FRAME) -> bytes:
 
 
 def packet(i: int, payload: bytes | None = None, *, frame: int = FRAME, **fields: int) -> Packet:
-    values = {"ssrc": 7, "sequence": (65000 + i) & 0xFFFF, "timestamp": (i * frame - 99) & 0xFFFFFFFF}
-    values |= {"payload_type": 96} | fields
+    values: dict[str, Any] = {"ssrc": 7, "sequence": (65000 + i) & 0xFFFF, "payload_type": 96}
+    values |= {"timestamp": (i * frame - 99) & 0xFFFFFFFF} | fields
     return Packet(payload=loud(i, frame) if payload is None else payload, **values)
 
 
@@ -103,9 +104,9 @@ class Received:
                 assert start <= (at - origin) * SAMPLE_RATE + 1
         assert hole == self.ledger.discarded.get("overflow", 0)
         assert start == self.ledger.sent + hole
-        values = self.ledger.as_dict()
-        came = sum(float(values[label.value]) for label in Label)  # type: ignore[arg-type]
-        assert came == float(values["sent"]) + float(values["discarded"])  # type: ignore[arg-type]
+        values: dict[str, Any] = self.ledger.as_dict()
+        came = sum(float(values[label.value]) for label in Label)
+        assert came == values["sent"] + values["discarded"]
         if origin is not None:
             assert start / SAMPLE_RATE == pytest.approx(self.end - origin + lag_s, abs=chunk_ms / 1000 + 1e-6)
 

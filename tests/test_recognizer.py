@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import json
@@ -137,7 +138,7 @@ async def test_finals_come_before_listening_and_that_before_recordings() -> None
     blocking = asyncio.create_task(workers.run(FINAL, lambda: held.wait(WITHIN_S)))
     await asyncio.sleep(0)
     waiting = [
-        asyncio.create_task(workers.run(priority, lambda priority=priority: order.append(priority)))
+        asyncio.create_task(workers.run(priority, functools.partial(order.append, priority)))
         for priority in (BATCH, LISTENING, FINAL, LISTENING)
     ]
     await asyncio.sleep(0)
@@ -347,6 +348,7 @@ async def test_a_wrong_sample_rate_makes_nonsense_and_no_failure(
     wrong = np.asarray(soxr.resample(voice, SAMPLE_RATE, SAMPLE_RATE * factor), np.float32)
     client = wire.TurnOrder()
     for message in await talk(real.turns(), wrong[: 8 * SAMPLE_RATE]):
+        assert not isinstance(message, wire.Unknown)
         client.advance(message, EngineError)
     assert client.state is wire.TurnState.IDLE
 
@@ -389,7 +391,7 @@ async def test_words_are_where_they_were_said(real: Recognizer, voice: Audio) ->
     await stream.finalize()
     await stream.finish()
     finals = [m async for m in stream if isinstance(m, wire.Transcript) and m.is_final]
-    columns = [columns for final in finals for columns in (final.words or [])]
+    columns: list[Any] = [columns for final in finals for columns in (final.words or [])]
     words = [word for one in columns for word in one["words"]]
     starts = [start for one in columns for start in one["start"]]
     assert all(len(one["confidence"]) == len(one["words"]) for one in columns)

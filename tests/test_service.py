@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -627,11 +628,11 @@ async def test_a_session_decodes_as_it_asked_else_as_the_server_says(endpoint: w
     recognizer = FakeRecognizer()
     service = Service(recognizer, defaults=Decoding(update_ms=700, keyterm_strength=0.5))  # type: ignore[arg-type]
     async with contextlib.AsyncExitStack() as sessions:
-        for asked, update_ms, strength in (
-            ({}, 700, 0.5),
-            ({"update_ms": 250.0, "keyterm_strength": 2.0}, 250, 2.0),
+        silent = wire.Handshake(endpoint=endpoint, keyterms=("Vosk", "Kyutai"))
+        for handshake, update_ms, strength in (
+            (silent, 700, 0.5),
+            (replace(silent, update_ms=250.0, keyterm_strength=2.0), 250, 2.0),
         ):
-            handshake = wire.Handshake(endpoint=endpoint, keyterms=("Vosk", "Kyutai"), **asked)
             session = await service.open(handshake)
             sessions.push_async_callback(session.close)
             assert recognizer.options["update_ms"] == update_ms

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.real
 PATIENCE_S = 90.0
 NO_STT = ("--stt", "ws://127.0.0.1:9", "--drain-timeout-s", "0.2", "--resume-grace-s", "2")
 
+Operations = list[str | int | bytes]
+
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
@@ -86,7 +88,19 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
     async with opened(redis.url, "whole:") as store:
         assert await store.create("C", "n1", 1, begun=1.0, record={"label": "x"}) is Written.OK
         await store.create("D", "n1", 1, begun=0.5, record={})
-        write = ["track", "0", '{"floor": 5}', "audio", "0", 1, b"\x01\xff", "audio", "0", 1601, b"\x02\xff"]
+        write: Operations = [
+            "track",
+            "0",
+            '{"floor": 5}',
+            "audio",
+            "0",
+            1,
+            b"\x01\xff",
+            "audio",
+            "0",
+            1601,
+            b"\x02\xff",
+        ]
         assert await store.write("C", "n1", 1, write, ended=False) is Written.OK
         assert await store.tracks("C") == {"0": {"floor": 5}}
         assert await store.audio("C", "0") == [(0, b"\x01\xff"), (1600, b"\x02\xff")]
@@ -94,7 +108,19 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
         assert await store.audio("C", "0") == [(1600, b"\x02\xff")]
         assert sorted(await store.owned("n1")) == ["C", "D"]
         assert list(await store.all()) == ["D", "C"]
-        end = ["event", 1, "{}", "field", "snapshot", '{"a": 1}', "field", "state", "closed", "end", "C"]
+        end: Operations = [
+            "event",
+            1,
+            "{}",
+            "field",
+            "snapshot",
+            '{"a": 1}',
+            "field",
+            "state",
+            "closed",
+            "end",
+            "C",
+        ]
         assert await store.write("C", "n1", 1, end, ended=True) is Written.OK
         entry = await store.find("C")
         assert entry is not None and (entry.state, entry.snapshot) == ("closed", {"a": 1})
@@ -106,7 +132,7 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
 async def test_an_ended_call_expires(redis: RedisServer) -> None:
     async with opened(redis.url, "expiry:", keep_s=1) as store:
         await store.create("C", "n1", 1, begun=1.0, record={})
-        end = ["event", 1, "{}", "field", "state", "closed", "end", "C"]
+        end: Operations = ["event", 1, "{}", "field", "state", "closed", "end", "C"]
         await store.write("C", "n1", 1, end, ended=True)
         async with asyncio.timeout(PATIENCE_S):
             while await store.find("C") is not None:  # noqa: ASYNC110 (about another process)

@@ -124,7 +124,9 @@ async def test_janus_forwards_a_room_as_plain_rtp(janus: str, tmp_path: Path) ->
         log, port = stack.enter_context(telephony.rtp_door(tmp_path, "--codec", "opus", "--idle-s", "1.5"))
         await ask("create", room=1, audiocodec="opus")
         publisher = (await ask("join", ptype="publisher", room=1))["id"]
-        pc.addTrack(MediaPlayer(str(voice)).audio)
+        audio = MediaPlayer(str(voice)).audio
+        assert audio is not None
+        pc.addTrack(audio)
         await pc.setLocalDescription(await pc.createOffer())
         answer = (await ask("publish", offer=pc.localDescription.sdp))["answer"]
         stream = {"mid": "0", "port": port, "pt": 96}

@@ -585,7 +585,8 @@ def test_text_of_other_servers_is_made_unicode() -> None:
     assert valid("\ud83d\ude00 \ud83d!") == "\U0001f600 \ufffd!"
     found = parse(json.loads('{"text": "a\\ud800b", "words": [{"word": "a\\udc00"}]}'), 1.0)
     assert (found.text, found.words[0].word) == ("a\ufffdb", "a\ufffd")
-    for answer in (None, [], {"text": None}, {"words": []}):
+    answers: list[object] = [None, [], {"text": None}, {"words": []}]
+    for answer in answers:
         with pytest.raises(ValueError, match="no text"):
             parse(answer, 1.0)
 

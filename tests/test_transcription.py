@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError, UpstreamError
-from rtcstt.events import AnyEvent, SttReconnecting
+from rtcstt.events import AnyEvent, SttReconnecting, Transcript
+from rtcstt.events.speech import TurnEvent
 from rtcstt.media.pcm import Chunk
 from rtcstt.stt.stream import Stream
 from rtcstt.stt.transcription import Transcription
@@ -51,8 +52,10 @@ def check_guarantees(events: Iterable[AnyEvent]) -> None:
         time = event.time
         if not event.type.startswith("turn."):
             continue
+        assert isinstance(event, TurnEvent)
         message = wire.decode_server(json.dumps({"type": event.type, **event.fields}))
-        order.advance(message, AssertionError)  # type: ignore[arg-type, type-var]
+        assert isinstance(message, wire.messages.TurnMessage)
+        order.advance(message, AssertionError)
         assert event.start is not None and event.end is not None and event.turn is not None
         assert last_end <= event.start <= event.end
         if event.type == "turn.start":
@@ -105,7 +108,8 @@ class Scene:
         if kind < 0.25:
             return ConnectionScript(delay_s=dice.uniform(0, 3), drop_after_audio_s=dice.uniform(0, 3))
         if kind < 0.35:
-            nonsense = dice.choice(["?", b"\x00", '{"type": "turn.resume"}', '{"type": "done"}'])
+            messages: list[str | bytes] = ["?", b"\x00", '{"type": "turn.resume"}', '{"type": "done"}']
+            nonsense = dice.choice(messages)
             return ConnectionScript(inject=((dice.uniform(0, 3), nonsense),), oracle=self._oracle())
         code = dice.choice([None, 1001, 1011, 1012])
         return ConnectionScript(drop_after_audio_s=dice.uniform(0, 12), drop_code=code, oracle=self._oracle())
@@ -258,7 +262,7 @@ def test_word_times_of_the_stt_are_used(words: object) -> None:
     core.receive(json.dumps({"type": "transcript", "text": "a", "is_final": True, "words": words}))
     (event,) = core.events()
     assert event.fields["words"] == words
-    assert (event.start, event.end) == (1.0, 1.5)
+    assert isinstance(event, Transcript) and (event.start, event.end) == (1.0, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +282,7 @@ def test_senseless_word_times_are_not(words: object) -> None:
     core.data_to_send(100.0)
     core.receive(json.dumps({"type": "transcript", "text": "a", "is_final": True, "words": words}))
     (event,) = core.events()
+    assert isinstance(event, Transcript)
     assert (event.start, event.end) == (0.0, pytest.approx(0.2, abs=0.02))
 
 

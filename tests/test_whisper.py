@@ -177,6 +177,7 @@ def test_what_follows_a_pause_is_kept_and_what_silence_sounds_like_is_not() -> N
 @pytest.mark.heavy
 def test_speech_behind_a_pause_is_not_lost() -> None:
     engine = load_engine(the("whisper-tiny.en"))
+    assert isinstance(engine, whisper.Whisper)
     first, second = recording("LJ001-0002.wav"), recording("passport_01.wav")
     audio = np.concatenate((first, np.zeros(int(1.4 * RATE), np.float32), second))
     found = engine.stream("en").decode(audio)
@@ -231,7 +232,7 @@ async def test_other_languages_batch_manual_and_turns(language: str, file: str, 
     for text in (batch.text, "".join(final.text for final in finals), ends):
         assert words <= set(text.lower().replace(",", "").split()), text
     assert {final.language for final in finals} == {language}
-    columns = [column for final in finals for column in final.words or ()]
+    columns: list[Any] = [column for final in finals for column in final.words or ()]
     assert sum(len(column["words"]) for column in columns) == sum(len(final.text.split()) for final in finals)
     shown = ""
     for message in turns:

@@ -109,7 +109,7 @@ async def test_sigterm_drains_twenty_calls(tmp_path: Path) -> None:
 async def test_a_caller_killed_in_mid_word_loses_no_word_before(embedded: Server, tmp_path: Path) -> None:
     samples, rate = soundfile.read(bundled_recording(), dtype="int16")
     soundfile.write(tmp_path / "voice.wav", samples[int(START_S * rate) :], rate)
-    command = [RTCSTT, "call", tmp_path / "voice.wav", "--to", f"{embedded.url}/offer"]
+    command = [RTCSTT, "call", str(tmp_path / "voice.wav"), "--to", f"{embedded.url}/offer"]
     known = len(embedded.get("/calls")["calls"])
     caller = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
     try:

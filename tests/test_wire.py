@@ -13,7 +13,7 @@ from rtcstt import wire
 from rtcstt.embedded.audio import AudioDecoder
 from rtcstt.errors import CallerError, LocalProtocolError, RemoteProtocolError
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT, lambda inner: st.lists(inner, max_size=3)
 )

@@ -49,7 +49,7 @@ TURN_TABLE: Mapping[tuple[TurnState, str], TurnState] = {
     (TurnState.EAGER_ENDED, TurnEnd.type): TurnState.IDLE,
 }
 
-_Fault = TypeVar("_Fault", bound=ProtocolError)
+_Fault = TypeVar("_Fault", bound=Exception)
 
 
 class TurnOrder:

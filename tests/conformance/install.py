@@ -41,7 +41,7 @@ def install_python(name: str, requirements: list[str]) -> None:
     if _is_done(done, requirements):
         return
     venv.create(FOLDER / name, with_pip=True)
-    pip = [python(name), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [str(python(name)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, *requirements], check=True)
     done.write_text(" ".join(requirements))
 

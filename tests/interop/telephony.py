@@ -145,7 +145,7 @@ async def attached(url: str, plugin: str) -> AsyncIterator[Callable[..., Awaitab
 @contextlib.contextmanager
 def bridge(folder: Path, account: str, *options: str) -> Iterator[Path]:
     """The example between Janus and rtcstt, registered."""
-    command = (Path(sys.executable), EXAMPLE, account, *options)
+    command = (sys.executable, str(EXAMPLE), account, *options)
     with program(folder, *command, ready=lambda log: "calls at a time" in log) as log:
         yield log
 
