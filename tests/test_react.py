@@ -64,7 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "package.json").write_text('{"type": "module"}')
     page = '<div id="root"></div><script type="module" src="/main.jsx"></script>'
     (project / "index.html").write_text(f"<!doctype html>{page}")
-    vite = [project / "node_modules" / ".bin" / "vite", "build", "--mode", "development"]
+    vite = [str(project / "node_modules" / ".bin" / "vite"), "build", "--mode", "development"]
     subprocess.run(vite, cwd=project, check=True, capture_output=True)
     return project / "dist"
 

@@ -124,7 +124,7 @@ def call(
     what else the receiver is told, and when."""
     receiver = AudioReceiver(codecs, chunk_ms=chunk_ms)
     received = Received(end, receiver)
-    come = [*arrivals, *(told or {}).items()]
+    come: list[tuple[float, Packet | Told]] = [*arrivals, *(told or {}).items()]
     pending = sorted(((at, p) for at, p in come if at < end), key=lambda pair: pair[0], reverse=True)
     due = math.inf
     while pending or due < end:

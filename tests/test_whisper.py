@@ -15,7 +15,7 @@ import pytest
 import soxr
 
 from rtcstt.embedded.batch import timed_words
-from rtcstt.embedded.engines import models, whisper
+from rtcstt.embedded.engines import fetching, models, whisper
 from rtcstt.embedded.hypothesis import Spoken
 from rtcstt.embedded.recognizer import Recognizer, load_engine
 from rtcstt.embedded.service import check_language
@@ -139,7 +139,7 @@ def the(model: str) -> str:
         pytest.skip("faster-whisper is not installed (the extra whisper)")
     if models.find(model) is None:
         try:
-            models.fetch([model])
+            fetching.fetch([model])
         except EngineError as error:
             pytest.skip(str(error))
     return model
