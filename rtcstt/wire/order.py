@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import TypeVar
 
-from rtcstt.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from rtcstt.errors import LocalProtocolError, RemoteProtocolError
 from rtcstt.wire.handshake import Endpoint
 from rtcstt.wire.messages import (
     ClientMessage,
