@@ -19,16 +19,18 @@ import aiohttp
 import av
 import pytest
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from processes import Server, check_events, started
+from ports import free_port
+from processes import Server, check_events, started, until
 from redis_server import RedisServer, redis_server
 
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.media.files import read
+from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, TIME_BASE, opus_packets, silence_packet
 
 pytestmark = pytest.mark.real
 
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +186,34 @@ async def test_the_caller_of_a_server_that_drains_moves_without_a_gap(
     assert events[-1]["complete"] and events[-1]["missing"] == []
     assert [event["type"] for event in events].count("session.move") == 1
     assert [event for event in talker.events if event["type"] == "session.end"] == [events[-1]]
+
+
+async def test_the_caller_for_tests_offers_again_by_itself(
+    redis: RedisServer, packets: list[bytes], tmp_path: Path
+) -> None:
+    """First its server is killed, then the next one drains; what listens at its address is another one."""
+    port = free_port()
+    options = ("--redis", redis.url, "--port", str(port))
+    caller = Caller(packets, loopback=True, resume_s=PATIENCE_S)
+    types: list[str] = []
+    async with (
+        started("serve", tmp_path, "--redis", redis.url) as other,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session,
+    ):
+        async with started("serve", tmp_path, *options) as one:
+            await caller.dial(f"{one.url}/offer")
+            assert caller.call
+            await spoken(session, other, caller.call)
+            os.kill(one.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(one.process.wait)
+        async with started("serve", tmp_path, *options) as again:
+            await until(lambda: caller.resumed == 1, PATIENCE_S)
+            again.process.terminate()
+            await until(lambda: caller.resumed == 2, PATIENCE_S)
+            assert await asyncio.to_thread(again.process.wait, PATIENCE_S) == 0
+        await caller.hang_up()
+        events = await asyncio.to_thread(other.events, caller.call)
+        types = [event["type"] async for event in caller.events()]
+    assert check_turns(events).strip()
+    assert types[-1] == "session.end" and types.count("session.move") == 1
+    assert {gap["reason"] for gap in events[-1]["missing"]} == {"server"}

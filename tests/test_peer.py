@@ -46,12 +46,12 @@ from rtcstt.media.rtp import Packet
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc import aiortc_private, attachment
 from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
-from rtcstt.webrtc.caller import Caller, _Playback
+from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
 from rtcstt.webrtc.impairment import Network
 from rtcstt.webrtc.negotiation import MAX_TRANSPORTS, Offer
 from rtcstt.webrtc.peer import Peer
-from rtcstt.webrtc.playback import opus_packets
+from rtcstt.webrtc.playback import Playback, opus_packets
 from rtcstt.webrtc.sdp import Description
 from tests.descriptions import AUDIO, SESSION, TRANSPORT
 
@@ -276,7 +276,7 @@ async def test_tracks_that_share_no_transport_have_each_their_own(
         aiortc_private.share_transport(connection, False)
         return connection
 
-    monkeypatch.setattr("rtcstt.webrtc.caller.new_connection", apart)
+    monkeypatch.setattr("rtcstt.webrtc.link.new_connection", apart)
     answers: list[str] = []
 
     class Apart:
@@ -917,7 +917,7 @@ async def test_an_audio_section_is_added_and_removed_on_a_live_connection(tone: 
     async with Wire(caller(tone)) as wire:
         await until(lambda: len(wire.line.packets) > 5)
         pc = wire.caller._pc
-        pc.addTrack(_Playback(tone, None))
+        pc.addTrack(Playback(tone, None))
         await pc.setLocalDescription(await pc.createOffer())
         answer = await wire.peer.renegotiate(later(wire))
         await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))

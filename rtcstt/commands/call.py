@@ -48,6 +48,9 @@ class Options:
         None, "send nothing from second FROM to TO", read=_span_or_none, metavar="FROM-TO"
     )
     seed: int = option(0, "of the loss and the jitter", metavar="N")
+    resume_s: float = option(
+        30.0, "offer the call again for so long when its server is gone, in seconds; 0: never", metavar="S"
+    )
     vanish: bool = option(False, "at the end send nothing any more, instead of hanging up")
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ async def _call(options: Options) -> int:
 
     tracks = [opus_packets(read(path)) for path in options.files]
     network = Network(loss=options.loss, burst=options.burst, jitter_ms=options.jitter, seed=options.seed)
-    caller = Caller(*tracks, network=network, mute=options.mute, loopback=True)
+    caller = Caller(*tracks, network=network, mute=options.mute, loopback=True, resume_s=options.resume_s)
     printing = asyncio.create_task(_print_events(caller))
     try:
         await caller.dial(str(options.to), token=_token(options.token_file), mode=options.mode)

@@ -222,6 +222,9 @@ class Router:
             except Unreachable:
                 shared.nodes.refused(entry.owner)
                 act = Act.CLAIM
+        if act is Act.PASS_ON:  # known to be dead once this process has been there for as long as that takes
+            message = "The server that has the call has not been seen for a while."
+            raise CallerError(503, "owner_unseen", "Try again", message, retry_after_s=2)
         await self._take(shared, request, call, act, entry)
         return await handler(request)
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import av
-from aiortc import MediaStreamTrack, RTCSessionDescription
+from aiortc import RTCPeerConnection
 
 from rtcstt.errors import CallerError
-from rtcstt.webrtc import sdp
-from rtcstt.webrtc.aiortc_private import fall_silent, intercept_rtp, shape_gathering
-from rtcstt.webrtc.connection import close_connection, new_connection, transports_of
-from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
-from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, TIME_BASE, silence_packet
+from rtcstt.webrtc.impairment import Network
+from rtcstt.webrtc.link import Link
+from rtcstt.webrtc.playback import Playback
 from rtcstt.webrtc.signaling import Answering, SignalingClient, open_signaling
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.3  # between two looks whether anything comes
+SILENT_S = 2.5  # servers report on what they receive (RTCP) every 0.5 to 1.5 s; nothing for longer: ask
+OVERLAP_S = 2.0  # how long the old connection stays beside the new one
+RETRY_S = (0.25, 2.0)  # the first wait between two offers, and the longest
 
 
 class Caller:
@@ -28,7 +29,8 @@ class Caller:
 
     Each item of ``tracks`` is one audio track, as Opus packets of 20 ms (`recording.opus_packets`).
     `dial`, then read `events` until `session.end`; `hang_up` or `close` ends the call. ``network``
-    impairs what is sent; ``mute`` (from, to; seconds) stops sending in between.
+    impairs what is sent; ``mute`` (from, to; seconds) stops sending in between. ``resume_s``: for how long
+    the call is offered again where its server does not answer any more, or asks for it (`session.move`).
     """
 
     def __init__(
@@ -39,17 +41,20 @@ class Caller:
         hosts: Sequence[str] = (),
         loopback: bool = False,
         channel: bool = True,
+        resume_s: float = 0.0,
     ) -> None:
-        self._pc = new_connection(())
-        self._playbacks = [_Playback(packets, mute) for packets in tracks]
+        self._playbacks = [Playback(packets, mute) for packets in tracks]
         self._network = network
         self._shape = {"timeout_s": 1.0, "hosts": tuple(hosts), "loopback": loopback}
-        self._channel = self._pc.createDataChannel("events") if channel else None
+        self._resume_s = resume_s
+        self._link = self._new_link(channel=channel)
         self._signaling: SignalingClient | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._delayed: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
-        self._over = False
+        self._over = self._asked_to_move = self._resuming = False
+        self._seq = -1
+        self.resumed = 0
+        "How often the call went on over another connection."
         self.received: list[tuple[float, dict[str, Any]]] = []
         """Every event with the loop's time of its arrival."""
 
@@ -64,6 +69,10 @@ class Caller:
         """The call's id, once the server has answered with it."""
         return self._signaling.call if self._signaling else None
 
+    @property
+    def _pc(self) -> RTCPeerConnection:
+        return self._link.pc
+
     async def dial(
         self, target: str | Answering, *, token: str | None = None, mode: str | None = None
     ) -> None:
@@ -72,25 +81,12 @@ class Caller:
         Returns when the connection stands. Raises `CallerError` with the server's refusal, or when
         no connection comes about within 30 s.
         """
-        for playback in self._playbacks:
-            self._pc.addTrack(playback)
-        self._pc.on("connectionstatechange", self._on_state)
-        if self._channel is not None:
-            self._channel.on("message", self._on_message)
-            self._channel.on("close", self._end)
-        offer = await self._pc.createOffer()
-        for dtls in transports_of(self._pc):
-            shape_gathering(dtls, **self._shape)  # type: ignore[arg-type]
-            if self._network is not None:
-                intercept_rtp(dtls, self._impairment(self._network))
-        await self._pc.setLocalDescription(offer)
         self._signaling = open_signaling(target, token=token, mode=mode)
-        answer = await self._signaling.offer(self._pc.localDescription.sdp)
-        await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        if self._channel is None or not _answers_channel(answer):
-            self._channel = None
-            self._watch = asyncio.create_task(self._follow(self._signaling))
-        await self._wait_connected()
+        await self._link.connect(self._playbacks, self._signaling.offer)
+        if self._link.channel is None:
+            self._own(self._follow(self._signaling))
+        if self._resume_s > 0 and self._signaling.resumes:
+            self._own(self._keep_connected(self._signaling))
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Every event from the first; ends after `session.end`, or when the call is over without."""
@@ -110,8 +106,7 @@ class Caller:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a command on the data channel; without one (WHIP) it is lost."""
-        if self._channel is not None and self._channel.readyState == "open":
-            self._channel.send(json.dumps(message))
+        self._link.send(json.dumps(message))
 
     @property
     def drains(self) -> bool:
@@ -125,7 +120,8 @@ class Caller:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                if self._channel is not None:
+                await self._until(lambda: self._over or not self._resuming)
+                if self._link.channel is not None:
                     self.send({"type": "close"})
                 elif self._signaling is not None:
                     await self._signaling.hang_up()
@@ -136,51 +132,78 @@ class Caller:
 
     def vanish(self) -> None:
         """Send nothing any more, not even a goodbye; as a caller does whose battery is empty."""
-        for dtls in transports_of(self._pc):
-            fall_silent(dtls)
+        self._link.vanish()
 
     async def close(self) -> None:
         """Close the connection at once, as a browser does whose page is left."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
-        await close_connection(self._pc)
-        for task in self._delayed:
+        self._end()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._delayed, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._link.close()
         if self._signaling is not None:
             await self._signaling.close()
-        self._end()
 
-    def _impairment(self, network: Network) -> Callable[[bytes, Callable[[bytes], Any]], Any]:
-        fate = GilbertElliottLoss(network)
+    # -- another connection ----------------------------------------------------------------------------
 
-        async def impair(data: bytes, send: Callable[[bytes], Any]) -> None:
-            delay_s = fate.next_delay_s()
-            if delay_s is None:
+    async def _keep_connected(self, signaling: SignalingClient) -> None:
+        """Offer again when nothing comes any more, or when the server asks for it."""
+        clock = asyncio.get_running_loop().time
+        count, since = -1, clock()
+        while not self._over:
+            await asyncio.sleep(LOOK_S)
+            before, count = count, await self._link.packets()
+            since = clock() if count != before else since
+            if self._asked_to_move or self._link.is_over or clock() - since > SILENT_S:
+                self._resuming = True
+                await self._offer_again(signaling)
+                self._resuming = self._asked_to_move = False
+                self._wake()
+                count, since = -1, clock()
+
+    async def _offer_again(self, signaling: SignalingClient) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline, (wait_s, longest_s) = clock() + self._resume_s, RETRY_S
+        while not self._over:
+            link = self._new_link(channel=self._link.channel is not None)
+            try:
+                await link.connect([one.again() for one in self._playbacks], signaling.offer)
+            except CallerError as error:
+                log.info("the call cannot go on yet: %s", error.message)
+                await link.close()
+                if error.code == "call_connected":  # the server still gets what the old connection brings
+                    return
+                if error.code in ("call_ended", "call_not_found", "not_your_call") or clock() > deadline:
+                    self._end()
+                    return
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, longest_s)
+            except asyncio.CancelledError:
+                await link.close()
+                raise
+            else:
+                old, self._link = self._link, link
+                self.resumed += 1
+                self._own(_closed_later(old))
                 return
-            if not network.jitter_ms:
-                await send(data)
-                return
-            task = asyncio.create_task(self._send_later(delay_s, data, send))
-            self._delayed.add(task)
-            task.add_done_callback(self._delayed.discard)
 
-        return impair
+    def _new_link(self, *, channel: bool) -> Link:
+        link = Link(
+            self._shape,
+            self._network,
+            channel=channel,
+            on_message=self._on_message,
+            on_change=lambda: self._on_change(link),
+        )
+        return link
 
-    async def _send_later(self, delay_s: float, data: bytes, send: Callable[[bytes], Any]) -> None:
-        await asyncio.sleep(delay_s)
-        with contextlib.suppress(ConnectionError):
-            await send(data)
+    # -- inside ----------------------------------------------------------------------------------------
 
-    async def _wait_connected(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
-                await self._until(lambda: self._over or self._pc.connectionState == "connected")
-        if self._pc.connectionState != "connected":
-            raise CallerError(
-                502, "not_connected", "No connection", f"The connection is {self._pc.connectionState}."
-            )
+    def _own(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         while not ready():
@@ -195,63 +218,40 @@ class Caller:
         self._wake()
 
     async def _follow(self, signaling: SignalingClient) -> None:
-        async for text in signaling.events():
-            self._on_message(text)
+        """The events by HTTP."""
+        while True:
+            try:
+                async for text in signaling.events(self._seq):
+                    self._on_message(text)
+            except CallerError as error:
+                log.info("no events: %s", error.message)
+            if self._over or not self._resume_s or not signaling.resumes:
+                break
+            await asyncio.sleep(LOOK_S)
         self._end()
 
-    def _on_message(self, text: Any) -> None:
+    def _on_message(self, text: str | bytes) -> None:
         event = json.loads(text)
+        seq = event.get("seq", self._seq + 1)
+        if seq <= self._seq:  # another connection brings all of them once more
+            return
+        self._seq = seq
         self.received.append((asyncio.get_running_loop().time(), event))
+        self._asked_to_move |= event["type"] == "session.move"
         if event["type"] == "session.end":
             self._over = True
         self._wake()
 
-    def _on_state(self) -> None:
-        if self._pc.connectionState in ("failed", "closed"):
+    def _on_change(self, link: Link) -> None:
+        resumes = self._resume_s > 0 and self._signaling is not None and self._signaling.resumes
+        if link is self._link and link.is_over and not resumes:
             self._over = True
         self._wake()
 
 
-class _Playback(MediaStreamTrack):
-    """Opus packets in their time, then silence, as a microphone goes on.
-
-    During ``mute`` (from, to; seconds from the start) nothing is sent and, as browsers do after
-    `replaceTrack(null)`, sequence numbers and timestamps know nothing of the pause.
-    """
-
-    kind = "audio"
-
-    def __init__(self, packets: Sequence[bytes], mute: tuple[float, float] | None) -> None:
-        super().__init__()
-        self._packets = packets
-        self._mute = mute
-        self._silence = silence_packet()
-        self._index = 0
-        self._origin = 0.0
-        self.started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.played: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-    async def recv(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if not self.started.done():
-            self._origin = loop.time()
-            self.started.set_result(self._origin)
-        if self._mute and self._index == round(self._mute[0] / PACKET_S):
-            self._origin += self._mute[1] - self._mute[0]
-        await asyncio.sleep(self._origin + self._index * PACKET_S - loop.time())
-        if self._index < len(self._packets):
-            data = self._packets[self._index]
-        else:
-            data = self._silence
-            if not self.played.done():
-                self.played.set_result(loop.time())
-        packet = av.Packet(data)
-        packet.pts = packet.dts = self._index * PACKET_SAMPLES
-        packet.time_base = TIME_BASE
-        self._index += 1
-        return packet
-
-
-def _answers_channel(answer: str) -> bool:
-    sections = sdp.Description.parse(answer).sections
-    return any(section.kind == "application" and section.port != "0" for section in sections)
+async def _closed_later(link: Link) -> None:
+    """The server goes over to the new connection within this time."""
+    try:
+        await asyncio.sleep(OVERLAP_S)
+    finally:
+        await link.close()

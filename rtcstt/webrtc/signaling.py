@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import aiohttp
 
@@ -23,18 +23,23 @@ class Answering(Protocol):
 
 class SignalingClient(Protocol):
     """One call's signalling. ``call`` is its id, once answered, where the server told it. ``drains``: the
-    other end knows of calls, so that what is due can be waited for when hanging up."""
+    other end knows of calls, so that what is due can be waited for when hanging up. ``resumes``: an offer
+    after the first one is for the same call."""
 
     call: str | None
 
     @property
     def drains(self) -> bool: ...
 
+    @property
+    def resumes(self) -> bool: ...
+
     async def offer(self, sdp: str) -> str:
         """The answer to an offer; `CallerError` with the server's refusal."""
 
-    def events(self) -> AsyncIterator[str]:
-        """The call's events by HTTP, each as JSON, for callers without a data channel."""
+    def events(self, after: int = -1) -> AsyncIterator[str]:
+        """The call's events by HTTP, each as JSON, for callers without a data channel; those with a number
+        above ``after``."""
 
     async def hang_up(self) -> None: ...
 
@@ -57,11 +62,12 @@ class LocalSignaling:
         self._peer = peer
         self.call: str | None = None
         self.drains = True
+        self.resumes = False
 
     async def offer(self, sdp: str) -> str:
         return await self._peer.answer(sdp)
 
-    async def events(self) -> AsyncIterator[str]:
+    async def events(self, after: int = -1) -> AsyncIterator[str]:
         for text in list[str]():  # they come over the data channel
             yield text
 
@@ -81,6 +87,7 @@ class HttpSignaling:
         self._mode = mode
         self._whip = whip
         self._resource = url
+        self._secret: str | None = None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
         self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
@@ -89,22 +96,28 @@ class HttpSignaling:
     def drains(self) -> bool:
         return self.call is not None
 
+    @property
+    def resumes(self) -> bool:
+        return self._secret is not None or (self._whip and "session" in parse_qs(urlsplit(self._url).query))
+
     async def offer(self, sdp: str) -> str:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 return await (self._offer_whip(sdp) if self._whip else self._offer_json(sdp))
         except (aiohttp.ClientError, TimeoutError) as error:
-            message = f"{self._url}: {error or 'no answer'}"
-            raise CallerError(502, "unreachable", "The server cannot be reached", message) from error
+            raise _unreachable(self._url, error) from error
 
     async def _offer_json(self, sdp: str) -> str:
         body = {"sdp": sdp, "type": "offer", **({"mode": self._mode} if self._mode else {})}
+        if self._secret is not None:
+            body |= {"call": str(self.call), "resume": self._secret}
         async with self._http.post(self._url, json=body) as response:
             await _check(response, 200)
             answer = await response.json()
         if "call" in answer:  # others answer {"sdp", "type"} alone, as aiortc's examples do
             self.call = str(answer["call"])
             self._resource = self._call_url()
+            self._secret = str(answer["resume"]) if "resume" in answer else None
         return str(answer["sdp"])
 
     async def _offer_whip(self, sdp: str) -> str:
@@ -116,19 +129,23 @@ class HttpSignaling:
         self.call = self._resource.rstrip("/").rsplit("/", 1)[-1]
         return answer
 
-    async def events(self) -> AsyncIterator[str]:
+    async def events(self, after: int = -1) -> AsyncIterator[str]:
         if self.call is None:
             return
-        async with self._http.get(self._call_url() + "/events") as response:
-            await _check(response, 200)
-            data: list[str] = []
-            async for raw in response.content:
-                line = raw.decode().rstrip("\r\n")
-                if line.startswith("data:"):
-                    data.append(line[5:].lstrip())
-                elif not line and data:
-                    yield "\n".join(data)
-                    data = []
+        headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+        try:
+            async with self._http.get(self._call_url() + "/events", headers=headers) as response:
+                await _check(response, 200)
+                data: list[str] = []
+                async for raw in response.content:
+                    line = raw.decode().rstrip("\r\n")
+                    if line.startswith("data:"):
+                        data.append(line[5:].lstrip())
+                    elif not line and data:
+                        yield "\n".join(data)
+                        data = []
+        except aiohttp.ClientError as error:
+            raise _unreachable(self._url, error) from error
 
     async def hang_up(self) -> None:
         async with self._http.delete(self._resource):
@@ -138,8 +155,13 @@ class HttpSignaling:
         await self._http.close()
 
     def _call_url(self) -> str:
-        root = self._url.rsplit("/whip" if self._whip else "/offer", 1)[0]
+        root = self._url.partition("?")[0].rsplit("/whip" if self._whip else "/offer", 1)[0]
         return f"{root}/calls/{self.call}"
+
+
+def _unreachable(url: str, error: Exception) -> CallerError:
+    message = f"{url}: {error or 'no answer'}"
+    return CallerError(502, "unreachable", "The server cannot be reached", message)
 
 
 async def _check(response: aiohttp.ClientResponse, status: int) -> None:
