@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
-from rtcstt.embedded.listener import HARD, Listener
+from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.segments import HARD
 from rtcstt.errors import LocalProtocolError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (

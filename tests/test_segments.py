@@ -11,8 +11,8 @@ import pytest
 from test_listener import Complete, Loud, Rule, Words, check, receive, said, sound
 
 from rtcstt.embedded.hypothesis import Audio, Hypothesis
-from rtcstt.embedded.listener import HARD, Listener
-from rtcstt.embedded.segments import LETTERS_PER_S, Segment, word_odds
+from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.segments import HARD, LETTERS_PER_S, Segment, word_odds
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import TurnEagerEnd, TurnEnd, TurnResume, TurnSettings, TurnUpdate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.engines import models, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.timed import MOST_WORDS, Said, TimedEngine, Words, spoken_words
-from rtcstt.embedded.hypothesis import Audio, Device
+from rtcstt.embedded.hypothesis import Audio
 from rtcstt.embedded.recognizer import Recognizer, load_engine
-from rtcstt.errors import EngineError
+from rtcstt.embedded.service import check_language
+from rtcstt.errors import CallerError, EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
 
@@ -29,7 +31,6 @@ def speech(seconds: int) -> Audio:
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.float32)
 
 
-@pytest.mark.heavy
 @pytest.mark.real
 async def test_sherpa_onnx_runs_tiny_en_with_the_same_words() -> None:
     pytest.importorskip("sherpa_onnx")
@@ -52,7 +53,7 @@ def text_of(engine: Any, audio: Audio) -> str:
     return str(stream.tokens.text(stream.decode(audio).ids))
 
 
-@pytest.mark.heavy
+@pytest.mark.real
 def test_onnx_asr_loads_a_folder_of_a_ctc_model(tmp_path: Path) -> None:
     """Of the shape of NeMo's Conformer, with weights that say one word wherever it is loud."""
     pytest.importorskip("onnx_asr")
@@ -105,7 +106,6 @@ def conformer(folder: Path) -> None:
         ("onnx-asr:nemo-conformer-ctc@/no/such/folder", "is no folder"),
     ],
 )
-@pytest.mark.heavy
 def test_what_is_wrong_is_named(model: str, problem: str) -> None:
     pytest.importorskip("sherpa_onnx")
     pytest.importorskip("onnx_asr")
@@ -113,7 +113,6 @@ def test_what_is_wrong_is_named(model: str, problem: str) -> None:
         load_engine(model)
 
 
-@pytest.mark.heavy
 def test_a_folder_that_is_no_model_is_an_engine_error(tmp_path: Path) -> None:
     pytest.importorskip("sherpa_onnx")
     with pytest.raises(EngineError, match="neither a transducer"):
@@ -131,7 +130,7 @@ def test_without_the_extra_the_command_that_installs_it(
 
     monkeypatch.setattr(timed.importlib, "import_module", missing)
     with pytest.raises(EngineError, match=rf"pip install 'rtcstt\[{extra}\]'"):
-        timed.load(model, Device())
+        load_engine(model)
 
 
 def test_words_are_where_their_first_tokens_are() -> None:
@@ -141,6 +140,7 @@ def test_words_are_where_their_first_tokens_are() -> None:
     assert found[-1].end == SAMPLE_RATE
     assert spoken_words(said, ["How", "old"], SAMPLE_RATE) == (), "where it does not fit together"
     assert spoken_words(Said("How"), ["How"], SAMPLE_RATE) == (), "and where there are none"
+    assert spoken_words(Said(""), [], SAMPLE_RATE) == (), "nothing was said"
 
 
 def test_a_streams_words_have_numbers_and_the_oldest_are_forgotten() -> None:
@@ -161,3 +161,16 @@ def test_what_is_said_of_itself() -> None:
     found = engine.stream().decode(np.zeros(160, np.float32))
     assert found.logprob == pytest.approx(-0.3) and found.stop is None and found.language == "en"
     assert "parakeet on onnx-asr" in engine.describe() and not engine.live
+
+
+def test_the_languages_that_a_call_may_ask_for() -> None:
+    whisper = SimpleNamespace(
+        _tokens={"<|endoftext|>": 0, "<|de|>": 1, "<|en|>": 2, "<|haw|>": 3, "<|pnc|>": 4}
+    )
+    assert timed.choosable(whisper) == ("en", "de", "haw")
+    assert timed.choosable(SimpleNamespace()) == ()
+    assert timed.spoken_by("nemo-parakeet-tdt-0.6b-v2") == ("en",)
+    assert timed.spoken_by("gigaam-v3-e2e-rnnt") == timed.spoken_by("vosk-model-small-ru") == ("ru",)
+    assert len(timed.spoken_by("nemo-parakeet-tdt-0.6b-v3")) == 25
+    with pytest.raises(CallerError, match="understands ru only"):
+        check_language("en", timed.spoken_by("gigaam-v2-ctc"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +61,32 @@ class Hypothesis:
     """Where in the audio the words are, from models that know."""
     odds: tuple[float, ...] = ()
     """How probable each token was that was not forced."""
+
+
+class Vocabulary(Protocol):
+    """What tokens mean."""
+
+    def text(self, ids: Sequence[int]) -> str: ...
+
+    def starts_word(self, token: int) -> bool: ...
+
+    def is_punctuation(self, token: int) -> bool: ...
+
+
+class Recogniser(Protocol):
+    """What `moonshine.MoonshineStream` and `whisper.WhisperStream` are to a listener."""
+
+    @property
+    def tokens(self) -> Vocabulary: ...
+
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis: ...
+
+
+@runtime_checkable
+class Streaming(Recogniser, Protocol):
+    """One that takes audio as it comes, and never takes back what it has said (`streaming.StreamingStream`).
+    Nothing is decoded twice, so segments may be long."""
+
+    def so_far(self, audio: Audio) -> Hypothesis: ...

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, TurnTransition, completeness
-from rtcstt.embedded.hypothesis import FRAME, Audio
+from rtcstt.embedded.hypothesis import FRAME, Audio, Recogniser
 from rtcstt.embedded.segments import (
     CUT_WITHIN,
     DOUBTFUL,
@@ -31,7 +31,6 @@ from rtcstt.embedded.segments import (
     PRE_ROLL,
     TRIM,
     Piece,
-    Recogniser,
     TurnText,
 )
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -49,7 +48,6 @@ from rtcstt.wire import (
 UPDATE_MS = 500.0  # of speech between two decodes
 FIRST_UPDATE = 3  # times that, of voice, before the first
 RARER = ((0.0, 1.0), (4.0, 1.5), (7.0, 2.0))  # seconds of the segment, and how many times as long between two
-HARD = 14 * SAMPLE_RATE  # when a segment must be closed
 # Seconds of a segment, and the pause at which it is then closed; in between in proportion, before never.
 PAUSES = ((6.0, 0.25), (12.0, 0.06))
 FAR = int(1.5 * SAMPLE_RATE)  # of silence; what was said before it is no help any more
@@ -199,7 +197,7 @@ class Listener:
     def _progress(self, updates: bool) -> list[TurnMessage]:
         active = self._endpointer.state is TurnState.SPEAKING
         length = self._text.length
-        if length > HARD:
+        if length > self._text.longest:
             self._text.close(self._text.cut())
         elif active and self._endpointer.silence_s >= _closing_pause_s(length):
             self._text.close(self._text.segment.last_speech + TRIM)
@@ -213,9 +211,11 @@ class Listener:
         """Whether it is time to decode again. What is published has to lie before where a segment may be
         cut."""
         length, voiced = self._text.length, self._text.segment.voiced
+        if self._text.streaming is not None:
+            return voiced >= MIN_VOICED and self._since_update >= self._update_s * SAMPLE_RATE
         rarer = next(times for after_s, times in reversed(RARER) if length >= after_s * SAMPLE_RATE)
         early = voiced < max(MIN_VOICED, FIRST_UPDATE * self._update_s * SAMPLE_RATE)
-        late = length > HARD - CUT_WITHIN
+        late = length > self._text.longest - CUT_WITHIN
         return not early and not late and self._since_update >= rarer * self._update_s * SAMPLE_RATE
 
     def _update(self) -> list[TurnMessage]:

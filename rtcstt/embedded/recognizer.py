@@ -18,9 +18,10 @@ from functools import partial
 import numpy as np
 
 from rtcstt.embedded.batch import Batch, BatchListener, Word
-from rtcstt.embedded.engines import models, timed
+from rtcstt.embedded.engines import models, sherpa, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.smart_turn import SmartTurn
+from rtcstt.embedded.engines.streaming import StreamingEngine
 from rtcstt.embedded.engines.timed import TimedEngine
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.engines.whisper import Whisper, locate
@@ -36,6 +37,8 @@ from rtcstt.wire import (
 )
 
 log = logging.getLogger(__name__)
+Engine = Moonshine | Whisper | TimedEngine | StreamingEngine
+LIBRARIES: dict[str, Callable[[str, Device], Engine]] = {"onnx-asr": timed.load, "sherpa": sherpa.load}
 MEASURED = 4 * SAMPLE_RATE  # of noise, to know what the engine costs here
 
 
@@ -44,7 +47,7 @@ class Recognizer:
 
     def __init__(
         self,
-        engine: Moonshine | Whisper | TimedEngine,
+        engine: Engine,
         vad: Vad,
         smart_turn: SmartTurn | None,
         *,
@@ -224,12 +227,16 @@ class BatchStream:
         return self._listener.language
 
 
-def load_engine(
-    model: str, *, threads: int = THREADS, device: Device = CPU
-) -> Moonshine | Whisper | TimedEngine:
+def load_engine(model: str, *, threads: int = THREADS, device: Device = CPU) -> Engine:
     """A recogniser by name or folder, for so many threads at once; `EngineError` says what to do."""
-    if model.startswith(timed.PREFIXES):
-        return timed.load(model, device)
+    library, _, what = model.partition(":")
+    if library in LIBRARIES:
+        try:
+            return LIBRARIES[library](what, device)
+        except EngineError:
+            raise
+        except Exception as error:  # they raise what they like, RuntimeError and plain Exception among it
+            raise EngineError(f"{model} cannot be loaded: {error}") from error
     folder = locate(model)
     if folder is not None:
         return Whisper(folder, workers=threads, device=device)

@@ -27,16 +27,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
-from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Spoken
+from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Recogniser, Spoken, Streaming, Vocabulary
 from rtcstt.media.pcm import SAMPLE_RATE
 
 PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
 AGREE = 2  # hypotheses
 CUT_WITHIN = 2 * SAMPLE_RATE  # where a segment is cut without a pause
+HARD, HARD_STREAMED = 14 * SAMPLE_RATE, 60 * SAMPLE_RATE  # when a segment must be closed
 SHORTEST_PART = SAMPLE_RATE  # of a segment that is decoded in parts
 LEAD = int(0.1 * SAMPLE_RATE)  # of silence that is decoded before the first speech
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
@@ -57,27 +57,6 @@ COMMON = frozenset(
     " how any all some no one two three four five six seven eight nine ten twenty thirty forty fifty"
     " hundred thousand".split()
 )
-
-
-class Vocabulary(Protocol):
-    """What tokens mean."""
-
-    def text(self, ids: Sequence[int]) -> str: ...
-
-    def starts_word(self, token: int) -> bool: ...
-
-    def is_punctuation(self, token: int) -> bool: ...
-
-
-class Recogniser(Protocol):
-    """What `moonshine.MoonshineStream` and `whisper.WhisperStream` are to a listener."""
-
-    @property
-    def tokens(self) -> Vocabulary: ...
-
-    def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
-    ) -> Hypothesis: ...
 
 
 Run = tuple[int, int]  # samples between which there is voice
@@ -193,6 +172,8 @@ class TurnText:
         self._recogniser = recogniser
         self._timed = timed
         self._tokens = recogniser.tokens
+        self.streaming = recogniser if isinstance(recogniser, Streaming) else None
+        self.longest = HARD if self.streaming is None else HARD_STREAMED
         self._audio = _Tail()
         self._closed: list[Piece] = []  # the open turn's segments before this one
         self._said = False  # anything, in an earlier turn
@@ -242,11 +223,12 @@ class TurnText:
     def agree(self) -> None:
         """Decode all there is; publish what the last hypotheses have in common, as far as it is safe."""
         segment = self.segment
-        found = self._decode(self.length)
+        found = self._decode(self.length, growing=True)
         if not found.finished or not segment.believes(found, self._tokens):
             return
-        segment.recent = [*segment.recent, found.ids][-AGREE:]
-        if len(segment.recent) == AGREE:
+        agree = AGREE if self.streaming is None else 1
+        segment.recent = [*segment.recent, found.ids][-agree:]
+        if len(segment.recent) == agree:
             self._publish(found, self._safe(found.ids, _common(segment.recent)))
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
@@ -339,15 +321,20 @@ class TurnText:
 
     def cut(self) -> int:
         """The middle of the quietest moment of the last seconds, as a length of the segment. What was
-        published lies before it."""
+        published lies before it. What a stream was given it cannot give back."""
+        if self.streaming is not None:
+            return self.length
         begin = max(self.length - CUT_WITHIN, self.segment.settled)
         return quietest(self._audio.first(self.length), begin, self.length)
 
-    def _decode(self, length: int, *, timed: bool = False) -> Hypothesis:
+    def _decode(self, length: int, *, timed: bool = False, growing: bool = False) -> Hypothesis:
         segment = self.segment
         silent = max(0, segment.runs[0][0] - LEAD) if segment.runs else 0
         audio = self._audio.first(length)[silent:]
-        found = self._recogniser.decode(audio, segment.forced, segment.draft, timed=timed)
+        if growing and self.streaming is not None:
+            found = self.streaming.so_far(audio)
+        else:
+            found = self._recogniser.decode(audio, segment.forced, segment.draft, timed=timed)
         if segment.forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
             segment.forced = segment.ids
             found = self._recogniser.decode(audio, segment.forced, found.ids, timed=timed)

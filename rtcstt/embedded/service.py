@@ -359,7 +359,8 @@ def check_language(language: str | None, known: Sequence[str]) -> str | None:
     `CallerError` 400 for others."""
     code = (language or "").lower().split("-")[0]
     if code and code not in known:
-        names = "English (en) only" if len(known) == 1 else f"{len(known)} languages, not {code[:20]!r}"
+        few = "English (en) only" if tuple(known) == ("en",) else f"{', '.join(known)} only"
+        names = few if len(known) < 4 else f"{len(known)} languages, not {code[:20]!r}"
         raise wire.bad_request(f"This recogniser understands {names}.", "unsupported_language")
     return code or None
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtcstt.errors import EngineError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Graph(NamedTuple):
+    """The names of a model's inputs, and what it says of itself."""
+
+    inputs: frozenset[str]
+    metadata: Mapping[str, str]
+
+
+def graph(path: Path) -> Graph:
+    """Reads the whole model: only for what is loaded once."""
+    opened = session(path)
+    metadata = opened.get_modelmeta().custom_metadata_map
+    return Graph(frozenset(each.name for each in opened.get_inputs()), metadata)
 
 
 def session(path: Path, *, arena: bool = False, device: str = "cpu") -> Any:

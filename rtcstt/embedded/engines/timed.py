@@ -1,4 +1,4 @@
-"""Recognisers that give a whole piece's text, with times where they have them: onnx-asr and sherpa-onnx.
+"""Recognisers that give a whole piece's text, with times where they have them: by onnx-asr, and by `sherpa`.
 
 Both bring many models (Parakeet, Canary, GigaAM, Zipformer, Whisper; docs/engines.md says which were run
 here). Nothing can be forced on them, so they are asked in the pauses, as Whisper is.
@@ -6,30 +6,39 @@ here). Nothing can be forced on them, so they are asked in the pauses, as Whispe
 
 from __future__ import annotations
 
-import base64
 import importlib
-import tempfile
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rtcstt.embedded.engines import models
-from rtcstt.embedded.engines.moonshine import LEAD, TAIL, Tokens
 from rtcstt.embedded.engines.onnx import PROVIDERS
-from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
+from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
-PREFIXES = ("onnx-asr:", "sherpa:")
 UNKNOWN_LOGPROB = -0.5  # of what a library says nothing about: believed where the voice is clear
 MOST_WORDS = 10_000  # that a stream knows by number
 
+# Of models without a choice, by what is in their names. Parakeet TDT v3 finds the language by itself.
+_RUSSIAN = ("ru",)
+NAMED = (
+    ("gigaam", _RUSSIAN),
+    ("t-one", _RUSSIAN),
+    ("-ru", _RUSSIAN),
+    (
+        "parakeet-tdt-0.6b-v3",
+        tuple("en bg cs da de el es et fi fr hr hu it lt lv mt nl pl pt ro ru sk sl sv uk".split()),
+    ),
+)
 ONNX_ASR_FOLDER = "onnx-asr:TYPE@FOLDER"
 
 
-class Said(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Said:
     """What a library found. ``tokens`` begin with a space where a word begins; ``starts_s``: of each, or
     nothing."""
 
@@ -106,16 +115,20 @@ class TimedStream:
     ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
         said = self._engine.recognise(audio, self._language)
-        words = said.text.split()
-        logprob = float(np.mean(said.logprobs)) if len(said.logprobs) else UNKNOWN_LOGPROB
-        spoken = spoken_words(said, words, len(audio))
-        ids = self.tokens.numbers(words)
-        return Hypothesis(ids, True, logprob, None, self._language or self._engine.languages[0], spoken)
+        return hypothesis(said, self.tokens, len(audio), self._language or self._engine.languages[0])
+
+
+def hypothesis(said: Said, known: Words, length: int, language: str) -> Hypothesis:
+    """What was said in so many samples, as a listener takes it."""
+    words = said.text.split()
+    logprob = float(np.mean(said.logprobs)) if len(said.logprobs) else UNKNOWN_LOGPROB
+    spoken = spoken_words(said, words, length)
+    return Hypothesis(known.numbers(words), True, logprob, None, language, spoken)
 
 
 def spoken_words(said: Said, words: Sequence[str], length: int) -> tuple[Spoken, ...]:
     """Where the words are, from where their first tokens are; nothing where that does not fit together."""
-    if len(said.starts_s) != len(said.tokens):
+    if not words or len(said.starts_s) != len(said.tokens):
         return ()
     pairs = zip(said.tokens, said.starts_s, strict=True)
     starts = [at for index, (token, at) in enumerate(pairs) if index == 0 or token[:1] in (" ", "\u2581")]
@@ -126,86 +139,43 @@ def spoken_words(said: Said, words: Sequence[str], length: int) -> tuple[Spoken,
     return tuple(Spoken(*each) for each in zip(words, samples, ends, strict=True))
 
 
-def load(model: str, device: Device = CPU) -> TimedEngine:
-    """``onnx-asr:NAME``, ``onnx-asr:TYPE@FOLDER`` or ``sherpa:FOLDER``; `EngineError` says what is wrong."""
-    library, _, what = model.partition(":")
-    try:
-        return _onnx_asr(what, device) if library == "onnx-asr" else _sherpa(what, device)
-    except EngineError:
-        raise
-    except (
-        Exception
-    ) as error:  # the libraries raise what they like, RuntimeError and plain Exception among it
-        raise EngineError(f"{model} cannot be loaded: {error}") from error
-
-
-def _library(name: str, extra: str) -> Any:
+def library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise EngineError(f"this model needs one more package: pip install 'rtcstt[{extra}]'") from error
 
 
-def _onnx_asr(what: str, device: Device) -> TimedEngine:
-    library = _library("onnx_asr", "onnx-asr")
+def load(what: str, device: Device) -> TimedEngine:
+    """``NAME``, or ``TYPE@FOLDER``, of onnx-asr."""
+    package = library("onnx_asr", "onnx-asr")
     kind, at, folder = what.partition("@")
     path = Path(folder).expanduser() if at else None
     if path is not None and not path.is_dir():
         raise EngineError(f"{path} is no folder; name the model as {ONNX_ASR_FOLDER}")
     quantised = path is not None and any(path.glob("*int8.onnx"))
-    model = library.load_model(
+    model = package.load_model(
         kind, path, quantization="int8" if quantised else None, providers=[PROVIDERS[device.name]]
     ).with_timestamps()
 
+    name = path.name if path is not None else kind
+    choice = choosable(model.asr)
+
     def recognise(audio: Audio, language: str | None) -> Said:
-        found = model.recognize(audio, sample_rate=SAMPLE_RATE)
+        found = model.recognize(audio, sample_rate=SAMPLE_RATE, language=language if choice else None)
         return Said(found.text, found.tokens or (), found.timestamps or (), found.logprobs or ())
 
-    return TimedEngine(path.name if path is not None else kind, "onnx-asr", ("en",), recognise)
+    return TimedEngine(name, "onnx-asr", choice or spoken_by(name), recognise)
 
 
-def _sherpa(what: str, device: Device) -> TimedEngine:
-    library = _library("sherpa_onnx", "sherpa")
-    folder = models.require(what) if what in models.MODELS else Path(what).expanduser()
-    if not folder.is_dir():
-        raise EngineError(f"{folder} is no folder of a sherpa-onnx model")
-    make = library.OfflineRecognizer
-    silence = (0, 0)
-    if (folder / "encoder_model.ort").is_file():
-        recogniser = _sherpa_moonshine(make, folder, device)
-        silence = (LEAD, TAIL)
-    elif joiner := _one(folder, "joiner"):
-        parts = [_one(folder, "encoder"), _one(folder, "decoder"), joiner, folder / "tokens.txt"]
-        names = ("encoder", "decoder", "joiner", "tokens")
-        given = {name: str(part) for name, part in zip(names, parts, strict=True)}
-        recogniser = make.from_transducer(**given, num_threads=1, provider=device.name)
-    else:
-        raise EngineError(f"{folder} holds neither a transducer (encoder, decoder, joiner) nor Moonshine")
-
-    def recognise(audio: Audio, language: str | None) -> Said:
-        stream = recogniser.create_stream()
-        stream.accept_waveform(SAMPLE_RATE, np.pad(audio, silence).astype(np.float32))
-        recogniser.decode_stream(stream)
-        found = stream.result
-        return Said(found.text.strip(), found.tokens, found.timestamps)
-
-    return TimedEngine(folder.name, "sherpa-onnx", ("en",), recognise)
+def choosable(model: Any) -> tuple[str, ...]:
+    """The languages that a call may ask of a model of onnx-asr (Canary, Whisper): it has a token for each.
+    English comes first, since where nothing is asked for most models take that."""
+    tokens = getattr(model, "_tokens", None)  # of no other use there than ours
+    names = re.findall(r"<\|([a-z]{2}|haw|yue)\|>", " ".join(tokens)) if isinstance(tokens, dict) else []
+    return tuple(sorted(set(names), key=lambda name: (name != "en", name)))
 
 
-def _sherpa_moonshine(make: Any, folder: Path, device: Device) -> Any:
-    """Our own tiny-en. sherpa-onnx wants its tokens as text: base64 and number, a line each."""
-    tokens = Tokens(folder / "tokenizer.bin").spelled
-    with tempfile.TemporaryDirectory() as scratch:
-        listed = Path(scratch) / "tokens.txt"
-        listed.write_text(
-            "".join(f"{base64.b64encode(text).decode()} {n}\n" for n, text in enumerate(tokens))
-        )
-        encoder, decoder = folder / "encoder_model.ort", folder / "decoder_model_merged.ort"
-        given = (str(encoder), str(decoder), str(listed))
-        return make.from_moonshine_v2(*given, num_threads=1, provider=device.name)
-
-
-def _one(folder: Path, stem: str) -> Path | None:
-    """The model's part of that name, the quantised one where there are two."""
-    found = sorted(folder.glob(f"{stem}*.onnx"), key=lambda path: ("int8" not in path.name, path.name))
-    return found[0] if found else None
+def spoken_by(name: str) -> tuple[str, ...]:
+    """The languages of a model that takes whichever is spoken, as far as its name says."""
+    return next((codes for part, codes in NAMED if part in name.lower()), ("en",))
