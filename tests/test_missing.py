@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from rtcstt import wire
 from rtcstt.call import Call, CallSettings, Track
 from rtcstt.call.flow import Flow
+from rtcstt.errors import ConnectionLost
 from rtcstt.events import AnyEvent, SessionEnd, SttBehind, SttCaughtUp, TranscriptGap, TurnEnd
 from rtcstt.media.playout import LOST_S
 from rtcstt.media.rtp import Codec, Packet
@@ -236,6 +237,65 @@ def test_a_drain_that_was_cut(script: ConnectionScript) -> None:
     run_virtual(main())
 
 
+class Chatterer:
+    """An STT that talks for ever, and is its own connection."""
+
+    name = "chatterer"
+
+    async def connect(self, handshake: wire.Handshake) -> Chatterer:
+        return self
+
+    async def send(self, data: str | bytes) -> None:
+        pass
+
+    async def recv(self) -> str:
+        await asyncio.sleep(0.5)
+        return '{"type": "turn.mood"}'
+
+    async def close(self) -> None:
+        pass
+
+
+class Quiet(Chatterer):
+    """An STT that says nothing, and closes normally when it is told to."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason, self._closing = reason, asyncio.Event()
+
+    async def send(self, data: str | bytes) -> None:
+        if isinstance(data, str):
+            self._closing.set()
+
+    async def recv(self) -> str:
+        await self._closing.wait()
+        raise ConnectionLost(1000, self._reason)
+
+
+@pytest.mark.parametrize(
+    ("word_s", "reason", "complete"),
+    [(0.2, "", False), (0.4, "", False), (0.08, "", True), (0.4, wire.ALL_ANSWERED, True)],
+)
+def test_an_stt_that_closes_without_a_word(word_s: float, reason: str, complete: bool) -> None:
+    """What may have been a word is missing, however short, unless the STT states that it was none."""
+
+    async def main() -> None:
+        call = Call("c", stt=Quiet(reason))
+        line = call.add_track("0", CODECS)
+        caller = ScriptedCaller().say(silence(1.0)).say(speech("yes", word_s=word_s)).say(silence(0.6))
+        loop = asyncio.get_running_loop()
+        for at, packet in caller.packets():
+            await asyncio.sleep(at - loop.time())
+            line.push(packet)
+        await call.close()
+        last = end_of(call)
+        assert last.complete == complete
+        if not complete:
+            (gap,) = last.missing
+            assert gap["reason"] == "stt" and gap["start"] <= 1.0 and gap["end"] >= 1.0 + word_s
+
+    run_virtual(main())
+
+
 def test_a_call_without_trouble_is_complete() -> None:
     async def main() -> None:
         said = Said()
@@ -343,25 +403,6 @@ def test_a_drain_lasts_as_long_as_the_stt_makes_progress() -> None:
         return loop.time() - begin
 
     assert 5 < run_virtual(main()) < 60
-
-
-class Chatterer:
-    """An STT that talks for ever, and is its own connection."""
-
-    name = "chatterer"
-
-    async def connect(self, handshake: wire.Handshake) -> Chatterer:
-        return self
-
-    async def send(self, data: str | bytes) -> None:
-        pass
-
-    async def recv(self) -> str:
-        await asyncio.sleep(0.5)
-        return '{"type": "turn.mood"}'
-
-    async def close(self) -> None:
-        pass
 
 
 def test_a_drain_has_an_end() -> None:

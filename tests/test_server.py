@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from descriptions import AUDIO, SESSION, VIDEO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +148,18 @@ async def test_a_call_from_offer_to_transcript() -> None:
             response = await client.get(f"/calls/{caller.call}/{name}")
             assert (response.status, response.content_type) == (200, kind)
         assert (await (await client.get(f"/calls/{caller.call}/transcript.json")).json())["complete"] is True
+
+
+async def test_an_answer_says_why_sections_are_refused() -> None:
+    video = f"{VIDEO}a=ssrc:1 cname:x\n".replace("a=rtpmap:45", "a=rtpmap:46")
+    sdp = f"{SESSION}{AUDIO}{video}"
+    async with serving() as (client, _):
+        answered = await (await client.post("/offer", json={"type": "offer", "sdp": sdp})).json()
+        assert answered["refused"] == {"1": "video is not received"}
+        plain = await (await client.post("/offer", json={"type": "offer", "sdp": SESSION + AUDIO})).json()
+        assert "refused" not in plain
+        for call in (answered["call"], plain["call"]):
+            await client.delete(f"/calls/{call}")
 
 
 async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:

@@ -253,6 +253,7 @@ class Session:
                 await cast("ManualStream", self._stream).finalize()
             case wire.Close():
                 self._closing = True
+                self._reason = wire.ALL_ANSWERED  # unless something fails meanwhile
                 await self._finish()
 
     def _flushes_due(self) -> int:

@@ -79,12 +79,11 @@ class SignalingRoutes:
         else:
             call, answer = await self._calls.place(sdp, by=by, **about(body, grant))
         self._context.note(request, call)
-        answered = {
-            "sdp": answer,
-            "type": "answer",
-            "call": call.id,
-            "resume": self._calls.entry(call.id).secret,
-        }
+        entry = self._calls.entry(call.id)
+        answered: dict[str, object] = {"sdp": answer, "type": "answer"}
+        answered |= {"call": call.id, "resume": entry.secret}
+        if entry.peer is not None and (refused := entry.peer.refused):
+            answered["refused"] = refused  # why, by mid
         return web.json_response(answered)
 
     async def whip(self, request: web.Request) -> web.StreamResponse:

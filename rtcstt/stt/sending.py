@@ -13,7 +13,7 @@ from rtcstt.stt.activity import SpeechActivity
 from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
 
 _BURST_S = 0.25  # audio that may go out at once before the pace binds
-_UNANSWERED = SAMPLE_RATE // 2  # so much may be a cough or a click, which an STT has nothing to say of
+_UNANSWERED = SAMPLE_RATE // 8  # so much is a click, of which an STT has nothing to say; no word is shorter
 _LAG_TO_SKIP = SAMPLE_RATE // 2  # pauses are shortened only while at least this much is unsent
 
 

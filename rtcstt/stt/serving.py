@@ -69,7 +69,9 @@ class Serving:
             await asyncio.gather(*tasks, return_exceptions=True)
             await connection.close()
             drained = self._core.told_to_close and _closed_normally(pumps)
-            ending = Ending(next(_errors(pumps), None), drained, drained and self._core.answered)
+            error = next(_errors(pumps), None)
+            stated = isinstance(error, ConnectionLost) and error.reason == wire.ALL_ANSWERED
+            ending = Ending(error, drained, drained and self._core.answered(stated=stated))
             self.connected = False
             self._core.disconnected()
             self._on_news()

@@ -115,6 +115,12 @@ class Peer:
         offer = self._attached.receivers.offered
         return offer.tracks if offer is not None else []
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why each section of the latest offer that is not taken is refused, by mid."""
+        offer = self._attached.receivers.offered
+        return dict(offer.refused) if offer is not None else {}
+
     async def renegotiate(self, offer: Offer) -> str:
         """The answer to a later offer of this connection, which goes on meanwhile, whatever comes of it.
 

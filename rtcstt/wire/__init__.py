@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from rtcstt.errors import bad_request
 from rtcstt.wire.handshake import (
+    ALL_ANSWERED,
     ENCODINGS,
     KEYTERM_STRENGTH,
     MAX_KEYTERM_CHARACTERS,
@@ -74,6 +75,7 @@ from rtcstt.wire.order import (
 from rtcstt.wire.settings import DEFAULT_TURN, TURN_RANGES, TurnSettings, turn_settings
 
 __all__ = [
+    "ALL_ANSWERED",
     "ClientMessage",
     "Close",
     "Config",

@@ -25,6 +25,10 @@ SAMPLE_RATES = (8000, 48000)  # Hz, lowest and highest
 _RETRYABLE_CLOSES = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1015})
 
 
+ALL_ANSWERED = "all answered"
+"The reason beside close code 1000 by which an STT says that what it was sent has all the text it gets: ours."
+
+
 def retryable_close(code: int) -> bool:
     """Whether a client may connect again after its WebSocket was closed with ``code``."""
     return code in _RETRYABLE_CLOSES
