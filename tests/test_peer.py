@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import aioice.ice
@@ -43,8 +44,9 @@ from OpenSSL import SSL
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.media.rtp import Packet
-from rtcstt.testing import ScriptedUpstream
+from rtcstt.testing import ScriptedUpstream, run_virtual
 from rtcstt.webrtc import aiortc_private, attachment
+from rtcstt.webrtc.aiortc_private.dtls import repeat_hello
 from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
@@ -984,3 +986,34 @@ async def test_a_strangers_datagrams_are_no_sign_of_the_callers_life(tone: list[
         await asyncio.sleep(0.1)
         stranger.close()
         assert transport.last_received == before
+
+
+class FakeDtls:
+    """A DTLS client whose server answers after a while."""
+
+    def __init__(self, answered_s: float) -> None:
+        self._role = "client"
+        self.sent: list[tuple[float, bytes]] = []
+        self.transport = SimpleNamespace(_send=self.record)
+        self._answered_s = answered_s
+
+    async def record(self, data: bytes) -> None:
+        self.sent.append((round(asyncio.get_running_loop().time(), 3), data))
+
+    async def _do_handshake(self) -> None:
+        await self.transport._send(b"hello")
+        await asyncio.sleep(self._answered_s)
+        await self.transport._send(b"finished")
+        await asyncio.sleep(1.0)
+
+
+@pytest.mark.parametrize(("answered_s", "hellos"), [(0.01, [0.0]), (0.1, [0.0, 0.03, 0.08])])
+def test_a_hello_that_is_not_answered_is_said_again(answered_s: float, hellos: list[float]) -> None:
+    async def main() -> None:
+        dtls = FakeDtls(answered_s)
+        repeat_hello(dtls)
+        await dtls._do_handshake()
+        assert dtls.sent == [*((at, b"hello") for at in hellos), (answered_s, b"finished")]
+        assert dtls.transport._send == dtls.record
+
+    run_virtual(main())

@@ -54,6 +54,9 @@ can go:
 16. **An offer that bundles all its sections gets one transport** (`share_transport`). Why: aiortc makes one
    for each section, and then stops all but one, unless it is told of the bundle before it is given the offer.
    Goes when `RTCPeerConnection` looks at the bundle first.
+17. **A DTLS client says hello again after 30 ms** (`repeat_hello`), and ever later, until it is answered.
+   Why: servers that are not ready drop the first one (FFmpeg's, which has just found its way by ICE), and
+   OpenSSL waits a second before it repeats it. Goes when aiortc sets OpenSSL's timer, as browsers do (50 ms).
 """
 
 from rtcstt.webrtc.aiortc_private.dtls import share_certificate, share_transport
@@ -89,6 +92,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
         "_handle_rtp_data",
         "_do_handshake",
         "_recv_next",
+        "_role",
         "_rtp_router",
         "_rx_srtp",
         "_send_rtp",

@@ -1,8 +1,10 @@
 """Behind aiortc's DTLS: certificates, cipher suites, why a handshake failed, how many transports there are
-(entries 6, 8, 13 and 16)."""
+(entries 6, 8, 13, 16 and 17)."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from aiortc import RTCBundlePolicy, RTCCertificate, RTCDtlsFingerprint, RTCPeerC
 from aiortc.rtcdtlstransport import State
 from OpenSSL import SSL
 
+HELLO_AGAIN_S = (0.03, 0.05, 0.1, 0.2, 0.4)  # OpenSSL waits a second, as RFC 6347 section 4.2.4.1 has it
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{key}-{suite}" for key in ("ECDSA", "RSA") for suite in _SUITES).encode()
 
@@ -68,6 +71,43 @@ def add_rsa_ciphers(dtls: Any) -> None:
         return context
 
     certificate._create_ssl_context = create_ssl_context
+
+
+def repeat_hello(dtls: Any) -> None:
+    """As the DTLS client, send the first datagram of the handshake again soon, and ever later, until the
+    server answers. To a server that has it already it is a duplicate, as networks make them."""
+    handshake, ice = dtls._do_handshake, dtls.transport
+    sending = ice._send
+
+    async def do_handshake() -> None:
+        if dtls._role != "client":
+            await handshake()
+            return
+        repeating: list[asyncio.Task[None]] = []
+
+        async def send(data: bytes) -> None:
+            await sending(data)
+            if repeating:
+                repeating[0].cancel()  # this answers what the server has said
+            else:
+                repeating.append(asyncio.create_task(repeat(data)))
+
+        async def repeat(hello: bytes) -> None:
+            with contextlib.suppress(ConnectionError):
+                for pause_s in HELLO_AGAIN_S:
+                    await asyncio.sleep(pause_s)
+                    await sending(hello)
+
+        ice._send = send
+        try:
+            await handshake()
+        finally:
+            ice._send = sending
+            for task in repeating:
+                task.cancel()
+            await asyncio.gather(*repeating, return_exceptions=True)
+
+    dtls._do_handshake = do_handshake
 
 
 def tell_failures(dtls: Any, tell: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from aiortc.rtp import RtcpByePacket, RtcpSrPacket, unpack_header_extensions
 
 from rtcstt.errors import RemoteProtocolError
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.webrtc.aiortc_private.dtls import add_rsa_ciphers, tell_failures
+from rtcstt.webrtc.aiortc_private.dtls import add_rsa_ciphers, repeat_hello, tell_failures
 from rtcstt.webrtc.aiortc_private.ice import (
     ask_twice,
     limit_checks,
@@ -151,6 +151,7 @@ class TransportTap:
         self._contain_errors()
         add_rsa_ciphers(self._dtls)
         tell_failures(self._dtls, self._set_failure)
+        repeat_hello(self._dtls)
         self._hook_sockets(self._dtls.transport._connection)
 
     def add(self, track: TrackTap, mid_extension: int | None, ssrcs: Sequence[int] = ()) -> None:
