@@ -71,7 +71,7 @@ class Serving:
             drained = self._core.told_to_close and _closed_normally(pumps)
             error = next(_errors(pumps), None)
             stated = isinstance(error, ConnectionLost) and error.reason == wire.ALL_ANSWERED
-            ending = Ending(error, drained, drained and self._core.answered(stated=stated))
+            ending = Ending(error, drained, drained and (stated or self._core.answered))
             self.connected = False
             self._core.disconnected()
             self._on_news()

@@ -269,13 +269,12 @@ class Transcription:
         """Whether the connection has been sent all audio and `close`."""
         return self._sending is not None and self._sending.closing
 
-    def answered(self, *, stated: bool = False) -> bool:
-        """Whether a connection that was told to close, and closed, has said all that was due. One that left
-        a turn open has not, nor one that said nothing after speech, unless it ``stated`` that none is due."""
+    @property
+    def answered(self) -> bool:
+        """Whether a connection that was told to close, and closed, has said all that was due. One that left a
+        turn open, or said nothing after speech, has not."""
         if self._sending is None or self._mode.in_turn:
             return False
-        if stated:
-            return True
         since = self._floor.position
         if isinstance(self._mode, Manual):  # only finals count
             since = max(since, self._floor.reference.position)
