@@ -4,7 +4,7 @@
     python -m benchmarks.receive_path --seconds 120 --loss 0 5 --jitter-ms 30
     python -m benchmarks.receive_path --recordings ../shared/data
 
-The same packets, with the same fate, go through `rtcstt.receiver.AudioReceiver` (chunks of 20 ms) and
+The same packets, with the same losses, go through `rtcstt.receiver.AudioReceiver` (chunks of 20 ms) and
 through what servers on plain aiortc do: its `JitterBuffer` as it is made for audio, its decoder, and
 PyAV's resampler to 16 kHz, forwarding each frame at once. The sound is bursts of a tone at irregular
 times, Opus at 32 kbit/s with in-band FEC; loss is random, or in bursts of three on average.
@@ -74,14 +74,14 @@ Receive = Callable[[Sequence[Sent]], Received]
 
 
 def send(payloads: Sequence[bytes], network: Network) -> list[Sent]:
-    fate = GilbertElliottLoss(network)
+    loss = GilbertElliottLoss(network)
     sent = []
     for index, payload in enumerate(payloads):
         packet = Packet(
             0x5EED, (65000 + index) & 0xFFFF, (PACKET_SAMPLES * index) & 0xFFFFFFFF, PAYLOAD_TYPE, payload
         )
         at = (index + 1) * PACKET_S  # a packet leaves when its audio is complete
-        delay = fate.next_delay_s()
+        delay = loss.next_delay_s()
         sent.append(Sent(packet, at, None if delay is None else at + delay))
     return sent
 
@@ -218,10 +218,10 @@ async def word_error_rates(folder: Path, losses: Sequence[float]) -> list[list[s
         return f"{100 * jiwer.wer(references, [words(batch.text) for batch in batches]):.1f} %"
 
     def through(receive: Receive, network: Network) -> list[Samples]:
-        fates = [replace(network, seed=seed) for seed in range(len(spoken))]
+        networks = [replace(network, seed=seed) for seed in range(len(spoken))]
         return [
-            receive(send(recording.payloads, fate)).samples
-            for recording, fate in zip(spoken, fates, strict=True)
+            receive(send(recording.payloads, own)).samples
+            for recording, own in zip(spoken, networks, strict=True)
         ]
 
     clean = await rate([recording.clean for recording in spoken])

@@ -83,7 +83,7 @@ def recordings(folder: Path) -> list[Recording]:
         if entry["text"] or "no_speech" in entry["tags"]:
             channels = read(folder / entry["file"])
             texts = entry.get("text_by_channel") or (entry["text"] or "").split("\n")
-            if len(texts) != len(channels):  # one text of both: what is heard when they are mixed
+            if len(texts) != len(channels):  # one text of both, as mixed
                 texts, channels = [entry["text"] or ""], [np.mean(channels, axis=0, dtype=np.float32)]
             for text, samples in zip(texts, channels, strict=True):
                 found.append(Recording(entry["file"], samples, text, tuple(entry["tags"])))

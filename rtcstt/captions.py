@@ -168,7 +168,7 @@ def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
             track=gap["track"],
             speaker=speakers[gap["track"]],
             turn=-1,
-            text=not_heard(gap["end"] - gap["start"]),
+            text=gap_mark(gap["end"] - gap["start"]),
             start=gap["start"],
             end=gap["end"],
             final=True,
@@ -180,7 +180,7 @@ def with_gaps(events: Sequence[AnyEvent]) -> list[Turn]:
     return sorted([*turns(events), *missing], key=lambda turn: turn.start)
 
 
-def not_heard(seconds: float) -> str:
+def gap_mark(seconds: float) -> str:
     """The mark of a gap."""
     return f"[{seconds:.1f} s not heard]"
 

@@ -70,7 +70,7 @@ def test_whatever_a_header_says_there_is_an_address(forwarded_for: list[str], fo
     assert parse(caller("127.0.0.1", forwarded_for, forwarded, PROXIES)) is not None
 
 
-async def test_each_caller_behind_a_trusted_proxy_knocks_for_himself() -> None:
+async def test_each_caller_behind_a_trusted_proxy_has_their_own_limit() -> None:
     async with serving(per_minute=2, trusted=PROXIES) as (client, _):
         for number in range(4):
             headers = {"X-Forwarded-For": f"192.0.2.{number}"}

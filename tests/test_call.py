@@ -32,12 +32,12 @@ WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
 
 
-async def play(line: Track, caller: ScriptedCaller, network: Network | None = None) -> None:
+async def play(track: Track, caller: ScriptedCaller, network: Network | None = None) -> None:
     loop = asyncio.get_running_loop()
     begin = loop.time()
     for arrival, packet in caller.packets(network):
         await asyncio.sleep(begin + arrival - loop.time())
-        line.push(packet)
+        track.push(packet)
 
 
 def check_ledger(ledger: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ def test_the_stt_receives_a_second_for_every_second_through_mute_hold_and_loss()
             events = check(call)
         sent = events[-1].fields["ledger"]["0"]["sent"] / 1000
         assert sent == pytest.approx(lasted, abs=0.25)
-        assert stt.visited[0].audio_s == pytest.approx(sent, abs=0.001)
+        assert stt.connections[0].audio_s == pytest.approx(sent, abs=0.001)
         types = [event.type for event in events]
         assert types.count("audio.stalled") == types.count("audio.resumed") >= 1
 
@@ -154,11 +154,11 @@ def test_manual_mode_finalizes_what_was_said_so_far() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, settings=CallSettings(mode="manual"))
-            line = call.add_track("0", CODECS)
-            await play(line, ScriptedCaller().say(speech("one two")))
+            track = call.add_track("0", CODECS)
+            await play(track, ScriptedCaller().say(speech("one two")))
             call.command('{"type": "finalize"}')
             await play(
-                line, ScriptedCaller(sequence=100).say(np.concatenate([silence(0.5), speech("three")]))
+                track, ScriptedCaller(sequence=100).say(np.concatenate([silence(0.5), speech("three")]))
             )
             call.command('{"type": "finalize"}')
             await call.close()
@@ -176,10 +176,10 @@ def test_a_press_ends_with_its_last_word_however_late_it_came() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, settings=CallSettings(mode="manual"))
-            line = call.add_track("0", CODECS)
+            track = call.add_track("0", CODECS)
             for ssrc, word in enumerate(("one", "two", "three", "four", "five")):
                 press = ScriptedCaller(ssrc=ssrc).say(speech([word], word_s=0.31, gap_s=0))
-                await play(line, press, Network(delay_s=0))
+                await play(track, press, Network(delay_s=0))
                 call.command('{"type": "finalize"}')  # with the last packet of the word
             await asyncio.sleep(0.5)
             flushed = list(call.feed.history)
@@ -197,12 +197,12 @@ def test_a_finalize_before_any_audio_is_answered_and_leaves_the_times_right() ->
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, settings=CallSettings(mode="manual"))
-            line = call.add_track("0", CODECS)
+            track = call.add_track("0", CODECS)
             await asyncio.sleep(2)
             call.command('{"type": "finalize"}')
             assert call.feed.history[-1].type == "flush_done"
             await asyncio.sleep(3)
-            await play(line, ScriptedCaller().say(AUDIO))
+            await play(track, ScriptedCaller().say(AUDIO))
             call.command('{"type": "finalize"}')
             await call.close()
             final = next(event for event in check(call) if event.type == "transcript")
@@ -215,14 +215,14 @@ def test_turn_settings_that_come_before_the_audio_are_in_the_handshake() -> None
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt)
-            line = call.add_track("0", CODECS)
+            track = call.add_track("0", CODECS)
             call.command('{"type": "config", "turn": {"end_timeout_ms": 900}}')
             await asyncio.sleep(2)
-            await play(line, ScriptedCaller().say(AUDIO))
+            await play(track, ScriptedCaller().say(AUDIO))
             await call.close()
             turn = next(event for event in check(call) if event.type == "turn.end")
         assert turn.start == pytest.approx(0.3, abs=0.1)
-        assert stt.visited[0].handshake.turn.end_timeout_ms == 900
+        assert stt.connections[0].handshake.turn.end_timeout_ms == 900
 
     run_virtual(main())
 
@@ -287,11 +287,11 @@ def test_a_recorder_that_fails_costs_no_word() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, recorder=Full())
-            line = call.add_track("0", CODECS)
-            await play(line, ScriptedCaller().say(AUDIO))
+            track = call.add_track("0", CODECS)
+            await play(track, ScriptedCaller().say(AUDIO))
             await call.close()
             assert transcript(check(call)) == WORDS
-            assert line.failures > 10
+            assert track.failures > 10
 
     run_virtual(main())
 
@@ -345,13 +345,13 @@ def test_turn_settings_change_in_mid_call() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt)
-            line = call.add_track("0", CODECS)
-            await play(line, ScriptedCaller().say(speech("one")))
+            track = call.add_track("0", CODECS)
+            await play(track, ScriptedCaller().say(speech("one")))
             call.command('{"type": "config", "turn": {"end_timeout_ms": 900}}')
-            await play(line, ScriptedCaller(sequence=50).say(speech("two")))
+            await play(track, ScriptedCaller(sequence=50).say(speech("two")))
             await call.close()
             check(call)
-        sent = [json.loads(text) for text in stt.visited[0].commands]
+        sent = [json.loads(text) for text in stt.connections[0].commands]
         assert {"type": "config", "turn": {"end_timeout_ms": 900}} in sent
 
     run_virtual(main())
@@ -379,12 +379,12 @@ def test_a_call_outlives_its_connection() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt, settings=CallSettings(outlives_peers=True))
-            line = call.add_track("0", CODECS)
-            await play(line, ScriptedCaller().say(AUDIO))
-            line.end("disconnected")  # the network went
+            track = call.add_track("0", CODECS)
+            await play(track, ScriptedCaller().say(AUDIO))
+            track.end("disconnected")  # the network went
             await asyncio.sleep(3)
             again = call.add_track("0", CODECS)
-            assert again is line
+            assert again is track
             await play(again, ScriptedCaller(ssrc=99).say(AUDIO))
             await call.close()
             events = check(call)
@@ -400,11 +400,11 @@ def test_a_track_that_comes_back_after_goodbye_is_a_new_line() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt)
-            line = call.add_track("0", CODECS)
-            await play(line, ScriptedCaller().say(AUDIO))
-            line.end("bye")
+            track = call.add_track("0", CODECS)
+            await play(track, ScriptedCaller().say(AUDIO))
+            track.end("bye")
             again = call.add_track("0", CODECS)
-            assert again is not line
+            assert again is not track
             await play(again, ScriptedCaller().say(AUDIO))
             await call.close()
             events = check(call)
@@ -417,10 +417,10 @@ def test_pcm_of_any_rate_is_a_track_too() -> None:
     async def main() -> None:
         async with ScriptedUpstream() as stt:
             call = Call("c", stt=stt)
-            line = call.add_track("0")
+            track = call.add_track("0")
             tone = (np.sin(np.arange(48000) / 20) * 8000).astype(np.int16)
             for start in range(0, len(tone), 960):
-                line.push_pcm(tone[start : start + 960], 48000)
+                track.push_pcm(tone[start : start + 960], 48000)
                 await asyncio.sleep(0.02)
             await call.close()
             ledger = check(call)[-1].fields["ledger"]["0"]

@@ -137,8 +137,8 @@ def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("loss", "burst"), [(0.0, 1), (0.05, 1), (0.2, 3), (1.0, 1)])
 def test_loss_is_what_was_asked_for(loss: float, burst: float) -> None:
     network = Network(loss=loss, burst=burst, jitter_ms=20, seed=1)
-    fate, again = GilbertElliottLoss(network), GilbertElliottLoss(network)
-    delays = [fate.next_delay_s() for _ in range(20000)]
+    model, again = GilbertElliottLoss(network), GilbertElliottLoss(network)
+    delays = [model.next_delay_s() for _ in range(20000)]
     assert delays == [again.next_delay_s() for _ in range(20000)]
     lost = [delay is None for delay in delays]
     assert np.mean(lost) == pytest.approx(loss, abs=0.02)

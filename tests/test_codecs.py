@@ -266,7 +266,7 @@ def test_whatever_comes_it_goes_on_and_keeps_the_time(
 
 
 @given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=10), codec=st.sampled_from([PCMU, PCMA]))
-def test_how_a_sender_cuts_his_packets_makes_no_difference(sizes: list[int], codec: Codec) -> None:
+def test_how_a_sender_cuts_their_packets_makes_no_difference(sizes: list[int], codec: Codec) -> None:
     stream = b"".join(packets(codec, 0.5))
     payloads, rest = [], stream
     for size in sizes:

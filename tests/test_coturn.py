@@ -118,7 +118,7 @@ async def test_a_call_through_a_relay(tmp_path: Path, login: str) -> None:
             options = (*options, "--stt", url, "--resume-grace-s", "0")
             async with started("serve", tmp_path, *options) as server:
                 async with relayed_call(server.url, turn) as (_, call):
-                    await until(lambda: upstream.visited and upstream.visited[0].audio_s > 2.0)
+                    await until(lambda: upstream.connections and upstream.connections[0].audio_s > 2.0)
                 events = await ended(server, call)
     check_events(events)
     (ledger,) = events[-1]["ledger"].values()

@@ -38,20 +38,20 @@ def run(
     for probability, seconds in parts:
         for _ in range(round(seconds / FRAME_S)):
             now += FRAME_S
-            happened += [(turning, now) for turning in endpointer.frame(probability)]
+            happened += [(transition, now) for transition in endpointer.frame(probability)]
             if endpointer.probe_due:
                 endpointer.answer(complete)
     return happened
 
 
 def kinds(happened: list[tuple[TurnTransition, float]]) -> list[TurnTransition]:
-    return [turning for turning, _ in happened]
+    return [transition for transition, _ in happened]
 
 
 def test_the_table_is_the_protocols_grammar() -> None:
     for state, rows in TABLE.items():
         for row in rows:
-            assert TURN_TABLE[state, row.turning.value] is row.next
+            assert TURN_TABLE[state, row.transition.value] is row.next
 
 
 def test_a_finished_sentence_starts_fast_and_ends_fast() -> None:
@@ -124,7 +124,7 @@ def test_an_answer_of_one_or_two_words_ends_soon(
     assert after_s == pytest.approx(0.7, abs=0.06) if ends_s == 0.7 else after_s >= ends_s - 0.05
 
 
-def test_one_witness_alone_is_heard() -> None:
+def test_one_witness_alone_counts() -> None:
     assert completeness(None, 0.999, "done") > -0.5 > completeness(None, 0.8, "done")
     assert completeness(0.99, None, "done") > completeness(0.01, None, "done")
 
@@ -151,7 +151,7 @@ def test_a_click_starts_nothing(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high", "turning"),
+    ("name", "low", "high", "transition"),
     [
         ("start_threshold", 0.5, 0.9, START),
         ("eager_end_threshold", 0.3, 0.6, EAGER),
@@ -159,13 +159,13 @@ def test_a_click_starts_nothing(seconds: float) -> None:
     ],
 )
 def test_settings_move_what_they_are_named_for(
-    name: str, low: float, high: float, turning: TurnTransition
+    name: str, low: float, high: float, transition: TurnTransition
 ) -> None:
     def when(value: float) -> float:
         happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), complete=-2.0)
-        return next(at for found, at in happened if found is turning)
+        return next(at for found, at in happened if found is transition)
 
-    if turning is START:
+    if transition is START:
         assert when(low) < when(high)  # a lower threshold is passed sooner on the way up
     else:
         assert when(high) < when(low)  # and later on the way down
@@ -200,14 +200,14 @@ SETTINGS = st.builds(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0.0, 1.5)), max_size=12),
     st.floats(-10, 5),
 )
-def test_whatever_is_heard_the_grammar_holds_and_silence_ends_it(
+def test_whatever_comes_the_grammar_holds_and_silence_ends_it(
     settings: TurnSettings, parts: list[tuple[float, float]], complete: float
 ) -> None:
     endpointer = Endpointer(settings)
     happened = kinds(run(endpointer, *parts, (0.0, 12.0), complete=complete))
     state = TurnState.IDLE
-    for turning in happened:
-        state = TURN_TABLE[state, turning.value]
+    for transition in happened:
+        state = TURN_TABLE[state, transition.value]
     assert state is endpointer.state is TurnState.IDLE
     assert 0 <= endpointer.likelihood <= 1
 
@@ -217,7 +217,7 @@ def diagram() -> str:
     for state, rows in TABLE.items():
         for row in rows:
             side = "above" if row.rises else "below"
-            label = f"{row.turning.value}, at {row.setting} or {side}"
+            label = f"{row.transition.value}, at {row.setting} or {side}"
             lines.append(f"    {state.value} --> {row.next.value} : {label}")
     return "\n".join(lines)
 

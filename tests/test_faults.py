@@ -92,9 +92,9 @@ class Talk:
         assert order.state is wire.TurnState.IDLE
 
 
-async def call(*visits: ConnectionScript, **settings: object) -> tuple[Talk, ScriptedUpstream]:
+async def call(*scripts: ConnectionScript, **settings: object) -> tuple[Talk, ScriptedUpstream]:
     before = asyncio.all_tasks()
-    upstream = ScriptedUpstream(*visits)
+    upstream = ScriptedUpstream(*scripts)
     async with upstream.listening() as url:
         talk = Talk(stt=Cartesia(base_url=url), **settings)
         talk.stream.start()
@@ -108,8 +108,8 @@ async def call(*visits: ConnectionScript, **settings: object) -> tuple[Talk, Scr
 async def test_nothing_happens() -> None:
     talk, upstream = await call(ConnectionScript())
     talk.check()
-    assert len(upstream.visited) == 1
-    headers = {name.lower(): value for name, value in upstream.visited[0].headers.items()}
+    assert len(upstream.connections) == 1
+    headers = {name.lower(): value for name, value in upstream.connections[0].headers.items()}
     assert headers["cartesia-version"] == "2026-03-01"
     assert "authorization" not in headers and "sec-websocket-extensions" not in headers
 
@@ -120,7 +120,7 @@ async def test_the_key_goes_where_it_belongs() -> None:
         connection = await Cartesia(base_url=url, api_key="sk_x").connect(wire.Handshake(endpoint="turns"))
         await connection.close()
         await connection.close()
-    headers = {name.lower(): value for name, value in upstream.visited[0].headers.items()}
+    headers = {name.lower(): value for name, value in upstream.connections[0].headers.items()}
     assert headers["authorization"] == "Bearer sk_x"
 
 
@@ -135,7 +135,7 @@ async def test_killed(after_s: float) -> None:
         ConnectionScript(oracle=Oracle(latency_s=0.2, hold_words=2, eager_end_s=None)),
     )
     talk.check()
-    assert len(upstream.visited) == 2
+    assert len(upstream.connections) == 2
 
 
 async def test_killed_again_and_again() -> None:
@@ -144,7 +144,7 @@ async def test_killed_again_and_again() -> None:
         ConnectionScript(),
     )
     talk.check()
-    assert len(upstream.visited) == 6
+    assert len(upstream.connections) == 6
 
 
 async def test_another_recogniser_receives_other_words_and_other_turns() -> None:
@@ -178,7 +178,7 @@ async def test_silent_for_a_while() -> None:
 async def test_nonsense(message: str | bytes) -> None:
     talk, upstream = await call(ConnectionScript(inject=((2.0, message),)), ConnectionScript())
     talk.check()
-    assert len(upstream.visited) == 2
+    assert len(upstream.connections) == 2
 
 
 async def test_nothing_but_nonsense() -> None:
@@ -194,7 +194,7 @@ async def test_unknown_messages_are_let_pass() -> None:
     talk, upstream = await call(ConnectionScript(inject=((1.0, '{"type": "turn.mood", "mood": "fair"}'),)))
     talk.check()
     assert [e.fields["mood"] for e in talk.events if e.name == "turn.mood"] == ["fair"]
-    assert len(upstream.visited) == 1
+    assert len(upstream.connections) == 1
 
 
 async def test_429_then_200() -> None:
@@ -202,14 +202,14 @@ async def test_429_then_200() -> None:
         ConnectionScript(refuse=429), ConnectionScript(refuse=429), ConnectionScript()
     )
     talk.check()
-    assert [v.ended for v in upstream.visited] == ["refused", "refused", "closed"]
+    assert [v.ended for v in upstream.connections] == ["refused", "refused", "closed"]
 
 
 async def test_refused_for_good_keeps_counting() -> None:
     talk, upstream = await call(ConnectionScript(refuse=401))
     (error,) = [e for e in talk.events if e.type == "error"]
     assert error.fields["status_code"] == 401 and error.fields["error_code"] == "scripted"
-    assert len(upstream.visited) == 1
+    assert len(upstream.connections) == 1
     account = talk.stream.account()
     assert account.taken == 0 and sum(account.discarded.values()) == talk.stream.stats()["received_s"] * 16000
 
@@ -240,7 +240,7 @@ async def test_restarted_on_the_same_port_in_mid_turn() -> None:
         await talking
         await talk.stream.close()
     talk.check()
-    assert before.visited and after.visited
+    assert before.connections and after.connections
 
 
 async def test_a_server_that_never_finishes_the_handshake() -> None:
@@ -278,7 +278,7 @@ async def test_manual_mode_over_a_socket() -> None:
         await talk.stream.close()
     assert transcript(talk.events) == TEXT
     assert sum(e.type == "flush_done" for e in talk.events) == len(SENTENCES)
-    assert upstream.visited[-1].commands[-1] == "close"
+    assert upstream.connections[-1].commands[-1] == "close"
 
 
 @pytest.mark.parametrize("mode", ["auto", "manual"])

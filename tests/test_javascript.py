@@ -56,7 +56,7 @@ async def test_the_page_connects_through_the_servers_turn_server(chromium: str, 
             await expect(page.locator("#status")).to_have_text("Live", timeout=60_000)
             (given,) = await page.evaluate("window.given.iceServers")
             assert given["urls"] == turn and given["username"].endswith(":rtcstt") and given["credential"]
-            await until(lambda: upstream.visited and upstream.visited[0].audio_s > 0.5)
+            await until(lambda: upstream.connections and upstream.connections[0].audio_s > 0.5)
             await page.click("#hangup")
             await expect(page.locator("#status")).to_have_text("Call ended", timeout=60_000)
             (call,) = server.get("/calls")["calls"]

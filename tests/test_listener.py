@@ -265,7 +265,7 @@ def test_by_silence_only_the_timeout_ends_a_turn() -> None:
     assert check([TurnStart(), *receive(listening, sound(-0.4))]) == [said(10)]
 
 
-def test_smart_turn_hears_this_turn_and_a_moment_of_silence() -> None:
+def test_smart_turn_gets_this_turn_and_a_moment_of_silence() -> None:
     received: list[Audio] = []
 
     class Judge:
@@ -291,7 +291,7 @@ def test_flush_ends_the_turn_in_mid_word() -> None:
     assert check(messages + receive(listening, sound(1.0, -2.0, first=11))) == [said(10), " " + said(10, 11)]
 
 
-def test_flush_hears_a_word_too_short_to_begin_a_turn() -> None:
+def test_flush_takes_a_word_too_short_to_begin_a_turn() -> None:
     listening = Listener(Rule(), Loud(0.85), None, TurnSettings())  # type: ignore[arg-type]
     word = np.zeros(SAMPLE_RATE, np.float32)
     word[FRAME * 20 : FRAME * 23] = 7 / 10_000

@@ -93,7 +93,7 @@ class Scene:
     seed: int
     mode: str
 
-    def visit(self, dice: random.Random) -> ConnectionScript:
+    def script(self, dice: random.Random) -> ConnectionScript:
         kind = dice.random()
         oracle = Oracle(
             latency_s=dice.choice([0.0, 0.1, 0.3, 0.8]),
@@ -126,10 +126,10 @@ class Scene:
             send_timeout_s=3.0,
             stall_timeout_s=5.0,
         )
-        visits = [self.visit(dice) for _ in range(dice.randint(1, 6))]
+        scripts = [self.script(dice) for _ in range(dice.randint(1, 6))]
         if dice.random() < 0.7:
-            visits.append(ConnectionScript())
-        async with ScriptedUpstream(*visits) as upstream:
+            scripts.append(ConnectionScript())
+        async with ScriptedUpstream(*scripts) as upstream:
             stream = Stream(
                 upstream,
                 on_event=events.append,
@@ -449,11 +449,11 @@ class WholeCall:
         self.dice = dice = random.Random(self.seed)
         said, packets, end_s, slack_s = self.source()
         scene = Scene(self.seed, "auto")
-        visits = [scene.visit(dice) for _ in range(dice.randint(0, 3))] + [ConnectionScript()]
+        scripts = [scene.script(dice) for _ in range(dice.randint(0, 3))] + [ConnectionScript()]
         hang_up_s = (
             dice.uniform(0.5, end_s) if dice.random() < 0.3 else end_s + dice.choice([0.0, 0.1, 0.6, 3.0])
         )
-        async with ScriptedUpstream(*visits) as upstream:
+        async with ScriptedUpstream(*scripts) as upstream:
             call = Call("c", stt=upstream, settings=CallSettings(drain_timeout_s=dice.choice([0.1, 5.0])))
             line = call.add_track("0", CODECS)
             loop = asyncio.get_running_loop()

@@ -344,7 +344,7 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         models.recogniser_folder("/nowhere")
 
 
-def test_half_a_model_is_missing_and_how_to_mend_it(place: Path) -> None:
+def test_half_a_model_is_missing_and_how_to_fix_it(place: Path) -> None:
     folder = place / "base-en"
     folder.mkdir(parents=True)
     (folder / "encoder_model.onnx").write_bytes(b"")

@@ -145,7 +145,7 @@ def test_any_text_is_an_offer_or_a_refusal(text: str) -> None:
 
 
 def test_one_section_that_cannot_be_taken_is_refused_alone() -> None:
-    made = Offer.parse(case("one_bad_section_spoils_all"), max_tracks=8)
+    made = Offer.parse(case("one_bad_section_takes_no_other"), max_tracks=8)
     assert made.refused == {"1": "payload type 98 is PCMU/16000, but PCMU is registered as PCMU/8000"}
     sections = answered(made).sections
     assert [(section.port != "0", section.direction) for section in sections] == [

@@ -284,7 +284,7 @@ LOSE_CONNECTION = """async () => {
 }"""
 
 
-async def test_a_lost_connection_is_made_anew_and_the_captions_go_on(
+async def test_a_lost_connection_is_made_again_and_the_captions_go_on(
     server: str, chromium: str, voice: Path
 ) -> None:
     async with browser(chromium, voice) as running:

@@ -91,11 +91,11 @@ async def test_connections_are_shared_out() -> None:
         found = await upstreams(stack, ConnectionScript(), ConnectionScript(), ConnectionScript())
         pool = Pool([Cartesia(base_url=url) for _, url in found])
         connections = [await pool.connect(TURNS) for _ in range(6)]
-        assert [len(stt.visited) for stt, _ in found] == [2, 2, 2]
+        assert [len(stt.connections) for stt, _ in found] == [2, 2, 2]
         await connections[1].close()
         await connections[1].close()
         connections.append(await pool.connect(TURNS))
-        assert [len(stt.visited) for stt, _ in found] == [2, 3, 2]
+        assert [len(stt.connections) for stt, _ in found] == [2, 3, 2]
         for connection in connections:
             await connection.close()
 
@@ -109,7 +109,7 @@ async def test_a_full_one_sends_to_the_next_at_once(status: int) -> None:
         pool = Pool([Cartesia(base_url=url), Cartesia(base_url=other)])
         for _ in range(3):
             await (await pool.connect(TURNS)).close()
-        assert len(full.visited) >= 1 and len(free.visited) == 3
+        assert len(full.connections) >= 1 and len(free.connections) == 3
 
 
 async def test_one_that_is_not_there_or_does_not_answer_is_passed_over(
@@ -122,7 +122,7 @@ async def test_one_that_is_not_there_or_does_not_answer_is_passed_over(
             pool = Pool([Cartesia(base_url=one) for one in (*urls, url)])
             await (await pool.connect(TURNS)).close()
             await (await pool.connect(TURNS)).close()
-            assert len(stt.visited) == 2
+            assert len(stt.connections) == 2
 
 
 async def test_what_is_refused_for_good_is_refused() -> None:
@@ -130,7 +130,7 @@ async def test_what_is_refused_for_good_is_refused() -> None:
         (_, url), (other, second) = await upstreams(stack, ConnectionScript(refuse=401), ConnectionScript())
         with pytest.raises(UpstreamError) as refused:
             await Pool([Cartesia(base_url=url), Cartesia(base_url=second)]).connect(TURNS)
-        assert refused.value.status == 401 and not other.visited
+        assert refused.value.status == 401 and not other.connections
 
 
 async def test_when_all_are_full_the_last_refusal_is_told() -> None:
@@ -140,7 +140,7 @@ async def test_when_all_are_full_the_last_refusal_is_told() -> None:
         with pytest.raises(UpstreamError) as refused:
             await pool.connect(TURNS)
         assert refused.value.status == 429 and refused.value.retryable
-        assert [len(stt.visited) for stt, _ in found] == [1, 1]
+        assert [len(stt.connections) for stt, _ in found] == [1, 1]
 
 
 async def test_a_name_with_several_addresses_is_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ async def test_a_name_with_several_addresses_is_several_servers(monkeypatch: pyt
 
         monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
         connections = [await pool.connect(TURNS) for _ in range(3)]
-        assert len(stt.visited) == 3 and asked == ["stt.example"]
-        assert stt.visited[0].headers["Host"] == f"stt.example:{port}"
+        assert len(stt.connections) == 3 and asked == ["stt.example"]
+        assert stt.connections[0].headers["Host"] == f"stt.example:{port}"
         for connection in connections:
             await connection.close()
 

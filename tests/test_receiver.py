@@ -441,7 +441,7 @@ class TestBadInput:
         lost = [signal for _, signal in received.signals if isinstance(signal, Lost)]
         assert sum(each.end - each.start for each in lost) == received.ledger.discarded["overflow"] > 0
 
-    def test_only_what_nobody_can_hear(self) -> None:
+    def test_only_what_is_inaudible(self) -> None:
         received = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
         assert received.chunks == []
         assert received.receiver.origin is None

@@ -239,7 +239,7 @@ async def test_what_a_killed_server_had_written_can_be_played(tmp_path: Path) ->
                 await asyncio.to_thread(server.process.wait)
             finally:
                 await caller.close()
-        sent_s = upstream.visited[0].audio_s
+        sent_s = upstream.connections[0].audio_s
     path = wav_in(folder)
     with wave.open(str(path)) as file:
         kept_s = file.getnframes() / file.getframerate()
@@ -264,7 +264,7 @@ async def test_a_server_keeps_its_calls_to_the_end(tmp_path: Path) -> None:
                 await asyncio.to_thread(server.process.wait, 150)
             finally:
                 await caller.close()
-        sent = round(upstream.visited[0].audio_s * 16000)
+        sent = round(upstream.connections[0].audio_s * 16000)
     kept = folder_in(folder)
     assert len(samples_of(kept / "track-0.wav")) == sent
     assert json.loads((kept / "ledger.json").read_text())["ledger"]["0"]["sent"] == sent / 16

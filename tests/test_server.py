@@ -280,7 +280,7 @@ class Resuming:
             return str((await response.json())["sdp"])
 
 
-async def test_a_caller_who_lost_the_network_takes_his_call_up_again() -> None:
+async def test_a_caller_who_lost_the_network_takes_their_call_up_again() -> None:
     async with serving(grace_s=20) as (client, calls), calling(client) as lost:
         call = calls.find(str(lost.call))
         await asyncio.sleep(0.5)
@@ -557,7 +557,7 @@ async def test_the_page_and_its_client_are_served() -> None:
         assert (await client.get("/static/../app.py")).status == 404
 
 
-def test_the_doors_key_files_are_read_with_care(tmp_path: Path) -> None:
+def test_the_key_files_are_read_with_care(tmp_path: Path) -> None:
     from rtcstt.errors import ConfigError
 
     file = tmp_path / "tokens"

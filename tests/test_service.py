@@ -260,7 +260,7 @@ WHISPER = wire.Handshake(endpoint="manual", model="ink-whisper-2025-06-04")
         (WHISPER, "2026-03-01", 180),  # Pipecat, whose sign of life comes after 120 s
     ],
 )
-def test_a_silent_client_gets_its_words_and_the_door(
+def test_a_silent_client_gets_its_words_and_is_let_go(
     handshake: wire.Handshake, version: str, after_s: float
 ) -> None:
     async def dialogue(client: Client, recognizer: FakeRecognizer) -> None:

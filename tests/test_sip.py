@@ -121,7 +121,7 @@ async def test_janus_forwards_a_room_as_plain_rtp(janus: str, tmp_path: Path) ->
         contextlib.AsyncExitStack() as stack,
     ):
         stack.push_async_callback(pc.close)
-        log, port = stack.enter_context(telephony.rtp_door(tmp_path, "--codec", "opus", "--idle-s", "1.5"))
+        log, port = stack.enter_context(telephony.rtp_command(tmp_path, "--codec", "opus", "--idle-s", "1.5"))
         await ask("create", room=1, audiocodec="opus")
         publisher = (await ask("join", ptype="publisher", room=1))["id"]
         audio = MediaPlayer(str(voice)).audio

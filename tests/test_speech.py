@@ -140,7 +140,7 @@ async def test_only_so_many_are_served_at_once(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("with_tts", [False, pytest.param(True, marks=flite)])
-async def test_the_door_is_open_only_where_that_was_asked_for(with_tts: bool) -> None:
+async def test_speech_is_made_only_where_that_was_asked_for(with_tts: bool) -> None:
     async def services() -> Service:
         raise AssertionError("no recogniser is needed")
 

@@ -108,9 +108,9 @@ def test_the_oracle_on_the_manual_endpoint() -> None:
     assert said[-2]["text"] == "one two" and said[-2]["is_final"]
 
 
-@pytest.mark.parametrize(("heard_of_it", "text"), [(0.0, "b"), (0.4, "b"), (0.6, "a b"), (1.0, "a b")])
-def test_half_a_word_is_received_or_not(heard_of_it: float, text: str) -> None:
-    samples = speech("a b")[round((1 - heard_of_it) * 3200) :]
+@pytest.mark.parametrize(("share", "text"), [(0.0, "b"), (0.4, "b"), (0.6, "a b"), (1.0, "a b")])
+def test_half_a_word_is_received_or_not(share: float, text: str) -> None:
+    samples = speech("a b")[round((1 - share) * 3200) :]
     said = run_virtual(receive(samples, [], Oracle(start_s=0.05), TURNS))
     assert said[-1]["transcript"] == text
 
@@ -135,7 +135,7 @@ def test_chunks_follow_each_other() -> None:
 # -- the upstream ------------------------------------------------------------------------------------
 
 
-def test_visits_are_played_in_order_and_the_last_again() -> None:
+def test_scripts_are_played_in_order_and_the_last_again() -> None:
     async def main() -> list[str]:
         async with ScriptedUpstream(
             ConnectionScript(refuse=503),
@@ -159,7 +159,7 @@ def test_visits_are_played_in_order_and_the_last_again() -> None:
                 await third.close()
                 await asyncio.sleep(0)
             await asyncio.sleep(0.1)
-            return [visited.ended for visited in upstream.visited]
+            return [one.ended for one in upstream.connections]
 
     assert run_virtual(main()) == ["refused", "dropped", "left", "left"]
 
@@ -171,7 +171,7 @@ def test_a_drop_is_exact_to_the_sample() -> None:
             for chunk in chunks(silence(0.5)):
                 await connection.send(chunk.pcm)
             await asyncio.sleep(0.1)
-            return upstream.visited[0].audio_s
+            return upstream.connections[0].audio_s
 
     assert run_virtual(main()) == pytest.approx(0.123)
 

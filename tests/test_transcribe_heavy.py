@@ -57,8 +57,8 @@ def test_an_hour_needs_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
     assert long - short < 60
 
 
-def test_whisper_hears_the_language_that_it_is_told(tmp_path: Path) -> None:
-    """French, taken for Spanish, gives what no other hearing does: so the option has reached the model."""
+def test_whisper_takes_the_language_that_it_is_told(tmp_path: Path) -> None:
+    """French, taken for Spanish, gives what no other language does: so the option has reached the model."""
     model, source = the("whisper-base"), DATA / "fleurs_fr_000378.wav"
     if not source.exists():
         pytest.skip("the reference recordings are not beside this checkout")

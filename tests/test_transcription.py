@@ -75,7 +75,7 @@ class Scene:
     def __post_init__(self) -> None:
         dice = self.dice = random.Random(self.seed)
         self.words = self._say()
-        self.visits = [self._visit() for _ in range(dice.randint(1, 5))] + [
+        self.scripts = [self._script() for _ in range(dice.randint(1, 5))] + [
             ConnectionScript(oracle=self._oracle())
         ]
         self.events: list[AnyEvent] = []
@@ -100,7 +100,7 @@ class Scene:
             durations=dice.random() < 0.5,
         )
 
-    def _visit(self) -> ConnectionScript:
+    def _script(self) -> ConnectionScript:
         dice = self.dice
         kind = dice.random()
         if kind < 0.15:
@@ -116,7 +116,7 @@ class Scene:
 
     async def _talk(self) -> None:
         dice = self.dice
-        async with ScriptedUpstream(*self.visits) as upstream:
+        async with ScriptedUpstream(*self.scripts) as upstream:
             stream = Stream(upstream, on_event=self.events.append, mode=self.mode, seed=self.seed)
             stream.start()
             at = await play(stream, silence(dice.uniform(0.2, 2.0)))

@@ -113,9 +113,9 @@ def test_a_call() -> None:
     call = run(c := Call(upstream, keyterms=("cartesia",), offset_s=10.0), upstream, talk=said(c))
     assert transcript(call.events) == WORDS
     assert call.types("turn.s") == ["turn.start"]
-    (handshake,) = (visited.handshake for visited in upstream.visited)
+    (handshake,) = (one.handshake for one in upstream.connections)
     assert (handshake.endpoint, handshake.keyterms) == ("turns", ("cartesia",))
-    assert upstream.visited[0].ended == "closed"
+    assert upstream.connections[0].ended == "closed"
     end = next(event for event in call.events if event.type == "turn.end")
     assert end.start == pytest.approx(10.5, abs=0.05)
     assert end.end == pytest.approx(10.5 + 6 * 0.26 - 0.06, abs=0.05)
@@ -146,7 +146,7 @@ def test_a_lasting_refusal_is_an_error_at_once(status: int) -> None:
     call = run(c := Call(upstream), upstream, talk=said(c))
     (error,) = call.fields("error")
     assert error["status_code"] == status
-    assert len(upstream.visited) == 1 and not call.types("stt.") and not call.types("turn.")
+    assert len(upstream.connections) == 1 and not call.types("stt.") and not call.types("turn.")
     assert call.stream.stats()["received_s"] == pytest.approx(call.position / 16000)
 
 
@@ -156,7 +156,7 @@ def test_an_error_event_that_lasts_ends_it() -> None:
     call = run(c := Call(upstream), upstream, talk=said(c))
     (error,) = call.fields("error")
     assert (error["status_code"], error["error_code"]) == (400, "model")
-    assert len(upstream.visited) == 1
+    assert len(upstream.connections) == 1
 
 
 def test_an_error_event_that_passes_is_a_reconnect() -> None:
@@ -171,7 +171,7 @@ def test_an_error_event_that_passes_is_a_reconnect() -> None:
 def test_close_codes(code: int, again: bool) -> None:
     upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=1.2, drop_code=code), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c))
-    assert len(upstream.visited) == 1 + again
+    assert len(upstream.connections) == 1 + again
     assert (transcript(call.events) == WORDS) is again
     assert bool(call.fields("error")) is not again
 
@@ -227,7 +227,7 @@ def test_a_bug_in_a_connection_is_a_reconnect(caplog: pytest.LogCaptureFixture) 
     class Broken(ScriptedUpstream):
         async def connect(self, handshake: wire.Handshake) -> object:  # type: ignore[override]
             connection = await super().connect(handshake)
-            if len(self.visited) == 1:
+            if len(self.connections) == 1:
                 connection.recv = None  # type: ignore[assignment, method-assign]
             return connection
 
@@ -252,7 +252,7 @@ def test_the_replay_keeps_the_pace() -> None:
 
     run(call, upstream, talk=talk)
     assert len(transcript(call.events).split()) == 60
-    audio = upstream.visited[1].audio
+    audio = upstream.connections[1].audio
     first = audio[0][0]
     sent = 0.0
     for when, samples in audio:
@@ -294,7 +294,7 @@ def test_an_stt_that_was_silent_for_a_while_is_not_given_up() -> None:
     call = Call(upstream, limits=Limits(stall_timeout_s=3.0))
     text = " ".join(f"w{i}" for i in range(30))
     run(call, upstream, talk=said(call, text))
-    assert transcript(call.events) == text and len(upstream.visited) == 1
+    assert transcript(call.events) == text and len(upstream.connections) == 1
 
 
 def test_noise_is_not_taken_for_unanswered_speech_for_ever() -> None:
@@ -317,7 +317,7 @@ def test_an_stt_that_does_not_read_is_given_up() -> None:
     call = Call(upstream, limits=Limits(send_timeout_s=2.0, stall_timeout_s=1e9))
     text = " ".join(f"w{i}" for i in range(80))
     run(call, upstream, talk=said(call, text, after_s=15.0))
-    assert transcript(call.events) == text and len(upstream.visited) == 2
+    assert transcript(call.events) == text and len(upstream.connections) == 2
 
 
 # -- failover ----------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_the_fallback_takes_over_and_gives_back_at_a_turns_end() -> None:
     recovered = next(e.time for e in call.events if e.type == "stt.recovered")
     assert recovered - reconnecting[0] <= 3.0 + 3.0  # patience and at most one backoff
     assert call.stream.stats()["engine"] == "cloud"
-    assert len(second.visited) == 1
+    assert len(second.connections) == 1
 
 
 def test_a_bad_key_goes_to_the_fallback_and_stays_there() -> None:
@@ -363,7 +363,7 @@ def test_a_bad_key_goes_to_the_fallback_and_stays_there() -> None:
     both(call, first, second, said(call, after_s=10.0))
     assert transcript(call.events) == WORDS
     assert call.fields("error")[0]["status_code"] == 401
-    assert len(first.visited) == 1
+    assert len(first.connections) == 1
 
 
 def test_if_the_fallback_fails_too_they_take_turns() -> None:
@@ -372,7 +372,7 @@ def test_if_the_fallback_fails_too_they_take_turns() -> None:
     call = Call(first, fallback=second, patience_s=0.5)
     both(call, first, second, said(call, after_s=30.0))
     assert transcript(call.events) == WORDS
-    assert second.visited
+    assert second.connections
 
 
 # -- commands ----------------------------------------------------------------------------------------
@@ -388,8 +388,10 @@ def test_settings_are_kept_across_connections() -> None:
         await said(call)()  # type: ignore[misc]
 
     run(call, upstream, talk=talk)
-    assert '"end_timeout_ms": 700' in upstream.visited[0].commands[0]
-    assert upstream.visited[1].handshake.turn == wire.TurnSettings(start_threshold=0.7, end_timeout_ms=700)
+    assert '"end_timeout_ms": 700' in upstream.connections[0].commands[0]
+    assert upstream.connections[1].handshake.turn == wire.TurnSettings(
+        start_threshold=0.7, end_timeout_ms=700
+    )
 
 
 def test_settings_that_change_one_after_the_other_are_all_sent() -> None:
@@ -403,7 +405,7 @@ def test_settings_that_change_one_after_the_other_are_all_sent() -> None:
         await said(call)()  # type: ignore[misc]
 
     run(call, upstream, talk=talk)
-    changes = [json.loads(text)["turn"] for text in upstream.visited[0].commands if "config" in text]
+    changes = [json.loads(text)["turn"] for text in upstream.connections[0].commands if "config" in text]
     assert {name: value for change in changes for name, value in change.items()} == {
         "end_timeout_ms": 700,
         "start_threshold": 0.7,
@@ -466,7 +468,7 @@ def test_a_hang_up_in_mid_word_loses_nothing_that_was_said() -> None:
 def test_a_connection_that_dies_in_the_drain_is_made_up_for() -> None:
     upstream = ScriptedUpstream(ConnectionScript(drop_on_close=True), ConnectionScript())
     call = run(c := Call(upstream), upstream, talk=said(c, after_s=0.0))
-    assert transcript(call.events) == WORDS and len(upstream.visited) == 2
+    assert transcript(call.events) == WORDS and len(upstream.connections) == 2
 
 
 def test_the_drain_is_capped() -> None:

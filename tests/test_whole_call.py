@@ -47,9 +47,11 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def scripted(folder: Path, *visits: ConnectionScript) -> AsyncIterator[tuple[Server, ScriptedUpstream]]:
+async def scripted(
+    folder: Path, *scripts: ConnectionScript
+) -> AsyncIterator[tuple[Server, ScriptedUpstream]]:
     """A server whose STT runs in the test."""
-    async with ScriptedUpstream(*visits) as upstream, upstream.listening() as url:
+    async with ScriptedUpstream(*scripts) as upstream, upstream.listening() as url:
         async with started("serve", folder, "--stt", url, "--offers-per-minute", "1000") as server:
             yield server, upstream
             server.process.terminate()
@@ -92,7 +94,7 @@ async def test_sigterm_drains_twenty_calls(tmp_path: Path) -> None:
     async with scripted(tmp_path) as (server, upstream), contextlib.AsyncExitStack() as stack:
         calls = [stack.enter_async_context(calling(server, packets)) for _ in range(20)]
         callers = await asyncio.gather(*calls)
-        await until(lambda: sum(visited.audio_s > 1.0 for visited in upstream.visited) == 20)
+        await until(lambda: sum(one.audio_s > 1.0 for one in upstream.connections) == 20)
         server.process.terminate()
         async with asyncio.timeout(90):
             told = [await collect(caller.events()) for caller in callers]
@@ -100,9 +102,9 @@ async def test_sigterm_drains_twenty_calls(tmp_path: Path) -> None:
     for events in told:
         check_events(events)
         assert events[-1]["reason"] == "server stops"
-    assert {visited.ended for visited in upstream.visited} == {"closed"}
+    assert {one.ended for one in upstream.connections} == {"closed"}
     sent_ms = [ledger["sent"] for events in told for ledger in events[-1]["ledger"].values()]
-    assert sorted(sent_ms) == pytest.approx(sorted(1000 * visited.audio_s for visited in upstream.visited))
+    assert sorted(sent_ms) == pytest.approx(sorted(1000 * one.audio_s for one in upstream.connections))
     assert "Traceback" not in server.log.read_text()
 
 
@@ -172,7 +174,7 @@ def read_events(stream: socket.socket) -> list[dict[str, Any]]:
 
 
 async def test_a_listener_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
-    """The caller has no data channel at all: the events, 8 MB, are to be had by HTTP alone."""
+    """The caller has no data channel at all: the events, 8 MB, come by HTTP alone."""
     async with scripted(tmp_path, ConnectionScript(inject=tuple(turns_said(TURNS)))) as (server, _):
         async with calling(server, voice(end_s=END_S - 2.5), channel=False) as caller:
             with socket.socket() as deaf:
@@ -214,7 +216,9 @@ async def test_fifty_calls_leave_nothing_behind(tmp_path: Path) -> None:
         after = server.resources()
         assert (after["threads"], after["sockets"]) == (before["threads"], idle["sockets"])
         assert after["memory_kb"] - before["memory_kb"] < 15_000  # what can still be read of ended calls
-        assert 0 < len(upstream.visited) <= 60  # short as they are, some may end before they are connected
+        assert (
+            0 < len(upstream.connections) <= 60
+        )  # short as they are, some may end before they are connected
         assert "rtcstt_calls_open 0" in server.get("/metrics")
 
 
@@ -320,7 +324,7 @@ def test_ten_minutes_of_every_trouble_keep_time_and_words() -> None:
     check_ledgers(call.ledgers())
     assert 590 < duration_s <= 600
     assert ledger["sent"] == pytest.approx(1000 * duration_s, abs=0.1)
-    assert upstream.visited[0].audio_s * 1000 == ledger["sent"]
+    assert upstream.connections[0].audio_s * 1000 == ledger["sent"]
     assert spoken(events).split() == text.split()
     gone = {reason for reason in ledger["discarded_by_reason"] if reason not in ("lag", "covered by silence")}
     assert not gone

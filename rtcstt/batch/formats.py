@@ -169,7 +169,7 @@ def marked(whole: Transcription) -> list[Gap]:
 
 
 def missing(gap: Gap) -> str:
-    return captions.not_heard(gap.end - gap.start)
+    return captions.gap_mark(gap.end - gap.start)
 
 
 FORMATS: Mapping[str, Callable[[Transcription, FormatSettings], str]] = {

@@ -84,7 +84,7 @@ class TurnTransition(enum.Enum):
 class Row:
     setting: str
     rises: bool
-    turning: TurnTransition
+    transition: TurnTransition
     next: TurnState
 
 
@@ -165,12 +165,12 @@ class Endpointer:
         self._move(probability)
         happened = []
         while (row := self._row()) is not None:
-            happened.append(row.turning)
+            happened.append(row.transition)
             self.state = row.next
-            if row.turning is TurnTransition.START:
+            if row.transition is TurnTransition.START:
                 self._peak = max(self.likelihood, PEAK)
                 self._went_on = self._went_on + 1 if self._since_end_s < SOON_S else 0
-            elif row.turning is TurnTransition.END:
+            elif row.transition is TurnTransition.END:
                 self.likelihood = self._since_end_s = 0.0
         return happened
 

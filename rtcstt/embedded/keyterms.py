@@ -3,7 +3,7 @@ raised.
 
 The terms are a trie over their bytes, so any way to cut a term into tokens will do. A token that begins a
 term becomes somewhat likelier, one that goes on within a term much likelier. Both are added to logits, and
-were measured (`benchmarks/keyterms.py`); twice as much finds a few terms more and spoils other words.
+were measured (`benchmarks/keyterms.py`); twice as much finds a few terms more and makes other words wrong.
 
 A term is looked for at the beginning of words, as it was given and with a capital letter. A name is found
 where the model takes its sound for something near; what sounds like nothing the model knows is not found.

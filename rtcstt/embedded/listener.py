@@ -154,7 +154,9 @@ class Listener:
         self._text.append(frame)
         self._recent.append(frame)
         messages = [
-            message for turning in self._endpointer.frame(probability) for message in self._turn(turning)
+            message
+            for transition in self._endpointer.frame(probability)
+            for message in self._turn(transition)
         ]
         if self.speaking or (not self.in_turn and probability > 0.5):
             self._text.voice(FRAME, probability)
@@ -165,8 +167,8 @@ class Listener:
             self._pause()
         return messages + self._progress(updates)
 
-    def _turn(self, turning: TurnTransition) -> list[TurnMessage]:
-        match turning:
+    def _turn(self, transition: TurnTransition) -> list[TurnMessage]:
+        match transition:
             case TurnTransition.START:
                 self._since_update = 0
                 while len(self._recent) > PRE_ROLL // FRAME:

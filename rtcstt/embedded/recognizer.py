@@ -206,14 +206,16 @@ class BatchStream:
     async def push(self, samples: Audio) -> list[Word]:
         found: list[Word] = []
         for start in range(0, len(samples), 4 * BLOCK):
-            found += await self._workers.run(BATCH, partial(self._hear, samples[start : start + 4 * BLOCK]))
+            found += await self._workers.run(
+                BATCH, partial(self._recognise, samples[start : start + 4 * BLOCK])
+            )
         return found
 
     async def finish(self) -> list[Word]:
         """The rest of them."""
         return await self._workers.run(BATCH, lambda: list(self._listener.finish()))
 
-    def _hear(self, samples: Audio) -> list[Word]:
+    def _recognise(self, samples: Audio) -> list[Word]:
         return list(self._listener.receive(samples))
 
     @property

@@ -114,7 +114,7 @@ class Metrics(Collector):
         self._past.count(call)
 
     def _now(self, calls: list[Call]) -> Iterator[Metric]:
-        stats = [line.stats() for call in calls for line in call.tracks.values() if not line.ended]
+        stats = [track.stats() for call in calls for track in call.tracks.values() if not track.ended]
         listeners = sum(call.feed.listeners for call in self._calls.all())
         yield _gauge("rtcstt_calls_open", "Calls that have not ended", [self._calls.open])
         load = self._calls.open / self._calls.capacity
@@ -155,10 +155,10 @@ class _Totals:
         self._sums["rtcstt_updates_coalesced", ""] += call.feed.coalesced
         for reason, missing in counts.missing_ms.items():
             self._sums["rtcstt_missing_ms", reason] += round(missing)
-        for line in call.tracks.values():
-            self._count_line(line.ledger(), line.stats())
+        for track in call.tracks.values():
+            self._count_track(track.ledger(), track.stats())
 
-    def _count_line(self, ledger: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+    def _count_track(self, ledger: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
         for kind in _LABELLED["rtcstt_audio_ms"][1]:
             self._sums["rtcstt_audio_ms", kind] += ledger[kind]
         for kind in _LABELLED["rtcstt_packets"][1]:

@@ -2,7 +2,7 @@
 
 This is not the recogniser's voice activity detection. It answers two small questions about audio that
 is already being transcribed elsewhere: *when* did the speech begin and end that the STT has just told
-us about (its turn events carry no times), and which stretches of a backlog may be skipped because
+us about (its turn events carry no times), and which stretches of what waits may be skipped because
 nothing is said in them. For the second, "speech" must never be missed, so the threshold leans low and
 a stretch is widened on both sides by whoever skips.
 

@@ -12,7 +12,7 @@ class Limits:
     ring_s: float = 30.0
     "Audio kept while its text is not finished."
     catch_up: float = 1.25
-    "Seconds of audio sent per second while there is a backlog."
+    "Seconds of audio sent per second while it is behind."
     connect_timeout_s: float = 10.0
     send_timeout_s: float = 10.0
     "An STT that does not take a message for so long is given up."

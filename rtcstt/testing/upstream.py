@@ -77,15 +77,20 @@ class _Pipe(Protocol):
 class ScriptedUpstream:
     """An STT that plays one `ConnectionScript` per connection, the last one again and again.
 
-    Use it as an asynchronous context manager: it owns the tasks of its connections. ``visited`` has a
+    Use it as an asynchronous context manager: it owns the tasks of its connections. ``connections`` has a
     record of each connection, refused ones included.
     """
 
-    def __init__(self, *visits: ConnectionScript, name: str = "scripted") -> None:
+    def __init__(self, *scripts: ConnectionScript, name: str = "scripted") -> None:
         self.name = name
-        self.visited: list[ConnectionRecord] = []
-        self._visits = visits or (ConnectionScript(),)
+        self.connections: list[ConnectionRecord] = []
+        self._scripts = scripts or (ConnectionScript(),)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def visited(self) -> list[ConnectionRecord]:
+        """The name of ``connections`` in 0.1.0's first days."""
+        return self.connections
 
     async def __aenter__(self) -> ScriptedUpstream:
         return self
@@ -99,24 +104,26 @@ class ScriptedUpstream:
     def _next(
         self, handshake: wire.Handshake, headers: Mapping[str, str]
     ) -> tuple[ConnectionScript, ConnectionRecord]:
-        visit = self._visits[min(len(self.visited), len(self._visits) - 1)]
-        visited = ConnectionRecord(handshake, headers)
-        self.visited.append(visited)
-        return visit, visited
+        script = self._scripts[min(len(self.connections), len(self._scripts) - 1)]
+        record = ConnectionRecord(handshake, headers)
+        self.connections.append(record)
+        return script, record
 
     # In memory: the `Stt` seam.
 
     async def connect(self, handshake: wire.Handshake) -> MemoryConnection:
         """`rtcstt.Stt`: a connection without a socket."""
-        visit, visited = self._next(handshake, {})
-        await asyncio.sleep(visit.delay_s)
-        if visit.refuse is not None:
-            visited.ended = "refused"
+        script, record = self._next(handshake, {})
+        await asyncio.sleep(script.delay_s)
+        if script.refuse is not None:
+            record.ended = "refused"
             raise UpstreamError(
-                f"HTTP {visit.refuse}: scripted", status=visit.refuse, retryable=wire.retryable(visit.refuse)
+                f"HTTP {script.refuse}: scripted",
+                status=script.refuse,
+                retryable=wire.retryable(script.refuse),
             )
         client = MemoryConnection()
-        task = asyncio.create_task(_Session(visit, visited, client.server).run())
+        task = asyncio.create_task(_Session(script, record, client.server).run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return client
@@ -135,18 +142,18 @@ class ScriptedUpstream:
                 handshake = _parse(request.path)
             except CallerError as error:
                 return _json_response(websocket, error.status, error.as_dict())
-            visit, visited = self._next(handshake, dict(request.headers.raw_items()))
-            await asyncio.sleep(visit.delay_s)
-            if visit.refuse is not None:
-                visited.ended = "refused"
+            script, record = self._next(handshake, dict(request.headers.raw_items()))
+            await asyncio.sleep(script.delay_s)
+            if script.refuse is not None:
+                record.ended = "refused"
                 body = {"error_code": "scripted", "title": "Scripted", "message": "scripted"}
-                return _json_response(websocket, visit.refuse, body)
-            records[websocket] = visit, visited
+                return _json_response(websocket, script.refuse, body)
+            records[websocket] = script, record
             return None
 
         async def session(websocket: ServerConnection) -> None:
-            visit, visited = records.pop(websocket)
-            await _Session(visit, visited, _SocketPipe(websocket)).run()
+            script, record = records.pop(websocket)
+            await _Session(script, record, _SocketPipe(websocket)).run()
 
         async with serve(
             session,
@@ -262,32 +269,34 @@ class _SocketPipe:
 class _Session:
     """One connection of the scripted upstream."""
 
-    def __init__(self, visit: ConnectionScript, visited: ConnectionRecord, pipe: _Pipe) -> None:
-        self._visit, self._visited, self._pipe = visit, visited, pipe
-        self._manual = visited.handshake.endpoint == "manual"
-        self._turn = visited.handshake.turn
-        self._recogniser = _Recogniser(visit.oracle, manual=self._manual, request_id=f"scripted-{id(self):x}")
-        self._inject = deque(sorted(visit.inject, key=lambda item: item[0]))
+    def __init__(self, script: ConnectionScript, record: ConnectionRecord, pipe: _Pipe) -> None:
+        self._script, self._record, self._pipe = script, record, pipe
+        self._manual = record.handshake.endpoint == "manual"
+        self._turn = record.handshake.turn
+        self._recogniser = _Recogniser(
+            script.oracle, manual=self._manual, request_id=f"scripted-{id(self):x}"
+        )
+        self._inject = deque(sorted(script.inject, key=lambda item: item[0]))
         self._silent_since: float | None = None
 
     async def run(self) -> None:
         try:
-            async with asyncio.timeout(self._visit.drop_after_s):
+            async with asyncio.timeout(self._script.drop_after_s):
                 await self._serve()
         except TimeoutError:
             await self._drop()
         except ConnectionLost:
-            self._visited.ended = self._visited.ended or "left"
+            self._record.ended = self._record.ended or "left"
 
     async def _drop(self) -> None:
-        self._visited.ended = "dropped"
-        await self._pipe.close(self._visit.drop_code)
+        self._record.ended = "dropped"
+        await self._pipe.close(self._script.drop_code)
 
     async def _serve(self) -> None:
         if not self._manual:
             await self._send(wire.encode(wire.Connected(request_id="scripted")))
         while True:
-            if self._passed(self._visit.deaf_after_audio_s):
+            if self._passed(self._script.deaf_after_audio_s):
                 await asyncio.get_running_loop().create_future()
             data = await self._pipe.recv()
             if isinstance(data, bytes):
@@ -301,10 +310,10 @@ class _Session:
 
     async def _on_audio(self, data: bytes) -> bool:
         samples = np.frombuffer(data, "<i2").astype(np.int16)
-        limit = self._visit.drop_after_audio_s
+        limit = self._script.drop_after_audio_s
         if limit is not None:  # exact to the sample, in the middle of a message too
             samples = samples[: max(0, round(limit * SAMPLE_RATE) - self._recogniser.received)]
-        self._visited.audio.append((asyncio.get_running_loop().time(), len(samples)))
+        self._record.audio.append((asyncio.get_running_loop().time(), len(samples)))
         self._recogniser.receive(samples)
         await self._speak()
         while self._inject and self._passed(self._inject[0][0]):
@@ -321,20 +330,20 @@ class _Session:
             await self._send(wire.encode(message))
 
     def _silent(self) -> bool:
-        if not self._passed(self._visit.silent_after_audio_s):
+        if not self._passed(self._script.silent_after_audio_s):
             return False
         now = asyncio.get_running_loop().time()
         self._silent_since = now if self._silent_since is None else self._silent_since
-        return now - self._silent_since < self._visit.silent_s
+        return now - self._silent_since < self._script.silent_s
 
     async def _send(self, text: str) -> None:
-        self._visited.said.append(text)
+        self._record.said.append(text)
         await self._pipe.send(text)
 
     async def _on_command(self, text: str) -> bool:
         """Whether the connection goes on."""
-        self._visited.commands.append(text)
-        command = wire.decode_client(text, self._visited.handshake.endpoint, self._turn)
+        self._record.commands.append(text)
+        command = wire.decode_client(text, self._record.handshake.endpoint, self._turn)
         if isinstance(command, wire.Config):
             self._turn = self._turn.merged(command.turn)
         if isinstance(command, wire.Finalize):
@@ -342,14 +351,14 @@ class _Session:
             await self._speak(everything=True)
         if not isinstance(command, wire.Close):
             return True
-        if self._visit.drop_on_close:
+        if self._script.drop_on_close:
             await self._drop()
             return False
-        if self._visit.ignore_close:
+        if self._script.ignore_close:
             return True
         self._recogniser.close()
         await self._speak(everything=True)
-        self._visited.ended = "closed"
+        self._record.ended = "closed"
         await self._pipe.close(1000)
         return False
 

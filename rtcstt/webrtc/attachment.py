@@ -31,7 +31,7 @@ BUFFERED_LOW = 4 * 1024
 
 
 class Receivers:
-    """Makes each audio track of a connection a line of the call, also those of tracks that come later.
+    """Makes each audio track of a connection one of the call, also those of tracks that come later.
 
     ``offered``, where known, tells what payload types mean; aiortc is not asked then. ``denied``: addresses
     to which no check is sent.
@@ -82,7 +82,7 @@ class Receivers:
         return dict(total)
 
     def end(self, reason: str) -> None:
-        """No packet will come any more; the lines end."""
+        """No packet will come any more; the call's tracks end."""
         with contextlib.suppress(KeyError):  # a closed connection has dropped its listeners
             self._pc.remove_listener("track", self._on_track)
         for transport in self._transports.values():
@@ -99,37 +99,37 @@ class Receivers:
         section = self.offered.whole.section(transceiver.mid) if self.offered else None
         if section is not None:
             codecs, mid_extension = section.codecs(), section.mid_extension
-        line = self._call.add_track(transceiver.mid, codecs)
-        track = TrackTap(
+        track = self._call.add_track(transceiver.mid, codecs)
+        tap = TrackTap(
             transceiver,
             mid=transceiver.mid,
             codecs=codecs,
-            on_packet=line.push,
-            on_bye=line.bye,
-            on_report=line.report,
-            on_end=line.end,
+            on_packet=track.push,
+            on_bye=track.bye,
+            on_report=track.report,
+            on_end=track.end,
         )
         transport = self.tap(transceiver.receiver.transport)
-        transport.add(track, mid_extension, section.ssrcs if section is not None else ())
-        self._received[transceiver.mid] = line, track, transport
+        transport.add(tap, mid_extension, section.ssrcs if section is not None else ())
+        self._received[transceiver.mid] = track, tap, transport
 
     def update(self, offer: Offer) -> None:
         """A later offer of the same connection holds: sections are on hold, resumed, or gone, and payload
         types may mean something else. New sections come as tracks of the connection."""
         self.offered = offer
-        for mid, (line, track, transport) in list(self._received.items()):
+        for mid, (track, tap, transport) in list(self._received.items()):
             section = offer.whole.section(mid)
             if section is None or mid not in offer.tracks:
                 del self._received[mid]
-                transport.remove(track)
-                line.finish("section removed")
+                transport.remove(tap)
+                track.finish("section removed")
                 continue
             if offer.direction_of(mid) not in ("sendrecv", "sendonly"):
-                line.mute("hold")
-            if section.codecs() != track.codecs:
-                track.codecs = section.codecs()
-                line.renegotiate(track.codecs, reconnected=False)
-            transport.add(track, section.mid_extension, section.ssrcs)
+                track.mute("hold")
+            if section.codecs() != tap.codecs:
+                tap.codecs = section.codecs()
+                track.renegotiate(tap.codecs, reconnected=False)
+            transport.add(tap, section.mid_extension, section.ssrcs)
 
     def tap_new(self, dtls: Any) -> bool:
         """Tap a transport; false where that is done."""
@@ -208,7 +208,7 @@ class Channels:
 class Attachment:
     """A call attached to a connection, from now until one of the two ends.
 
-    Audio goes to the call's lines and, with ``channels``, its events to the caller's data channels.
+    Audio goes to the call's tracks and, with ``channels``, its events to the caller's data channels.
     """
 
     def __init__(

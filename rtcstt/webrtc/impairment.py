@@ -18,7 +18,7 @@ class Network:
 
 
 class GilbertElliottLoss:
-    """The fate of each packet in turn, by the Gilbert model; the same for the same seed."""
+    """What becomes of each packet in turn, by the Gilbert model; the same for the same seed."""
 
     def __init__(self, network: Network) -> None:
         self._network = network

@@ -101,10 +101,10 @@ class Link:
     def _impairment(
         self, network: Network
     ) -> Callable[[bytes, Callable[[bytes], Awaitable[object]]], Awaitable[None]]:
-        fate = GilbertElliottLoss(network)
+        loss = GilbertElliottLoss(network)
 
         async def impair(data: bytes, send: Callable[[bytes], Awaitable[object]]) -> None:
-            delay_s = fate.next_delay_s()
+            delay_s = loss.next_delay_s()
             if delay_s is None:
                 return
             if not network.jitter_ms:

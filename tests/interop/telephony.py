@@ -177,7 +177,7 @@ def baresip(
 
 
 @contextlib.contextmanager
-def rtp_door(folder: Path, *options: str) -> Iterator[tuple[Path, int]]:
+def rtp_command(folder: Path, *options: str) -> Iterator[tuple[Path, int]]:
     """`rtcstt rtp` with the embedded recogniser: what it writes, and its port."""
     command = (RTCSTT, "rtp", "--listen", "127.0.0.1:0", *options)
     with program(folder, *command, ready=lambda log: "port " in log) as log:

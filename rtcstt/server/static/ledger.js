@@ -1,7 +1,7 @@
-// The audio ledger over time: what part of each second was heard, repaired, or silence put in.
+// The audio ledger over time: what part of each second was received, repaired, or silence put in.
 
 const KEPT = 600; // columns
-const KINDS = ["silence", "repaired", "heard"];
+const KINDS = ["silence", "repaired", "received"];
 
 export class Ledger {
   #box;
@@ -35,7 +35,7 @@ export class Ledger {
       row.last = now;
       const seconds = (kind) => (now[kind] / 1000).toFixed(1);
       row.words.textContent =
-        `Speaker ${index + 1}: received ${seconds("heard")} s, repaired ${seconds("repaired")} s, ` +
+        `Speaker ${index + 1}: received ${seconds("received")} s, repaired ${seconds("repaired")} s, ` +
         `silence put in ${seconds("silence")} s`;
     });
   }
@@ -48,12 +48,12 @@ export class Ledger {
     const words = document.createElement("p");
     figure.append(canvas, words);
     this.#box.append(figure);
-    return { canvas, words, columns: [], last: { heard: 0, repaired: 0, silence: 0 } };
+    return { canvas, words, columns: [], last: { received: 0, repaired: 0, silence: 0 } };
   }
 }
 
 function totals({ received, recovered, concealed, silence }) {
-  return { heard: received, repaired: recovered + concealed, silence };
+  return { received, repaired: recovered + concealed, silence };
 }
 
 function draw(canvas, columns) {

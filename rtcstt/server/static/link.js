@@ -65,7 +65,7 @@ export class Link {
   }
 
   /** Something came. */
-  heard() {
+  received() {
     this.#silentMs = 0;
     if (!this.#deaf) return;
     this.#deaf = false;
@@ -96,7 +96,7 @@ export class Link {
     });
     const isNew = count !== this.#count;
     this.#count = count;
-    if (isNew) return this.heard();
+    if (isNew) return this.received();
     this.#silentMs += passed;
     if (count === 0 || this.#deaf || this.#silentMs < SILENT_MS) return; // 0: this browser does not count
     this.#asking = true;

@@ -66,7 +66,7 @@ side.box.append(
 );
 
 function legend() {
-  const kinds = Object.entries({ heard: "received", repaired: "repaired", silence: "silence put in" });
+  const kinds = Object.entries({ received: "received", repaired: "repaired", silence: "silence put in" });
   const items = kinds.map(([kind, words]) => {
     const item = Object.assign(document.createElement("li"), { textContent: words });
     item.dataset.kind = kind;

@@ -22,7 +22,7 @@ const TAIL_MS = 250; // what was just said is still in the encoder and on the wi
 const CHANNEL_MS = 3000;
 const DRAIN_MS = 65_000; // the server's own limit is 60 s
 const OVERLAP_MS = 500;
-const OFTEN_MENDS_MS = 2500; // ICE brings back most connections that are only "disconnected"
+const OFTEN_RECOVERS_MS = 2500; // ICE brings back most connections that are only "disconnected"
 const RESUME_MS = 45_000; // the server's default grace is 30 s
 const FINAL = ["call_ended", "no_webrtc"];
 const OPTIONS = ["stream", "url", "mode", "token", "label", "metadata", "iceServers"];
@@ -219,7 +219,7 @@ export class Call extends Events {
 
   /** @param {Link} link @param {string} text */
   #receive(link, text) {
-    link.heard();
+    link.received();
     const event = this.#feed.receive(text);
     if (event?.type === "session.end") this.#finish("ended");
     if (event?.type === "session.move") this.#move();
@@ -242,12 +242,12 @@ export class Call extends Events {
     this.#feed.setState("resuming");
     let error = null;
     let deadline = performance.now() + RESUME_MS;
-    await this.#pause(link.isOver ? 0 : OFTEN_MENDS_MS, () => link.isOver);
+    await this.#pause(link.isOver ? 0 : OFTEN_RECOVERS_MS, () => link.isOver);
     for (let wait = 500; this.state === "resuming"; wait = Math.min(2 * wait, 4000)) {
       error = await this.#connect().then(() => null, (reason) => reason);
       if (error?.code === "call_connected") {
         // The server still gets the audio of the old connection: it is whole, or will soon be given up there too.
-        if (this.#link?.pc.connectionState === "connected") this.#link.heard();
+        if (this.#link?.pc.connectionState === "connected") this.#link.received();
         deadline = performance.now() + RESUME_MS;
         wait = 500;
       }

@@ -56,7 +56,7 @@ class UdpPort:
         self._sockets.clear()
 
     async def attach(self, connection: Any, component: int, address: str) -> Any:
-        """The port as a socket of one connection; None where it is not to be had at this address."""
+        """The port as a socket of one connection; None where it cannot be used at this address."""
         place = self._place(address)
         return place.attach(connection, component) if place is not None else None
 
