@@ -137,6 +137,20 @@ def test_channels_of_opposite_phase_do_not_cancel_out(tmp_path: Path) -> None:
     assert np.allclose(np.abs(samples[0]), np.abs(sound), atol=1e-3)
 
 
+def test_one_channel_is_kept_while_they_cancel_out() -> None:
+    """As loud as each other but for their noise: taking the louder of each second would turn the phase."""
+    rng = np.random.default_rng(1)
+    sound, *noises = rng.normal(0, [[0.1], [0.003], [0.003]], (3, 20 * RATE)).astype(np.float32)
+    mixer = Mixer()
+    windows = np.stack([sound + noises[0], noises[1] - sound]).reshape(2, 20, RATE)
+    mixed = np.concatenate([mixer.mix(windows[:, n], "stereo")[0] for n in range(20)])
+    assert abs(np.corrcoef(mixed, sound)[0, 1]) > 0.99
+    other = 1 if np.corrcoef(mixed, sound)[0, 1] > 0 else 0
+    window = np.stack([sound[:RATE], -sound[:RATE]])
+    window[1 - other] *= 0.65
+    assert np.array_equal(mixer.mix(window, "stereo")[0], window[other]), "clearly louder"
+
+
 def test_mixing_follows_the_phase_and_nothing_else() -> None:
     rng = np.random.default_rng(1)
     one, other = rng.normal(0, 0.1, (2, RATE)).astype(np.float32)
@@ -171,6 +185,107 @@ def test_an_id3_tag_before_a_wave_file_and_waves_put_one_behind_the_other(tmp_pa
     (tmp_path / "two.wav").write_bytes(one + one)
     assert whole(tmp_path / "tag.wav")[0].shape[1] == len(speech())
     assert whole(tmp_path / "two.wav")[0].shape[1] == 2 * len(speech())
+
+
+def encoded(path: Path, codec: str, rate: int, **options: str) -> bytes:
+    """The speech as FFmpeg writes it."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame.from_ndarray(speech()[None, :], "flt", "mono")
+        frame.sample_rate = RATE
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or 4096
+        resampler = av.AudioResampler(stream.format.name, "mono", rate, frame_size=size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.aiff", "pcm_s16be"),
+        ("a.au", "pcm_s16be"),
+        ("a.caf", "pcm_s16be"),
+        ("a.flac", "flac"),
+        ("a.flv", "aac"),
+        ("a.m4a", "aac"),
+        ("a.mkv", "aac"),
+        ("a.mp3", "mp3"),
+        ("a.opus", "libopus"),
+        ("a.tta", "tta"),
+        ("a.w64", "pcm_s16le"),
+        ("a.wav", "pcm_s16le"),
+        ("a.wv", "wavpack"),
+    ],
+)
+def test_files_put_one_behind_the_other_are_read_to_the_end(tmp_path: Path, name: str, codec: str) -> None:
+    one = encoded(tmp_path / name, codec, 48000 if codec == "libopus" else 44100)
+    (tmp_path / f"two-{name}").write_bytes(one * 2)
+    samples, gaps = whole(tmp_path / f"two-{name}")
+    assert samples.shape[1] / RATE == pytest.approx(22.0, abs=0.2) and not gaps
+    assert onset(samples[:, 11 * RATE + 3200 :]) < 1.0
+
+
+def test_flac_of_another_rate_behind_flac(tmp_path: Path) -> None:
+    first, second = (encoded(tmp_path / f"{rate}.flac", "flac", rate) for rate in (16000, 44100))
+    (tmp_path / "two.flac").write_bytes(first + second)
+    samples, _ = whole(tmp_path / "two.flac")
+    assert samples.shape[1] / RATE == pytest.approx(22.0, abs=0.05)
+    assert np.allclose(samples[0, RATE : 10 * RATE], speech()[RATE : 10 * RATE], atol=1e-3)
+    assert np.corrcoef(samples[0, 12 * RATE : 21 * RATE], speech()[RATE : 10 * RATE])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "pcm_s16le"),
+        ("a.aiff", "pcm_s16be"),
+        ("a.mkv", "aac"),
+        ("a.webm", "libopus"),
+        ("a.flv", "aac"),
+    ],
+)
+@pytest.mark.parametrize("tenths", [3, 8])
+def test_what_a_truncated_file_says_it_has_is_missing(
+    tmp_path: Path, name: str, codec: str, tenths: int
+) -> None:
+    data = encoded(tmp_path / name, codec, 48000 if codec == "libopus" else 44100)
+    (tmp_path / f"part-{name}").write_bytes(data[: len(data) * tenths // 10])
+    samples, (gap,) = whole(tmp_path / f"part-{name}")
+    assert samples.shape[1] / RATE == pytest.approx(1.1 * tenths, abs=0.8)
+    assert gap.reason == "truncated" and gap.end == pytest.approx(11.0, abs=0.1)
+    assert gap.start == pytest.approx(samples.shape[1] / RATE, abs=0.1)
+
+
+@pytest.mark.parametrize("length", [0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wave_file_of_unknown_length_is_not_truncated(tmp_path: Path, length: int) -> None:
+    """As they are written to a pipe."""
+    data = bytearray(encoded(tmp_path / "a.wav", "pcm_s16le", RATE))
+    at = data.index(b"data") + 4
+    data[at : at + 4] = length.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    assert not whole(tmp_path / "a.wav")[1]
+
+
+def test_a_film_whose_sound_ends_before_its_picture_is_not_truncated(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.mkv"), "w") as container:
+        picture = container.add_stream("mpeg4", rate=5)
+        picture.width = picture.height = 64
+        picture.pix_fmt = "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        tone = av.AudioFrame.from_ndarray(np.full((1, 2 * RATE), 5000, np.int16), "s16", "mono")
+        tone.sample_rate, tone.pts = RATE, 0
+        container.mux(sound.encode(tone))
+        for number in range(50):
+            image = av.VideoFrame(64, 64, "yuv420p")
+            image.pts = number
+            container.mux(picture.encode(image))
+        container.mux(picture.encode(None))
+    samples, gaps = whole(tmp_path / "film.mkv")
+    assert samples.shape[1] == pytest.approx(2 * RATE, abs=10) and not gaps
 
 
 def test_only_the_part_that_is_wanted_keeps_its_times() -> None:
@@ -260,9 +375,13 @@ def test_what_is_no_recording_is_refused_by_its_kind(tmp_path: Path, data: bytes
 
 def test_paths_that_cannot_be_read_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    os.mkfifo(tmp_path / "pipe.wav")  # to open it would wait for a writer
     for path, why in [
         (tmp_path, "a folder without recordings"),
         (tmp_path / "link.wav", "No such file"),
+        (tmp_path / "loop.wav", "[Ss]ymbolic link"),
+        (tmp_path / "pipe.wav", "no file but a pipe"),
         (tmp_path / ("x" * 300), "name too long"),
     ]:
         with pytest.raises(FileError, match=why):

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -420,6 +421,86 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(
     said = capsys.readouterr().err
     assert f"{files[1]}: cannot be read" in said and "3 transcribed, 0 already done, 2 failed" in said
     assert f"{files[4]}: cannot be read: No such file or directory" in said.partition("failed:")[2]
+
+
+BAD: dict[str, str] = {
+    "empty.wav": "it is an empty file",
+    "zeros.wav": "it is nothing but zero bytes",
+    "text.wav": "it is text",
+    "image.wav": "it is a PNG image",
+    "random.mp3": "",  # whatever FFmpeg takes it for
+    "folder.wav": "it is a folder without recordings",
+    "link.wav": "No such file or directory",
+    "loop.wav": "Too many levels of symbolic links",
+    "pipe.wav": "it is no file but a pipe or a device",
+}
+
+
+@pytest.mark.real
+def test_what_cannot_be_read_is_a_line_each_and_the_rest_is_done(
+    tmp_path: Path, engine: Echo, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Names may have 255 bytes, colons, line feeds, control characters, bytes that are no UTF-8."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "folder.wav").mkdir(parents=True)
+    names: list[str | bytes] = [
+        "a.wav",
+        "a:b.wav",
+        "http:x.wav",
+        "n" * 251 + ".wav",
+        b"caf\xe9.wav",
+        "new\nline.wav",
+        "\x1b[31m.wav",
+    ]
+    for name in names:
+        tone(tmp_path / "tone.wav", 0.5).rename(folder / os.fsdecode(name))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "zeros.wav").write_bytes(bytes(5000))
+    (folder / "text.wav").write_text("words " * 100)
+    (folder / "image.wav").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    (folder / "random.mp3").write_bytes(np.random.default_rng(1).bytes(2000))
+    (folder / "link.wav").symlink_to("nowhere.wav")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    os.mkfifo(folder / "pipe.wav")
+    given = [folder, folder / "folder.wav"]
+    assert command(*given, "--output-dir", out, "--report", tmp_path / "report.csv") == 1
+    said = capfd.readouterr().err
+    _, _, repeated = said.partition("failed:\n")
+    for name, why in BAD.items():
+        (line,) = [line for line in repeated.splitlines() if f"{name}: " in line]
+        assert line.startswith(f"  {folder}/") and why in line
+    assert f"{len(names)} transcribed, 0 already done, {len(BAD)} failed" in said
+    assert len(repeated.splitlines()) == len(BAD) + 1, "a line each"
+    assert "\x1b[31m" not in said
+    wanted = {os.fsdecode(name).removesuffix(".wav") + ".txt" for name in names}
+    assert {path.name for path in out.iterdir()} == wanted | {".rtcstt-state.sqlite"}
+
+
+def test_an_output_whose_name_would_be_too_long_is_said(
+    tmp_path: Path, engine: Echo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, short = (tone(tmp_path / f"{stem}.wav", 0.5) for stem in ("n" * 251, "short"))
+    assert command(long, short, "--format", "json") == 1
+    said = capsys.readouterr().err
+    assert f"{long}: {long.with_suffix('.json')}: File name too long" in said
+    assert short.with_suffix(".json").exists() and not list(tmp_path.glob(".rtcstt-*.part"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(
+    tmp_path: Path, engine: Echo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tone(tmp_path / "a.wav", 0.5), tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file may grow
+    try:
+        assert command(source, "--output-dir", out) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if line.startswith(f"{source}: ")]
+    assert str(out) in line and "0 transcribed, 0 already done, 1 failed" in said
+    assert not list(out.iterdir())
+    assert command(source, "--output-dir", out) == 0
 
 
 @pytest.mark.real

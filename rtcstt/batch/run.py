@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,7 +82,9 @@ class RunState:
 
     def __init__(self, settings: RunSettings, recordings: Sequence[Path]) -> None:
         self._settings = settings
-        self._recordings = {path.resolve() for path in recordings}
+        self._recordings = {
+            os.path.realpath(path) for path in recordings
+        }  # a loop of links is no error there
         self._states: dict[Path, State] = {}
 
     def found(self, work: Work) -> Transcription | None:
@@ -102,7 +105,7 @@ class RunState:
         """`ConfigError` where an output would replace a file that is not ours."""
         stamp = stamp_of(work)
         for path in work.outputs.values():
-            if path.resolve() in self._recordings:
+            if os.path.realpath(path) in self._recordings:
                 raise ConfigError(f"{printable(path)} is a recording itself; choose another --output-dir")
             if not self._settings.force and not self._state(path).is_ours(path, stamp):
                 raise ConfigError(f"{printable(path)} is there already and is not ours (--force replaces it)")

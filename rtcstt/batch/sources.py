@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 STDIN = Path("-")
+DIRECTIONS = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"])
 # In folders, files of these endings are taken for recordings; a file that is named is read whatever its
 # ending.
 ENDINGS = frozenset(
@@ -81,8 +83,17 @@ def in_folder(folder: Path) -> list[Path]:
 
 
 def printable(path: Path | str) -> str:
-    """A name may hold bytes that are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A name may hold bytes that are no UTF-8, and characters that would steer a terminal."""
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c.encode("unicode_escape").decode() if _steers(c) else c for c in name)
+
+
+def _steers(character: str) -> bool:
+    """Whether it is a control character: of the terminal, of lines, or of the direction of writing."""
+    return (
+        unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in DIRECTIONS
+    )
 
 
 def is_recording(name: str) -> bool:

@@ -45,7 +45,7 @@ class Stamp:
     def of(cls, path: Path) -> Stamp:
         """`OSError` when there is none."""
         found = path.stat()
-        return cls(os.fsencode(path.resolve()), found.st_size, found.st_mtime_ns)
+        return cls(os.fsencode(os.path.realpath(path)), found.st_size, found.st_mtime_ns)
 
 
 class State:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,17 @@ from rtcstt.errors import FileError
 from rtcstt.media import kinds, raw
 from rtcstt.media.mixing import Floats
 from rtcstt.media.pcm import Samples
-from rtcstt.media.tracks import MAX_CHANNELS, RATES, FileInfo, Part, RawAudio, ReadSettings, Sound, Track
+from rtcstt.media.tracks import (
+    MAX_CHANNELS,
+    MISSING_S,
+    RATES,
+    FileInfo,
+    Part,
+    RawAudio,
+    ReadSettings,
+    Sound,
+    Track,
+)
 
 OPUS_RATE = 48000
 MAX_STREAMS = 16  # read at once with ``stream="all"``
@@ -57,7 +68,10 @@ class AudioFile:
         self._tick = tick
         self._path = Path(path)
         self._notes: list[str] = []
+        self._latest = 0.0  # s, of the streams that are not read
         try:
+            if not stat.S_ISREG(self._path.stat().st_mode) and not self._path.is_dir():
+                raise FileError("cannot be read: it is no file but a pipe or a device (- is standard input)")
             with self._path.open("rb") as file:
                 self._parts = [(0, 0)] if self._settings.raw else kinds.parts(file)
         except (OSError, ValueError) as error:
@@ -111,9 +125,30 @@ class AudioFile:
                 tracks[number].begin(container)
                 channel += tracks[number].channels
             by_index = {stream.index: track for stream, track in zip(streams, tracks, strict=False)}
+            self._latest = 0.0
             yield from self._decoded(container, streams, by_index)
-            if container.format.name in kinds.WITH_LENGTH and len(self._parts) == 1:
-                yield from tracks[0].check_length(_stated(container, streams[0]))
+            if len(self._parts) == 1:
+                yield from tracks[0].check_length(self._length(container, streams[0]))
+
+    def _length(self, container: InputContainer, stream: AudioStream) -> float | None:
+        """The length in s that its audio should have; None where that cannot be believed, or where other
+        streams of a film go on to the end."""
+        if container.format.name in kinds.WITH_LENGTH:
+            stated = _stated(container, stream)
+            if stated and container.format.name == "wav":
+                with self._path.open("rb") as file:
+                    return stated * kinds.missing_share(file)
+            return stated
+        if container.format.name in kinds.FILMS_WITH_LENGTH and container.duration:
+            length = float(container.duration / av.time_base)
+            return length if length - self._latest > MISSING_S else None
+        return None
+
+    def _note_other(self, container: InputContainer, packet: av.Packet[Any]) -> None:
+        """How far the streams go that are not read."""
+        if packet.pts is not None and packet.time_base is not None:
+            start = 0 if container.format.name in kinds.FROM_ZERO else (container.start_time or 0)
+            self._latest = max(self._latest, float(packet.pts * packet.time_base) - start / av.time_base)
 
     def _decoded(
         self, container: InputContainer, streams: Sequence[AudioStream], tracks: dict[int, Track]
@@ -122,6 +157,9 @@ class AudioFile:
             if packet is None:
                 for track in tracks.values():
                     track.note_damage(unreadable=True)
+                continue
+            if packet.stream.index not in tracks:
+                self._note_other(container, packet)
                 continue
             track = tracks[packet.stream.index]
             try:
@@ -141,9 +179,10 @@ class AudioFile:
     ) -> Iterator[av.Packet[Any] | None]:
         """None: something could not be read, but what comes after can be."""
         errors = 0
+        wanted = () if container.format.name in kinds.FILMS_WITH_LENGTH else streams  # (): all
         while errors < ERRORS_IN_A_ROW:
             try:
-                for packet in container.demux(*streams):
+                for packet in container.demux(*wanted):
                     self._tick()
                     errors = 0
                     yield packet

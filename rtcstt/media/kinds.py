@@ -6,20 +6,27 @@ FFmpeg may open a file only as one of these. Not among them is what reads other 
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from typing import BinaryIO
+import re
+from typing import BinaryIO, Literal
 
 # FFmpeg's names of demuxers
 DEMUXERS = (
     # sound
     "wav,w64,aiff,caf,au,flac,ogg,mp3,aac,ac3,eac3,dts,dtshd,mlp,truehd,loas,latm,amr,amrnb,amrwb,wv,tta,ape,tak,"
     "mpc,mpc8,dsf,iff,shn,qcp,sox,voc,ircam,nistsphere,pvf,paf,avr,oma,xwma,bonk,osq,qoa,rka,wavarc,dss,act,apc,"
-    "g722,g723_1,g729,gsm,ilbc,sln,lc3,codec2,vqf,wve,rso,sbc,aea,rm,hcom,mmf,tta,iamf,spdif,"
+    "g722,g723_1,g729,gsm,ilbc,sln,lc3,codec2,vqf,wve,rso,sbc,aea,rm,hcom,mmf,iamf,spdif,epaf,sds,sdx,nsp,aa,adx,wsd,"
     # film, with sound
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,asf_o,mpeg,mpegts,wtv,mxf,nut,dv,gxf,nsv,ivr,kux,live_flv"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,asf_o,mpeg,mpegts,wtv,mxf,nut,dv,gxf,nsv,ivr,kux,live_flv,"
+    "dhav,nuv,pva,siff,smjpeg,swf,ty,vivo"
 )
+MOST_LINKS = 10000  # recordings in one file
+MOST_CHUNKS = 1000  # before the audio of a WAVE file
 # A stated length of these can be believed, so that what is missing at the end is known.
 WITH_LENGTH = {"wav", "w64", "aiff", "caf", "au", "flac", "wv", "tta", "ape", "mov,mp4,m4a,3gp,3g2,mj2"}
+# Of these only that of the whole can: it is compared with how far any stream goes.
+FILMS_WITH_LENGTH = {"matroska,webm", "avi", "asf", "flv"}
 # The clock of these begins at 0, so a first time of 2 s is two seconds of silence; others begin anywhere.
 FROM_ZERO = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"}
 
@@ -58,6 +65,8 @@ def guess(beginning: bytes) -> str | None:
     for magic, kind in _BEGINNINGS:
         if beginning.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
             return kind
+    if beginning[4:8] == b"ftyp":
+        return "an MP4 without its index (moov), so it was not written to its end"
     try:
         text = beginning[:-3].decode("utf-8")  # a character may be cut at the end
     except UnicodeDecodeError:
@@ -73,14 +82,18 @@ def parts(file: BinaryIO) -> list[tuple[int, int]]:
     size = file.tell()
     begin = _tag(file)
     file.seek(begin)
-    magic = file.read(4)
-    if magic == b"OggS":
-        bounds = [*_ogg_links(file), size]
-    elif magic in (b"RIFF", b"RF64"):
-        bounds = [*_riffs(file, begin, size), size]
+    head = file.read(12)
+    if head[:4] == b"OggS":
+        bounds = _ogg_links(file)
+    elif head[:4] in (b"RIFF", b"RF64", b"FORM"):
+        bounds = _chunks(file, begin, size)
+    elif head[4:8] == b"ftyp":
+        bounds = _movies(file, begin, size)
+    elif head[:4] == b"wvpk":
+        bounds = _wavpacks(file, begin, size)
     else:
-        bounds = [begin, size]
-    return list(zip(bounds, bounds[1:], strict=False))
+        bounds = [begin, *_beginnings(file, head, begin + 1)]
+    return list(itertools.pairwise([*bounds, size]))
 
 
 def _tag(file: BinaryIO) -> int:
@@ -93,22 +106,105 @@ def _tag(file: BinaryIO) -> int:
     return length if file.read(4) in (b"RIFF", b"RF64", b"OggS", b"FORM", b"caff", b".snd") else 0
 
 
-def _riffs(file: BinaryIO, begin: int, size: int) -> list[int]:
-    """Where WAVE files begin that were put one behind the other."""
+def _chunks(file: BinaryIO, begin: int, size: int) -> list[int]:
+    """Where RIFF or AIFF files begin that were put one behind the other."""
     found = [begin]
-    while True:
+    while len(found) < MOST_LINKS:
         file.seek(found[-1])
         head = file.read(12)
-        after = found[-1] + 8 + int.from_bytes(head[4:8], "little")
+        order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+        after = found[-1] + 8 + int.from_bytes(head[4:8], order)
         file.seek(after)
         following = file.read(12)
-        if head[:4] != b"RIFF" or after >= size or following[:4] != b"RIFF" or following[8:] != b"WAVE":
+        alike = following[:4] == head[:4] and following[8:] == head[8:]
+        if head[:4] not in (b"RIFF", b"FORM") or after >= size or not alike:
             return found
         found.append(after)
+    return found
+
+
+def _movies(file: BinaryIO, begin: int, size: int) -> list[int]:
+    """Where MP4 files begin that were put one behind the other: at a box ``ftyp`` after others."""
+    found, at = [begin], begin
+    while at + 16 <= size and len(found) < MOST_LINKS:
+        file.seek(at)
+        head = file.read(16)
+        if head[4:8] == b"ftyp" and at > begin:
+            found.append(at)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:  # to the end, or no box
+            break
+        at += length
+    return found
+
+
+def _wavpacks(file: BinaryIO, begin: int, size: int) -> list[int]:
+    """Where WavPack files begin: at a block whose first sample is none of those that come next."""
+    found, at, last = [begin], begin, 0
+    while at + 32 <= size and len(found) < MOST_LINKS:
+        file.seek(at)
+        head = file.read(32)
+        if head[:8] == b"APETAGEX":
+            at += 32 + int.from_bytes(head[12:16], "little")
+            continue
+        if head[:4] != b"wvpk":
+            break
+        first = int.from_bytes(head[16:20], "little")
+        if first < last:
+            found.append(at)
+        last = first
+        at += 8 + int.from_bytes(head[4:8], "little")
+    return found
+
+
+UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # of who writes a WAVE file without knowing how long it gets
+
+
+def missing_share(file: BinaryIO) -> float:
+    """How many times as long as what is there a WAVE file says that its audio is; 1 where that is not known.
+    FFmpeg says the length of what is there."""
+    size = file.seek(0, 2)
+    at = _tag(file)
+    file.seek(at)
+    if file.read(4) != b"RIFF":
+        return 1.0
+    at += 12
+    for _ in range(MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] == b"data":
+            there = size - at - 8
+            stated = 0 if min(abs(length - unknown) for unknown in UNKNOWN_LENGTHS) < 4096 else length
+            return max(1.0, stated / there) if there > 0 else 1.0
+        if len(head) < 8:
+            break
+        at += 8 + length + length % 2
+    return 1.0
+
+
+# How files of a kind begin that have no length at their beginning: nothing else in them is likely to be that.
+_JOINED = {
+    b"fLaC": re.compile(rb"fLaC\0\0\0\x22"),
+    b"TTA1": re.compile(rb"TTA1[\x01\x02]\0"),
+    b"caff": re.compile(rb"caff\0\x01\0\0desc"),
+    b"FLV\x01": re.compile(rb"FLV\x01[\x01\x04\x05]\0\0\0\x09\0\0\0\0"),
+    b"riff": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"),  # Wave64
+}
+
+
+def _beginnings(file: BinaryIO, head: bytes, after: int) -> list[int]:
+    """Where others of the same kind begin."""
+    pattern = _JOINED.get(head[:4])
+    if pattern is None:
+        return []
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return [match.start() for match in itertools.islice(pattern.finditer(data, after), MOST_LINKS)]
 
 
 _BEGINS = 2  # flag of a stream's first Ogg page (RFC 3533 section 6)
-MOST_LINKS = 10000
 
 
 def _ogg_links(file: BinaryIO) -> list[int]:

@@ -12,14 +12,17 @@ Floats = NDArray[np.float32]
 
 CANCELLED = 0.1  # of the power that the channels would have together if they had nothing in common
 NOT_CANCELLED = 0.3
+CLEARLY_LOUDER = 2.0  # in power
 
 
 class Mixer:
     """Mixes windows of (channels, samples) into one channel. Where the channels cancel each other out it
-    takes the loudest, until they no longer do."""
+    takes the loudest, until they no longer do or another is clearly louder: of two that are as loud, taking
+    now one and now the other would turn the phase about in mid-word."""
 
     def __init__(self) -> None:
         self._cancelled = False
+        self._chosen: int | None = None
 
     def mix(self, window: Floats, layout: str) -> Floats:
         if len(window) == 1:
@@ -32,9 +35,13 @@ class Mixer:
             left = float(np.mean(np.square(mixed, dtype=np.float64))) / expected
             self._cancelled = left < (NOT_CANCELLED if self._cancelled else CANCELLED)
         if not self._cancelled:
+            self._chosen = None
             return mixed
         loudest = int(np.argmax(power))
-        return window[loudest : loudest + 1]
+        chosen = self._chosen
+        if chosen is None or chosen >= len(window) or power[loudest] > CLEARLY_LOUDER * power[chosen]:
+            self._chosen = chosen = loudest
+        return window[chosen : chosen + 1]
 
 
 @functools.lru_cache(maxsize=64)
