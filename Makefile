@@ -62,6 +62,7 @@ format: $(VENV)/installed-dev
 test-conformance: DEBIAN_PACKAGES += firefox-esr bubblewrap
 test-conformance: debian-packages $(VENV)/installed-dev models
 	-$(BIN)/python tests/conformance/install.py
+	$(PIP) --constraint constraints.txt --group recipes
 	$(BIN)/python -m pytest -m "conformance or heavy" --timeout=1800 $(PYTEST_ARGS)
 
 docs: $(VENV)/installed-docs

@@ -39,6 +39,8 @@ class Bot:
                 assert self.thinking is not None
                 print(await self.thinking, flush=True)
                 self.thinking = None
+            case _:
+                pass
 
     def begin(self, text: str) -> None:
         self.stop()

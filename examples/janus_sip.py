@@ -41,8 +41,8 @@ class Line:
             if event["event"] == "registered":
                 return int(event["master_id"])
             if event["event"] == "registration_failed":
-                break
-        raise SystemExit(f"Janus could not register: {event['code']} {event['reason']}")
+                raise SystemExit(f"Janus could not register: {event['code']} {event['reason']}")
+        raise SystemExit("Janus ended the session")
 
     async def answer_calls(self) -> None:
         async for event, offer in self.events():

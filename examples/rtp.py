@@ -21,7 +21,7 @@ class Rtp(asyncio.DatagramProtocol):
     def __init__(self, transcriber: rtcstt.Transcriber) -> None:
         self.transcriber = transcriber
 
-    def datagram_received(self, data: bytes, address: object) -> None:
+    def datagram_received(self, data: bytes, addr: object) -> None:
         with contextlib.suppress(rtcstt.ProtocolError):  # no RTP: somebody else's datagram
             self.transcriber.push(data)
 

@@ -23,6 +23,9 @@ from test_reading_view import Place, place_of
 
 from rtcstt.testing import ScriptedUpstream
 
+ROOT = Path(__file__).resolve().parents[1]
+README, PUSH_TO_TALK = ROOT / "README.md", ROOT / "docs" / "push-to-talk.md"
+
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -257,9 +260,12 @@ async def test_the_documented_pages_work_from_another_origin(chromium: str, tmp_
     ):
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        pages += [html.replace("http://127.0.0.1:8080", server.url) for html in blocks("html")]
-        assert len(pages) == 2
-        for number in range(2):
+        pages += [
+            html.replace("http://127.0.0.1:8080", server.url)
+            for html in (*blocks("html"), *blocks("html", README))
+        ]
+        assert len(pages) == 3
+        for number in range(len(pages)):
             await page.goto(f"{elsewhere}/{number}")
             await page.click("#go")
             await until(functools.partial(has_calls, server, number + 2), 60)
@@ -274,6 +280,30 @@ async def test_the_documented_pages_work_from_another_origin(chromium: str, tmp_
 def dynamic(code: str) -> str:
     """A module's code, to be evaluated."""
     return re.sub(r"import (\{.*?\}) from (\".*?\");", r"const \1 = await import(\2);", code)
+
+
+async def test_the_documented_push_to_talk_says_what_was_said(place: Place) -> None:
+    (code,) = blocks("js", PUSH_TO_TALK)
+    async with calling(place) as (page, server):
+        said = await page.evaluate(
+            """async ([code, url]) => {
+              const { connect } = await import(`${url}/rtcstt.js`);
+              const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+              const said = [], button = document.createElement("button"), say = (text) => said.push(text);
+              const run = eval(`(async () => { ${code}; return call; })`);
+              const talking = await run();
+              button.onpointerdown();
+              const unmuted = !talking.muted;
+              button.onpointerup();
+              const done = talking.once("flush_done");
+              await Promise.race([done, new Promise((over) => setTimeout(over, 5000))]);
+              const muted = talking.muted;
+              await talking.close();
+              return { said, unmuted, muted };
+            }""",
+            [code, server.url],
+        )
+        assert said["unmuted"] and said["muted"] and said["said"][-1:] == ["\n"]
 
 
 async def test_the_element_reads_a_call_from_its_attributes(place: Place) -> None:

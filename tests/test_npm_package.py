@@ -22,9 +22,9 @@ BY_HAND = ("events.d.ts", "options.d.ts")  # or made from Python's events
 DOCS = ROOT / "docs" / "captions-in-my-page.md"
 
 
-def blocks(language: str) -> list[str]:
-    """The code of a language in the documentation."""
-    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+def blocks(language: str, page: Path = DOCS) -> list[str]:
+    """The code of a language on a page of the documentation."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
 RIGHT = """
