@@ -310,7 +310,11 @@ async def answer(code: str, caller: RTCPeerConnection, stt: ScriptedUpstream) ->
         await caller.close()
 
     leaving = asyncio.create_task(leave())
-    names = {"rtcstt": Doubled(stt), "RTCPeerConnection": lambda: pc, "offer": RTCSessionDescription(offer.sdp, offer.type)}
+    names = {
+        "rtcstt": Doubled(stt),
+        "RTCPeerConnection": lambda: pc,
+        "offer": RTCSessionDescription(offer.sdp, offer.type),
+    }
     found = await executed(code, names)
     await leaving
     assert found["event"].type == "session.end"
