@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args, command = _parse(words)
     sources: dict[str, str] = {}
+    chosen = None
     try:
         _report_unknown_variables(command)
         general, _ = options.load(General, args, os.environ, others=[command.Options])
@@ -66,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen, sources = options.load(command.Options, args, os.environ, others=[General])
         return command.run(chosen)
     except ConfigError as error:
-        return _fail(options.explained(str(error), sources), 2)
+        return _fail(options.explained(str(error), sources, chosen), 2)
     except RtcsttError as error:
-        return _fail(str(error), 1)
+        return _fail(options.explained(str(error), sources, chosen), 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has left; say nothing when flushing fails, too

@@ -22,7 +22,7 @@ from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
 from rtcstt.http.serving import cannot_listen, on_stop_signals
 from rtcstt.media.rtp import CLOCK_RATES, Codec
-from rtcstt.server.options import host_and_port, option
+from rtcstt.server.options import check_range, host_and_port, option
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
 from rtcstt.transcriber import Transcriber
@@ -39,6 +39,7 @@ USUAL = {
     "L16": (96, Codec("L16", 16000)),
 }
 WATCH_S = 0.2
+IDLE_S = (0.0, 86400.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Options:
             raise ConfigError("--listen is needed, such as --listen 127.0.0.1:5004")
         if (self.codec is None) == (self.sdp is None):
             raise ConfigError("one of --codec and --sdp is needed, to say what the packets hold")
+        check_range("idle_s", self.idle_s, IDLE_S)
 
 
 def run(options: Options) -> int:
@@ -175,7 +177,7 @@ def _from_options(options: Options) -> dict[int, Codec]:
         raise ConfigError("--payload-type must be from 0 to 127")
     if options.clock_rate is not None and options.clock_rate != codec.clock_rate:
         if codec.name != "L16":
-            raise ConfigError(f"the clock rate of {codec.name} is {codec.clock_rate}")
+            raise ConfigError(f"clock_rate of {codec.name} is {codec.clock_rate}")
         codec = _linear(options.clock_rate, 1)
     return {payload_type: codec}
 
@@ -229,5 +231,5 @@ def _plain_codec(encoding: Encoding) -> Codec | None:
 def _linear(clock_rate: int, channels: int) -> Codec:
     low, high = CLOCK_RATES
     if not low <= clock_rate <= high:
-        raise ConfigError(f"the clock rate must be from {low} to {high}")
+        raise ConfigError(f"clock_rate must be from {low} to {high}")
     return Codec("L16", clock_rate, channels)

@@ -60,6 +60,9 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        check_range("port", self.port, (0, 65535))
+        if self.max_streams is not None and self.max_streams < 1:
+            raise ConfigError("max_streams must be at least 1")
         check_workers(self.workers)
         check_range("update_ms", self.update_ms, UPDATE_MS)
         check_range("keyterm_strength", self.keyterm_strength, KEYTERM_STRENGTH)
@@ -86,7 +89,7 @@ def run(options: Options) -> int:
 
 
 def authenticator_of(options: Options, assignment: parent.Assignment | None = None) -> Authenticator:
-    """Workers know each other's access tokens. `ConfigError` when strangers could come in."""
+    """Workers know each other's access tokens. `ConfigError` when anybody could use it."""
     secret = access_secret(assignment.secret) if assignment is not None else None
     authenticator = Authenticator.open(None, None, options.key_file, access_secret=secret)
     if not authenticator.is_guarded and not is_loopback(options.host):

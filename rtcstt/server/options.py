@@ -151,13 +151,21 @@ def load(
         raise ConfigError(explained(str(error), sources)) from error
 
 
-def explained(message: str, sources: Mapping[str, str]) -> str:
-    """A refusal with the places that the options it names came from."""
+def explained(message: str, sources: Mapping[str, str], chosen: DataclassInstance | None = None) -> str:
+    """A refusal with the places that the options came from which it names, by their names or values."""
     words = re.findall(r"--[a-z][\w-]+|\w+_\w+", message)
     named = {word.removeprefix("--").replace("-", "_") for word in words}
     named.add(message.partition(" ")[0].strip(":"))
+    if chosen is not None:
+        named |= {name for name in sources if _has_value(message, getattr(chosen, name, None))}
     said = [source for name, source in sources.items() if name in named and source not in message]
     return f"{message} ({', '.join(dict.fromkeys(said))})" if said else message
+
+
+def _has_value(message: str, value: object) -> bool:
+    """Whether a message quotes the value of an option. Short ones may stand there by chance."""
+    texts = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(one, str | Path) and len(str(one)) > 3 and str(one) in message for one in texts)
 
 
 def unknown_variables(environment: Mapping[str, str], known: Iterable[type[DataclassInstance]]) -> list[str]:

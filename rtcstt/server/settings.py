@@ -266,7 +266,8 @@ def _check_numbers(of: Settings) -> None:
     ):
         _check(getattr(of, name) > 0, f"{name} must be above 0")
     for name in ("max_calls_per_address", "max_calls_per_token", "max_connections"):
-        _check((getattr(of, name) or 1) >= 1, f"{name} must be at least 1")
+        most = getattr(of, name)
+        _check(most is None or most >= 1, f"{name} must be at least 1")
     for name in ("resume_grace_s", "keep_ended_s", "drain_s"):
         _check(getattr(of, name) >= 0, f"{name} must not be below 0")
 
