@@ -12,12 +12,12 @@ DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gst
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	coturn iptables janus kamailio baresip-core redis-server
 PYTEST_ARGS ?=
-# Tests side by side: as many as there are processors, up to 4. A file stays on one worker, for its
+# Tests side by side: one more than there are processors, since many wait for real time; up to 5. A file stays on one worker, for its
 # fixtures may be servers; by files, not by groups, which pytest 9.2 no longer tells pytest-xdist 3.8.
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$n || echo 4)
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 5)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help models demo serve check test lint format fuzz docs dist test-conformance bench debian-packages constraints clean
+.PHONY: help models demo serve check test lint format fuzz coverage docs dist test-conformance bench debian-packages constraints clean
 
 help:
 	@echo "make demo              install into $(VENV), place a WebRTC call on loopback, print its words"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-conformance  the tests that need large packages or minutes"
 	@echo "make fuzz              the properties with other examples; then FUZZ_SECONDS of strange requests, datagrams, inputs"
 	@echo "make lint | format     ruff and mypy | ruff format"
+	@echo "make coverage          how much of each core its own tests cover; fails below 94 %"
 	@echo "make docs | dist       the documentation as a site in build/site | sdist and wheel in dist/, tried"
 	@echo "make bench             the measurements that the README quotes"
 
@@ -48,6 +49,10 @@ FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/installed-dev models
 	$(PYTEST) -m "not real and not heavy" --hypothesis-profile=fuzz $(PYTEST_ARGS)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz
+
+# Of each core, by its own test files alone.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python tools/core_coverage.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

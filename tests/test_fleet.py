@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rtcstt.embedded import processors
 from rtcstt.errors import ConfigError
-from rtcstt.fleet import ids
+from rtcstt.fleet import ids, shares
 from rtcstt.fleet.board import Board
 from rtcstt.fleet.metrics import summed
 from rtcstt.fleet.placement import Load, ranked
@@ -62,13 +62,27 @@ def test_a_worker_that_ends_early_is_started_later_and_later() -> None:
     assert restarts.count == 13
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "63", "many", "1.5", "", "²"])
+def test_workers_are_a_number_or_auto(text: str) -> None:
+    shares.check_workers("auto")
+    shares.check_workers("62")
+    with pytest.raises(ConfigError, match="workers must be from 1 to 62, or auto"):
+        shares.check_workers(text)
+
+
+def test_auto_is_one_worker_for_each_processor() -> None:
+    assert [shares.count_of("auto", processors) for processors in (1, 8, 1000)] == [1, 8, 62]
+    assert shares.count_of("3", 8) == 3
+    assert shares.access_secret("a") != shares.access_secret("b") and len(shares.access_secret("a")) == 32
+
+
 def test_shares_of_a_server_add_up() -> None:
     whole = Settings(max_calls=7, max_streams=9, udp_ports="20000-20008")
     for count in (1, 2, 3, 7):
-        shares = [whole.of_worker(index, count) for index in range(count)]
-        assert sum(share.max_calls for share in shares) == 7
-        assert sum(share.max_streams or 0 for share in shares) == 9
-        ports = [port for share in shares for port in share.ports or ()]
+        parts = [whole.of_worker(index, count) for index in range(count)]
+        assert sum(share.max_calls for share in parts) == 7
+        assert sum(share.max_streams or 0 for share in parts) == 9
+        ports = [port for share in parts for port in share.ports or ()]
         assert ports == list(range(20000, 20009))
     with pytest.raises(ConfigError, match="max_calls"):
         whole.of_worker(0, 8)

@@ -25,7 +25,7 @@ from rtcstt.media.pcm import SAMPLE_RATE
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module", params=["tiny-en", "base-en"])
+@pytest.fixture(scope="module", params=["tiny-en", pytest.param("base-en", marks=pytest.mark.heavy)])
 def engine(request: pytest.FixtureRequest) -> Moonshine:
     try:
         return Moonshine(models.require(request.param))

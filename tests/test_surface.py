@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -45,7 +46,9 @@ SHELLS = {
     "stt.stream",
     "embedded",
     "embedded.engines",
+    "embedded.heap",
     "embedded.http",
+    "embedded.processors",
     "embedded.recognizer",
     "embedded.service",
     "embedded.streams",
@@ -150,6 +153,19 @@ def test_cores_do_no_io(name: str) -> None:
     assert not {module.split(".")[0] for module in imports(path)} & NOT_IN_CORES
     packages = {module for module in ours(path) if modules()[module].name == "__init__.py"}
     assert all(map(is_core, ours(path) - packages)), "a core imports only cores"
+
+
+def test_every_core_has_tests_of_its_own() -> None:
+    place = Path(__file__).parents[1] / "tools" / "core_coverage.py"
+    spec = importlib.util.spec_from_file_location("core_coverage", place)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    listed = [core for cores in tool.OWN_TESTS.values() for core in cores]
+    empty = {name for name, path in modules().items() if not path.read_text().strip()}
+    assert sorted(listed) == sorted(set(filter(is_core, modules())) - empty)
+    tests = {name for names in tool.OWN_TESTS for name in names.split()}
+    assert not [name for name in tests if not Path(__file__).with_name(f"test_{name}.py").exists()]
 
 
 def test_the_named_shells_are_there() -> None:

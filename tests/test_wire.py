@@ -148,6 +148,32 @@ def test_only_the_turns_endpoint_says_connected() -> None:
     wire.ManualClient().receive_text(wire.encode(wire.Connected("a")))  # from others it is taken
 
 
+@pytest.mark.parametrize(
+    "message", [wire.Transcript("a", is_final=True), wire.FlushDone(), wire.Done()], ids=lambda one: one.type
+)
+def test_each_endpoint_has_its_own_messages(message: wire.ServerMessage) -> None:
+    with pytest.raises(LocalProtocolError, match="on the turns endpoint"):
+        wire.TurnsServer().send(message)
+    with pytest.raises(RemoteProtocolError, match="on the turns endpoint"):
+        wire.TurnsClient().receive_text(wire.encode(message))
+
+
+def test_turns_are_no_part_of_the_manual_endpoint_and_nothing_follows_its_end() -> None:
+    with pytest.raises(LocalProtocolError, match="finalize on the turns endpoint"):
+        wire.TurnsClient().send(wire.Finalize())
+    with pytest.raises(LocalProtocolError, match="config on the manual endpoint"):
+        wire.ManualClient().send(wire.Config(wire.TurnSettings()))
+    client, server = wire.ManualClient(), wire.ManualServer()
+    with pytest.raises(RemoteProtocolError, match="on the manual endpoint"):
+        client.receive_text('{"type": "turn.start"}')
+    server.receive_text(client.send(wire.Close()))
+    client.receive_text(server.send(wire.Done()))
+    with pytest.raises(RemoteProtocolError, match="after done"):
+        client.receive_text('{"type": "done"}')
+    with pytest.raises(LocalProtocolError, match="after done"):
+        server.send(wire.FlushDone())
+
+
 def test_manual_endpoint_answers_each_finalize_once_and_ends_with_done() -> None:
     client, server = wire.ManualClient(), wire.ManualServer()
     assert server.receive_text(client.send(wire.Finalize())) == wire.Finalize()

@@ -1,0 +1,112 @@
+"""Whether each core is covered by its own tests: `python tools/core_coverage.py [TESTS...]`, `make coverage`.
+
+The test files of each row of `OWN_TESTS` are run alone, their tests in virtual time only, under coverage.py;
+then of each core that they are for the share of statements and branches is told. Exit status 1 when one of
+them is below `HELD` percent.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HELD = 94.0
+
+OWN_TESTS: dict[str, tuple[str, ...]] = {
+    "account": ("stt.account",),
+    "activity": ("stt.activity",),
+    "addresses": ("server.addresses",),
+    "alignment": ("stt.alignment",),
+    "batch": ("embedded.batch",),
+    "candidates": ("webrtc.candidates",),
+    "capacity": ("embedded.capacity",),
+    "captions": ("captions",),
+    "codecs": ("media.codecs",),
+    "demultiplexing": ("webrtc.demultiplexing",),
+    "dtmf": ("media.dtmf", "media.red"),
+    "endpointer": ("embedded.endpointer",),
+    "events": ("events", "events.base", "events.session", "events.speech"),
+    "failover": ("stt.failover",),
+    "files": ("media.files", "media.kinds", "media.mixing", "media.raw", "media.timeline", "media.tracks"),
+    "fleet": ("fleet.ids", "fleet.metrics", "fleet.placement", "fleet.restarts", "fleet.shares"),
+    "keyterms": ("embedded.keyterms", "embedded.hypothesis"),
+    "levelling": ("embedded.levelling",),
+    "listener segments": ("embedded.listener", "embedded.segments"),
+    "media_formats": ("media.g711", "media.suspicion"),
+    "negotiation": ("webrtc.negotiation",),
+    "opus": ("media.opus",),
+    "ownership": ("fleet.journal", "fleet.node", "fleet.ownership", "fleet.state"),
+    "pcm": ("media.clock", "media.pcm"),
+    "pool": ("stt.choice",),
+    "receiver": ("media.presence", "media.receiver", "media.signals", "media.source"),
+    "resampling": ("media.resampling",),
+    "routing": ("webrtc.routing",),
+    "rtp": ("media.playout", "media.rtp", "media.sequence"),
+    "sdp": ("webrtc.sdp",),
+    "service": ("embedded.audio", "embedded.versions"),
+    "serving": ("limits",),
+    "shared_facilities": ("hosts", "strict_json"),
+    "transcription": (
+        "stt.floor",
+        "stt.limits",
+        "stt.manual",
+        "stt.publisher",
+        "stt.replay_buffer",
+        "stt.seam",
+        "stt.sending",
+        "stt.speech_times",
+        "stt.transcription",
+        "stt.turns",
+    ),
+    "upstream": ("stt.key", "stt.refusals", "errors"),
+    "wire": ("wire", "wire.handshake", "wire.messages", "wire.order", "wire.settings"),
+    "word_times": ("embedded.word_times",),
+}
+
+
+def measured(tests: str, folder: Path) -> dict[str, float]:
+    """Percent of statements and branches of the cores that test files are for. `CalledProcessError` when they
+    fail."""
+    data, report = folder / "coverage", folder / "coverage.json"
+    coverage = [sys.executable, "-m", "coverage"]
+    quick = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not real and not heavy"]
+    subprocess.run(
+        [
+            *coverage,
+            "run",
+            f"--data-file={data}",
+            *quick,
+            *(f"tests/test_{test}.py" for test in tests.split()),
+        ],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    subprocess.run([*coverage, "json", "-q", f"--data-file={data}", "-o", report], cwd=ROOT, check=True)
+    files = json.loads(report.read_text())["files"]
+    return {core: files[path_of(core)]["summary"]["percent_covered"] for core in OWN_TESTS[tests]}
+
+
+def path_of(core: str) -> str:
+    path = Path("rtcstt", *core.split("."))
+    return str(path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py"))
+
+
+def main(chosen: list[str]) -> int:
+    too_low = []
+    with tempfile.TemporaryDirectory() as folder:
+        for tests in chosen or OWN_TESTS:
+            for core, percent in measured(tests, Path(folder)).items():
+                print(f"{percent:6.1f} %  {core:24} {tests}", flush=True)
+                too_low += [core] if percent < HELD else []
+    if too_low:
+        print(f"below {HELD:g} %: {', '.join(too_low)}", file=sys.stderr)
+    return bool(too_low)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
