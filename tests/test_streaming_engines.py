@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_listener import Complete, Loud, check, receive, said, sound
 
 from rtcstt.embedded.batch import BatchListener
+from rtcstt.embedded.capacity import LISTENING
 from rtcstt.embedded.engines.streaming import StreamingEngine
 from rtcstt.embedded.engines.timed import Said
 from rtcstt.embedded.hypothesis import Audio
@@ -257,6 +258,6 @@ async def test_a_whole_recogniser_of_a_streaming_model(tmp_path: Path) -> None:
     recognizer = Recognizer.load(f"sherpa:{tmp_path}")
     try:
         assert "text comes as it is said" in recognizer.describe()[0]
-        assert recognizer.cost_s() > 0
+        assert recognizer.cost_s() > 0 and recognizer.listening < LISTENING, "nothing is decoded twice"
     finally:
         await recognizer.close()

@@ -10,16 +10,21 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from hypothesis import given
+from hypothesis import strategies as st
+from test_listener import Complete, Loud, check, receive, sound
 
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.engines import models, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.timed import MOST_WORDS, Said, TimedEngine, Words, spoken_words
-from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.hypothesis import Audio, Device
+from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.recognizer import Recognizer, load_engine
 from rtcstt.embedded.service import check_language
 from rtcstt.errors import CallerError, EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
+from rtcstt.wire import DEFAULT_TURN, TurnSettings
 
 
 def words(text: str) -> list[str]:
@@ -133,6 +138,14 @@ def test_without_the_extra_the_command_that_installs_it(
         load_engine(model)
 
 
+@pytest.mark.parametrize("model", ["sherpa:tiny-en", "onnx-asr:nemo-conformer-ctc@."])
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(model: str) -> None:
+    pytest.importorskip("sherpa_onnx")
+    pytest.importorskip("onnx_asr")
+    with pytest.raises(EngineError, match="cannot use cuda"):
+        load_engine(model, device=Device("cuda"))
+
+
 def test_words_are_where_their_first_tokens_are() -> None:
     said = Said("How old is", (" How", " o", "ld", " is"), (0.1, 0.4, 0.5, 0.9))
     found = spoken_words(said, ["How", "old", "is"], SAMPLE_RATE)
@@ -174,3 +187,29 @@ def test_the_languages_that_a_call_may_ask_for() -> None:
     assert len(timed.spoken_by("nemo-parakeet-tdt-0.6b-v3")) == 25
     with pytest.raises(CallerError, match="understands ru only"):
         check_language("en", timed.spoken_by("gigaam-v2-ctc"))
+
+
+PARTS = st.lists(st.one_of(st.floats(0.2, 5), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
+
+
+@given(PARTS, st.floats(0, 1), st.integers(100, 9000))
+def test_every_word_comes_once_in_order_however_the_audio_is_cut(
+    parts: list[float], complete: float, step: int
+) -> None:
+    """By an engine that nothing can be forced on."""
+
+    def recognise(audio: Audio, language: str | None) -> Said:
+        numbers = np.round(audio * 10_000).astype(int)
+        each, begins = np.unique(numbers[numbers > 0], return_index=True)
+        at = np.flatnonzero(numbers > 0)[begins] / SAMPLE_RATE
+        tokens = [f" w{number}" for number in each]
+        return Said("".join(tokens).strip(), tokens, at.tolist(), [-0.1] * len(tokens))
+
+    engine = TimedEngine("rule", "test", ("en",), recognise)
+    audio = sound(-0.5, *parts, -0.5)
+    settings = TurnSettings(end_timeout_ms=DEFAULT_TURN.end_timeout_ms)
+    listening = Listener(engine.stream(), Loud(), Complete(complete), settings, live=engine.live, timed=True)
+    messages = [*receive(listening, audio, step=step), *listening.flush()]
+    numbers = [int(word[1:]) for word in " ".join(check(messages)).split()]
+    assert numbers == sorted(set(numbers))
+    assert set(numbers) <= set(np.unique(np.round(audio[audio > 0] * 10_000)).astype(int).tolist())

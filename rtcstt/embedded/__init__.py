@@ -166,7 +166,10 @@ def _measured(key: _Key) -> int:
     loaded = _loaded[key]
     with _lock:
         if loaded.streams is None:
-            loaded.streams = capacity.streams(processors.usable(), loaded.recognizer.cost_s())
+            recognizer = loaded.recognizer
+            loaded.streams = capacity.streams(
+                processors.usable(), recognizer.cost_s(), listening=recognizer.listening
+            )
         return loaded.streams
 
 

@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 
+from rtcstt.embedded import capacity
 from rtcstt.embedded.batch import Batch, BatchListener, Word
 from rtcstt.embedded.engines import models, sherpa, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
@@ -167,6 +168,11 @@ class Recognizer:
         voice = self._vad.stream(level_db)
         listener = BatchListener(self.engine.stream(language, keyterms), voice, timed=words)
         return BatchStream(listener, self._workers)
+
+    @property
+    def listening(self) -> float:
+        """How many times what it costs to decode speech once listening to it costs."""
+        return capacity.STREAMED if isinstance(self.engine, StreamingEngine) else capacity.LISTENING
 
     def cost_s(self, clock: Callable[[], float] = time.process_time) -> float:
         """What decoding a second of noise costs, in seconds of a processor. Blocks for a fifth of a second.

@@ -33,6 +33,10 @@ NEEDED = {"nemo": ("vocab_size", "window_size", "chunk_shift", "subsampling_fact
 def load(what: str, device: Device) -> TimedEngine | StreamingEngine:
     """A folder, or the name of a model of ours; `EngineError` says what is wrong with it."""
     package = library("sherpa_onnx", "sherpa")
+    if device.name != "cpu" and device.name not in package.__version__:  # it would take the CPU
+        raise EngineError(
+            f"this sherpa-onnx ({package.__version__}) cannot use {device.name}; its project has one that can"
+        )
     folder = models.require(what) if what in models.MODELS else Path(what).expanduser()
     if not folder.is_dir():
         raise EngineError(f"{folder} is no folder of a sherpa-onnx model")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcstt.embedded.engines.onnx import PROVIDERS
+from rtcstt.embedded.engines.onnx import provider
 from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -155,7 +155,7 @@ def load(what: str, device: Device) -> TimedEngine:
         raise EngineError(f"{path} is no folder; name the model as {ONNX_ASR_FOLDER}")
     quantised = path is not None and any(path.glob("*int8.onnx"))
     model = package.load_model(
-        kind, path, quantization="int8" if quantised else None, providers=[PROVIDERS[device.name]]
+        kind, path, quantization="int8" if quantised else None, providers=[provider(device.name)]
     ).with_timestamps()
 
     name = path.name if path is not None else kind
