@@ -129,18 +129,39 @@ class _Speakers(dict[str, str]):
 
 def turns(events: Sequence[AnyEvent]) -> list[Turn]:
     """The turns of a call in the order of their beginning, the open ones with their text so far."""
-    found: dict[tuple[str, int], Turn] = {}
+    found: dict[tuple[str, int], _Growing] = {}
     speakers = _Speakers(events)
     for event in events:
-        if not isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd | Transcript):
-            continue
-        before = found.get((event.track, event.turn))
-        complete, published = (before.complete, before.published) if before else ((), ())
-        if isinstance(event, TurnEagerEnd):
-            complete += ((_letters(event.transcript), event.end),)
-        elif isinstance(event, TurnUpdate):
-            published += ((_letters(event.transcript), event.end),)
-        found[event.track, event.turn] = Turn(
+        if isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd | Transcript):
+            found.setdefault((event.track, event.turn), _Growing()).add(event)
+    grown = [growing.turn(speakers) for growing in found.values()]
+    return sorted(grown, key=lambda turn: turn.start)
+
+
+class _Growing:
+    """A turn as its events come; each costs as much as it adds."""
+
+    def __init__(self) -> None:
+        self._last: TurnUpdate | TurnEagerEnd | TurnEnd | Transcript | None = None
+        self._text, self._letters = "", 0
+        self._complete: list[Mark] = []
+        self._published: list[Mark] = []
+
+    def add(self, event: TurnUpdate | TurnEagerEnd | TurnEnd | Transcript) -> None:
+        self._last = event
+        if not isinstance(event, TurnUpdate | TurnEagerEnd):
+            return
+        known = event.transcript.startswith(self._text)
+        before = self._letters if known else 0
+        self._letters = before + _letters(event.transcript[len(self._text) if known else 0 :])
+        self._text = event.transcript
+        marks = self._complete if isinstance(event, TurnEagerEnd) else self._published
+        marks.append((self._letters, event.end))
+
+    def turn(self, speakers: Mapping[str, str]) -> Turn:
+        event = self._last
+        assert event is not None
+        return Turn(
             track=event.track,
             speaker=speakers[event.track],
             turn=event.turn,
@@ -148,10 +169,9 @@ def turns(events: Sequence[AnyEvent]) -> list[Turn]:
             start=event.start,
             end=max(event.start, event.end),
             final=event.ends_turn,
-            complete=complete,
-            published=published,
+            complete=tuple(self._complete),
+            published=tuple(self._published),
         )
-    return sorted(found.values(), key=lambda turn: turn.start)
 
 
 def gaps(events: Iterable[AnyEvent]) -> list[Gap]:
@@ -341,12 +361,12 @@ def _timed_words(turn: Turn, layout: Layout) -> list[_Word]:
     words = _words(turn.text, layout.width)
     if turn.words and len(turn.words) == len(words):
         return [(word, start, end) for word, (start, end) in zip(words, turn.words, strict=True)]
-    when = _when_said(turn)
+    when, pace_s = _when_said(turn), turn.pace_s
     found = []
     said = 0
     for word in words:
         end = when(said + len(word))  # there may be a pause before it
-        found.append((word, max(when(said), round(end - len(word) * turn.pace_s, 6)), end))
+        found.append((word, max(when(said), round(end - len(word) * pace_s, 6)), end))
         said += len(word)
     return found
 
@@ -360,7 +380,7 @@ def _when_said(turn: Turn) -> Callable[[int], float]:
         late = max(0.0, time - turn.start - count * turn.pace_s)
     marks = dict([*((count, time - late) for count, time in turn.published), *sure])
     rising = _rising(sorted(marks.items()), turn.end)
-    letters, times = zip(*_with_pauses(rising, turn.pace_s), strict=True)
+    letters, times = map(np.array, zip(*_with_pauses(rising, turn.pace_s), strict=True))
     return lambda count: round(float(np.interp(count, letters, times)), 6)
 
 

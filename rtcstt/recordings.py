@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -204,9 +205,10 @@ class _Files:
         self._make()
         path = self.folder / "events.jsonl"
         lines = "".join(event.to_json() + "\n" for event in events).encode()
-        with path.open("r+b" if path.exists() else "wb") as file:
+        with whole_files.open_private(path, "r+" if path.exists() else "w") as file:
             file.seek(self._events_size)  # over a line that a full disk cut off
-            file.write(lines)
+            if file.write(lines) != len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             file.truncate()
         self._events_size += len(lines)
 
@@ -218,7 +220,7 @@ class _Files:
             ("captions.vtt", captions.vtt(events)),
             ("ledger.json", _json({**about, "files": names})),
         ):
-            whole_files.write(self.folder / name, text)
+            whole_files.write(self.folder / name, text, private=True)
 
     def close(self) -> None:
         for wav in self._tracks.values():
@@ -243,7 +245,7 @@ class _Wav:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("xb", buffering=0)
+        self._file = whole_files.open_private(path, "x")
         self._length = 0  # bytes of audio
 
     def write(self, pieces: Sequence[_Piece]) -> None:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 TOKEN = "a-token-of-the-test"
 TURN_HOST = "turn.example.com"
 START_S = 20.0
-FOLDERS = ("src", "venv", "models")  # of the image
+FOLDERS = ("src", "build", "wheels", "venv", "models")  # of the image
 # Of glibc, gcc and zlib, which every Debian has.
 SLIM = {"libc", "libm", "libmvec", "libdl", "libpthread", "librt", "libutil", "libgcc_s", "libstdc++", "libz"}
 
@@ -272,6 +273,36 @@ def test_the_image_is_slim_and_unprivileged_and_has_what_it_copies() -> None:
     assert copied() and all((DEPLOY.parent / source).exists() for source in copied())
 
 
+def pinned(path: Path) -> dict[str, str]:
+    """The versions of a requirements file, by name."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", path.read_text(), re.MULTILINE)
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_the_image_installs_what_is_pinned_by_its_hashes() -> None:
+    top = DEPLOY.parent
+    project = tomllib.loads((top / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["redis"]]
+    names = {re.split(r"[^A-Za-z0-9._-]", one)[0].replace("_", "-").lower() for one in wanted}
+    constraints = pinned(top / "constraints.txt")
+    for name, needed in (("requirements.txt", names), ("requirements-build.txt", {"build", "hatchling"})):
+        text, found = (DEPLOY / name).read_text(), pinned(DEPLOY / name)
+        assert needed <= found.keys()
+        assert {one: constraints.get(one, version) for one, version in found.items()} == found
+        for block in re.split(
+            r"^(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE
+        ):
+            assert not block or "--hash=sha256:" in block, block
+        assert not re.search(r"://|--(extra-)?index|--find-links", text)
+    installs = [
+        word
+        for step, rest in instructions()
+        if step == "RUN"
+        for word in re.findall("pip install[^&]*", rest)
+    ]
+    assert installs and all("--require-hashes" in one or "--no-deps" in one for one in installs)
+
+
 def test_the_health_check_is_true_of_a_server_and_of_nothing_else(server: Server) -> None:
     (step,) = (rest for name, rest in instructions() if name == "HEALTHCHECK")
     _, *code = json.loads(step.partition("CMD ")[2])
@@ -382,7 +413,7 @@ class Container:
         source = self._folder / "src"
         for name in copied():
             place = DEPLOY.parent / name
-            (shutil.copytree if place.is_dir() else shutil.copy)(place, source / name)
+            (shutil.copytree if place.is_dir() else shutil.copy)(place, source / place.name)
         for name, rest in instructions():
             if name == "RUN" and "useradd" not in rest:
                 self._run(["sh", "-c", rest])

@@ -118,6 +118,8 @@ async def test_a_call_is_kept_with_its_words_times_and_ledger(tmp_path: Path) ->
     assert {path.name for path in folder.iterdir()} == {
         *("track-___0.wav", "events.jsonl", "transcript.json", "captions.vtt", "ledger.json")
     }
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert set(modes.values()) == {0o600}, "also where the folder's mode is lost, as in a copy"
 
 
 async def test_tracks_of_one_call_share_its_clock(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ async def test_a_full_disk_leaves_silence_and_costs_nothing_else(
             await until(lambda: recorded_samples(tmp_path) == 1600)
             with monkeypatch.context() as patch:
                 patch.setattr(module._Wav, "_put", full)
-                patch.setattr(Path, "open", full)
+                patch.setattr(module.whole_files, "open_private", full)
                 recording.write("0", chunks[1], 0.0)
                 call.publish(AudioStalled(track="0"))
                 await until(lambda: recordings.failures >= 2)

@@ -455,6 +455,17 @@ class TestDelay:
         assert playout.delay < 0.02
 
 
+@pytest.mark.parametrize(
+    ("name", "clock_rate", "channels"),
+    [("opus", 1, 2), ("opus", 8000, 2), ("PCMU", 1, 1), ("PCMU", 4_000_000_000, 1), ("G722", 10**300, 1)]
+    + [("PCMA", 8000, 99), ("L16", 16000, 0), ("telephone-event", 1, 1)],
+)
+def test_a_codec_that_no_speech_has_cannot_be_made(name: str, clock_rate: int, channels: int) -> None:
+    """A packet of 12 bytes stood for 96 minutes of silence."""
+    with pytest.raises(ValueError, match="no clock rate"):
+        Codec(name, clock_rate, channels)
+
+
 def test_what_nobody_takes_is_bounded() -> None:
     playout = Playout(CODECS)
     for i in range(2 * MAX_WAITING):

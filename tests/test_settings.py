@@ -162,6 +162,21 @@ async def test_a_certificate_that_is_none_is_a_clear_error(tmp_path: Path) -> No
         tls_context(Settings(tls_cert=file, tls_key=file))
 
 
+def test_what_an_address_or_a_token_may_do_is_shared_out_among_workers() -> None:
+    limits = {"--offers-per-minute": "120", "--max-calls-per-address": "5", "--max-calls-per-token": "4"}
+    settings = parse(*(word for pair in limits.items() for word in pair))
+    workers = [settings.of_worker(index, 4) for index in range(4)]
+    assert sum(worker.offers_per_minute for worker in workers) == 120
+    assert [worker.max_calls_per_address for worker in workers] == [2, 1, 1, 1]
+    assert [worker.max_calls_per_token for worker in workers] == [1] * 4
+    assert parse().of_worker(0, 4).max_calls_per_address is None, "which has a default of its own"
+
+
+def test_a_turn_password_among_the_options_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    ice_servers_of(parse("--ice-server", "turn:user:password@c:3"))
+    assert "TURN password" in caplog.text and "user:password" not in caplog.text
+
+
 def test_turn_servers_get_logins_for_a_while(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("north\n")

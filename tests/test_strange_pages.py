@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import threading
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,42 +18,43 @@ import pytest_asyncio
 from playwright.async_api import Page, async_playwright
 from processes import Server, running
 
+from tests.descriptions import AUDIO, SESSION
+from tests.fuzz.__main__ import routes
+
 pytestmark = pytest.mark.real
 
 NAMES = ("rebound.example", "attacker.example")
 RULES = ", ".join(f"MAP {name} 127.0.0.1" for name in NAMES)
+SOCKETS = ("/pcm", "/media-stream", "/stt/websocket", "/stt/turns/websocket")
 # What each attempt came to: the status that the page could read, or that it could read nothing.
-ATTEMPTS = """async (base) => {
+ATTEMPTS = """async ([base, routes, sockets]) => {
   const told = {};
   const tried = async (name, ask) => {
     try { told[name] = await ask(); } catch (error) { told[name] = "nothing"; }
   };
-  const status = async (path, init) => (await fetch(base + path, init)).status;
-  const socket = (path) => new Promise((resolve) => {
-    const one = new WebSocket(base.replace("http", "ws") + path);
+  const answered = (one) => new Promise((resolve) => {
     one.onopen = () => resolve("open");
     one.onerror = () => resolve("nothing");
   });
-  const json = (body) => ({ method: "POST", body: JSON.stringify(body) });
   const form = () => {
     const fields = new FormData();
     fields.append("file", new Blob([new Uint8Array(64)]), "a.wav");
     fields.append("model", "ink-whisper");
-    return { method: "POST", body: fields };
+    return fields;
   };
-  for (const path of ["/", "/calls", "/metrics", "/healthz", "/ice-servers", "/static/page.js"]) {
-    await tried(`GET ${path}`, () => status(path));
+  const body = (path) => {
+    if (path === "/offer") return JSON.stringify({ type: "offer", sdp: "v=0" });
+    if (path === "/access-token") return JSON.stringify({ grants: { stt: true } });
+    return /stt|audio/.test(path) ? form() : "v=0";
+  };
+  for (const [method, path] of routes) {
+    const init = ["GET", "HEAD", "OPTIONS"].includes(method) ? { method } : { method, body: body(path) };
+    await tried(`${method} ${path}`, async () => (await fetch(base + path, init)).status);
+    if (path.endsWith("/events")) await tried(`stream ${path}`, () => answered(new EventSource(base + path)));
   }
-  await tried("POST /offer", () => status("/offer", json({ type: "offer", sdp: "v=0" })));
-  await tried("POST /whip", () => status("/whip", { method: "POST", body: "v=0" }));
-  await tried("POST /access-token", () => status("/access-token", json({ grants: { stt: true } })));
-  await tried("POST /stt", () => status("/stt", form()));
-  await tried("POST /audio/transcriptions", () => status("/audio/transcriptions", form()));
-  await tried("DELETE /calls/x", () => status("/calls/x", { method: "DELETE" }));
-  const declared = "?model=ink-2&encoding=pcm_s16le&sample_rate=16000";
-  const speech = ["/stt/websocket" + declared, "/stt/turns/websocket" + declared];
-  for (const path of ["/pcm", "/media-stream", ...speech]) {
-    await tried(`socket ${path}`, () => socket(path));
+  for (const path of sockets) {
+    const declared = path + "?model=ink-2&encoding=pcm_s16le&sample_rate=16000";
+    await tried(`socket ${path}`, () => answered(new WebSocket(base.replace("http", "ws") + declared)));
   }
   return told;
 }"""
@@ -86,27 +89,44 @@ async def page(chromium: str) -> AsyncIterator[Page]:
         await browser.close()
 
 
+async def attempts(page: Page, base: str, call: str) -> dict[str, Any]:
+    """Every route of the documentation, with a call that is there, an event stream, and the sockets."""
+    found = [(method, path) for method, path in routes() if path not in SOCKETS]
+    found += [("GET", "/static/page.js"), ("OPTIONS", "/offer")]
+    paths = [[m, path.replace("{id}", call).replace("{name}", "transcript.txt")] for m, path in found]
+    told = await page.evaluate(ATTEMPTS, [base, paths, list(SOCKETS)])
+    assert isinstance(told, dict) and len(told) == len(found) + len(SOCKETS) + 1
+    return told
+
+
+def placed(server: Server) -> str:
+    """The id of a call that somebody else placed."""
+    body = json.dumps({"type": "offer", "sdp": SESSION + AUDIO}).encode()
+    with urllib.request.urlopen(server.url + "/offer", body) as response:
+        return str(json.load(response)["call"])
+
+
 def nothing(told: dict[str, Any], refused: int | None) -> None:
     """``refused``: the status that a page may see, since it is of the origin that refuses it."""
-    assert len(told) >= 16
     assert {name: came for name, came in told.items() if came not in ("nothing", refused)} == {}
 
 
 async def test_a_page_of_another_origin_reaches_nothing(server: Server, attacker: int, page: Page) -> None:
-    before = server.get("/calls")
+    call = placed(server)
     await page.goto(f"http://attacker.example:{attacker}/")
-    nothing(await page.evaluate(ATTEMPTS, server.url), None)
+    nothing(await attempts(page, server.url, call), None)
     opaque = "async (url) => (await fetch(url, { mode: 'no-cors' })).type"
     assert await page.evaluate(opaque, server.url + "/calls") == "opaque", "nothing in it can be read"
-    assert server.get("/calls") == before
+    assert [one["call"] for one in server.get("/calls")["calls"]] == [call], "and no other was placed"
 
 
 async def test_a_page_whose_name_leads_here_reaches_nothing(server: Server, page: Page) -> None:
-    port = urlsplit(server.url).port
+    port, before = urlsplit(server.url).port, len(server.get("/calls")["calls"])
+    call = placed(server)
     response = await page.goto(f"http://rebound.example:{port}/")
     assert response is not None and response.status == 403
-    nothing(await page.evaluate(ATTEMPTS, f"http://rebound.example:{port}"), 403)
-    assert server.get("/calls") == {"calls": []}
+    nothing(await attempts(page, f"http://rebound.example:{port}", call), 403)
+    assert len(server.get("/calls")["calls"]) == before + 1
 
 
 async def test_the_servers_own_page_reaches_what_it_needs(server: Server, page: Page) -> None:
@@ -117,8 +137,11 @@ async def test_the_servers_own_page_reaches_what_it_needs(server: Server, page: 
     response = await page.goto(server.url + "/")
     assert response is not None and response.status == 200
     assert broken == []
-    told = await page.evaluate(ATTEMPTS, server.url)
+    call = placed(server)
+    told = await attempts(page, server.url, call)
     assert told["GET /calls"] == told["GET /metrics"] == told["POST /access-token"] == 200
-    assert told["POST /offer"] == 400 and told["socket /pcm"] == "open"
+    assert told[f"DELETE /calls/{call}"] == told[f"GET /calls/{call}/transcript.txt"] == 200
+    assert told["POST /offer"] == 400 and told[f"stream /calls/{call}/events"] == "open"
+    assert [told[f"socket {path}"] for path in SOCKETS] == ["open"] * 4
     inline = "() => { const one = document.createElement('script'); one.textContent = 'window.ran = 1';"
     assert await page.evaluate(inline + " document.body.append(one); return window.ran; }") is None

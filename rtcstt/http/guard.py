@@ -87,13 +87,14 @@ class Guard:
         hosts: Hosts | None = None,
         origins: tuple[str, ...] = (),
         caller: Callable[[web.Request], str] | None = None,
+        failed_logins_per_minute: float = FAILED_LOGINS_PER_MINUTE,
     ) -> None:
         self.authenticator = authenticator
         self.routes: list[Route] = []
         self._hosts = hosts or Hosts()
         self._origins = origins
         self.caller = caller or (lambda request: request.remote or "")
-        self._failed = RateLimiter(FAILED_LOGINS_PER_MINUTE)
+        self._failed = RateLimiter(failed_logins_per_minute)
         self._valid: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self.failed_logins = 0
         self._by_aiohttp: dict[web.AbstractRoute, Route | None] = {}

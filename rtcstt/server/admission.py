@@ -32,7 +32,8 @@ class Limits:
 
     max_calls: int = 100
     max_calls_per_address: int | None = None
-    "None: `CALLS_PER_ADDRESS`, but no limit for gateways, and for this machine's own, where proxies are."
+    "None: ``calls_per_stranger``, but no limit for gateways, and for this machine's own, where proxies are."
+    calls_per_stranger: int = CALLS_PER_ADDRESS
     max_calls_per_token: int | None = None
     max_call_s: float = 4 * 3600.0
     idle_s: float = 3600.0
@@ -44,7 +45,7 @@ class Limits:
         """How many calls at once are taken from an address; None: any number."""
         if self.max_calls_per_address is not None:
             return self.max_calls_per_address
-        return None if gateway or not address or is_loopback(address) else CALLS_PER_ADDRESS
+        return None if gateway or not address or is_loopback(address) else self.calls_per_stranger
 
 
 class Admission:

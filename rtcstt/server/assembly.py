@@ -27,15 +27,15 @@ from rtcstt.fleet.member import Member, node_of
 from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.shared import Shared
-from rtcstt.fleet.shares import access_secret
+from rtcstt.fleet.shares import access_secret, share
 from rtcstt.hosts import is_loopback
 from rtcstt.http.access import Authenticator, read_lines
-from rtcstt.http.guard import Guard, Hosts
+from rtcstt.http.guard import FAILED_LOGINS_PER_MINUTE, Guard, Hosts
 from rtcstt.limits import Slots
 from rtcstt.recordings import Recordings
 from rtcstt.server import audiosocket
 from rtcstt.server.addresses import Networks
-from rtcstt.server.admission import Limits
+from rtcstt.server.admission import CALLS_PER_ADDRESS, Limits
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context, caller_behind
@@ -90,11 +90,10 @@ async def application(
         log.info("calls at once: %d", settings.max_calls)
         ice_servers = ice_servers_of(settings)
         udp_port = await held.enter_async_context(_udp_port(settings))
-        worker = assignment.index if assignment is not None else None
-        calls = _calls(settings, recognition, ice_servers, recordings, worker, udp_port)
+        calls = _calls(settings, recognition, ice_servers, recordings, assignment, udp_port)
         context = Context(
             calls,
-            _guard(settings, authenticator),
+            _guard(settings, authenticator, assignment),
             offers_per_minute=settings.offers_per_minute,
             ice_servers=ice_servers,
         )
@@ -244,14 +243,25 @@ def authenticator_of(settings: Settings, assignment: Assignment | None = None) -
     )
 
 
-def _guard(settings: Settings, authenticator: Authenticator) -> Guard:
+def _guard(settings: Settings, authenticator: Authenticator, assignment: Assignment | None) -> Guard:
     try:
         trusted = Networks(settings.trusted_proxy)
     except ValueError as error:
         raise ConfigError(f"trusted_proxy: {error}") from error
 
     hosts = Hosts([settings.host, *settings.allow_host])
-    return Guard(authenticator, hosts=hosts, origins=settings.allow_origin, caller=caller_behind(trusted))
+    return Guard(
+        authenticator,
+        hosts=hosts,
+        origins=settings.allow_origin,
+        caller=caller_behind(trusted),
+        failed_logins_per_minute=_own_share(FAILED_LOGINS_PER_MINUTE, assignment),
+    )
+
+
+def _own_share(whole: int, assignment: Assignment | None) -> int:
+    """What one worker takes of what an address may do with all of them."""
+    return whole if assignment is None else share(whole, assignment.index, assignment.count)
 
 
 def _calls(
@@ -259,7 +269,7 @@ def _calls(
     recognition: _Recognition,
     ice_servers: Callable[[], tuple[IceServer, ...]],
     recordings: Recordings | None,
-    worker: int | None,
+    assignment: Assignment | None,
     udp_port: UdpPort | None,
 ) -> Calls:
     def peers() -> PeerSettings:
@@ -291,6 +301,7 @@ def _calls(
             max_calls=settings.max_calls,
             max_calls_per_address=settings.max_calls_per_address,
             max_calls_per_token=settings.max_calls_per_token,
+            calls_per_stranger=_own_share(CALLS_PER_ADDRESS, assignment),
             max_call_s=settings.max_call_s,
             idle_s=settings.idle_timeout_s,
             resume_grace_s=settings.resume_grace_s,
@@ -298,7 +309,7 @@ def _calls(
         ),
         recordings=recordings,
         streams=recognition.streams,
-        worker=worker,
+        worker=assignment.index if assignment is not None else None,
     )
 
 

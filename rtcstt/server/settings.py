@@ -234,7 +234,10 @@ class Settings:
         return dataclasses.replace(
             self,
             max_calls=share(self.max_calls, index, count),
-            max_streams=None if self.max_streams is None else share(self.max_streams, index, count),
+            max_streams=_shared(self.max_streams, index, count),
+            offers_per_minute=share(self.offers_per_minute, index, count),
+            max_calls_per_address=_shared(self.max_calls_per_address, index, count),
+            max_calls_per_token=_shared(self.max_calls_per_token, index, count),
             udp_ports=udp_ports,
             udp_port=None if self.udp_port is None else self.udp_port + index,
         )
@@ -247,6 +250,10 @@ class Settings:
             end_threshold=self.turn_end_threshold,
             end_timeout_ms=self.turn_end_timeout_ms,
         )
+
+
+def _shared(whole: int | None, index: int, count: int) -> int | None:
+    return None if whole is None else share(whole, index, count)
 
 
 def _check_numbers(of: Settings) -> None:

@@ -26,6 +26,7 @@ from tests.fuzz.processes_apart import apart
 
 SECRET = "a secret of at least thirty-two characters"
 TOKEN, API_KEY = "a static token of the fuzz", "an API key of the fuzz"
+CAME = ("received", "recovered", "concealed", "silence")
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 
 
@@ -119,13 +120,23 @@ async def probe(url: str, slowest: list[float]) -> None:
         await asyncio.sleep(0.05)
 
 
+async def ended(url: str, call: str, phase: str) -> list[str]:
+    """What is to be said of a call that did not live through it."""
+    shown = (await seen(url, f"/calls/{call}"))[1]
+    if '"state": "open"' in shown:
+        return []
+    events = (await seen(url, f"/calls/{call}/events"))[1]
+    return [f"after the {phase} the call is {shown[:300]}, its last events {events[-600:]}"]
+
+
 async def live(seconds: float, seed: int) -> dict[str, Any]:
     """Requests, then datagrams, while a call runs; what became of the call and the server."""
-    tone = (np.sin(np.arange(int(48000 * (seconds + 30))) / 20) * 8000).astype(np.int16)
+    tone = (np.sin(np.arange(48000 * 10) / 20) * 8000).astype(np.int16)
+    packets = opus_packets(tone) * int(seconds / 10 + 100)  # however long it takes on a busy machine
     with tempfile.TemporaryDirectory() as name:
         async with server(Path(name)) as (url, log):
             placing = Placing(url)
-            caller = Caller(opus_packets(tone), loopback=True)
+            caller = Caller(packets, loopback=True)
             await caller.dial(placing)
             found = datagrams.ports_of(placing.sdp)
             host, _, port = url.removeprefix("http://").partition(":")
@@ -146,26 +157,21 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
                 seed + 1,
                 seconds=seconds * 0.35,
             )
+            faults = await ended(url, placing.call, "requests")
             sent = await apart(datagrams.run, found, seed, seconds=seconds * 0.3)
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
-            call = json.loads((await seen(url, f"/calls/{placing.call}"))[1])
-            events = (await seen(url, f"/calls/{placing.call}/events"))[1] if call["state"] != "open" else ""
+            faults += await ended(url, placing.call, "datagrams")
             metrics = (await seen(url, "/metrics"))[1]
             await caller.hang_up()
             await caller.close()
-            ledger = json.loads((await seen(url, f"/calls/{placing.call}"))[1])["ledger"]["0"]
+            after = json.loads((await seen(url, f"/calls/{placing.call}"))[1])
+            ledger = after.get("ledger", {}).get("0") or dict.fromkeys((*CAME, "discarded", "sent"), 0.0)
             text = log.read_text()
-    whole = (
-        ledger["received"]
-        + ledger["recovered"]
-        + ledger["concealed"]
-        + ledger["silence"]
-        - ledger["discarded"]
-    )
-    faults = [*asked.faults, *others.faults]
+            faults += [line for line in text.splitlines() if placing.call in line][-5:] if faults else []
+    whole = sum(ledger[kind] for kind in CAME) - ledger["discarded"]
+    faults += [*asked.faults, *others.faults]
     faults += [text[text.index("Traceback") :][:4000]] if "Traceback" in text else []
-    faults += [] if call["state"] == "open" else [f"the call is {call['state']}: {events[-400:]}"]
     faults += [] if abs(whole - ledger["sent"]) <= 0.001 else [f"the ledger does not add up: {ledger}"]
     return {
         "requests": asked.requests + others.requests,
