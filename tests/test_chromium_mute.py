@@ -203,8 +203,10 @@ def test_the_words_around_a_mute_are_whole_and_time_goes_on(
     assert len(received.samples) == ledger["sent"] * SAMPLE_RATE / 1000
     assert len(received.samples) / SAMPLE_RATE == pytest.approx(events[-1]["time"], abs=CHUNK_S)
     assert {len(samples) for _, samples in received.audio[:-1]} == {CHUNK_S * SAMPLE_RATE}
-    late = np.abs(received.deviations_s())  # a busy machine may be late for a while, but never for good
-    assert np.median(late) < 1.0 and late.max() < UNMUTE_S - MUTE_S, np.sort(late)[-30:]
+    # A busy machine may be late for a while. Had the mute stopped the clock, one half of the chunks would be
+    # late by the whole mute, measured from the other half.
+    late = np.abs(received.deviations_s())
+    assert np.quantile(late, 0.75) < (UNMUTE_S - MUTE_S) / 2, np.sort(late)[-30:]
 
     said, rate = soundfile.read(io.BytesIO(voice), dtype="int16")
     said[int(MUTE_S * rate) : int(UNMUTE_S * rate)] = 0

@@ -25,6 +25,7 @@ WRONG = [
     ("serve", (), "workers", "many"),
     ("serve", (), "drain-s", "-1"),
     ("serve", (), "deny-peer", "nowhere"),
+    ("serve", (), "allow-origin", "https://a/path"),
     ("serve", ("--host", "0.0.0.0"), "token-file", "/none"),
     ("stt", (), "port", "70000"),
     ("stt", (), "max-streams", "0"),

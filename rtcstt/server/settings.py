@@ -298,6 +298,9 @@ def _check_network(of: Settings) -> None:
     if of.public_ip is not None:
         _check_public("public_ip", of.public_ip)
     DeniedPeers(of.deny_peer)
+    for origin in of.allow_origin:  # as browsers send it (RFC 6454 section 7)
+        good = re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin) is not None
+        _check(good, f"allow_origin is * or SCHEME://HOST[:PORT], not {origin}")
 
 
 def _check_stt(of: Settings) -> None:

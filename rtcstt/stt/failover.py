@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass
 
 from rtcstt.limits import backoff
+from rtcstt.stt.limits import Limits
 
 FIRST, FALLBACK = 0, 1
 
@@ -30,6 +31,14 @@ class Patience:
     fallback_after_s: float = 3.0
     backoff_first_s: float = 0.25
     backoff_cap_s: float = 5.0
+
+    @classmethod
+    def within(cls, limits: Limits, fallback_after_s: float) -> Patience:
+        return cls(
+            fallback_after_s=fallback_after_s,
+            backoff_first_s=limits.backoff_first_s,
+            backoff_cap_s=limits.backoff_cap_s,
+        )
 
 
 class Failover:

@@ -70,27 +70,22 @@ class Stream:
         self._engines = [stt] if fallback is None else [stt, fallback]
         self._on_event = on_event
         self._drain_timeout_s = drain_timeout_s
-        self._limits = limits or Limits()
+        limits = self._limits = limits or Limits()
         self._random = random.Random(seed)
-        self._track = track
         self._core = Transcription(
             track,
             mode=mode,
             settings=settings,
             offset_s=offset_s,
-            ring_s=self._limits.ring_s,
-            catch_up=self._limits.catch_up,
+            ring_s=limits.ring_s,
+            catch_up=limits.catch_up,
             state=state,
         )
-        patience = Patience(
-            fallback_after_s=patience_s,
-            backoff_first_s=self._limits.backoff_first_s,
-            backoff_cap_s=self._limits.backoff_cap_s,
-        )
+        patience = Patience.within(limits, patience_s)
         failover = self._failover = Failover(patience, has_fallback=fallback is not None)
         self._outages = Outages(failover, self._engines, self._core, track=track, on_news=self._flush)
         self._connector = Connector(
-            self._limits,
+            limits,
             mode=mode,
             settings=settings or wire.TurnSettings(),
             keyterms=tuple(keyterms),
@@ -98,12 +93,9 @@ class Stream:
             update_ms=update_ms,
             chance=self._random,
         )
+        manual = mode == "manual"
         self._serving = Serving(
-            self._core,
-            self._limits,
-            manual=mode == "manual",
-            on_news=self._flush,
-            on_proof=self._failover.proven,
+            self._core, limits, manual=manual, on_news=self._flush, on_proof=failover.proven
         )
         self._task: asyncio.Task[None] | None = None
         self._closing = self._ended = False
