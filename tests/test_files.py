@@ -229,6 +229,16 @@ def test_files_put_one_behind_the_other_are_read_to_the_end(tmp_path: Path, name
     assert onset(samples[:, 11 * RATE + 3200 :]) < 1.0
 
 
+def test_a_wavpack_block_without_samples_begins_no_other_file(tmp_path: Path) -> None:
+    """Checksums come in such ones; in files by WavPack itself, which FFmpeg does not write."""
+    one = encoded(tmp_path / "a.wv", "wavpack", RATE)
+    tail = bytearray(one[:32])
+    tail[4:8], tail[16:24] = (24).to_bytes(4, "little"), bytes(8)
+    (tmp_path / "b.wv").write_bytes(one + tail)
+    with (tmp_path / "b.wv").open("rb") as file:
+        assert kinds.parts(file) == [(0, len(one) + 32)]
+
+
 def test_flac_of_another_rate_behind_flac(tmp_path: Path) -> None:
     first, second = (encoded(tmp_path / f"{rate}.flac", "flac", rate) for rate in (16000, 44100))
     (tmp_path / "two.flac").write_bytes(first + second)

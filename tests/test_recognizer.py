@@ -366,7 +366,7 @@ async def test_samples_that_are_no_sound_harm_only_themselves(
     assert "best of times" in found.text.lower()
 
 
-@pytest.mark.parametrize("level_db", [-30, -40, -50])
+@pytest.mark.parametrize("level_db", [-30, -50, -65, -75])
 async def test_a_quiet_voice_is_understood_live_and_in_recordings(
     real: Recognizer, voice: Audio, level_db: float
 ) -> None:

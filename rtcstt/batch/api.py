@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from rtcstt import wire
 from rtcstt.batch.engines import EngineSettings, open_engine
@@ -17,6 +18,8 @@ from rtcstt.embedded import processors
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.media.tracks import RawAudio, ReadSettings
 from rtcstt.reading import Readers
+
+P = ParamSpec("P")
 
 
 async def transcribe(
@@ -70,40 +73,18 @@ async def transcribe(
         await readers.close()
 
 
-def transcribe_sync(
-    path: str | os.PathLike[str],
-    *,
-    model: str | None = None,
-    language: str | None = None,
-    stt: str = "embedded",
-    keyterms: Sequence[str] = (),
-    split: bool = False,
-    speakers: Sequence[str] = (),
-    audio_stream: int | Literal["all"] | None = None,
-    start: float = 0.0,
-    duration: float | None = None,
-    offset: float = 0.0,
-    raw: RawAudio | None = None,
-    jobs: int | None = None,
-) -> Transcription:
-    """`transcribe`, for programs without an event loop. `RuntimeError` inside a running one."""
-    return asyncio.run(
-        transcribe(
-            path,
-            model=model,
-            language=language,
-            stt=stt,
-            keyterms=keyterms,
-            split=split,
-            speakers=speakers,
-            audio_stream=audio_stream,
-            start=start,
-            duration=duration,
-            offset=offset,
-            raw=raw,
-            jobs=jobs,
-        )
-    )
+def _synchronous(asked: Callable[P, Coroutine[None, None, Transcription]]) -> Callable[P, Transcription]:
+    def ask(*args: P.args, **keywords: P.kwargs) -> Transcription:
+        return asyncio.run(asked(*args, **keywords))
+
+    ask.__name__ = ask.__qualname__ = "transcribe_sync"
+    ask.__doc__ = "`transcribe`, for programs without an event loop. `RuntimeError` inside a running one."
+    ask.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]
+    return ask
+
+
+transcribe_sync = _synchronous(transcribe)
+"""`transcribe`, for programs without an event loop. `RuntimeError` inside a running one."""
 
 
 def checked(settings: ReadSettings) -> ReadSettings:

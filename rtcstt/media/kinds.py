@@ -26,7 +26,7 @@ MOST_CHUNKS = 1000  # before the audio of a WAVE file
 # A stated length of these can be believed, so that what is missing at the end is known.
 WITH_LENGTH = {"wav", "w64", "aiff", "caf", "au", "flac", "wv", "tta", "ape", "mov,mp4,m4a,3gp,3g2,mj2"}
 # Of these only that of the whole can: it is compared with how far any stream goes.
-FILMS_WITH_LENGTH = {"matroska,webm", "avi", "asf", "flv"}
+FILMS_WITH_LENGTH = {"matroska,webm", "avi", "flv"}
 # The clock of these begins at 0, so a first time of 2 s is two seconds of silence; others begin anywhere.
 FROM_ZERO = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"}
 
@@ -152,9 +152,10 @@ def _wavpacks(file: BinaryIO, begin: int, size: int) -> list[int]:
         if head[:4] != b"wvpk":
             break
         first = int.from_bytes(head[16:20], "little")
-        if first < last:
-            found.append(at)
-        last = first
+        if int.from_bytes(head[20:24], "little"):  # else it holds a checksum and the like
+            if first < last:
+                found.append(at)
+            last = first
         at += 8 + int.from_bytes(head[4:8], "little")
     return found
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.embedded.keyterms import KeyTerms
+from rtcstt.embedded.levelling import raised
 from rtcstt.embedded.word_times import word_starts
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -271,7 +272,7 @@ class MoonshineStream:
     def decode(
         self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
     ) -> Hypothesis:
-        return self._model.decode(audio, forced, draft, self._terms, timed=timed)
+        return self._model.decode(raised(audio), forced, draft, self._terms, timed=timed)
 
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.levelling import raised
 from rtcstt.media.pcm import SAMPLE_RATE
 
 WINDOW = 8 * SAMPLE_RATE
@@ -32,7 +33,7 @@ class SmartTurn:
 
     def complete(self, audio: Audio) -> float:
         """The probability, 0 to 1, that 16 kHz ``audio`` ends with a finished utterance."""
-        window = audio[-WINDOW:]
+        window = raised(audio[-WINDOW:])
         features = log_mel(np.pad(window, (WINDOW - len(window), 0)))
         return float(self._session.run(None, {"input_features": features[None]})[0].ravel()[0])
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from rtcstt.embedded.engines.onnx import provider
 from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
+from rtcstt.embedded.levelling import raised
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -114,7 +115,7 @@ class TimedStream:
         self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
     ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
-        said = self._engine.recognise(audio, self._language)
+        said = self._engine.recognise(raised(audio), self._language)
         return hypothesis(said, self.tokens, len(audio), self._language or self._engine.languages[0])
 
 

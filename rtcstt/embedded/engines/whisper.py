@@ -20,6 +20,7 @@ import numpy as np
 
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
+from rtcstt.embedded.levelling import raised
 from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
@@ -118,6 +119,7 @@ class WhisperStream:
         self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
     ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
+        audio = raised(audio)
         language = self._language
         if language is None:
             language, probability = self._whisper.detect(audio)
