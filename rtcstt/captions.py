@@ -42,6 +42,7 @@ LINE = 42  # columns
 LINES = 2
 LONGEST_S = 7.0  # of speech in one cue, so that no word is shown long before it is said
 SHORTEST_S = 0.8
+CLAUSE_ENDS = (".", "?", "!", "\u2026", ",", ";", ":", "\u2013", "\u3001", "\u3002")
 READ_PER_S = 20.0  # characters that can be read in a second
 SHOWN_GAP_S = 1.0  # shorter ones are in `transcript.json` alone
 
@@ -437,20 +438,34 @@ def _clipped(text: str, width: int) -> str:
 
 
 def _groups(words: Sequence[_Word], layout: Layout, name: Sequence[str]) -> Iterator[list[_Word]]:
-    """Words for one cue each: as many as the layout and the time allow, or to the end of a sentence."""
+    """Words for one cue each: as many as the layout and the time allow, or to the end of a sentence; what
+    does not fit is cut behind a comma where there is one late enough."""
     group: list[_Word] = []
     for word in words:
-        texts = [text for text, _, _ in group]
-        letters = sum(map(columns, texts))
-        sentence_ended = letters > layout.width and texts[-1].endswith((".", "?", "!", "\u2026"))
-        too_long = bool(group) and word[2] - group[0][1] > LONGEST_S
-        too_much = len(_lines([*name, *texts, word[0]], layout.width)) > layout.lines
-        if group and (sentence_ended or too_long or too_much or len(group) == layout.words):
-            yield group
-            group = []
+        while group and (kept := _kept(group, word, layout, name)):
+            yield group[:kept]
+            group = group[kept:]
         group.append(word)
     if group:
         yield group
+
+
+def _kept(group: Sequence[_Word], word: _Word, layout: Layout, name: Sequence[str]) -> int:
+    """How many words of the group are a cue that ends before the next word; 0: it goes on."""
+    texts = [text for text, _, _ in group]
+    letters = sum(map(columns, texts))
+    sentence_ended = letters > layout.width and texts[-1].endswith((".", "?", "!", "\u2026"))
+    if sentence_ended or len(group) == layout.words:
+        return len(group)
+    too_long = word[2] - group[0][1] > LONGEST_S
+    if not too_long and len(_lines([*name, *texts, word[0]], layout.width)) <= layout.lines:
+        return 0
+    for count in range(len(group), 0, -1):
+        if 3 * sum(map(columns, texts[:count])) < letters:
+            break
+        if texts[count - 1].endswith(CLAUSE_ENDS):
+            return count
+    return len(group)
 
 
 def _lines(words: Sequence[str], width: int) -> list[str]:

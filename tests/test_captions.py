@@ -192,6 +192,15 @@ def test_a_long_turn_is_split_between_sentences_where_they_end() -> None:
     assert [round(cue.start, 1) for cue in found] == [0.0, 2.7, 5.3]
 
 
+def test_what_does_not_fit_is_cut_behind_a_comma() -> None:
+    text = "ask not what your country can do for you, ask what you can do for your country."
+    words = tuple((3.3 + 0.44 * n, 3.7 + 0.44 * n) for n in range(17))  # of more than seven seconds
+    turn = captions.Turn("0", "", 0, text, 3.3, words[-1][1], True, words=words)
+    first, second = captions.cues([turn])
+    assert " ".join(first.lines).endswith("for you,") and " ".join(second.lines).startswith("ask what")
+    assert second.start == words[9][0]
+
+
 def test_slow_speech_is_split_by_its_time() -> None:
     feed = Feed("c")
     end(feed, 0, SENTENCE, 0, 60)
