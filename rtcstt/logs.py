@@ -38,7 +38,7 @@ def handler(log_format: str = "text", worker: int | None = None) -> logging.Stre
     """Writes lines that name the call they are about."""
     made = logging.StreamHandler()
     made.addFilter(_name_the_call)
-    made.setFormatter(_Json(worker) if log_format == "json" else _text(worker))
+    made.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
     return made
 
 
@@ -49,9 +49,15 @@ def _name_the_call(record: logging.LogRecord) -> bool:
     return True
 
 
-def _text(worker: int | None) -> logging.Formatter:
-    number = "" if worker is None else f" worker {worker}"
-    return logging.Formatter(f"%(asctime)s %(levelname)s{number} %(name)s: %(about)s%(message)s")
+class _Text(logging.Formatter):
+    """What belongs to a record of several lines is indented: no message can pass for another record."""
+
+    def __init__(self, worker: int | None) -> None:
+        number = "" if worker is None else f" worker {worker}"
+        super().__init__(f"%(asctime)s %(levelname)s{number} %(name)s: %(about)s%(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(super().format(record).splitlines())
 
 
 class _Json(logging.Formatter):

@@ -52,3 +52,12 @@ def test_json_lines_are_objects_with_the_call_the_worker_and_the_exception() -> 
         "test",
     )
     assert "call" not in second and "ValueError: why" in second["exception"]
+
+
+def test_no_message_passes_for_another_record() -> None:
+    log, written = logger()
+    with logs.about_call("one"):
+        log.info("of\n2026-01-01 00:00:00,000 INFO test: a stranger\r\nand more\n")
+    first, *others = written.getvalue().splitlines()
+    assert first.endswith("INFO test: call one: of")
+    assert [line[:5] for line in others] == ["    2", "    a"]

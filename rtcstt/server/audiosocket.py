@@ -54,7 +54,7 @@ class Address:
 
     @classmethod
     def parse(cls, listen: str, sources: Sequence[str]) -> Address:
-        """Raises `ConfigError` when it is none, or when strangers could come in."""
+        """Raises `ConfigError` when it is none, or when anybody could use it."""
         host, port = host_and_port(listen, "--audiosocket")
         try:
             networks = Networks(sources)
@@ -65,7 +65,7 @@ class Address:
         if not networks and not is_loopback(host):
             raise ConfigError(
                 f"--audiosocket {listen} needs --audiosocket-from: AudioSocket has no passwords, so anybody "
-                "could come in"
+                "could place calls"
             )
         return cls(host, port, networks)
 
