@@ -20,7 +20,7 @@ from rtcstt.call import Call
 from rtcstt.events import TurnEnd, TurnUpdate
 from rtcstt.http.access import Authenticator
 from rtcstt.limits import Slots
-from rtcstt.server import audiosocket
+from rtcstt.server import audiosocket, entries
 from rtcstt.server.admission import Limits
 from rtcstt.server.calls import QUIET_S
 from rtcstt.server.signaling_routes import MAX_OFFER
@@ -215,6 +215,27 @@ async def test_an_audiosocket_of_which_nothing_comes_gives_its_place_back() -> N
         writer.close()
         with pytest.raises(StopAsyncIteration):
             await anext(run)
+
+
+async def test_ended_calls_push_out_those_that_ended_before_and_first_those_without_audio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Offers that nobody connects pushed every transcript out within minutes; and the call that began first
+    was forgotten first, even when it had just ended."""
+    monkeypatch.setattr(entries, "KEPT_ENDED", 3)
+    async with serving() as (_, calls):
+        spoken = [calls.begin() for _ in range(4)]
+        for call in spoken:
+            call.add_track("0").push_pcm(WORDS, 16000)
+            await until(lambda call=call: call.time > 0)
+        for call in spoken[1:3]:
+            await calls.hang_up(call.id)
+        for _ in range(5):
+            await calls.hang_up(calls.begin().id)
+        await calls.hang_up(spoken[0].id)
+        assert [call.id for call in calls.all()] == [call.id for call in spoken]
+        await calls.hang_up(spoken[3].id)
+        assert [call.id for call in calls.all()] == [spoken[i].id for i in (0, 2, 3)]
 
 
 # -- metadata ------------------------------------------------------------------------------------------

@@ -56,6 +56,11 @@ class Entry:
         """Another server still has the call."""
         return isinstance(self.call, PreparedCall) and not self.call.is_committed
 
+    @property
+    def never_received(self) -> bool:
+        """Nothing of it, here or elsewhere."""
+        return self.call.silent_s() == math.inf and self.call.time == 0
+
     def give_back(self) -> None:
         """The streams that were reserved for it."""
         if self.streams is not None:
@@ -98,8 +103,7 @@ class Entry:
     async def lost(self, peer: Peer, reason: str, grace_s: float) -> None:
         """A caller who hung up is gone, and so is one who was never received; one who lost the network may
         come back for ``grace_s``."""
-        never_received = self.call.silent_s() == math.inf and self.call.time == 0  # here or elsewhere
-        if grace_s == 0 or peer.hung_up or never_received:
+        if grace_s == 0 or peer.hung_up or self.never_received:
             await self.call.close(reason)
             return
         self.peer = None
@@ -179,9 +183,14 @@ class Entries(dict[str, Entry]):
         return entry.call if entry is not None and isinstance(entry.call, PreparedCall) else None
 
     def forget(self, now: float, keep_s: float) -> list[str]:
-        """Ended calls, when they have been kept for ``keep_s`` or are too many; their ids."""
-        ended = [(id, entry.ended) for id, entry in self.items() if entry.ended is not None]
-        gone = [id for i, (id, at) in enumerate(ended) if i < len(ended) - KEPT_ENDED or now - at > keep_s]
+        """Ended calls, when they have been kept for ``keep_s`` or are too many: first those of which nothing
+        was ever received, which anybody can make many of, then those that ended first. Their ids."""
+        ended = sorted(
+            (not entry.never_received, entry.ended, id)
+            for id, entry in self.items()
+            if entry.ended is not None
+        )
+        gone = [id for i, (_, at, id) in enumerate(ended) if i < len(ended) - KEPT_ENDED or now - at > keep_s]
         for id in gone:
             del self[id]
         return gone
