@@ -57,10 +57,10 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    args, command = _parse(words)
     sources: dict[str, str] = {}
     chosen = None
     try:
+        args, command = _parse(words)
         _report_unknown_variables(command)
         general, _ = options.load(General, args, os.environ, others=[command.Options])
         logs.set_up(verbose=general.verbose, server=args.command in SERVERS, log_format=general.log_format)

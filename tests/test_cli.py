@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,6 +176,15 @@ def test_a_completion_script_names_the_options(capsys: pytest.CaptureFixture[str
     assert end.value.code == 0
     script = capsys.readouterr().out
     assert "--max-calls" in script and "--codec" in script
+
+
+def test_a_reader_of_the_output_who_leaves_is_no_failure_to_tell_of() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    program = "from rtcstt.cli import main; raise SystemExit(main(['--print-completion', 'bash']))"
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def write_silence(path: Path, seconds: float = 0.2) -> None:
