@@ -239,6 +239,22 @@ async def test_a_notice_ends_with_its_cause(
     await expect(notices_page.locator(".notice")).to_have_count(0)
 
 
+DOUBTED = """(confidence) => {
+  const captions = document.getElementById("captions");
+  const place = { call: "E", seq: 1, time: 1, track: "0", turn: 0, start: 0, end: 1 };
+  captions.receive({ type: "turn.end", ...place, transcript: "Dig the swin  of hope. ", confidence });
+  return [...CSS.highlights.get("rtcstt-unsure")].map(String);
+}"""
+
+
+async def test_words_that_may_be_wrong_are_marked_for_who_wants_it(place: Place) -> None:
+    async with opened(place, "/?unsure=1") as page:
+        await expect(page.locator("#captions")).to_have_attribute("unsure", "1")
+        assert await page.evaluate(DOUBTED, [0.4, 1, 0.74, 0.95, 0.9]) == ["Dig", "swin"]
+        await page.evaluate("document.getElementById('captions').clear()")
+        assert await page.evaluate(DOUBTED, [0.4]) == [], "as many words as figures, or no marks"
+
+
 async def test_how_captions_look_comes_from_the_address_or_is_remembered(place: Place) -> None:
     async with opened(place, "/?size=200&font=dyslexic&colors=yellow&lines=2&font2=x") as page:
         shown = page.locator("#captions")

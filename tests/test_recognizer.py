@@ -340,6 +340,18 @@ async def test_a_recording_has_words_with_times_in_order(real: Recognizer, voice
 
 
 @pytest.mark.real
+async def test_the_end_of_a_turn_says_how_sure_each_word_is(real: Recognizer, voice: Audio) -> None:
+    silence = np.zeros(2 * SAMPLE_RATE, np.float32)
+    messages = await talk(real.turns(wire.TurnSettings()), np.concatenate([voice, silence]))
+    ends = [message for message in messages if isinstance(message, wire.TurnEnd)]
+    assert ends
+    for end in ends:
+        confidence = end.extra["confidence"]
+        assert len(confidence) == len(end.transcript.split())
+        assert all(0 <= one <= 1 for one in confidence) and np.median(confidence) > 0.8
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("factor", [3, 1 / 3])
 async def test_a_wrong_sample_rate_makes_nonsense_and_no_failure(
     real: Recognizer, voice: Audio, factor: float

@@ -194,7 +194,8 @@ class Listener:
         text = self._text.final()
         self.finished = self._text.end()
         self._shown = ""
-        return TurnEnd(text)
+        odds = [round(odd, 2) for piece in self.finished for odd in piece.odds]
+        return TurnEnd(text, extra={"confidence": odds} if odds and len(odds) == len(text.split()) else {})
 
     def _progress(self, updates: bool) -> list[TurnMessage]:
         active = self._endpointer.state is TurnState.SPEAKING

@@ -30,7 +30,10 @@ class Publisher:
 
     def message(self, message: wire.ServerMessage, turn: Turn | None = None, **changed: Any) -> None:
         """A message of the STT, with some of its fields ``changed``."""
-        self._publish({**wire.as_fields(message), **changed}, turn, message.request_id)
+        fields = {**wire.as_fields(message), **changed}
+        if fields.get("transcript") != getattr(message, "transcript", None):
+            fields.pop("confidence", None)  # it is of other words
+        self._publish(fields, turn, message.request_id)
 
     def own(self, type_: str, turn: Turn, **fields: Any) -> None:
         """What the STT might have said of a ``turn``, and did not."""

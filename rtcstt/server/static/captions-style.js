@@ -60,6 +60,7 @@ export const STYLE = `
 .keys .said, .call .said { color: var(--soft); }
 .call { margin-block: 0.8em 0.3em; border-block-start: 1px solid var(--soft); }
 .call .who { display: none !important; }
+:host([unsure]) .said::highlight(rtcstt-unsure) { text-decoration: underline wavy #c2690a 0.08em; }
 ::highlight(rtcstt-found) { background-color: #ffd54a; color: #000000; }
 
 .newest {

@@ -219,10 +219,11 @@ export interface TurnEagerEnd extends TurnEvent {
   transcript: string;
 }
 
-/** The turn is over. The transcripts of a track, joined with nothing between, are its text. */
+/** The turn is over. The transcripts of a track, joined with nothing between, are its text. `confidence`: how sure the service is of each word (as spaces part them), 0 to 1, where known. */
 export interface TurnEnd extends TurnEvent {
   type: "turn.end";
   transcript: string;
+  confidence?: number[];
 }
 
 /** They were not done. */

@@ -33,7 +33,7 @@ function display(captions) {
     return field(label, select);
   });
   if (/^\d{2,3}$/.test(chosen.size ?? "")) captions.setAttribute("size", chosen.size);
-  if (chosen.times === "1") captions.setAttribute("times", "1");
+  for (const name of ["times", "unsure"]) if (chosen[name] === "1") captions.setAttribute(name, "1");
   const size = h("output", {}, `${captions.getAttribute("size") ?? 100} %`);
   const step = (by) => {
     const now = Number(captions.getAttribute("size") ?? 100);
@@ -41,14 +41,18 @@ function display(captions) {
     set("size", String(next ?? now));
     size.textContent = `${next ?? now} %`;
   };
-  const times = h("input", { type: "checkbox", checked: captions.hasAttribute("times") });
-  times.addEventListener("change", () => set("times", times.checked ? "1" : ""));
+  const check = (/** @type {string} */ name, /** @type {string} */ words) => {
+    const box = h("input", { type: "checkbox", checked: captions.hasAttribute(name) });
+    box.addEventListener("change", () => set(name, box.checked ? "1" : ""));
+    return h("label", { className: "check" }, box, words);
+  };
+  const checks = [check("times", "Show times"), check("unsure", "Underline words that may be wrong")];
   const full = h("button", { type: "button", onclick: () => toggleFullScreen(captions) }, "Full screen");
   full.hidden = !document.fullscreenEnabled;
   const sizes = h("div", { className: "row", role: "group", "aria-label": "Text size" });
   sizes.append("Text size", h("button", { type: "button", "aria-label": "A− smaller text", onclick: () => step(-1) }, "A−"), size);
   sizes.append(h("button", { type: "button", "aria-label": "A+ larger text", onclick: () => step(1) }, "A+"));
-  return panel("display", "Display", [sizes, ...controls, h("label", { className: "check" }, times, "Show times"), full]);
+  return panel("display", "Display", [sizes, ...controls, ...checks, full]);
 }
 
 function toggleFullScreen(captions) {

@@ -2,7 +2,7 @@
 //
 // Without `call-id` it shows what it is given: `element.show(call)` with a call of rtcstt.js, or `element.receive(event)`.
 // How it looks: `size` (percent), `font` (serif, mono, readable, dyslexic), `spacing` (wide, wider), `colors` (light,
-// dark, contrast, yellow), `lines` (1 to 3; else all), `times`. It needs no framework and no style of the page's.
+// dark, contrast, yellow), `lines` (1 to 3; else all), `times`, `unsure` (words that may be wrong are marked). It needs no framework and no style of the page's.
 
 /** @import { CallEvent } from "./options.js" */
 /** @import { Call } from "./rtcstt.js" */
@@ -14,6 +14,9 @@ import { Transcript, describe, minutes } from "./transcript.js";
 
 const STATES = { speaking: "speaking", eager: "perhaps done", paused: "waiting for audio", cut: "not finished", ended: "" };
 const AT_END = 24; // pixels
+const SURE = 0.8;
+const UNSURE = globalThis.Highlight && new Highlight(); // of all elements of the page
+globalThis.CSS?.highlights?.set("rtcstt-unsure", UNSURE);
 const SPOKEN = 20; // finished turns that the live region keeps
 
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {}); // importable without a DOM
@@ -33,6 +36,8 @@ export class RtcsttCaptions extends Base {
   /** @type {Map<string, string>} */
   #spoken = new Map();
   #missed = new Set();
+  /** @type {Range[]} */
+  #unsure = [];
   #following = true;
   #off = () => {};
   /** @type {Reading | null} */
@@ -104,6 +109,7 @@ export class RtcsttCaptions extends Base {
   }
 
   clear() {
+    this.#unsure.splice(0).forEach((range) => UNSURE?.delete(range));
     this.transcript = new Transcript();
     this.#items.clear();
     this.#spoken.clear();
@@ -207,7 +213,25 @@ export class RtcsttCaptions extends Base {
       this.#join(this.transcript.rows.lastIndexOf(row) + 1);
     }
     if (!this.following) this.#missed.add(row.key);
-    if (row.state === "ended") this.#say(row);
+    if (row.state !== "ended") return;
+    this.#doubt(said, row.confidence);
+    this.#say(row);
+  }
+
+  /** Words of which the recogniser is not sure; shown with the attribute `unsure`. @param {HTMLElement} said
+   * @param {number[]} confidence */
+  #doubt(said, confidence) {
+    const node = said.firstChild;
+    const words = [...(node?.textContent ?? "").matchAll(/\S+/g)];
+    if (!node || words.length !== confidence.length) return;
+    words.forEach((word, index) => {
+      if (confidence[index] >= SURE) return;
+      const range = new Range();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      UNSURE?.add(range);
+      this.#unsure.push(range);
+    });
   }
 
   /** @param {Row} row */

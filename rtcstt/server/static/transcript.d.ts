@@ -23,6 +23,7 @@ export function minutes(seconds: number): string;
  * @property {string} text
  * @property {TurnState} state
  * @property {string} reason Of a gap.
+ * @property {number[]} confidence How sure each of its words is, from 0 to 1; empty where that is not known.
  * @property {boolean} repaired Some of its audio was lost and replaced.
  */
 export class Transcript {
@@ -82,6 +83,10 @@ export type Row = {
      * Of a gap.
      */
     reason: string;
+    /**
+     * How sure each of its words is, from 0 to 1; empty where that is not known.
+     */
+    confidence: number[];
     /**
      * Some of its audio was lost and replaced.
      */

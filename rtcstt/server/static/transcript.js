@@ -23,6 +23,7 @@
  * @property {string} text
  * @property {TurnState} state
  * @property {string} reason Of a gap.
+ * @property {number[]} confidence How sure each of its words is, from 0 to 1; empty where that is not known.
  * @property {boolean} repaired Some of its audio was lost and replaced.
  */
 
@@ -68,8 +69,11 @@ export class Transcript {
         return [this.#turn(event, "speaking", event.transcript)];
       case "turn.eager_end":
         return [this.#turn(event, "eager", event.transcript)];
-      case "turn.end":
-        return [this.#turn(event, "ended", event.transcript)];
+      case "turn.end": {
+        const row = this.#turn(event, "ended", event.transcript);
+        row.confidence = event.confidence ?? [];
+        return [row];
+      }
       case "transcript":
         return [this.#continue(event)];
       case "transcript.gap":
@@ -234,6 +238,6 @@ export function minutes(seconds) {
 /** @param {any} event @returns {Row} */
 function empty({ call, track = "", start, end, time = 0, seq = 0 }) {
   const place = { start: start ?? time, end: end ?? start ?? time };
-  const shown = { text: "", state: /** @type {TurnState} */ ("speaking"), reason: "", repaired: false };
+  const shown = { text: "", state: /** @type {TurnState} */ ("speaking"), reason: "", confidence: /** @type {number[]} */ ([]), repaired: false };
   return { kind: "turn", key: `${call} ${seq}`, call, track, speaker: -1, ...place, ...shown };
 }
