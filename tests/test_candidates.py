@@ -11,8 +11,10 @@ from rtcstt.webrtc.candidates import (
     RESERVED_CHECKS,
     CheckLimit,
     DeniedPeers,
+    address_of,
     has_credentials,
     in_fragment,
+    is_mdns,
     restarts_ice,
     usable,
     with_public_address,
@@ -147,3 +149,29 @@ def test_candidates_are_bounded() -> None:
     for number in ("9" * 5000, "65536", "0", "x"):
         assert usable([f"1 1 udp 1 192.0.2.1 {number} typ host"]) == []
     assert usable([f"1 1 udp {'9' * 5000} 192.0.2.1 9 typ host"]) == []
+
+
+def test_what_is_no_candidate_for_udp_is_left_out() -> None:
+    host = "1 1 udp 2122 192.0.2.1 61764 typ host"
+    name = "2 1 UDP 2122 0f3c.local 61764 typ host"
+    others = ["", "1 1 udp", host.replace("udp", "tcp"), host.replace(" 1 ", " 2 "), host.replace("typ", "x")]
+    others += [host.replace("61764", "0"), host.replace("2122", "-1"), host.replace("192.0.2.1", "a.example")]
+    others += [f"{'1' * 33}{host[1:]}", name.replace("0f3c", "x" * 255)]
+    assert usable([*others, host, name]) == [host, name]
+    assert [is_mdns(one) for one in (host, name)] == [False, True]
+    assert [address_of(one) for one in (host, name)] == ["192.0.2.1", "0f3c.local"]
+
+
+def test_checks_are_counted_and_who_asked_first_has_some_of_their_own() -> None:
+    limit = CheckLimit(DeniedPeers([]))
+    asked, others = ("192.0.2.1", 1), ("192.0.2.2", 1)
+    limit.note_check(asked)
+    assert limit.asked_by == 1 and limit.sent == 0
+    assert all(limit.take(others, answered=False) for _ in range(MAX_CHECKS - RESERVED_CHECKS))
+    assert not limit.take(others, answered=False) and limit.exceeded == 1
+    assert limit.take(others, answered=True), "one that has answered may be asked on"
+    assert all(limit.take(asked, answered=False) for _ in range(RESERVED_CHECKS))
+    assert not limit.take(asked, answered=False) and limit.sent == MAX_CHECKS
+    for port in range(2 * MAX_CHECKS):
+        limit.note_check(("192.0.2.3", port))
+    assert limit.asked_by == MAX_CHECKS

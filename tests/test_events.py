@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,29 @@ def test_empty_fields_are_left_out_and_match_works() -> None:
 def test_a_type_is_asked_for() -> None:
     with pytest.raises(ValueError, match="type"):
         from_dict({"call": "c"})
+
+
+def test_the_text_and_the_end_of_a_turn_are_found_in_either_mode() -> None:
+    final = from_dict({**sample(events.Transcript), "text": "a"})
+    early = from_dict({**sample(events.Transcript), "is_final": False})
+    assert isinstance(final, events.Transcript) and final.transcript == "a"
+    assert [one.ends_turn for one in (final, early, from_dict(sample(SessionEnd)))] == [True, False, False]
+
+
+def test_the_fields_are_what_no_place_is() -> None:
+    event = from_dict({**sample(TurnEnd), "track": "0", "start": 1.0, "end": 2.0, "transcript": "a"})
+    assert event.fields == {"transcript": "a"}
+
+
+def test_half_a_surrogate_pair_is_escaped() -> None:
+    event = from_dict({**sample(TurnEnd), "transcript": "a\ud800"})
+    assert event.to_json().encode() and json.loads(event.to_json())["transcript"] == "a\ud800"
+
+
+def test_gaps_that_touch_are_one() -> None:
+    def gap(start: float, end: float, track: str = "0", reason: str = "stt") -> Any:
+        return {"track": track, "start": start, "end": end, "reason": reason}
+
+    several = [gap(2, 3), gap(0, 1), gap(1, 1.5), gap(1.2, 1.4), gap(0, 5, "1"), gap(3, 4, reason="backlog")]
+    expected = [gap(0, 1.5), gap(0, 5, "1"), gap(2, 3), gap(3, 4, reason="backlog")]
+    assert events.merged(several) == expected

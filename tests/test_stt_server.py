@@ -472,7 +472,7 @@ async def test_a_token_opens_for_its_time() -> None:
         async with server.socket(TURNS + "&access_token=" + body["token"]):
             pass
         claims = jwt.decode(body["token"], options={"verify_signature": False})
-        assert 55 <= claims["exp"] - time.time() <= 60
+        assert 0 < claims["exp"] - time.time() <= 60
         status, _ = await server.post("/access-token?access_token=" + body["token"], json=wish)
         assert status == 403, "a token does not make tokens"
 

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 HELD = 94.0
 
 OWN_TESTS: dict[str, tuple[str, ...]] = {
-    "account": ("stt.account",),
     "activity": ("stt.activity",),
     "addresses": ("server.addresses",),
     "alignment": ("stt.alignment",),
@@ -50,11 +49,15 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "service": ("embedded.audio", "embedded.versions"),
     "serving": ("limits",),
     "shared_facilities": ("hosts", "strict_json"),
-    "transcription": (
+    "account transcription upstream": (
+        "errors",
+        "stt.account",
         "stt.floor",
+        "stt.key",
         "stt.limits",
         "stt.manual",
         "stt.publisher",
+        "stt.refusals",
         "stt.replay_buffer",
         "stt.seam",
         "stt.sending",
@@ -62,7 +65,6 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
         "stt.transcription",
         "stt.turns",
     ),
-    "upstream": ("stt.key", "stt.refusals", "errors"),
     "wire": ("wire", "wire.handshake", "wire.messages", "wire.order", "wire.settings"),
     "word_times": ("embedded.word_times",),
 }

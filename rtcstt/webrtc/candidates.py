@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rtcstt.errors import ConfigError
+from rtcstt.hosts import is_address
 from rtcstt.webrtc.sdp import Description, Section, bad_offer, lines_of, name_of, whole
 
 MAX_CANDIDATES = 64  # of one offer; a browser on many networks sends about 20
@@ -183,13 +184,8 @@ def with_public_address(answer: str, public: str) -> str:
 
 
 def _is_host(text: str) -> bool:
-    if text.endswith(".local"):
-        return len(text) <= 255
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    """An address, or a name of mDNS; other names are not looked up."""
+    return len(text) <= 255 if text.endswith(".local") else is_address(text)
 
 
 def _with_public(section: Section, public: str) -> Section:
