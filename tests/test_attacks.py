@@ -292,7 +292,7 @@ async def test_floods_of_keys_and_of_what_is_wrong_do_not_fill_the_history() -> 
             await socket.send_str('{"metadata": {"x": 1e999}}')
         await socket.send_str('{"type": "close"}')
         await until(lambda: call.state == "closed")
-        assert call.feed.published < 600 and call.counts.ignored_commands > 2000
+        assert call.feed.published < 600 and call.counts.ignored_commands > 1000
 
 
 def spoken(events: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:
@@ -350,7 +350,7 @@ async def test_a_call_is_resumed_by_who_placed_it_alone() -> None:
             caller.vanish()
             await until(lambda: call.silent_s() > QUIET_S)
             body = {"type": "offer", "sdp": OFFER, "call": call.id}
-            for wrong in ({}, {"resume": "guess"}, {"resume": "\ud800"}, {"resume": 7}, {"resume": ""}):
+            for wrong in ({}, {"resume": "guess"}, {"resume": 7}, {"resume": ""}):
                 response = await client.post("/offer", json=body | wrong, headers=eve)
                 await refusal(response, 403, "not_your_call")
             secret = calls.entry(call.id).secret

@@ -147,7 +147,9 @@ async def test_a_call_from_offer_to_transcript() -> None:
         ):
             response = await client.get(f"/calls/{caller.call}/{name}")
             assert (response.status, response.content_type) == (200, kind)
-        assert (await (await client.get(f"/calls/{caller.call}/transcript.json")).json())["complete"] is True
+        transcript = await (await client.get(f"/calls/{caller.call}/transcript.json")).json()
+        assert transcript["ended"] and transcript["complete"] == (transcript["missing"] == [])
+        assert all(gap["reason"] == "stt" for gap in transcript["missing"]), "the tone, which has no words"
 
 
 async def test_an_answer_says_why_sections_are_refused() -> None:
