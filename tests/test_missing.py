@@ -481,6 +481,7 @@ class WholeCall:
         dice = self.dice
         said, caller, at = Said(), ScriptedCaller().say(silence(1.0)), 1.0
         told: list[tuple[float, Callable[[Track], None]]] = []
+        self.report_s = dice.choice([0.0, 0.5, 2.0])
         ssrc, announced = 0x5EED, list[int]()
         for _ in range(dice.randint(1, 6)):
             words = dice.choice([3, 5, 8, 30])
@@ -496,7 +497,7 @@ class WholeCall:
                 if kind > 0.87:
                     told.append((at + 0.07, partial(Track.bye, ssrc=ssrc)))
                 if 0.8 < kind < 0.93:
-                    announced += [len(caller.packets())] if kind > 0.87 else []
+                    announced += [len(caller.packets())] if kind > 0.87 or self.report_s else []
                     ssrc += 1
                     caller.switch(ssrc, sequence=dice.randrange(2**16), timestamp=dice.randrange(2**32))
             at += rest_s
@@ -504,12 +505,11 @@ class WholeCall:
         for _ in range(dice.randint(0, 3)):
             first = dice.randrange(20, 600)
             burst = set(range(first, first + dice.randint(15, 80)))
-            # Of what is lost beside a BYE, before another source, nothing can tell.
+            # Where a source has said that it stops, nothing tells that the next one's first packets are lost.
             lost |= burst if not any({index - 1, index} & burst for index in announced) else set()
         jitter_s = dice.choice([0.0, 0.03])
         network = Network(lost=frozenset(lost), jitter_s=jitter_s, seed=self.seed)
         packets: list[tuple[float, Packet | Callable[[Track], None]]] = [*caller.packets(network), *told]
-        self.report_s = dice.choice([0.0, 0.5, 2.0])
         if self.report_s:
             packets += reports(caller, every_s=self.report_s)
         return said, sorted(packets, key=lambda pair: pair[0]), at, jitter_s + network.delay_s + 0.02

@@ -120,7 +120,7 @@ class Serving:
         timeout_s = self._limits.send_timeout_s
         clock = asyncio.get_running_loop().time
         while (late_s := clock() - self._sending_since) < timeout_s:  # noqa: ASYNC110 (time is the event)
-            await asyncio.sleep(min(timeout_s, timeout_s - late_s))
+            await asyncio.sleep(min(timeout_s, max(0.001, timeout_s - late_s)))
         raise ConnectionLost(1006, "the STT does not read")
 
     def _check_stall(self, now: float) -> None:

@@ -170,7 +170,7 @@ class Stream:
             if left <= 0:
                 self._timed_out = self._serving.connected
                 return
-            await asyncio.wait({task}, timeout=left)
+            await asyncio.wait({task}, timeout=max(0.001, left))
 
     def _what_is_wrong(self) -> str | None:
         """Why not everything may have its text: a `GapReason`."""
