@@ -21,7 +21,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
-from benchmarks.words import RATE, Bench, Recording, quantile, recordings
+from benchmarks.words import RATE, Bench, Received, Recording, quantile, recordings
 from rtcstt.embedded.hypothesis import FRAME, Audio
 from rtcstt.wire import TurnSettings
 
@@ -91,7 +91,11 @@ def hesitating(
 
 def ended_in(bench: Bench, samples: Audio, found: list[Pause], settings: TurnSettings) -> Iterator[bool]:
     """For each pause whether a turn ended in it."""
-    ends = bench.live(samples, settings).ends
+    yield from within(bench.live(samples, settings).ends, found)
+
+
+def within(ends: list[float], found: list[Pause]) -> Iterator[bool]:
+    """For each pause whether one of the turns' ``ends`` is in it."""
     for begin, end in found:
         yield any(begin / RATE < at <= end / RATE + CHUNK_S for at in ends)
 
@@ -99,6 +103,12 @@ def ended_in(bench: Bench, samples: Audio, found: list[Pause], settings: TurnSet
 class Table:
     def __init__(self, bench: Bench, settings: TurnSettings, *, each: bool) -> None:
         self._bench, self._settings, self._each = bench, settings, each
+        self._known: dict[int, Received] = {}
+
+    def _live(self, recording: Recording) -> Received:
+        if id(recording) not in self._known:
+            self._known[id(recording)] = self._bench.live(recording.samples, self._settings)
+        return self._known[id(recording)]
 
     def print(self, found: list[Recording]) -> None:
         print("| turns | |\n|---|---|")
@@ -113,7 +123,7 @@ class Table:
     def _delays(self, found: list[Recording]) -> None:
         starts, ends = [], []
         for recording in found:
-            received = self._bench.live(recording.samples, self._settings)
+            received = self._live(recording)
             if not received.ends:
                 print(f"| {recording.name} | no turn |")
                 continue
@@ -132,7 +142,7 @@ class Table:
         """Of one or two words, single digits among them."""
         ends = []
         for recording in found:
-            received = self._bench.live(recording.samples, self._settings)
+            received = self._live(recording)
             ends += [received.ends[-1] - recording.speech_end_s] if received.ends else []
         said = f"end of an answer of one or two words to `turn.end`, median / p90 of {len(ends)}"
         print(f"| {said} | {statistics.median(ends):.2f} / {quantile(ends, 0.9):.2f} s |")
@@ -142,7 +152,7 @@ class Table:
         breaks: list[bool] = []
         for recording in found:
             for total, places in zip((clauses, breaks), in_mid_sentence(self._bench, recording), strict=True):
-                ended = list(ended_in(self._bench, recording.samples, places, self._settings))
+                ended = list(within(self._live(recording).ends, places))
                 total += ended
                 if self._each and any(ended):
                     print(f"| {recording.name} | {ended} {[round(end / RATE, 1) for _, end in places]} |")
@@ -167,7 +177,7 @@ class Table:
 
     def _false_turns(self, found: list[Recording]) -> None:
         for recording in found:
-            received = self._bench.live(recording.samples, self._settings)
+            received = self._live(recording)
             seconds, words = len(recording.samples) / RATE, len(received.text.split())
             print(f"| turns, words in {recording.name} ({seconds:.0f} s) | {len(received.starts)}, {words} |")
 

@@ -29,11 +29,12 @@ import soxr
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from rtcstt.embedded.batch import BatchListener, Word
+from rtcstt.embedded.completeness import fit_of
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
 from rtcstt.embedded.hypothesis import NO_TERMS, Audio, Terms
-from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.listener import Listener, Voice
 from rtcstt.embedded.recognizer import load_engine
 from rtcstt.media.files import AudioFile
 from rtcstt.media.tracks import RawAudio, ReadSettings, Sound
@@ -148,10 +149,15 @@ class Bench:
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
+    def listener(self, voice: Voice, settings: TurnSettings = DEFAULT_TURN) -> Listener:
+        engine = self._engine.stream("en", self._keyterms)
+        return Listener(
+            engine, voice, self._judge, settings, live=self._engine.live, fit=fit_of(self._engine.name)
+        )
+
     def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Received:
         received = Received()
-        engine = self._engine.stream("en", self._keyterms)
-        listener = Listener(engine, self.vad.stream(), self._judge, settings, live=self._engine.live)
+        listener = self.listener(self.vad.stream(), settings)
         padded = np.concatenate([silence(LEAD_S), samples, silence(TRAIL_S)])
         begin = time.process_time()
         for start in range(0, len(padded), RATE // 10):

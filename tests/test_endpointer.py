@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt.embedded.endpointer import (
-    FRAME_S,
-    PATIENCE,
-    TABLE,
-    UNFINISHED,
-    Endpointer,
-    TurnTransition,
-    completeness,
-)
+from rtcstt.embedded.completeness import FITS, UNFINISHED_S, Evidence, Fit
+from rtcstt.embedded.endpointer import FRAME_S, TABLE, Endpointer, TurnTransition
 from rtcstt.wire import DEFAULT_TURN, TURN_TABLE, TurnSettings, TurnState
 
 START, EAGER, RESUME, END = (
@@ -27,11 +20,19 @@ START, EAGER, RESUME, END = (
 )
 
 
-SURE, OPEN = 1.0, UNFINISHED
+SURE, OPEN = 0.45, UNFINISHED_S  # seconds to wait
+TINY = FITS["tiny-en"]
+MODELS = pytest.mark.parametrize("fit", FITS.values(), ids=[name or "any" for name in FITS])
+
+
+def waits_s(
+    sound: float | None, stop: float | None, words: str, longest_s: float = 0.0, fit: Fit = TINY
+) -> float:
+    return fit.wait_s(Evidence(sound, stop, words, longest_s))
 
 
 def run(
-    endpointer: Endpointer, *parts: tuple[float, float], complete: float = SURE
+    endpointer: Endpointer, *parts: tuple[float, float], wait_s: float = SURE
 ) -> list[tuple[TurnTransition, float]]:
     """Feed (voice activity, seconds) parts; what happened, and when."""
     happened, now = [], 0.0
@@ -40,7 +41,7 @@ def run(
             now += FRAME_S
             happened += [(transition, now) for transition in endpointer.frame(probability)]
             if endpointer.probe_due:
-                endpointer.answer(complete)
+                endpointer.answer(wait_s)
     return happened
 
 
@@ -64,23 +65,17 @@ def test_a_finished_sentence_starts_fast_and_ends_fast() -> None:
 
 
 def test_a_pause_in_mid_sentence_resumes() -> None:
-    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), complete=OPEN)
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), wait_s=OPEN)
     assert kinds(happened) == [START]
-    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 0.35), (0.95, 1.0), complete=SURE)
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 0.35), (0.95, 1.0), wait_s=SURE)
     assert kinds(happened) == [START, EAGER, RESUME]
 
 
-@pytest.mark.parametrize(("complete", "patience_s"), PATIENCE)
-def test_the_default_patience_is_what_its_table_says(complete: float, patience_s: float) -> None:
-    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=complete)
+@pytest.mark.parametrize("wait_s", [0.34, 0.5, 1.1, 2.0])
+def test_with_the_default_settings_a_turn_ends_after_so_many_seconds(wait_s: float) -> None:
+    happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), wait_s=wait_s)
     assert kinds(happened) == [START, EAGER, END]
-    assert happened[-1][1] - 1.0 == pytest.approx(patience_s, abs=0.07)
-
-
-def test_who_may_be_done_is_given_a_pause_of_a_mid_sentence() -> None:
-    for complete in (-2.5, -1.5, -1.0):
-        happened = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 1.2), (0.95, 1.0), complete=complete)
-        assert END not in kinds(happened)
+    assert happened[-1][1] - 1.0 == pytest.approx(wait_s, abs=0.07)
 
 
 def test_who_went_on_at_once_and_again_is_given_longer() -> None:
@@ -92,57 +87,67 @@ def test_who_went_on_at_once_and_again_is_given_longer() -> None:
     assert kinds(run(endpointer, *clause)) == [START, EAGER, END], "the next is taken as it sounds"
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_each_witness_counts_for_what_it_says(sound: float, stop: float, more: float) -> None:
-    judged = completeness(sound, stop, "It is done.")
-    assert completeness(max(sound, more), stop, "It is done.") >= judged
-    assert completeness(sound, max(stop, more), "It is done.") >= judged
-    assert completeness(sound, stop, "It is the") < judged
+@MODELS
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 2))
+def test_each_witness_counts_for_what_it_says(
+    fit: Fit, sound: float, stop: float, more: float, longest_s: float
+) -> None:
+    waited = waits_s(sound, stop, "It is done.", longest_s, fit)
+    assert waits_s(max(sound, more), stop, "It is done.", longest_s, fit) <= waited
+    assert waits_s(sound, max(stop, more), "It is done.", longest_s, fit) <= waited
+    assert waits_s(sound, stop, "It is the", longest_s, fit) >= waited
+    assert waits_s(sound, stop, "It is done.", longest_s + more, fit) >= waited
 
 
 @pytest.mark.parametrize(
-    ("sound", "stop", "words", "ends_s"),
+    ("sound", "stop", "words", "least_s", "most_s"),
     [
-        (0.37, 0.909, "Yes.", 0.7),  # tiny-en and smart-turn of recordings
-        (0.05, 0.855, "Okay.", 0.7),
-        (0.15, 0.869, "Right.", 0.7),
-        (0.97, 0.940, "Three.", 0.7),
-        (0.65, 0.951, " Goodbye.", 0.7),
-        (0.98, 0.717, "Mr.", 2.5),
-        (0.01, 0.892, "He was.", 2.5),
-        (0.91, 0.906, "And?", 2.5),
-        (0.90, 0.956, "Before the war.", 1.2),
+        (0.37, 0.909, "Yes.", 0.3, 0.7),  # tiny-en and smart-turn of recordings
+        (0.05, 0.855, "Okay.", 0.3, 0.7),
+        (0.15, 0.869, "Right.", 0.3, 0.7),
+        (0.97, 0.940, "Three.", 0.3, 0.7),
+        (0.65, 0.951, " Goodbye.", 0.3, 0.7),
+        (0.74, 0.863, "But.", 0.3, 1.3),  # "five", taken for something else
+        (0.01, 0.892, "He was.", 1.2, 6.0),
+        (0.90, 0.906, "I went home and", 0.8, 6.0),
     ],
 )
 def test_an_answer_of_one_or_two_words_ends_soon(
-    sound: float, stop: float, words: str, ends_s: float
+    sound: float, stop: float, words: str, least_s: float, most_s: float
 ) -> None:
-    complete = completeness(sound, stop, words)
-    happened = run(Endpointer(TurnSettings()), (0.95, 0.5), (0.02, 6.0), complete=complete)
-    assert kinds(happened) == [START, EAGER, END]
-    after_s = happened[-1][1] - 0.5
-    assert after_s == pytest.approx(0.7, abs=0.06) if ends_s == 0.7 else after_s >= ends_s - 0.05
+    assert least_s <= waits_s(sound, stop, words) <= most_s
 
 
-def test_one_witness_alone_counts() -> None:
-    assert completeness(None, 0.999, "done") > -0.5 > completeness(None, 0.8, "done")
-    assert completeness(0.99, None, "done") > completeness(0.01, None, "done")
+@MODELS
+def test_one_witness_alone_counts(fit: Fit) -> None:
+    assert waits_s(0.99, None, "It is done", fit=fit) < waits_s(0.01, None, "It is done", fit=fit)
+    assert waits_s(None, 0.999, "It is done") < waits_s(None, 0.8, "It is done")
+
+
+@MODELS
+def test_who_paused_before_in_the_turn_and_went_on_is_given_longer_than_that(fit: Fit) -> None:
+    assert waits_s(0.99, 0.999, "It is done.", 0.0, fit) < 0.5
+    assert 0.5 < waits_s(0.99, 0.999, "It is done.", 0.4, fit) < 1.0
+
+
+def test_the_longest_pause_of_a_turn_is_known() -> None:
+    endpointer = Endpointer(TurnSettings())
+    run(endpointer, (0.95, 1.0), (0.02, 0.3), (0.95, 1.0), (0.02, 0.2), (0.95, 1.0))
+    assert endpointer.longest_s == pytest.approx(0.3, abs=0.05)
+    run(endpointer, (0.02, 6.0), (0.95, 1.0))
+    assert endpointer.longest_s == 0
 
 
 @pytest.mark.parametrize("timeout_ms", [640, 2000, 5600])
 def test_the_timeout_is_the_last_word(timeout_ms: float) -> None:
     endpointer = Endpointer(TurnSettings(end_timeout_ms=timeout_ms))
-    happened = run(endpointer, (0.95, 1.0), (0.02, 12.0), complete=OPEN)
+    happened = run(endpointer, (0.95, 1.0), (0.02, 12.0), wait_s=OPEN)
     assert kinds(happened) == [START, EAGER, END]
     assert happened[-1][1] - 1.0 == pytest.approx(timeout_ms / 1000, abs=0.1)
 
 
 def test_without_smart_turn_turns_end_later_but_end() -> None:
-    both, alone = completeness(0.98, 0.99, "done"), completeness(None, 0.99, "done")
-    asked = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=both)
-    unasked = run(Endpointer(TurnSettings()), (0.95, 1.0), (0.02, 6.0), complete=alone)
-    assert kinds(unasked) == [START, EAGER, END]
-    assert asked[-1][1] < unasked[-1][1] < 4.0
+    assert waits_s(0.98, 0.99, "It is done") < waits_s(None, 0.99, "It is done") < 4.0
 
 
 @pytest.mark.parametrize("seconds", [0.03, 0.06])
@@ -162,7 +167,7 @@ def test_settings_move_what_they_are_named_for(
     name: str, low: float, high: float, transition: TurnTransition
 ) -> None:
     def when(value: float) -> float:
-        happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), complete=-2.0)
+        happened = run(Endpointer(TurnSettings(**{name: value})), (0.95, 1.0), (0.02, 6.0), wait_s=1.26)
         return next(at for found, at in happened if found is transition)
 
     if transition is START:
@@ -173,16 +178,16 @@ def test_settings_move_what_they_are_named_for(
 
 def test_settings_change_in_mid_stream() -> None:
     endpointer = Endpointer(TurnSettings())
-    run(endpointer, (0.95, 1.0), (0.02, 1.0), complete=OPEN)
+    run(endpointer, (0.95, 1.0), (0.02, 1.0), wait_s=OPEN)
     endpointer.configure(TurnSettings(end_timeout_ms=1500))
-    happened = run(endpointer, (0.02, 1.0), complete=OPEN)
+    happened = run(endpointer, (0.02, 1.0), wait_s=OPEN)
     assert kinds(happened) == [EAGER, END]
 
 
 def test_a_change_of_one_setting_leaves_the_others() -> None:
     endpointer = Endpointer(TurnSettings(end_timeout_ms=1500))
     endpointer.configure(TurnSettings(start_threshold=0.7))
-    happened = run(endpointer, (0.95, 1.0), (0.02, 1.6), complete=OPEN)
+    happened = run(endpointer, (0.95, 1.0), (0.02, 1.6), wait_s=OPEN)
     assert kinds(happened) == [START, EAGER, END]
 
 
@@ -198,13 +203,13 @@ SETTINGS = st.builds(
 @given(
     SETTINGS,
     st.lists(st.tuples(st.floats(0, 1), st.floats(0.0, 1.5)), max_size=12),
-    st.floats(-10, 5),
+    st.floats(0.3, 5.6),
 )
-def test_whatever_comes_the_grammar_holds_and_silence_ends_it(
-    settings: TurnSettings, parts: list[tuple[float, float]], complete: float
+def test_whatever_is_heard_the_grammar_holds_and_silence_ends_it(
+    settings: TurnSettings, parts: list[tuple[float, float]], wait_s: float
 ) -> None:
     endpointer = Endpointer(settings)
-    happened = kinds(run(endpointer, *parts, (0.0, 12.0), complete=complete))
+    happened = kinds(run(endpointer, *parts, (0.0, 12.0), wait_s=wait_s))
     state = TurnState.IDLE
     for transition in happened:
         state = TURN_TABLE[state, transition.value]

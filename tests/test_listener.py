@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rtcstt.embedded.completeness import Answers, Fit
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.segments import HARD
@@ -97,8 +98,19 @@ def sound(*parts: float, first: int = 1) -> Audio:
     return np.concatenate(blocks)
 
 
+# Constants of the tests' own: those of models are fitted to recordings, and may be fitted again.
+FIT = Fit(
+    {"bias": -3.95, "sound": 0.15, "stop": 0.8},
+    ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45), (1.2, 0.4)),
+    (1.0, 0.0),
+    Answers(0.7, -3.5, -2.25),
+)
+
+
 def listener(complete: float = 0.99, rule: Rule | None = None, **turn: float) -> Listener:
-    return Listener(rule or Rule(), Loud(), Complete(complete), TurnSettings(**turn))  # type: ignore[arg-type]
+    return Listener(  # type: ignore[arg-type]
+        rule or Rule(), Loud(), Complete(complete), TurnSettings(**turn), fit=FIT
+    )
 
 
 def receive(
@@ -184,7 +196,7 @@ def test_what_follows_an_eager_end_is_decoded_with_what_came_before() -> None:
 def test_or_by_itself_where_that_is_of_no_use(rule: Rule, live: bool, pause: float) -> None:
     """After a long silence; when the recogniser believes that all is said; when nothing can be forced."""
     settings = TurnSettings(eager_end_threshold=0.59, end_threshold=0.01)
-    listening = Listener(rule, Loud(), Complete(0.6), settings, live=live)  # type: ignore[arg-type]
+    listening = Listener(rule, Loud(), Complete(0.6), settings, live=live, fit=FIT)  # type: ignore[arg-type]
     messages = receive(listening, sound(-0.5, 1.0, -pause, 1.0, -6.0))
     assert check(messages) == [said(20)]
     assert [m.type for m in messages].count("turn.resume") == 1
@@ -254,8 +266,14 @@ def test_a_loop_is_not_published_before_its_end_is_cut_off() -> None:
 @pytest.mark.parametrize("judged", [True, False])
 def test_half_a_sentence_is_waited_for_whatever_it_sounds_like(judged: bool) -> None:
     rule = Rule(stop=0.6)
-    listening = Listener(rule, Loud(), Complete(0.99) if judged else None, TurnSettings())  # type: ignore[arg-type]
-    assert check(receive(listening, sound(-0.5, 1.0, -1.2, 1.0))) == []
+    listening = Listener(
+        rule,
+        Loud(),  # type: ignore[arg-type]
+        Complete(0.9) if judged else None,  # type: ignore[arg-type]
+        TurnSettings(),
+        fit=FIT,
+    )
+    assert check(receive(listening, sound(-0.5, 1.0, -0.9, 1.0))) == []
 
 
 def test_by_silence_only_the_timeout_ends_a_turn() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_listener import Complete, Loud, Rule, Words, check, receive, said, sound
+from test_listener import FIT, Complete, Loud, Rule, Words, check, receive, said, sound
 
 from rtcstt.embedded.hypothesis import Audio, Hypothesis
 from rtcstt.embedded.listener import Listener
@@ -53,7 +53,7 @@ class Script:
 
 
 def listening(recogniser: object, complete: float = 0.99) -> Listener:
-    return Listener(recogniser, Loud(), Complete(complete), TurnSettings())  # type: ignore[arg-type]
+    return Listener(recogniser, Loud(), Complete(complete), TurnSettings(), fit=FIT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("stop", "eager"), [(0.7, "my fellow America"), (0.995, "my fellow America.")])
@@ -144,7 +144,7 @@ def test_what_was_cut_off_is_decoded_in_parts(updates: bool) -> None:
 def test_no_update_before_there_is_enough_voice_to_understand_the_first_words() -> None:
     for update_s, first_s in ((0.5, 1.5), (0.2, 0.6), (1.0, 3.0)):
         rule = Rule()
-        listener = Listener(rule, Loud(), Complete(0.99), TurnSettings(), update_s=update_s)  # type: ignore[arg-type]
+        listener = Listener(rule, Loud(), Complete(0.99), TurnSettings(), update_s=update_s, fit=FIT)  # type: ignore[arg-type]
         receive(listener, sound(-0.5, first_s - 0.1))
         assert rule.decodes == 0
         assert any(
@@ -193,3 +193,45 @@ def test_what_is_believed(
 def test_how_sure_a_word_is() -> None:
     assert word_odds(Spelled(), (1, 3, 4, 7), (0.9, 0.8, 0.6, 0.1)) == pytest.approx((0.9, 0.5))
     assert word_odds(Spelled(), (1, 3), (0.9,)) == (), "where it is not known of all"
+
+
+class Doubtful(Script):
+    """As sure of each token as it was told; asked with more than a tenth of a second before the speech, it
+    says what is in ``again``."""
+
+    def __init__(self, ids: tuple[int, ...], odds: tuple[float, ...], again: tuple[int, ...] = ()) -> None:
+        super().__init__((99.0, ids, 0.995))
+        self._odds = odds
+        self._again = again
+        self.asked = 0
+
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
+        self.asked += 1
+        found = super().decode(audio, forced, draft, timed=timed)
+        silent = int(np.flatnonzero(audio)[0]) / SAMPLE_RATE
+        if self._again and silent > 0.2:
+            return replace(found, ids=self._again, logprob=-0.2, odds=(0.8,) * len(self._again))
+        odds = self._odds[len(forced) :]
+        return replace(found, odds=odds, logprob=float(np.log(odds).mean()) if odds else 0.0)
+
+
+def test_a_word_of_which_the_model_is_not_sure_waits_for_more_agreement() -> None:
+    sure, unsure = Doubtful((1, 2, 3, 5), (0.9, 0.9, 0.9, 0.9)), Doubtful((1, 2, 3, 5), (0.9, 0.3, 0.9, 0.9))
+    first = {}
+    for name, script in (("sure", sure), ("unsure", unsure)):
+        listener = listening(script)
+        for at in range(40):
+            for message in receive(listener, sound(0.1, first=1 + at)):
+                if isinstance(message, TurnUpdate) and "fellow" in message.transcript:
+                    first.setdefault(name, at)
+    assert first["sure"] + 10 <= first["unsure"] < 40
+
+
+def test_what_the_model_is_not_sure_of_is_asked_again_with_more_before_the_speech() -> None:
+    script = Doubtful((1, 2, 9), (0.5, 0.5, 0.5), again=(1, 2, 3))
+    assert check(receive(listening(script), sound(-1.0, 1.0, -7.0))) == ["my fellow America"]
+    known = Doubtful((1, 2, 9), (0.9, 0.9, 0.9), again=(1, 2, 3))
+    assert check(receive(listening(known), sound(-1.0, 1.0, -7.0))) == ["my fellow Paris"]
+    assert known.asked == 1

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rtcstt.embedded.cuts import part
 from rtcstt.embedded.hypothesis import FRAME, Audio, Recogniser, Spoken
 from rtcstt.embedded.listener import Voice
-from rtcstt.embedded.segments import MIN_VOICED, TRIM, Run, Segment, part, word_odds
+from rtcstt.embedded.segments import MIN_VOICED, TRIM, Run, Segment, word_odds
 from rtcstt.media.pcm import SAMPLE_RATE
 
 LONGEST = 15 * SAMPLE_RATE

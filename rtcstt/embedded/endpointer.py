@@ -35,8 +35,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from rtcstt.embedded.completeness import UNASKED_S
 from rtcstt.embedded.hypothesis import FRAME
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import DEFAULT_TURN, TurnSettings, TurnState
@@ -48,27 +47,7 @@ TAIL_S = 0.1  # of silence that smart-turn gets
 RISE, FALL = 0.5, 0.25
 PEAK, END = 0.9, 0.2  # the likelihood at the beginning of a pause, and at the end of a turn by default
 
-BY_SOUND, BY_WORDS, BIAS = 0.15, 0.8, -3.95  # fitted to ends and middles of sentences
-DANGLES = -2.0
-SHORT_ANSWER = -0.58  # ends after 0.7 s
-SHORT_FROM, KNOWN_FROM = -2.25, -3.5  # how complete one or two words have to be for that; known answers
-UNSPOKEN = 0.95  # for the probability of a full stop where the recogniser was not asked
-UNFINISHED, UNASKED = -4.0, -2.0  # completeness where nothing is asked, and until there is an answer
-# How complete, and after how many seconds the turn then ends by default; in proportion between these.
-PATIENCE = ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45), (1.2, 0.36))
 SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who twice begins again so soon after a turn's end is given more
-
-DANGLING = frozenset(
-    "a an the and or but so because if of to with for from in on at by my your his her its our their this "
-    "that is are was were i'm it's um uh like some mr mrs ms dr".split()
-)
-ANSWERS = frozenset(
-    "yes|no|yeah|yep|nope|okay|ok|sure|right|correct|exactly|maybe|never|none|nothing|please|thanks|thank you"
-    "|no thanks|yes please|no problem|all right|alright|of course|that's right|hello|hi|goodbye|bye"
-    "|good morning|i see|fine|great|perfect|yes sir|yes ma'am|not yet|both|neither|cancel|stop|repeat".split(
-        "|"
-    )
-)
 
 
 class TurnTransition(enum.Enum):
@@ -98,31 +77,6 @@ TABLE: Mapping[TurnState, tuple[Row, ...]] = {
 }
 
 
-def completeness(sound: float | None, stop: float | None, words: str) -> float:
-    """How complete an utterance is, in log-odds.
-
-    ``sound`` is smart-turn's probability, ``stop`` the recogniser's of a full stop after ``words``;
-    None where there is no such witness.
-    """
-    by_sound = BY_SOUND * _log_odds(0.5 if sound is None else sound)
-    by_words = BY_WORDS * _log_odds(UNSPOKEN if stop is None else stop)
-    said = words.lower().replace(",", "").rstrip(" .?!").split()
-    if said and said[-1].strip(".?!") in DANGLING:
-        return BIAS + by_sound + by_words + DANGLES
-    judged = BIAS + by_sound + by_words
-    short = 0 < len(said) <= 2 and judged > (KNOWN_FROM if " ".join(said) in ANSWERS else SHORT_FROM)
-    return max(judged, SHORT_ANSWER) if short else judged
-
-
-def _patience_s(completeness: float) -> float:
-    return float(np.interp(completeness, [row[0] for row in PATIENCE], [row[1] for row in PATIENCE]))
-
-
-def _log_odds(probability: float) -> float:
-    bounded = min(max(probability, 0.001), 0.999)
-    return math.log(bounded / (1 - bounded))
-
-
 class Endpointer:
     """One stream's turns. `frame` for each 32 ms; `probe_due` says when to ask whether the utterance is
     complete, `answer` takes what was found out."""
@@ -133,8 +87,9 @@ class Endpointer:
         self.silence_s = 0.0  # since the last speech, within a turn
         self._settings = DEFAULT_TURN.merged(settings).as_dict()
         self._peak = 0.0  # the likelihood from which it decays
-        self._completeness = UNASKED
+        self._wait_s = UNASKED_S
         self._probed = False
+        self.longest_s = 0.0  # pause of this turn, after which they went on
         self._since_end_s = math.inf
         self._went_on = 0  # so many times in a row, soon after a turn's end
 
@@ -155,9 +110,9 @@ class Endpointer:
         """A new one with the same settings, between turns."""
         return Endpointer(TurnSettings(**self._settings))
 
-    def answer(self, completeness: float) -> None:
-        """How complete what was said before this pause is; see `completeness`."""
-        self._completeness = completeness
+    def answer(self, wait_s: float) -> None:
+        """So many seconds of this pause end the turn, with the default settings; see `Fit.wait_s`."""
+        self._wait_s = wait_s
         self._probed = True
 
     def frame(self, probability: float) -> list[TurnTransition]:
@@ -179,15 +134,16 @@ class Endpointer:
         if probability > needed or self.state is TurnState.IDLE:
             step = RISE if probability > self.likelihood else FALL
             self.likelihood += step * (probability - self.likelihood)
+            self.longest_s = 0.0 if self.state is TurnState.IDLE else max(self.longest_s, self.silence_s)
             self.silence_s = 0.0
-            self._completeness, self._probed = UNASKED, False
+            self._wait_s, self._probed = UNASKED_S, False
             self._since_end_s += FRAME_S
             if self.state is TurnState.SPEAKING:
                 self._peak = max(self.likelihood, PEAK)
             return
         self.silence_s += FRAME_S
         least = MORE_PATIENCE_S if self._went_on > 1 else 0.0
-        waited = self.silence_s / max(_patience_s(self._completeness), least)
+        waited = self.silence_s / max(self._wait_s, least)
         self.likelihood = min(self.likelihood, self._peak * (END / PEAK) ** waited**2)
         if self.silence_s >= self._settings["end_timeout_ms"] / 1000:
             self.likelihood = 0.0

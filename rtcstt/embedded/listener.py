@@ -22,7 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
-from rtcstt.embedded.endpointer import TAIL_S, UNFINISHED, Endpointer, TurnTransition, completeness
+from rtcstt.embedded.completeness import FITS, UNFINISHED_S, Evidence, Fit
+from rtcstt.embedded.endpointer import TAIL_S, Endpointer, TurnTransition
 from rtcstt.embedded.hypothesis import FRAME, Audio, Recogniser
 from rtcstt.embedded.segments import (
     CUT_WITHIN,
@@ -73,7 +74,7 @@ class Listener:
     ``judge`` None: how it sounds is not asked, and turns end later. ``by_silence``: nor is what was said;
     turns end by ``end_timeout_ms`` alone. ``live`` False: the recogniser is too slow to decode the same
     speech again and again; text comes with the pauses. ``timed``: `finished` says when each word was said.
-    ``update_s``: of speech between two decodes.
+    ``update_s``: of speech between two decodes. ``fit``: of the endpointer, to this recogniser.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Listener:
         live: bool = True,
         timed: bool = False,
         update_s: float = UPDATE_MS / 1000,
+        fit: Fit = FITS[""],
     ) -> None:
         self._voice = voice
         self._judge = judge
@@ -94,6 +96,7 @@ class Listener:
         self._live = live
         self._update_s = update_s
         self._endpointer = Endpointer(settings)
+        self._fit = fit
         self._rest = np.zeros(0, np.float32)
         self._text = TurnText(recogniser, timed=timed)
         self._recent: deque[Audio] = deque(maxlen=JUDGED // FRAME)
@@ -101,6 +104,8 @@ class Listener:
         self._shown = ""
         self.finished: list[Piece] = []
         """What the last turn that ended consisted of."""
+        self.asked: tuple[int, Evidence] | None = None
+        """Where in the stream the last pause began, in samples, and what was known then."""
 
     @property
     def in_turn(self) -> bool:
@@ -232,9 +237,11 @@ class Listener:
         """Shortly into a pause: what was said, and was it complete?"""
         self._text.decode_pause()
         if self._by_silence:
-            self._endpointer.answer(UNFINISHED)
+            self._endpointer.answer(UNFINISHED_S)
             return
-        self._endpointer.answer(completeness(self._sound(), self._text.stop, self._text.with_pause))
+        evidence = Evidence(self._sound(), self._text.stop, self._text.with_pause, self._endpointer.longest_s)
+        self.asked = self.position - round(self._endpointer.silence_s * SAMPLE_RATE), evidence
+        self._endpointer.answer(self._fit.wait_s(evidence))
 
     def _sound(self) -> float | None:
         """How complete it sounds, the silence behind it left out but for a moment."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from rtcstt.embedded import capacity
 from rtcstt.embedded.batch import Batch, BatchListener, Word
+from rtcstt.embedded.completeness import fit_of
 from rtcstt.embedded.engines import models, sherpa, timed
 from rtcstt.embedded.engines.moonshine import Moonshine
 from rtcstt.embedded.engines.smart_turn import SmartTurn
@@ -109,6 +110,7 @@ class Recognizer:
             settings or TurnSettings(),
             live=self.engine.live,
             update_s=update_ms / 1000,
+            fit=fit_of(self.engine.name),
         )
         return self._own(TurnStream(listener, self._workers))
 

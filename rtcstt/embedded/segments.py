@@ -24,21 +24,22 @@ sure.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from rtcstt.embedded.cuts import Tail, part, quietest
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Recogniser, Spoken, Streaming, Vocabulary
 from rtcstt.media.pcm import SAMPLE_RATE
 
 PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
-AGREE = 2  # hypotheses
+AGREE = 2  # hypotheses; on a word of which the model is not sure, more
+SURE_TOKEN, AGREE_UNSURE = 0.5, 4
 CUT_WITHIN = 2 * SAMPLE_RATE  # where a segment is cut without a pause
 HARD, HARD_STREAMED = 14 * SAMPLE_RATE, 60 * SAMPLE_RATE  # when a segment must be closed
-SHORTEST_PART = SAMPLE_RATE  # of a segment that is decoded in parts
 LEAD = int(0.1 * SAMPLE_RATE)  # of silence that is decoded before the first speech
+UNSURE, LEAD_AGAIN = -0.3, int(0.3 * SAMPLE_RATE)  # of a mean log-probability; and how it is asked then
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
 APART = int(0.1 * SAMPLE_RATE)  # of silence, for what was said before and after it to be decoded apart
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
@@ -174,7 +175,7 @@ class TurnText:
         self._tokens = recogniser.tokens
         self.streaming = recogniser if isinstance(recogniser, Streaming) else None
         self.longest = HARD if self.streaming is None else HARD_STREAMED
-        self._audio = _Tail()
+        self._audio = Tail()
         self._closed: list[Piece] = []  # the open turn's segments before this one
         self._said = False  # anything, in an earlier turn
         self._closed_stop: float | None = None  # of the last closed segment
@@ -204,7 +205,7 @@ class TurnText:
         paused = self.segment.paused
         if paused is not None and paused.ids:
             return paused.stop
-        return None if self.segment.runs else self._closed_stop
+        return None if self.segment.text else self._closed_stop
 
     @property
     def with_pause(self) -> str:
@@ -226,10 +227,12 @@ class TurnText:
         found = self._decode(self.length, growing=True)
         if not found.finished or not segment.believes(found, self._tokens):
             return
-        agree = AGREE if self.streaming is None else 1
-        segment.recent = [*segment.recent, found.ids][-agree:]
-        if len(segment.recent) == agree:
-            self._publish(found, self._safe(found.ids, _common(segment.recent)))
+        if self.streaming is not None:
+            self._publish(found, self._safe(found.ids, len(found.ids)))
+            return
+        segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
+        if len(segment.recent) >= AGREE:
+            self._publish(found, self._safe(found.ids, self._agreed(found)))
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
         """Find out what was said until the present pause, or within ``length`` samples, unless that is known
@@ -239,7 +242,7 @@ class TurnText:
             length = min(self.length, segment.last_speech + TRIM)
         if segment.paused is not None or segment.voiced < least:
             return
-        found = self._decode(length, timed=self._timed)
+        found = self._decode_twice(length)
         since = min(length, segment.last_speech) - segment.settled
         if segment.went_on and since >= least and self._says_no_more(found):
             end = segment.start + length
@@ -327,10 +330,28 @@ class TurnText:
         begin = max(self.length - CUT_WITHIN, self.segment.settled)
         return quietest(self._audio.first(self.length), begin, self.length)
 
-    def _decode(self, length: int, *, timed: bool = False, growing: bool = False) -> Hypothesis:
+    def _decode_twice(self, length: int) -> Hypothesis:
+        """What was said; where the model is not sure of it, asked again with more before the first speech,
+        and the likelier of both."""
+        found = self._decode(length, timed=self._timed)
+        if found.logprob > UNSURE or not found.odds:
+            return found
+        draft = self.segment.draft
+        other = self._decode(length, lead=LEAD_AGAIN, timed=self._timed)
+        if other.finished and other.logprob > found.logprob:
+            return other
+        self.segment.draft = draft
+        return found
+
+    def _decode(
+        self, length: int, *, lead: int = LEAD, timed: bool = False, growing: bool = False
+    ) -> Hypothesis:
         segment = self.segment
-        silent = max(0, segment.runs[0][0] - LEAD) if segment.runs else 0
-        audio = self._audio.first(length)[silent:]
+        first = segment.runs[0][0] if segment.runs else 0
+        silent = first - lead
+        audio = self._audio.first(length)[max(0, silent) :]
+        if silent < 0 and lead > LEAD:
+            audio = np.pad(audio, (-silent, 0))
         if growing and self.streaming is not None:
             found = self.streaming.so_far(audio)
         else:
@@ -339,7 +360,8 @@ class TurnText:
             segment.forced = segment.ids
             found = self._recogniser.decode(audio, segment.forced, found.ids, timed=timed)
         segment.draft = found.ids
-        words = tuple(Spoken(word, silent + begin, silent + end) for word, begin, end in found.words)
+        at = silent if lead > LEAD else max(0, silent)
+        words = tuple(Spoken(word, max(0, at + begin), at + end) for word, begin, end in found.words)
         return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds, words=words)
 
     def _says_no_more(self, found: Hypothesis) -> bool:
@@ -347,6 +369,18 @@ class TurnText:
         segment = self.segment
         said = len(_letters(self._worded(found.ids)))
         return segment.text == segment.settled_text and said <= len(_letters(segment.text))
+
+    def _agreed(self, found: Hypothesis) -> int:
+        """How many tokens the last hypotheses have in common: the last two those of which the model is sure,
+        more of them the others."""
+        recent = self.segment.recent
+        doubted = (
+            index
+            for index, (token, odds) in enumerate(zip(found.ids, found.odds, strict=False))
+            if odds < SURE_TOKEN and index >= len(self.segment.ids) and not self._tokens.is_punctuation(token)
+        )
+        by_all = _common(recent) if len(recent) == AGREE_UNSURE else 0
+        return max(by_all, min(_common(recent[-AGREE:]), next(doubted, len(found.ids))))
 
     def _safe(self, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
         """Whole words within the agreed tokens, less the newest one and punctuation at the end."""
@@ -395,53 +429,6 @@ class TurnText:
             words = tuple(Spoken(word, at + begin, at + end) for word, begin, end in found.words)
         odds = word_odds(self._tokens, segment.ids, segment.odds)
         return Piece(segment.text, segment.before(length), words, odds)
-
-
-def quietest(audio: Audio, begin: int, end: int) -> int:
-    """The middle of the quietest 60 ms between two samples. The middle counts most: there it is cut, and
-    between words of fluent speech it is quiet for hardly 20 ms."""
-    step, window = SAMPLE_RATE // 200, np.bartlett(13)[1:-1]
-    part = audio[begin:end]
-    blocks = part[: len(part) // step * step].reshape(-1, step)
-    loudness = np.convolve((blocks**2).mean(axis=1), window, "valid")
-    return int(begin + (int(loudness.argmin()) + len(window) / 2) * step)
-
-
-def part(audio: Audio) -> int:
-    """Where to cut audio that cannot be decoded as a whole; 0 where it is too short for that."""
-    length = len(audio)
-    if length < 2 * SHORTEST_PART:
-        return 0
-    return quietest(
-        audio, max(SHORTEST_PART, length // 3), min(length - SHORTEST_PART, 2 * length // 3) + 1600
-    )
-
-
-class _Tail:
-    """Audio from the sample ``start`` to the sample ``end`` of a stream."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.end = 0
-        self._parts: deque[Audio] = deque()
-
-    def append(self, samples: Audio) -> None:
-        self._parts.append(samples)
-        self.end += len(samples)
-
-    def first(self, length: int) -> Audio:
-        joined = np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
-        self._parts = deque([joined])
-        return joined[:length]
-
-    def drop(self, length: int) -> None:
-        self.start += length
-        while length and self._parts:
-            part = self._parts.popleft()
-            if len(part) > length:
-                self._parts.appendleft(part[length:])
-                return
-            length -= len(part)
 
 
 def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float]) -> tuple[float, ...]:
