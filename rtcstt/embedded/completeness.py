@@ -126,16 +126,16 @@ def _log_odds(probability: float, least: float) -> float:
 
 FITS: Mapping[str, Fit] = {
     "tiny-en": Fit(
-        {"bias": -2.4, "sound": 0.45, "stop": 0.47, "dangling": -0.49, "hanging": -0.29, "number": -1.83},
-        ((-6.0, 5.6), (-3.0, 1.19), (-1.5, 1.19), (0.0, 0.34), (1.5, 0.34), (3.0, 0.34)),
-        (2.2, 0.71),
-        Answers(seconds=0.55, known=-4.0, others=-1.09),
+        {"bias": -3.47, "sound": 0.31, "stop": 0.66, "dangling": -0.5, "number": -2.0},
+        ((-6.0, 5.6), (-3.0, 1.16), (-1.5, 1.16), (0.0, 0.38), (1.5, 0.38), (3.0, 0.38)),
+        (2.2, 0.7),
+        Answers(seconds=0.55, known=-4.5, others=-1.6),
     ),
     "": Fit(
-        {"bias": -0.64, "sound": 0.49, "dangling": -0.79, "hanging": -0.04, "number": -2.06},
-        ((-6.0, 5.6), (-3.0, 1.2), (-1.5, 1.2), (0.0, 0.74), (1.5, 0.34), (3.0, 0.34)),
-        (1.6, 0.7),
-        Answers(seconds=0.55, known=-6.0, others=-1.12),
+        {"bias": -1.25, "sound": 0.52, "dangling": -0.35, "hanging": -0.44, "number": -1.26},
+        ((-6.0, 5.6), (-3.0, 1.43), (-1.5, 0.97), (0.0, 0.5), (1.5, 0.37), (3.0, 0.37)),
+        (1.59, 0.7),
+        Answers(seconds=0.55, known=-4.54, others=-1.78),
     ),
 }
 
