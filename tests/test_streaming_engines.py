@@ -13,6 +13,7 @@ from test_listener import Complete, Loud, check, receive, said, sound
 
 from rtcstt.embedded.batch import BatchListener
 from rtcstt.embedded.capacity import LISTENING
+from rtcstt.embedded.completeness import Answers, Fit
 from rtcstt.embedded.engines.streaming import StreamingEngine
 from rtcstt.embedded.engines.timed import Said
 from rtcstt.embedded.hypothesis import Audio
@@ -23,6 +24,7 @@ from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnUpdate
 
+PATIENT = Fit({}, ((0.0, 1.26), (1.0, 1.26)), (1.0, 0.0), Answers(1.26, 0.0, 0.0))
 LAG = int(0.3 * SAMPLE_RATE)  # that the rule is behind
 
 
@@ -69,7 +71,7 @@ class Rules(StreamingEngine):
 
 def listener(engine: Rules, complete: float = 0.99, **turn: float) -> Listener:
     settings = TurnSettings(**turn)  # type: ignore[arg-type]
-    return Listener(engine.stream(), Loud(), Complete(complete), settings, timed=True)  # type: ignore[arg-type]
+    return Listener(engine.stream(), Loud(), Complete(complete), settings, timed=True, fit=PATIENT)  # type: ignore[arg-type]
 
 
 PARTS = st.lists(st.one_of(st.floats(0.2, 5), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
