@@ -5,20 +5,10 @@
 - While there is speech it climbs towards the voice activity p: ``L += (p - L) / 2``, which passes 0.8
   after three frames of clear speech. A cough or a key press is over before.
 - In a pause it falls, ``L = L0 exp(-(h s)^2)``, s being the seconds since the last speech, and h such
-  that with the default settings the turn ends after as many seconds as `PATIENCE` has for how complete
-  the utterance is. (Squared, it hardly falls at first: most pauses between words end before
-  `turn.eager_end`, and the recogniser keeps its context.)
-- How complete it is, is judged once in each pause, in log-odds, from two witnesses: smart-turn, which
-  judges how it was said, and the recogniser, which knows what was said and how surely a full stop comes
-  next. Each errs where the other knows better: smart-turn takes "How old is" for finished and "Hello
-  world" not; together they order pauses and ends of a telephone call better than either (area under
-  the curve 0.84; 0.79 and 0.83 alone). A sentence surely finished ends after half a second. One that may
-  be waits somewhat longer than the 1.2 s that pauses in mid-sentence commonly last; one surely broken
-  off waits for the time-out.
-- One or two words are an answer, and who waits for it waits long: both witnesses know little of so short a
-  text. So it ends after 0.7 s where it is not surely broken off, and a "yes" or "thank you" nearly always.
-- An utterance whose last word is one that needs another ("and", "the", "my") is hardly ever complete,
-  however it sounds.
+  that with the default settings the turn ends after as many seconds as `completeness.Fit.wait_s` says.
+  (Squared, it hardly falls at first: most pauses between words end before `turn.eager_end`, and the
+  recogniser keeps its context.)
+- That is judged once in each pause, from how complete what was said sounds and reads.
 - Who twice in a row speaks again within 0.7 s of a turn's end was not done: they read aloud, say, where every
   clause sounds like a sentence. The next turn waits out their pauses.
 - After ``end_timeout_ms`` of silence L is 0, whatever else.
