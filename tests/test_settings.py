@@ -59,6 +59,7 @@ def test_every_option_can_come_from_the_environment(option: dataclasses.Field[ob
         "language": "fr",
         "dtx": "yes",
         "offline": "yes",
+        "allow_origin": "https://page.example",
         "chunk_ms": "40",
         "redis_audio": "off",
         "node_url": "http://10.0.0.1:8080",
