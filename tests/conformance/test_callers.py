@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,6 @@ def test_connecting_takes_no_time(
     packets: Path,
     voice: Path,
     certificate: tuple[Path, Path],
-    record_property: Callable[[str, object], None],
 ) -> None:
     """The fastest of five, for other programs may be running: a wait of ours would show in all of them."""
     offer = f"{server.url}/offer"
@@ -167,8 +166,8 @@ def test_connecting_takes_no_time(
         node("libdatachannel.cjs", "callers", offer, packets)[0]["connected_s"] for _ in range(5)
     ]
     by_ffmpeg = [ffmpeg(server, voice, certificate) for _ in range(5)]
-    record_property("connected_s", {"libdatachannel": by_libdatachannel, "FFmpeg": by_ffmpeg})
-    assert min(by_libdatachannel) < SOON_S and min(by_ffmpeg) < SOON_S
+    measured = {"libdatachannel": by_libdatachannel, "FFmpeg": by_ffmpeg}
+    assert all(min(times) < SOON_S for times in measured.values()), measured
 
 
 # -- SIP, through Janus ------------------------------------------------------------------------------
