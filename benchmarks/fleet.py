@@ -16,106 +16,26 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
-import socket
 import string
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 
+from benchmarks.fleet_parts import Balancer, Process, free_port, history, listened_to_the_end, redis, server
 from benchmarks.table import markdown
+from benchmarks.tone_words import WORD_S, WORDS, ends, taught, tones
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
 from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, silence, speech
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.playback import opus_packets
 
-TICK = os.sysconf("SC_CLK_TCK")
 CHUNK = SAMPLE_RATE // 10
-START_S = 60.0
-
-
-@dataclass(slots=True)
-class Process:
-    url: str
-    process: asyncio.subprocess.Process
-
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.asynccontextmanager
-async def process(*command: str, url: str, ready: str) -> AsyncIterator[Process]:
-    with tempfile.TemporaryFile() as log:
-        started = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + START_S
-            while True:
-                with contextlib.suppress(OSError, aiohttp.ClientError):
-                    await answers(ready)
-                    break
-                if started.returncode is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise SystemExit(log.read().decode()[-2000:])
-                await asyncio.sleep(0.1)
-            yield Process(url, started)
-        finally:
-            if started.returncode is None:
-                started.terminate()
-                await started.wait()
-
-
-async def answers(url: str) -> None:
-    if url.startswith("tcp:"):
-        _, writer = await asyncio.open_connection("127.0.0.1", int(url[4:]))
-        writer.close()
-        return
-    async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url):
-        pass
-
-
-@contextlib.asynccontextmanager
-async def redis() -> AsyncIterator[Process]:
-    if shutil.which("redis-server") is None:
-        raise SystemExit("no redis-server here (Debian: apt-get install redis-server)")
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    async with process(*command, url=f"redis://127.0.0.1:{port}/0", ready=f"tcp:{port}") as found:
-        yield found
-
-
-@contextlib.asynccontextmanager
-async def server(stt: str, *options: str) -> AsyncIterator[Process]:
-    port = free_port()
-    program = str(Path(sys.executable).with_name("rtcstt"))
-    limits = ["--max-calls", "999", "--offers-per-minute", "9999", "--max-calls-per-address", "999"]
-    command = [
-        program,
-        "serve",
-        "--port",
-        str(port),
-        "--stt",
-        stt,
-        *limits,
-        "--resume-grace-s",
-        "1",
-        *options,
-    ]
-    url = f"http://127.0.0.1:{port}"
-    async with process(*command, url=url, ready=f"{url}/readyz") as found:
-        yield found
 
 
 class Speaker:
@@ -265,12 +185,6 @@ async def killed(calls: int) -> list[list[object]]:
     return [[calls, total, lost, doubled, holes, f"{unwritten:.2f} s", f"{slowest:.1f} s"]]
 
 
-async def history(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
-    async with session.get(url) as response:
-        lines = [line async for line in response.content if line.startswith(b"data: ")]
-    return [json.loads(line[6:]) for line in lines]
-
-
 async def listened(listeners: int, seconds: float) -> list[list[object]]:
     """What those who listen through two other servers cost the owner of a call."""
     oracle = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.2)))
@@ -311,24 +225,283 @@ async def follow(session: aiohttp.ClientSession, url: str) -> list[int]:
         return [int(line[4:]) async for line in response.content if line.startswith(b"id: ")]
 
 
-async def measure(options: argparse.Namespace) -> None:
-    if options.only in (None, "redis"):
-        head = ["server", "CPU of a call", "writes a second", "to Redis a second", "Redis memory", "its CPU"]
-        print(markdown(head, await cost(options.calls, options.seconds)))
-    if options.only in (None, "kill"):
-        head = [
-            "calls",
-            "words before",
-            "lost",
-            "doubled",
-            "streams with holes",
-            "not written",
-            "all ended after",
+@dataclass(slots=True)
+class Count:
+    """Of the words of several calls."""
+
+    calls: int = 0
+    words: int = 0
+    lost: int = 0
+    doubled: int = 0
+    holes: int = 0
+
+    def add(self, events: list[dict[str, Any]], sure: Sequence[str]) -> None:
+        """``sure``: what was said where the call was received."""
+        told = "".join(event["transcript"] for event in events if event["type"] == "turn.end").split()
+        self.calls += 1
+        self.words += len(sure)
+        self.lost += len(set(sure) - set(told))
+        self.doubled += len(told) - len(set(told))
+        self.holes += [event["seq"] for event in events] != list(range(len(events)))
+
+    def row(self) -> list[object]:
+        return [self.calls, self.words, self.lost, self.doubled, self.holes]
+
+
+COUNTED = ["calls", "words", "lost", "doubled", "streams with holes"]
+
+
+class Fleet:
+    """Three servers behind a balancer, with an STT that reads `tone_words`, and a Redis."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+        self.stack = stack
+        self.ports = [free_port() for _ in range(3)]
+        self.servers: list[Process] = []
+        self.lives: list[contextlib.AsyncExitStack] = []
+        self.stt = self.redis = ""
+        self.balancer = Balancer([f"http://127.0.0.1:{port}" for port in self.ports])
+
+    async def start(self, *options: str, oracle: Oracle | None = None) -> None:
+        stt = await self.stack.enter_async_context(
+            ScriptedUpstream(ConnectionScript(oracle=oracle or Oracle(latency_s=0.2)))
+        )
+        self.stt = await self.stack.enter_async_context(stt.listening())
+        self.redis = (await self.stack.enter_async_context(redis())).url
+        self.options = ("--redis", self.redis, "--drain-timeout-s", "20", "--resume-grace-s", "20", *options)
+        for index in range(3):
+            self.lives.append(contextlib.AsyncExitStack())
+            self.servers.append(await self.run(index))
+        await self.stack.enter_async_context(self.balancer.listening())
+        for life in self.lives:
+            self.stack.push_async_exit(life)
+
+    async def run(self, index: int) -> Process:
+        one = server(self.stt, *self.options, port=self.ports[index])
+        return await self.lives[index].enter_async_context(one)
+
+    async def restart(self, index: int) -> None:
+        await self.lives[index].aclose()  # SIGTERM, and until it has ended
+        self.servers[index] = await self.run(index)
+
+
+class WebRtcCaller:
+    """A caller who goes on elsewhere, with words in an order of their own."""
+
+    def __init__(self, seed: int, seconds: float) -> None:
+        count = min(len(WORDS), int(seconds / 0.34))
+        self.words = random.Random(seed).sample(WORDS, count)
+        self.caller = Caller(opus_packets(tones(self.words)), loopback=True, resume_s=60.0)
+
+    def said(self, missing: Sequence[dict[str, Any]]) -> list[str]:
+        """The words that lie in none of the gaps."""
+        return [
+            word
+            for word, end in zip(self.words, ends(len(self.words)), strict=True)
+            if all(end < gap["start"] - 0.05 or end - WORD_S > gap["end"] + 0.05 for gap in missing)
         ]
-        print(markdown(head, await killed(options.calls)))
-    if options.only in (None, "listeners"):
+
+
+async def dialled(url: str, calls: int, seconds: float) -> list[WebRtcCaller]:
+    callers = [
+        WebRtcCaller(seed, seconds) for seed in range(calls)
+    ]  # encoding takes a while: before any speaks
+    for one in callers:
+        await one.caller.dial(f"{url}/offer")
+    return callers
+
+
+async def ended(
+    session: aiohttp.ClientSession, url: str, callers: Sequence[WebRtcCaller], count: Count
+) -> None:
+    """Hang up, and count what each call's transcript has."""
+    await asyncio.gather(*(one.caller.played() for one in callers))
+    await asyncio.sleep(1.0)
+    await asyncio.gather(*(one.caller.hang_up() for one in callers))
+    for one in callers:
+        events = await history(session, f"{url}/calls/{one.caller.call}/events")
+        count.add(events, one.said(events[-1]["missing"]))
+
+
+async def killed_and_resumed(calls: int) -> list[list[object]]:
+    """WebRTC callers whose server is killed in mid-sentence: they offer again by themselves."""
+    count, back = Count(), list[float]()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(taught())
+        fleet = Fleet(stack)
+        await fleet.start()
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        callers = await dialled(fleet.balancer.url, calls, 25.0)
+        await asyncio.sleep(7.3)
+        async with session.get(f"{fleet.servers[0].url}/calls") as response:
+            owned = {call["call"] for call in (await response.json())["calls"] if call["state"] == "open"}
+        fleet.servers[0].kill()
+        killed_at = asyncio.get_running_loop().time()
+        waiting = {index for index, one in enumerate(callers) if one.caller.call in owned}
+        while waiting and asyncio.get_running_loop().time() - killed_at < 20:
+            await asyncio.sleep(0.05)
+            for index in [i for i in waiting if callers[i].caller.resumed]:
+                waiting.discard(index)
+                back.append(asyncio.get_running_loop().time() - killed_at)
+        fleet.servers[0] = await fleet.run(0)
+        await ended(session, fleet.servers[1].url, callers, count)
+    return [[*count.row(), len(back), f"{max(back, default=0):.1f} s"]]
+
+
+async def rolled(calls: int) -> list[list[object]]:
+    """All three servers are restarted, one after the other, while callers speak and others listen."""
+    count, whole = Count(), 0
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(taught())
+        fleet = Fleet(stack)
+        await fleet.start()
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None))
+        )
+        callers = await dialled(fleet.balancer.url, calls, 60.0)
+        listeners = [
+            asyncio.create_task(
+                listened_to_the_end(session, f"{fleet.balancer.url}/calls/{one.caller.call}/events")
+            )
+            for one in callers
+        ]
+        for index in range(3):
+            await asyncio.sleep(4.0)
+            await fleet.restart(index)
+        await ended(session, fleet.servers[0].url, callers, count)
+        heard = await asyncio.gather(*listeners)
+        whole = sum(numbers == list(range(len(numbers))) for numbers in heard)
+    moves = sum(one.caller.resumed for one in callers)
+    return [[*count.row(), moves, f"{whole} of {calls}"]]
+
+
+async def away(calls: int, away_s: float, *, paused: bool) -> list[list[object]]:
+    """Redis is killed and started empty, or stopped and continued, while gateways' calls go on."""
+    count, same = Count(), 0
+    oracle = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.2)))
+    port = free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        stt = await stack.enter_async_context(oracle)
+        url = await stack.enter_async_context(stt.listening())
+        state = contextlib.AsyncExitStack()
+        stored = await state.enter_async_context(redis(port))
+        options = ("--redis", stored.url, "--drain-timeout-s", "20")
+        servers = [await stack.enter_async_context(server(url, *options)) for _ in range(2)]
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        async with talking(session, servers[0].url, calls, away_s + 25) as speakers:
+            await asyncio.sleep(5.0)
+            if paused:
+                os.kill(stored.process.pid, signal.SIGSTOP)
+                await asyncio.sleep(away_s)
+                os.kill(stored.process.pid, signal.SIGCONT)
+            else:
+                stored.kill()
+                await state.aclose()
+                await asyncio.sleep(away_s)
+                await state.enter_async_context(redis(port))
+            await asyncio.sleep(8.0)
+            for speaker in speakers:
+                said_s = speaker.sent_s
+                async with session.delete(f"{servers[0].url}/calls/{speaker.call}"):
+                    pass
+                events = await history(session, f"{servers[0].url}/calls/{speaker.call}/events")
+                silence_s = events[-1]["ledger"]["0"]["silence"] / 1000
+                count.add(events, speaker.said_before(said_s - silence_s - 0.5))
+                same += events == await complete(session, f"{servers[1].url}/calls/{speaker.call}/events")
+        await state.aclose()
+    name = f"paused for {away_s:g} s" if paused else f"killed, back empty after {away_s:g} s"
+    return [[name, *count.row(), f"{same} of {calls}"]]
+
+
+async def complete(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
+    """What another server says of the call, once it knows its end."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        async with session.get(url) as response:
+            lines = [line async for line in response.content if line.startswith(b"data: ")]
+        events = [json.loads(line[6:]) for line in lines]
+        is_late = asyncio.get_running_loop().time() > deadline
+        if is_late or (events and events[-1]["type"] == "session.end"):
+            return events
+        await asyncio.sleep(0.5)
+
+
+async def lasted(minutes: float) -> list[list[object]]:
+    """Calls come, move, end and lose their server, for as long as told; what is kept must not grow."""
+    from redis.asyncio import Redis
+
+    rows: list[list[object]] = []
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = Fleet(stack)
+        await fleet.start("--keep-ended-s", "20", "--resume-grace-s", "2")
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        client = await stack.enter_async_context(Redis.from_url(fleet.redis))
+        dice, began, calls, kills = random.Random(1), time.monotonic(), 0, 0
+        coming: set[asyncio.Task[None]] = set()
+        while (passed := time.monotonic() - began) < 60 * minutes:
+            for _ in range(2):
+                calls += 1
+                coming.add(asyncio.create_task(one_call(session, dice.choice(fleet.servers).url, calls)))
+            await asyncio.sleep(1.0)
+            coming = {task for task in coming if not task.done()}
+            if passed > 30 * (kills + 1):
+                victim = 1 + kills % 2  # the first one lives for all of it
+                if kills % 3:
+                    await fleet.restart(victim)
+                else:
+                    fleet.servers[victim].kill()
+                    await fleet.servers[victim].process.wait()
+                    await fleet.restart(victim)
+                kills += 1
+                kept = (await client.info("memory"))["used_memory"] / 1e6
+                first = fleet.servers[0]
+                rows.append(
+                    [f"{passed / 60:.1f}", calls, kills, f"{first.resident_mb():.1f} MB", first.files()]
+                    + [await client.dbsize(), f"{kept:.1f} MB"]
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+        await asyncio.gather(*coming)
+    return rows
+
+
+async def one_call(session: aiohttp.ClientSession, url: str, seed: int) -> None:
+    """A short one, which ends in order, or with its server."""
+    began = asyncio.Event()
+    with contextlib.suppress(aiohttp.ClientError, OSError, TypeError, TimeoutError):
+        await Speaker(seed, random.Random(seed).uniform(3, 20)).talk(session, url, began)
+
+
+async def measure(options: argparse.Namespace) -> None:
+    def wanted(name: str) -> bool:
+        return options.only in (None, name)
+
+    if wanted("redis"):
+        head = ["server", "CPU of a call", "writes a second", "to Redis a second", "Redis memory", "its CPU"]
+        print(markdown(head, await cost(options.calls, options.seconds)), flush=True)
+    if wanted("kill"):
+        head = [*COUNTED, "not written", "all ended after"]
+        print(markdown(head, await killed(options.calls)), flush=True)
+    if wanted("resume"):
+        head = [*COUNTED, "moved", "last one back after the kill"]
+        print(markdown(head, await killed_and_resumed(options.calls)), flush=True)
+    if wanted("roll"):
+        head = [*COUNTED, "moves", "listeners without a hole"]
+        print(markdown(head, await rolled(options.calls)), flush=True)
+    if wanted("away"):
+        head = ["Redis", *COUNTED, "the same at another server"]
+        rows = await away(options.calls, 10.0, paused=True)
+        rows += await away(options.calls, 60.0, paused=False)
+        print(markdown(head, rows), flush=True)
+    if wanted("listeners"):
         head = ["listeners", "CPU of the owner, more", "each event once, in order", "all to the end"]
-        print(markdown(head, await listened(options.listeners, options.seconds)))
+        print(markdown(head, await listened(options.listeners, options.seconds)), flush=True)
+    if options.only == "soak":
+        head = ["minute", "calls", "servers ended", "memory", "open files", "keys", "Redis"]
+        print(markdown(head, await lasted(options.minutes)), flush=True)
+
+
+SCENARIOS = ("redis", "kill", "resume", "roll", "away", "listeners", "soak")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -338,7 +511,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--listeners", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--only", choices=("redis", "kill", "listeners"))
+    parser.add_argument("--minutes", type=float, default=20.0, help="of the soak (default: %(default)s)")
+    parser.add_argument("--only", choices=SCENARIOS, help="the soak runs only when it is asked for")
     asyncio.run(measure(parser.parse_args(arguments)))
 
 
