@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -291,10 +292,17 @@ class Connection:
                 payload=self._samples[start : start + PACKET].astype(">i2").tobytes(),
             )
             self._track.push(packet)
+        self._track.bye(self._ssrc)  # else the silence to the end of the call is a loss
 
 
-async def move(seed: int, moves_s: float, overlap_s: float, latency_s: float) -> None:
+async def move(
+    seed: int, moves_s: float, overlap_s: float, latency_s: float, *, both_s: float = math.inf
+) -> None:
+    """``both_s``: so long the caller sends over both connections, which may end before the old server lets
+    go of the call."""
     said, samples = conversation(seed)
+    if both_s < overlap_s:
+        samples = np.concatenate([samples, silence(overlap_s)])  # they are there to the end of the move
     loop = asyncio.get_running_loop()
     settings = CallSettings(outlives_peers=True)
     script = ConnectionScript(oracle=Oracle(latency_s=latency_s, hold_words=seed % 3))
@@ -305,18 +313,22 @@ async def move(seed: int, moves_s: float, overlap_s: float, latency_s: float) ->
         first = asyncio.create_task(Connection(old, samples, begun, seed).send())
         await asyncio.wait({first}, timeout=moves_s)
 
+        old.leave("drain")
         new = PreparedCall("call", stt=stt, settings=settings)
         came = asyncio.Event()
         new.on_received = came.set
         second = asyncio.create_task(Connection(new, samples, begun, seed + 1).send())
         listener = asyncio.create_task(collected(new))
         await asyncio.wait_for(came.wait(), 1.0)
-        await asyncio.sleep(overlap_s)
+        await asyncio.sleep(min(overlap_s, both_s))
+        if both_s < overlap_s:
+            first.cancel()
+            await asyncio.sleep(overlap_s - both_s)
         assert not new.feed.history, "nothing is published before"
         what = kept.of(old)
         old.abandon()
         new.commit(restored(what))
-        await asyncio.gather(first, second)
+        await asyncio.gather(first, second, return_exceptions=True)
         await asyncio.sleep(1.5)
         await new.close()
         history = new.feed.history
@@ -328,6 +340,13 @@ async def move(seed: int, moves_s: float, overlap_s: float, latency_s: float) ->
     assert not [event for event in history if isinstance(event, TranscriptGap)]
     assert transcript(history).split() == said.words
     assert history[-1].complete  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("overlap_s", [2.5, 4.0, 9.0])
+def test_a_call_that_moves_slowly_loses_no_word_either(seed: int, overlap_s: float) -> None:
+    """The caller has closed the old connection before the old server has let go of the call."""
+    run_virtual(move(seed, 1.0, overlap_s, 0.2, both_s=2.0))
 
 
 async def collected(call: Call) -> list[AnyEvent]:

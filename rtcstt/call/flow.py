@@ -70,6 +70,7 @@ class Shared:
     report: Callable[[AnyEvent], None]  # gets every event of every track
     recorder: Recorder | None = None
     origin: float | None = None  # when the call's audio clock began
+    moves: bool = False  # another server may be receiving the caller already
 
     def offset_s(self, origin: float) -> float:
         """Where on the call's clock a track begins; the first one makes the clock begin."""
@@ -248,7 +249,7 @@ class Flow:
 
     def _advance(self) -> None:
         now = self._loop.time()
-        self._guarded(lambda: self._send(self.receiver.pull(now)))
+        self._guarded(lambda: self._send(self.receiver.pull(now, waits=self._shared.moves)))
         while self._flushes and self.stream and self.receiver.position >= self._flushes[0]:
             self._flushes.popleft()
             self.stream.finalize()

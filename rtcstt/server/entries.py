@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from rtcstt import logs
 from rtcstt.call import Call, PreparedCall
 from rtcstt.errors import CallerError
-from rtcstt.events import SessionMove
 from rtcstt.limits import Reservation
 from rtcstt.server.admission import ANYBODY, Limits, Requester
 from rtcstt.webrtc.connection import PeerSettings
@@ -24,6 +23,7 @@ from rtcstt.webrtc.peer import Peer
 log = logging.getLogger(__name__)
 
 KEPT_ENDED = 200  # calls that can still be read after their end, at most
+MOVE_S = 10.0  # who was asked to move, and has closed the connection, is waited for at the other server
 SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
 
 
@@ -43,6 +43,7 @@ class Entry:
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
+    is_asked_to_move: bool = False
     is_gateways: bool = False  # it has no peer, and never will
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
@@ -102,7 +103,11 @@ class Entry:
 
     async def lost(self, peer: Peer, reason: str, grace_s: float) -> None:
         """A caller who hung up is gone, and so is one who was never received; one who lost the network may
-        come back for ``grace_s``."""
+        come back for ``grace_s``. One who was asked to move is with the other server, or will be."""
+        if self.is_asked_to_move:  # they may be with the other server, which takes the call in a moment
+            self.peer = None
+            self.wait_for_caller(MOVE_S, reason)
+            return
         if grace_s == 0 or peer.hung_up or self.never_received:
             await self.call.close(reason)
             return
@@ -119,12 +124,14 @@ class Entry:
     def ask_to_move(self, reason: str) -> None:
         """Its caller, who has a connection here, is asked to offer to another server."""
         if self.peer is not None and self.call.state == "open":
-            self.call.publish(SessionMove(reason=reason))
+            self.is_asked_to_move = True
+            self.call.leave(reason)
 
     @property
     def speaks(self) -> bool:
-        """It is open, and its caller was received a moment ago."""
-        return self.call.state == "open" and self.call.silent_s() < SILENT_S
+        """It is open, and its caller was received a moment ago, or is about to be received elsewhere."""
+        moves = self.is_asked_to_move and self.waiting is not None
+        return self.call.state == "open" and (moves or self.call.silent_s() < SILENT_S)
 
     def wait_for_caller(self, grace_s: float, reason: str) -> None:
         """The call ends after ``grace_s`` unless its caller comes back."""
