@@ -313,7 +313,8 @@ async def move(
         first = asyncio.create_task(Connection(old, samples, begun, seed).send())
         await asyncio.wait({first}, timeout=moves_s)
 
-        old.leave("drain")
+        for track in old.tracks.values():
+            track.leave()
         new = PreparedCall("call", stt=stt, settings=settings)
         came = asyncio.Event()
         new.on_received = came.set

@@ -28,7 +28,6 @@ from rtcstt.events import (
     ErrorEvent,
     Gap,
     SessionEnd,
-    SessionMove,
     SessionStart,
     SttReconnecting,
     TrackLedger,
@@ -225,11 +224,6 @@ class Call:
         async for event in self.feed.subscribe():
             if self.caller_may_listen or isinstance(event, WITHOUT_WORDS):
                 yield event
-
-    def leave(self, reason: str) -> None:
-        """The caller is asked to offer to another server."""
-        self._shared.moves = True
-        self.publish(SessionMove(reason=reason))
 
     def abandon(self) -> None:
         """Another server has the call: nothing is published any more, and everything is let go."""

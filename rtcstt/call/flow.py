@@ -70,7 +70,6 @@ class Shared:
     report: Callable[[AnyEvent], None]  # gets every event of every track
     recorder: Recorder | None = None
     origin: float | None = None  # when the call's audio clock began
-    moves: bool = False  # another server may be receiving the caller already
 
     def offset_s(self, origin: float) -> float:
         """Where on the call's clock a track begins; the first one makes the clock begin."""
@@ -106,6 +105,7 @@ class Flow:
         self._held: deque[tuple[Packet, float]] | None = None
         self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
+        self.moves = False  # another server may be receiving the caller already
         self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
     def push(self, packet: Packet) -> None:
@@ -249,7 +249,7 @@ class Flow:
 
     def _advance(self) -> None:
         now = self._loop.time()
-        self._guarded(lambda: self._send(self.receiver.pull(now, waits=self._shared.moves)))
+        self._guarded(lambda: self._send(self.receiver.pull(now, waits=self.moves)))
         while self._flushes and self.stream and self.receiver.position >= self._flushes[0]:
             self._flushes.popleft()
             self.stream.finalize()

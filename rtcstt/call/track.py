@@ -88,6 +88,11 @@ class Track:
         if flow := self._open():
             flow.receiver.mute(reason)
 
+    def leave(self) -> None:
+        """The caller is asked to offer to another server: what comes no more here is no silence."""
+        if flow := self._open():
+            flow.moves = True
+
     def finalize(self) -> None:
         """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""
         if flow := self._open():

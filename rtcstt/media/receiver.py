@@ -28,7 +28,6 @@ PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 IDLE_POLL_S = 0.1  # while there is no sound at all
-PAUSE_S = 0.5  # the longest time between two packets of a sender that pauses (DTX)
 HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
 
 
@@ -151,16 +150,13 @@ class AudioReceiver:
         playout = self._main.playout
         self._presence.signals += self._digits.poll(now)
         self._presence.watch(now, paused=playout.paused)
-        if waits and (self.last_received is None or now - self.last_received > PAUSE_S):
-            return []
         delay = playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
-        expected_until = -math.inf
-        if self._pcm_delay_s is not None and self.last_received is not None:
+        expected_until = math.inf if waits else -math.inf
+        if self._pcm_delay_s is not None and self.last_received is not None and not waits:
             # Over TCP nothing is lost: what comes slower than real time is late, and no word has a hole.
             expected_until = self.last_received + self._max_delay_s
-        if waits:
-            expected_until = math.inf
-        return self.clock.pull(now, delay, expects_nothing=playout.paused, expected_until=expected_until)
+        nothing = playout.paused and not waits
+        return self.clock.pull(now, delay, expects_nothing=nothing, expected_until=expected_until)
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next."""

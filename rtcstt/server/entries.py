@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from rtcstt import logs
 from rtcstt.call import Call, PreparedCall
 from rtcstt.errors import CallerError
+from rtcstt.events import SessionMove
 from rtcstt.limits import Reservation
 from rtcstt.server.admission import ANYBODY, Limits, Requester
 from rtcstt.webrtc.connection import PeerSettings
@@ -125,7 +126,9 @@ class Entry:
         """Its caller, who has a connection here, is asked to offer to another server."""
         if self.peer is not None and self.call.state == "open":
             self.is_asked_to_move = True
-            self.call.leave(reason)
+            for track in self.call.tracks.values():
+                track.leave()
+            self.call.publish(SessionMove(reason=reason))
 
     @property
     def speaks(self) -> bool:
