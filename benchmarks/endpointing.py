@@ -1,6 +1,6 @@
 """Fit the endpointer's constants to recordings: what `rtcstt.embedded.completeness` has for each model.
 
-    python -m benchmarks.endpointing [--model tiny-en] [--data ../shared/data] [--false-end 1.1] [--keep FILE]
+    python -m benchmarks.endpointing [--model tiny-en] [--data ../shared/data] [--false-end 1.4] [--keep FILE]
 
 Every pause of the recordings is a sample: what the endpointer knows then, and either that the speaker was
 done, or after how long they went on. Where the speaker was done is told from the reference text, and in
@@ -331,7 +331,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="tiny-en")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--false-end", type=float, default=1.1, help="what one costs, in seconds of delay")
+    parser.add_argument("--false-end", type=float, default=1.4, help="what one costs, in seconds of delay")
     parser.add_argument("--keep", type=Path, help="a file for the samples")
     args = parser.parse_args()
     if args.keep is not None and args.keep.exists():

@@ -126,16 +126,16 @@ def _log_odds(probability: float, least: float) -> float:
 
 FITS: Mapping[str, Fit] = {
     "tiny-en": Fit(
-        {"bias": -2.51, "sound": 0.44, "stop": 0.48, "dangling": -0.45, "hanging": -0.22, "number": -1.81},
-        ((-6.0, 5.6), (-3.0, 1.15), (-1.5, 1.15), (0.0, 0.37), (1.5, 0.37), (3.0, 0.37)),
-        (2.2, 0.7),
-        Answers(seconds=0.55, known=-5.8, others=-1.6),
+        {"bias": -2.58, "sound": 0.44, "stop": 0.5, "dangling": -0.41, "number": -1.81},
+        ((-6.0, 5.6), (-3.0, 1.16), (-1.5, 1.16), (0.0, 0.97), (1.5, 0.37), (3.0, 0.37)),
+        (1.58, 0.7),
+        Answers(seconds=0.55, known=-5.92, others=-1.6),
     ),
     "": Fit(
-        {"bias": -0.76, "sound": 0.5, "dangling": -0.68, "hanging": -0.21, "number": -1.93},
-        ((-6.0, 5.6), (-3.0, 1.14), (-1.5, 1.14), (0.0, 0.65), (1.5, 0.37), (3.0, 0.37)),
-        (1.56, 0.7),
-        Answers(seconds=0.55, known=-5.81, others=-1.6),
+        {"bias": -0.93, "sound": 0.46, "dangling": -0.96, "hanging": -0.65, "number": -1.92},
+        ((-6.0, 5.6), (-3.0, 1.19), (-1.5, 1.19), (0.0, 0.51), (1.5, 0.4), (3.0, 0.4)),
+        (1.2, 0.7),
+        Answers(seconds=0.55, known=-4.73, others=-1.6),
     ),
 }
 
