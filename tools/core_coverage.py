@@ -15,7 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD = 94.0
-LESS = {"embedded.batch": 92.0, "media.files": 90.0, "media.kinds": 91.0}  # what is held of these
+LESS = {
+    "webrtc.routing": 92.0,
+    "embedded.batch": 92.0,
+    "media.files": 90.0,
+    "media.kinds": 91.0,
+}  # what is held of these
 
 OWN_TESTS: dict[str, tuple[str, ...]] = {
     "activity": ("stt.activity",),
@@ -35,24 +40,25 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "fleet": ("fleet.ids", "fleet.metrics", "fleet.placement", "fleet.restarts", "fleet.shares"),
     "keyterms": ("embedded.keyterms", "embedded.hypothesis"),
     "levelling": ("embedded.levelling",),
-    "listener segments": ("embedded.listener", "embedded.segments"),
-    "negotiation": ("webrtc.negotiation",),
+    "listener segments": ("embedded.completeness", "embedded.cuts", "embedded.listener", "embedded.segments"),
+    "negotiation sdp": ("webrtc.negotiation", "webrtc.sdp"),
     "opus": ("media.opus",),
     "ownership": ("fleet.journal", "fleet.node", "fleet.ownership", "fleet.state"),
     "pcm": ("media.clock", "media.pcm"),
     "pool": ("stt.choice",),
-    "media_formats receiver": (
+    "media_formats receiver rtp": (
         "media.g711",
+        "media.playout",
         "media.presence",
         "media.receiver",
+        "media.rtp",
+        "media.sequence",
         "media.signals",
         "media.source",
         "media.suspicion",
     ),
     "resampling": ("media.resampling",),
     "routing": ("webrtc.routing",),
-    "rtp": ("media.playout", "media.rtp", "media.sequence"),
-    "sdp": ("webrtc.sdp",),
     "service": ("embedded.audio", "embedded.versions"),
     "serving": ("limits",),
     "shared_facilities": ("hosts", "strict_json"),
