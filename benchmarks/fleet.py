@@ -370,8 +370,8 @@ async def rolled(calls: int) -> list[list[object]]:
             await asyncio.sleep(4.0)
             await fleet.restart(index)
         await ended(session, fleet.servers[0].url, callers, count)
-        heard = await asyncio.gather(*listeners)
-        whole = sum(numbers == list(range(len(numbers))) for numbers in heard)
+        received = await asyncio.gather(*listeners)
+        whole = sum(numbers == list(range(len(numbers))) for numbers in received)
     moves = sum(one.caller.resumed for one in callers)
     return [[*count.row(), moves, f"{whole} of {calls}"]]
 

@@ -205,7 +205,7 @@ SETTINGS = st.builds(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0.0, 1.5)), max_size=12),
     st.floats(0.3, 5.6),
 )
-def test_whatever_is_heard_the_grammar_holds_and_silence_ends_it(
+def test_whatever_comes_the_grammar_holds_and_silence_ends_it(
     settings: TurnSettings, parts: list[tuple[float, float]], wait_s: float
 ) -> None:
     endpointer = Endpointer(settings)

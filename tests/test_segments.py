@@ -219,7 +219,7 @@ class Doubtful(Script):
 
 def test_a_word_of_which_the_model_is_not_sure_waits_for_more_agreement() -> None:
     sure, unsure = Doubtful((1, 2, 3, 5), (0.9, 0.9, 0.9, 0.9)), Doubtful((1, 2, 3, 5), (0.9, 0.3, 0.9, 0.9))
-    first = {}
+    first: dict[str, float] = {}
     for name, script in (("sure", sure), ("unsure", unsure)):
         listener = listening(script)
         for at in range(40):
