@@ -26,7 +26,7 @@ _PROTOCOLS = {
 _DIGESTS = ("sha-256", "sha-384", "sha-512")
 _FINGERPRINT = re.compile(r"([A-Za-z0-9-]+) +([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*)")
 # Connections of one call: who bundles, as all browsers do, has one. Each costs 0.5 ms, and sockets.
-MAX_TRANSPORTS = 5
+MAX_TRANSPORTS = 4
 # What the sections of a bundle share, and may leave to one of them to say (RFC 8843 section 7.1.3).
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "fingerprint", "setup", "rtcp-mux")
 _SETUPS = {"actpass": "active", "active": "active", "passive": "passive"}
