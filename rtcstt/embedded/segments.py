@@ -228,11 +228,13 @@ class TurnText:
         if not found.finished or not segment.believes(found, self._tokens):
             return
         if self.streaming is not None:
-            self._publish(found, self._safe(found.ids, len(found.ids)))
+            self._publish(found, _whole_words(self._tokens, found.ids, len(found.ids)))
             return
         segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
         if len(segment.recent) >= AGREE:
-            self._publish(found, self._safe(found.ids, self._agreed(found)))
+            self._publish(
+                found, _whole_words(self._tokens, found.ids, _agreed(self.segment, found, self._tokens))
+            )
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
         """Find out what was said until the present pause, or within ``length`` samples, unless that is known
@@ -370,27 +372,6 @@ class TurnText:
         said = len(_letters(self._worded(found.ids)))
         return segment.text == segment.settled_text and said <= len(_letters(segment.text))
 
-    def _agreed(self, found: Hypothesis) -> int:
-        """How many tokens the last hypotheses have in common: the last two those of which the model is sure,
-        more of them the others."""
-        recent = self.segment.recent
-        doubted = (
-            index
-            for index, (token, odds) in enumerate(zip(found.ids, found.odds, strict=False))
-            if odds < SURE_TOKEN and index >= len(self.segment.ids) and not self._tokens.is_punctuation(token)
-        )
-        by_all = _common(recent) if len(recent) == AGREE_UNSURE else 0
-        return max(by_all, min(_common(recent[-AGREE:]), next(doubted, len(found.ids))))
-
-    def _safe(self, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
-        """Whole words within the agreed tokens, less the newest one and punctuation at the end."""
-        starts = [index for index, token in enumerate(ids) if self._tokens.starts_word(token)]
-        ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
-        end = ends[-1] if ends else 0
-        while end and self._tokens.is_punctuation(ids[end - 1]):
-            end -= 1
-        return ids[:end]
-
     def _publish(self, found: Hypothesis, ids: tuple[int, ...]) -> None:
         """The first ``ids`` of what was found, where they say more than was published and nothing else."""
         segment, text = self.segment, self._worded(ids)
@@ -443,6 +424,28 @@ def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float])
         words[-1].append(index)
     means = tuple(float(np.mean([odds[index] for index in word])) for word in words)
     return means if len(means) == len(vocabulary.text(ids).split()) else ()
+
+
+def _agreed(segment: Segment, found: Hypothesis, vocabulary: Vocabulary) -> int:
+    """How many tokens the last hypotheses have in common: the last two those of which the model is sure, more
+    of them the others."""
+    doubted = (
+        index
+        for index, (token, odds) in enumerate(zip(found.ids, found.odds, strict=False))
+        if odds < SURE_TOKEN and index >= len(segment.ids) and not vocabulary.is_punctuation(token)
+    )
+    by_all = _common(segment.recent) if len(segment.recent) == AGREE_UNSURE else 0
+    return max(by_all, min(_common(segment.recent[-AGREE:]), next(doubted, len(found.ids))))
+
+
+def _whole_words(vocabulary: Vocabulary, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
+    """Those within the agreed tokens, less the newest one and punctuation at the end."""
+    starts = [index for index, token in enumerate(ids) if vocabulary.starts_word(token)]
+    ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
+    end = ends[-1] if ends else 0
+    while end and vocabulary.is_punctuation(ids[end - 1]):
+        end -= 1
+    return ids[:end]
 
 
 def _joined(texts: Sequence[str]) -> str:
