@@ -60,8 +60,8 @@ async def test_the_page_connects_through_the_servers_turn_server(chromium: str, 
             (given,) = await page.evaluate("window.given.iceServers")
             assert given["urls"] == turn and given["username"].endswith(":rtcstt") and given["credential"]
             await until(lambda: upstream.connections and upstream.connections[0].audio_s > 0.5)
-            await page.click("#hangup")
-            await expect(page.locator("#status")).to_have_text("Call ended", timeout=60_000)
+            await page.click("#hangup")  # complete or not: this STT says nothing of the tone
+            await expect(page.locator("#status")).to_have_text(re.compile("^Call ended"), timeout=60_000)
             (call,) = server.get("/calls")["calls"]
             events = await ended(server, call["call"])
     assert next(iter(events[-1]["ledger"].values()))["received"] > 500

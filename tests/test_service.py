@@ -522,6 +522,7 @@ def test_other_languages_are_refused() -> None:
 class Loaded(FakeRecognizer):
     """Counts how often a model is loaded, and what is closed."""
 
+    listening = capacity.LISTENING
     loads: ClassVar[list[str]] = []
     threads: ClassVar[int] = 0
     closed: ClassVar[list[Loaded]] = []

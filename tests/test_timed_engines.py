@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from test_listener import Complete, Loud, check, receive, sound
 
 from rtcstt.commands.demo import bundled_recording
@@ -192,6 +193,14 @@ def test_the_languages_that_a_call_may_ask_for() -> None:
 PARTS = st.lists(st.one_of(st.floats(0.2, 5), st.floats(-2.5, -0.05)), min_size=1, max_size=8)
 
 
+LOUD = 0.1  # above what is raised for the decoder
+
+
+def written_in(audio: Audio) -> NDArray[np.int64]:
+    """The numbers of the words that `sound` writes into samples, on top of `LOUD`; 0 where it is silent."""
+    return np.where(audio > LOUD / 2, np.round((audio - LOUD) * 10_000), 0).astype(np.int64)
+
+
 @given(PARTS, st.floats(0, 1), st.integers(100, 9000))
 def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     parts: list[float], complete: float, step: int
@@ -199,17 +208,18 @@ def test_every_word_comes_once_in_order_however_the_audio_is_cut(
     """By an engine that nothing can be forced on."""
 
     def recognise(audio: Audio, language: str | None) -> Said:
-        numbers = np.round(audio * 10_000).astype(int)
+        numbers = written_in(audio)
         each, begins = np.unique(numbers[numbers > 0], return_index=True)
         at = np.flatnonzero(numbers > 0)[begins] / SAMPLE_RATE
         tokens = [f" w{number}" for number in each]
         return Said("".join(tokens).strip(), tokens, at.tolist(), [-0.1] * len(tokens))
 
     engine = TimedEngine("rule", "test", ("en",), recognise)
-    audio = sound(-0.5, *parts, -0.5)
+    silent_or_not = sound(-0.5, *parts, -0.5)
+    audio = np.where(silent_or_not > 0, silent_or_not + LOUD, 0).astype(np.float32)
     settings = TurnSettings(end_timeout_ms=DEFAULT_TURN.end_timeout_ms)
     listening = Listener(engine.stream(), Loud(), Complete(complete), settings, live=engine.live, timed=True)
     messages = [*receive(listening, audio, step=step), *listening.flush()]
     numbers = [int(word[1:]) for word in " ".join(check(messages)).split()]
     assert numbers == sorted(set(numbers))
-    assert set(numbers) <= set(np.unique(np.round(audio[audio > 0] * 10_000)).astype(int).tolist())
+    assert set(numbers) <= set(np.unique(written_in(audio)).tolist())
