@@ -35,7 +35,7 @@ from rtcstt.commands.demo import bundled_recording, transcript, word_errors
 from rtcstt.media.files import read
 from rtcstt.webrtc.playback import opus_packets
 
-pytestmark = [pytest.mark.real, pytest.mark.conformance]
+pytestmark = [pytest.mark.real, pytest.mark.conformance, pytest.mark.heavy]
 
 CLIENTS = Path(__file__).parent / "clients"
 FIRST = "It was the best of times, it was the worst of times,"
