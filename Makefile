@@ -12,8 +12,9 @@ DEBIAN_PACKAGES := chromium flite python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gst
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	coturn iptables janus kamailio baresip-core redis-server
 PYTEST_ARGS ?=
-# Tests side by side: one more than there are processors, since many wait for real time; up to 5. A file stays on one worker, for its
-# fixtures may be servers; by files, not by groups, which pytest 9.2 no longer tells pytest-xdist 3.8.
+# Tests side by side: one more than there are processors, since many wait for real time; up to 5. A file stays on
+# one worker, for its fixtures may be servers; by files, not by groups, which pytest 9.2 no longer tells
+# pytest-xdist 3.8.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 5)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 

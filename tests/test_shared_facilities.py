@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtcstt import strict_json, whole_files
-from rtcstt.hosts import is_address, is_loopback
+from rtcstt import whole_files
+from rtcstt.wire import strict_json
+from rtcstt.wire.hosts import is_address, is_loopback
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -32,7 +32,7 @@ FOLDERS = {
     "testing": {"stt", "wire", "media", "call", "webrtc"},
     "fleet": {"call", "feed", "http", "logs", "media", "wire"},
 }
-EVERYBODY_CORES = {"errors", "events", "hosts", "limits", "strict_json"}
+EVERYBODY_CORES = {"errors", "events", "limits"}
 EVERYBODY = EVERYBODY_CORES | {"whole_files"}
 
 # Cores decide and do no I/O: time and chance are arguments. All of these folders is cores but what is named.

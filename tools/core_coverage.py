@@ -61,7 +61,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "routing": ("webrtc.routing",),
     "service": ("embedded.audio", "embedded.versions"),
     "serving": ("limits",),
-    "shared_facilities": ("hosts", "strict_json"),
+    "shared_facilities": ("wire.hosts", "wire.strict_json"),
     "account transcription upstream": (
         "errors",
         "stt.account",

@@ -16,7 +16,7 @@ GROUPS = {
     "reading": ("reading", "file_worker"),
     "commands": ("commands", "cli"),
 }
-EVERYWHERE = {"errors", "events", "hosts", "limits", "logs", "strict_json", "whole_files", "__init__", ""}
+EVERYWHERE = {"errors", "events", "limits", "logs", "whole_files", "__init__", ""}
 BEGIN, END = "```mermaid\n", "```"
 
 

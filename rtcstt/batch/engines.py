@@ -16,7 +16,6 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import numpy as np
 
-from rtcstt import strict_json
 from rtcstt.batch.audio import Floats
 from rtcstt.batch.words import Recognised, parse
 from rtcstt.embedded import DEFAULT_MODEL
@@ -26,6 +25,7 @@ from rtcstt.limits import backoff
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.key import key_in
 from rtcstt.stt.refusals import refusal
+from rtcstt.wire import strict_json
 
 if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer

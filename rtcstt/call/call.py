@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rtcstt import strict_json, wire
+from rtcstt import wire
 from rtcstt.call.flow import Shared
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
@@ -41,6 +41,7 @@ from rtcstt.feed import Feed
 from rtcstt.limits import TokenBucket
 from rtcstt.media.rtp import Codec
 from rtcstt.stt.seam import Stt
+from rtcstt.wire import strict_json
 
 log = logging.getLogger(__name__)
 

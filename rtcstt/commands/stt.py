@@ -21,12 +21,12 @@ from rtcstt.fleet import parent
 from rtcstt.fleet.member import Member, node_of
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.shares import access_secret, check_workers, count_of, share
-from rtcstt.hosts import is_loopback
 from rtcstt.http import run_until_stopped
 from rtcstt.http.access import Authenticator, Permission
 from rtcstt.http.guard import Guard, Hosts, Route
 from rtcstt.server.options import check_range, option
 from rtcstt.wire import KEYTERM_STRENGTH, UPDATE_MS
+from rtcstt.wire.hosts import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from rtcstt import strict_json, wire
+from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids, placement
 from rtcstt.fleet.board import Board
@@ -30,6 +30,7 @@ from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
 from rtcstt.fleet.shared import RELEASE, Shared
 from rtcstt.fleet.state import Entry, StoreAway
 from rtcstt.http.bodies import read_body
+from rtcstt.wire import strict_json
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

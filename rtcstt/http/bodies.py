@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from rtcstt import strict_json
 from rtcstt.errors import CallerError, bad_request
+from rtcstt.wire import strict_json
 
 BODY_S = 15.0  # for a small body to arrive in
 MAX_METADATA = 4096  # bytes of JSON

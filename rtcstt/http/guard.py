@@ -19,10 +19,10 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from rtcstt.errors import CallerError, ConfigError, bad_request
-from rtcstt.hosts import is_address, is_loopback
 from rtcstt.http.access import PUBLIC, Authenticator, Grant, Permission, credential, is_signed
 from rtcstt.http.errors import Handler, refusals, too_often
 from rtcstt.limits import MAX_KEYS, RateLimiter
+from rtcstt.wire.hosts import is_address, is_loopback
 
 log = logging.getLogger(__name__)
 

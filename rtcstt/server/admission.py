@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rtcstt.errors import CallerError
-from rtcstt.hosts import is_loopback
 from rtcstt.limits import Reservation, Slots
+from rtcstt.wire.hosts import is_loopback
 
 RETRY_S = 10  # what a caller is told who finds no room
 CALLS_PER_ADDRESS = 32

@@ -28,7 +28,6 @@ from rtcstt.fleet.parent import Assignment
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.shared import Shared
 from rtcstt.fleet.shares import access_secret, share
-from rtcstt.hosts import is_loopback
 from rtcstt.http.access import Authenticator, read_lines
 from rtcstt.http.guard import FAILED_LOGINS_PER_MINUTE, Guard, Hosts
 from rtcstt.limits import Slots
@@ -45,6 +44,7 @@ from rtcstt.server.sharing import Sharing
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.candidates import DENIED_BY_DEFAULT
 from rtcstt.webrtc.connection import IceServer, PeerSettings, UdpPort
+from rtcstt.wire.hosts import is_loopback
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store

@@ -23,7 +23,6 @@ from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.events import AudioIgnored, Dtmf
-from rtcstt.hosts import is_loopback
 from rtcstt.http.serving import accepted, listen
 from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses
@@ -33,6 +32,7 @@ from rtcstt.server.calls import Calls
 from rtcstt.server.gateways import SILENT_S, START_S, Intake
 from rtcstt.server.media_formats import Form
 from rtcstt.server.options import host_and_port
+from rtcstt.wire.hosts import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from rtcstt import strict_json
 from rtcstt.errors import CallerError, bad_request
 from rtcstt.http.bodies import checked_metadata
 from rtcstt.media.dtmf import KEYS
+from rtcstt.wire import strict_json
 
 SAMPLE_RATES = (8000, 96000)
 ENCODINGS = ("pcm_s16le", "pcm_mulaw", "pcm_alaw")

@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rtcstt.errors import ConfigError
-from rtcstt.hosts import is_loopback
 from rtcstt.http.access import read_lines
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.key import key_in
 from rtcstt.stt.pool import Pool
+from rtcstt.wire.hosts import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from rtcstt import wire
 from rtcstt.errors import UpstreamError
-from rtcstt.hosts import is_address
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.stt.choice import Choice
 from rtcstt.stt.seam import Connection
+from rtcstt.wire.hosts import is_address
 
 log = logging.getLogger(__name__)
 

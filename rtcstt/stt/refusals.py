@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rtcstt import strict_json, wire
+from rtcstt import wire
 from rtcstt.errors import UpstreamError
+from rtcstt.wire import strict_json
 
 LONGEST_WAIT_S = 600.0  # that a server may ask for
 WAIT_UNTIL_S = 60.0  # for one that gives a date

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rtcstt.errors import ConfigError
-from rtcstt.hosts import is_address
 from rtcstt.webrtc.sdp import Description, Section, bad_offer, lines_of, name_of, whole
+from rtcstt.wire.hosts import is_address
 
 MAX_CANDIDATES = 64  # of one offer; a browser on many networks sends about 20
 AT_ONCE = 8  # of them, that aiortc is given with the offer; the others follow one by one

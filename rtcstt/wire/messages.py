@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-from rtcstt import strict_json
 from rtcstt.errors import RemoteProtocolError
+from rtcstt.wire import strict_json
 from rtcstt.wire.handshake import Endpoint
 from rtcstt.wire.settings import NO_SETTINGS, TurnSettings, turn_settings
 

@@ -15,9 +15,10 @@ from typing import IO
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
-from rtcstt import strict_json, wire
+from rtcstt import wire
 from rtcstt.errors import CallerError
 from rtcstt.media.tracks import RawAudio, ReadSettings
+from rtcstt.wire import strict_json
 
 MAX_UPLOAD = 512 * 1024 * 1024
 MAX_HOURS = 24  # of audio, since a file of silence can be very small
