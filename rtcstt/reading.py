@@ -164,8 +164,12 @@ class _Process:
         with contextlib.suppress(ProcessLookupError):
             if self._process.returncode is None:
                 self._process.kill()
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        # Only when its output has been read to the end does asyncio take a process for ended.
+        with contextlib.suppress(RuntimeError):  # somebody reads it already
+            while await self._process.stdout.read(1 << 16):
+                pass
         await self._process.wait()
 
 

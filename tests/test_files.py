@@ -519,6 +519,33 @@ async def test_a_decoder_that_crashes_or_hangs_ends_its_file_alone(tmp_path: Pat
     assert "crashed on it (SIGSEGV)" in found["crash.au"] and "stood still on it for 10 s" in found["hang.au"]
 
 
+# Says that a file begins, then more than anybody reads; the marker is there when pipe and buffers are full.
+TALKATIVE = """
+import os, pathlib, sys
+from rtcstt import file_worker
+from rtcstt.media.tracks import FileInfo
+path, _ = file_worker.parse_request(sys.stdin.buffer.readline())
+kind, body = file_worker.encode(FileInfo("wav", 600.0, 1))
+os.write(1, file_worker.HEADER.pack(kind, len(body)) + body)
+written = 0
+while True:
+    written += os.write(1, bytes(4096))
+    if written == (2 << 20) + (1 << 16):
+        pathlib.Path(path).touch()
+"""
+
+
+@pytest.mark.real
+async def test_a_reading_that_is_left_with_much_unread_frees_its_place(tmp_path: Path) -> None:
+    readers = Readers(1, command=(sys.executable, "-c", TALKATIVE))
+    async with asyncio.timeout(300):
+        for name in ("one", "two"):
+            async with readers.open(tmp_path / name):
+                while not (tmp_path / name).exists():  # noqa: ASYNC110 - another process makes it
+                    await asyncio.sleep(0.02)
+        await readers.close()
+
+
 @pytest.mark.real
 async def test_a_reading_that_is_left_frees_its_place() -> None:
     readers = Readers(1)
