@@ -81,7 +81,7 @@ def test_a_node_is_dead_when_it_misses_what_others_do_not() -> None:
 
 @pytest.mark.parametrize("away_ms", [MISSED_MS + 1, 60_000, 3_600_000])
 def test_after_redis_was_away_everybody_has_time_to_be_seen_again(away_ms: int) -> None:
-    """Whoever comes back first finds only old heartbeats, and must not take that for a massacre."""
+    """Whoever comes back first finds only old heartbeats, and must not take all others for dead."""
     nodes = fleet(100_000)
     back = 100_000 + away_ms
     for at in range(back, back + DEAD_MS + 1, 1000):

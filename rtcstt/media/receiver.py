@@ -124,7 +124,7 @@ class AudioReceiver:
             return
         is_lost = self._main.has_lost(now, by=max(LOST_S, self._main.playout.delay))
         if self._main.playout.bye(ssrc):
-            self._hole_is_loss |= is_lost  # for whoever stops says so at once
+            self._hole_is_loss |= is_lost  # a source that stops says so at once
             if self._sides:
                 self._hand_over(now)
             else:
