@@ -24,7 +24,7 @@ from rtcstt.webrtc.peer import Peer
 log = logging.getLogger(__name__)
 
 KEPT_ENDED = 200  # calls that can still be read after their end, at most
-MOVE_S = 10.0  # who was asked to move, and has closed the connection, is waited for at the other server
+MOVE_S = 10.0  # who is asked to move has so long to offer again, and then to be received there
 SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
 
 
@@ -45,6 +45,7 @@ class Entry:
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
     is_asked_to_move: bool = False
+    moves_until: float = 0.0
     is_gateways: bool = False  # it has no peer, and never will
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
@@ -126,14 +127,20 @@ class Entry:
         """Its caller, who has a connection here, is asked to offer to another server."""
         if self.peer is not None and self.call.state == "open":
             self.is_asked_to_move = True
+            self.moves_until = asyncio.get_running_loop().time() + MOVE_S
             for track in self.call.tracks.values():
                 track.leave()
             self.call.publish(SessionMove(reason=reason))
 
     @property
     def speaks(self) -> bool:
-        """It is open, and its caller was received a moment ago, or is about to be received elsewhere."""
-        moves = self.is_asked_to_move and self.waiting is not None
+        """It is open, and its caller was received a moment ago, or may be about to be received elsewhere.
+
+        Who is silent when they are asked to move has time to do so too.
+        """
+        moves = self.is_asked_to_move and (
+            self.waiting is not None or asyncio.get_running_loop().time() < self.moves_until
+        )
         return self.call.state == "open" and (moves or self.call.silent_s() < SILENT_S)
 
     def wait_for_caller(self, grace_s: float, reason: str) -> None:
