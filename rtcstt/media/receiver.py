@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rtcstt.media.clock import AudioClock
@@ -31,6 +32,28 @@ IDLE_POLL_S = 0.1  # while there is no sound at all
 HANDOVER_S = 0.15  # of silence of the main source, until another one takes its place
 
 
+@dataclass(slots=True)
+class LastAudio:
+    """Where on the clock the last audio that came is, in samples."""
+
+    end: int = 0
+    _run: int = 0  # where the audio began that has come without a hole
+    _late: int = 0  # by how much its end is behind its time
+
+    def note(self, end: int, count: int, ahead_s: float) -> None:
+        """The last ``count`` samples up to ``end`` are audio that came."""
+        if end - count > self.end:
+            self._run = end - count
+        self.end, self._late = end, max(0, round(ahead_s * SAMPLE_RATE))
+
+    @property
+    def missing_from(self) -> int:
+        """Where what did not come after it begins. Where silence had gone out in the place of that audio, its
+        end was due before it, and that silence stands for what is lost too."""
+        due = self.end - self._late
+        return due if due < self._run else self.end
+
+
 class AudioReceiver:
     """Packets in any order -> `pcm.Chunk`s at an even pace.
 
@@ -51,7 +74,7 @@ class AudioReceiver:
         self._bad_payloads = 0  # of sources that are gone
         self._presence = Presence()
         self._pcm_delay_s: float | None = None
-        self._audio_end = 0  # on the clock, of what came last
+        self._last = LastAudio()
         self._hole_is_loss = False  # whatever is before the next audio was not received
 
     @property
@@ -200,9 +223,7 @@ class AudioReceiver:
         }
 
     def _ignore(self, payload_type: int) -> None:
-        agreed = ", ".join(str(number) for number, codec in self._codecs.items() if codec.is_speech)
-        reason = f"packets of payload type {payload_type} arrive, {agreed or 'none'} was agreed"
-        self._presence.ignore(payload_type, reason, payload_type)
+        self._presence.ignore(payload_type, _not_agreed(payload_type, self._codecs), payload_type)
 
     # -- the main source -------------------------------------------------------------------------------
 
@@ -217,17 +238,19 @@ class AudioReceiver:
             self._begin(item)
         decoded = self._main.decode(item)
         self._push(decoded, item.arrival)
+        count = sum(len(part.samples) for part in decoded)
         if item.lost or item.follows_doubt or self._hole_is_loss:
-            self._note_loss(item, sum(len(part.samples) for part in decoded))
-        self._audio_end = self.clock.end
+            self._note_loss(item, count)
+        self._last.note(self.clock.end, count, self.clock.ahead(item.arrival))
 
     def _note_loss(self, frame: Frame, count: int) -> None:
         """The frame, which is the last ``count`` samples, follows a hole in which packets were lost."""
         end = self.clock.end - count
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
         is_long = lost_s > LOST_S or frame.follows_doubt or self._hole_is_loss
-        if is_long and self._audio_end and end - self._audio_end > LOST_S * SAMPLE_RATE:
-            self._presence.signals.append(Lost(self._audio_end, end, "network"))
+        start = self._last.missing_from
+        if is_long and self._last.end and end - start > LOST_S * SAMPLE_RATE:
+            self._presence.signals.append(Lost(start, end, "network"))
         self._hole_is_loss = False
 
     def _note_lost_end(self, now: float) -> None:
@@ -236,7 +259,7 @@ class AudioReceiver:
         if self._pcm_delay_s is not None or self.last_received is None:
             return
         end = self.clock.end
-        start = max(self._audio_end, end - round((now - self.last_received) * SAMPLE_RATE))
+        start = max(self._last.missing_from, end - round((now - self.last_received) * SAMPLE_RATE))
         if (self._hole_is_loss or self._main.has_lost(now)) and end - start > LOST_S * SAMPLE_RATE:
             self._presence.signals.append(Lost(start, end, "network"))
 
@@ -280,4 +303,9 @@ class AudioReceiver:
     def _push_alone(self, side: SideSource, now: float) -> None:
         for part in side.take_all():
             self.clock.push(part.samples, part.label, now)
-            self._audio_end = self.clock.end
+            self._last.end = self.clock.end
+
+
+def _not_agreed(payload_type: int, codecs: Mapping[int, Codec]) -> str:
+    agreed = ", ".join(str(number) for number, codec in codecs.items() if codec.is_speech)
+    return f"packets of payload type {payload_type} arrive, {agreed or 'none'} was agreed"

@@ -14,6 +14,8 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.stt.activity import SpeechActivity
 
@@ -100,6 +102,13 @@ class ReplayBuffer:
             return self._pieces[-1]
         index = bisect.bisect_right(self._pieces, cursor, key=lambda piece: piece.end)
         return self._pieces[index] if index < len(self._pieces) else None
+
+    def samples(self, start: int, end: int) -> Samples:
+        """What is held of the samples ``start`` to ``end``."""
+        held = [
+            piece.samples[max(0, start - piece.start) : max(0, end - piece.start)] for piece in self._pieces
+        ]
+        return np.concatenate(held) if held else np.zeros(0, np.int16)
 
     def release(self, position: int) -> Iterator[Piece]:
         """Forget the audio before ``position``, to the sample: its text is finished."""

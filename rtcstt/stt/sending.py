@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from rtcstt import wire
 from rtcstt.events import SttBehind, SttCaughtUp
 from rtcstt.media.pcm import SAMPLE_RATE
-from rtcstt.stt.activity import SpeechActivity
+from rtcstt.stt.activity import FRAME, SpeechActivity, voiced
 from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
 
 _BURST_S = 0.25  # audio that may go out at once before the pace binds
+_VOICED = 3 * FRAME  # the vowel of the shortest word
+_BEHIND = SAMPLE_RATE // 20  # a word that ends with its vowel is looked at to its very end
 _UNANSWERED = SAMPLE_RATE // 8  # so much is a click, of which an STT has nothing to say; no word is shorter
 _LAG_TO_SKIP = SAMPLE_RATE // 2  # pauses are shortened only while at least this much is unsent
 
@@ -86,14 +88,20 @@ class Sending:
             self.flushes.append(now)
         return data
 
-    def has_answered(self, activity: SpeechActivity, since: int) -> bool:
-        """Whether the STT, before it closed, said all that was due of the audio from ``since`` on."""
+    def has_answered(self, activity: SpeechActivity, buffer: ReplayBuffer, since: int) -> bool:
+        """Whether the STT, before it closed, said all that was due of the audio from ``since`` on. Nothing is
+        due of clicks, coughs and noise."""
         if isinstance(self.client, wire.ManualClient):
             if self.client.done:
                 return True
         else:
             since = max(since, self.answered)
-        return activity.speech(since, self.cursor) <= _UNANSWERED
+        unanswered = 0
+        for stretch in activity.stretches(since):
+            start, end = max(since, stretch.start), min(self.cursor, stretch.end)
+            if start < end and voiced(buffer.samples(start - FRAME, end + _BEHIND)) >= _VOICED:
+                unanswered += end - start
+        return unanswered <= _UNANSWERED
 
     def is_stalled(self, activity: SpeechActivity, now: float, patience_s: float) -> bool:
         """Whether the STT was sent more than ``patience_s`` of speech since its last message; manual: a

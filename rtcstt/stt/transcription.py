@@ -278,7 +278,7 @@ class Transcription:
         since = self._floor.position
         if isinstance(self._mode, Manual):  # only finals count
             since = max(since, self._floor.reference.position)
-        return self._sending.has_answered(self._activity, since)
+        return self._sending.has_answered(self._activity, self._buffer, since)
 
     def is_stalled(self, now: float, patience_s: float) -> bool:
         """Whether the STT should have said something and did not: it was sent more than ``patience_s`` of
