@@ -52,7 +52,7 @@ export function menu() {
   const show = (/** @type {boolean} */ open) => {
     box.hidden = !open;
     button.setAttribute("aria-expanded", String(open));
-    if (open) box.querySelector("summary")?.focus();
+    if (open) box.querySelector(":scope > :not([hidden]) > summary")?.focus(); // a hidden one takes no focus
   };
   button.addEventListener("click", () => show(box.hidden));
   document.addEventListener("keydown", (event) => {

@@ -202,7 +202,11 @@ export class RtcsttCaptions extends Base {
   #render(row) {
     const item = this.#items.get(row.key) ?? this.#place(row);
     const said = /** @type {HTMLElement} */ (item.querySelector(".said"));
-    if (row.kind !== "turn") return void setText(said, describe(row));
+    if (row.kind !== "turn") {
+      setText(said, describe(row));
+      if (row.kind !== "keys") this.#say(row, describe(row)); // a key at a time would only disturb
+      return;
+    }
     setText(said, row.text);
     setText(/** @type {HTMLElement} */ (item.querySelector(".state")), STATES[row.state]);
     item.dataset.state = row.state;
@@ -215,7 +219,7 @@ export class RtcsttCaptions extends Base {
     if (!this.following) this.#missed.add(row.key);
     if (row.state !== "ended") return;
     this.#doubt(said, row.confidence);
-    this.#say(row);
+    this.#say(row, row.text);
   }
 
   /** Words of which the recogniser is not sure; shown with the attribute `unsure`. @param {HTMLElement} said
@@ -272,13 +276,15 @@ export class RtcsttCaptions extends Base {
     if (row) this.#items.get(row.key)?.toggleAttribute("data-same", same);
   }
 
-  /** A live region is told of finished turns only: updates would drown a screen reader. @param {Row} row */
-  #say(row) {
+  /** A live region is told of finished turns and of gaps: updates would drown a screen reader.
+   * @param {Row} row @param {string} whole */
+  #say(row, whole) {
     const before = this.#spoken.get(row.key) ?? "";
-    const text = row.text.slice(row.text.startsWith(before) ? before.length : 0); // manual mode continues a turn
-    this.#spoken.set(row.key, row.text);
+    const text = whole.slice(whole.startsWith(before) ? before.length : 0); // manual mode continues a turn
+    this.#spoken.set(row.key, whole);
     if (!text.trim()) return;
-    this.#log.append(element("p", "", `${this.transcript.name(row.speaker)}: ${text}`));
+    const isNamed = row.kind === "turn" && (this.transcript.speakers > 1 || this.transcript.given(row.speaker));
+    this.#log.append(element("p", "", isNamed ? `${this.transcript.name(row.speaker)}: ${text}` : text));
     while (this.#log.childElementCount > SPOKEN) this.#log.firstElementChild?.remove();
   }
 
