@@ -17,7 +17,7 @@ from playwright.async_api import Page, expect
 from test_page import KEEP_CONNECTIONS
 from test_reading_view import FEED, NOTICES, Place, opened, place_of
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module"), pytest.mark.heavy]
 
 STOPS = 120  # of Tab, at most, until a control must have been reached
 
@@ -187,6 +187,7 @@ async def test_the_playground(keys: Keys) -> None:
     async with keys.page.expect_request("**/offer") as offered:
         await started_by(keys)
     offer = (await offered.value).post_data_json
+    assert offer is not None
     assert (offer["language"], offer["keyterms"], offer["label"]) == ("en", ["rtcstt", "Ada"], "Stand-up")
     assert offer["turn"] == {"start_threshold": 0.7, "end_timeout_ms": 900}
     await keys.to("Menu")
@@ -269,23 +270,6 @@ async def test_names_search_copies(keys: Keys) -> None:
     async with page.expect_download() as saved:
         await keys.press("Enter")
     assert "[1:57]" in (await (await saved.value).path()).read_text()
-
-
-async def test_the_captions_are_scrolled_and_followed_again(keys: Keys) -> None:
-    page = keys.page
-    await page.evaluate(FEED, {"from": 0, "to": 60})
-    await keys.to("Captions")
-    await keys.press("PageUp")
-    newest = page.locator("#captions .newest")
-    await expect(newest).to_be_visible()
-    await keys.to("Newest")
-    await keys.press("Enter")
-    await expect(newest).to_be_hidden()
-    assert await keys.focused() == "Captions", "focus is not lost with the button"
-    await keys.press("Home")
-    await expect(newest).to_be_visible()
-    await keys.press("End")
-    await expect(newest).to_be_hidden()
 
 
 async def test_a_link_past_calls_and_leaving(keys: Keys, place: Place) -> None:
