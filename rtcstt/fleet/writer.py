@@ -162,7 +162,7 @@ class Writer:
     async def _write(self, name: str, owned: _Owned) -> bool:
         """The next batch of a call. What is wrong with one keeps the others from nothing."""
         async with owned.writing:
-            if owned.is_broken:
+            if owned.is_broken or self._owned.get(name) is not owned:  # it went while this waited
                 return False
             try:
                 return await self._write_next(name, owned)
