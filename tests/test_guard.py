@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -287,6 +288,32 @@ async def test_a_websocket_key_of_any_characters_is_no_server_error(path: str) -
                 client, "GET", f"{path}?{query}", headers={**upgrade, "Sec-WebSocket-Key": key}
             )
             assert got[0] < 500 or got[1] == "not_ready", (path, key, got)
+
+
+HANDSHAKE = {
+    "Connection": b"Upgrade",
+    "Upgrade": b"websocket",
+    "Sec-WebSocket-Version": b"13",
+    "Sec-WebSocket-Key": b"dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": b"media",
+    "Sec-WebSocket-Extensions": b"permessage-deflate",
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKE)
+async def test_a_handshake_of_any_bytes_is_refused(name: str) -> None:
+    """What is no UTF-8 in a header that aiohttp would repeat in its own answer."""
+    query = "model=ink-2&encoding=pcm_s16le&sample_rate=16000"
+    async with serving() as client:
+        for path in ("/pcm", "/media-stream", STT[1], "/stt/websocket"):
+            sent = HANDSHAKE | {"Host": b"localhost", name: HANDSHAKE[name] + b"\xae\xff"}
+            head = b"".join(key.encode() + b": " + value + b"\r\n" for key, value in sent.items())
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            writer.write(f"GET {path}?{query} HTTP/1.1\r\n".encode() + head + b"\r\n")
+            status = await reader.readline()
+            body = await reader.readuntil(b'"title"')
+            writer.close()
+            assert b" 400 " in status and b'"bad_handshake"' in body, (path, status, body)
 
 
 # -- hosts and origins ---------------------------------------------------------------------------------

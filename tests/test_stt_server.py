@@ -416,6 +416,32 @@ async def test_who_reads_nothing_loses_the_stream(monkeypatch: pytest.MonkeyPatc
         writer.transport.abort()
 
 
+async def test_a_client_who_leaves_after_a_ping_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """The answer to a ping meets a connection that is closing."""
+
+    class Gone:
+        alive_at = 0.0
+        unreadable = False
+
+        async def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]:
+            yield aiohttp.WSMessage(aiohttp.WSMsgType.PING, b"", None)
+
+        async def pong(self, data: bytes) -> None:
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    class Session:
+        request_id = "one"
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    gone: Any = Gone()
+    session: Any = Session()
+    await routes._receive(gone, session)
+    assert session.closed and not caplog.records
+
+
 # -- keys and tokens -----------------------------------------------------------------------------------
 
 

@@ -30,6 +30,10 @@ GRANT: web.RequestKey[Grant] = web.RequestKey("grant", Grant)
 FAILED_LOGINS_PER_MINUTE = 20  # of one address, before its tokens are not looked at for a while
 _EXPOSED = "ETag, Link, Location, Retry-After, X-Request-Id"
 _HEADERS = "Authorization, Cartesia-Version, Content-Type, If-Match, Last-Event-ID, X-API-Key"
+_HANDSHAKE = (
+    *("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version"),
+    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"),
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -272,9 +276,11 @@ def _check_encoding(request: web.Request) -> None:
 
 
 def _check_upgrade(request: web.Request) -> None:
-    """aiohttp decodes the key of a WebSocket's handshake, and fails where it is not of ASCII letters."""
-    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
-        raise bad_request("Sec-WebSocket-Key is not Base64 (RFC 6455 section 4.2.1).", "bad_handshake")
+    """aiohttp encodes what a WebSocket's handshake says, to answer it or to refuse it, and fails where that
+    is not of ASCII letters."""
+    for name in _HANDSHAKE:
+        if not all(value.isascii() for value in request.headers.getall(name, ())):
+            raise bad_request(f"{name} is not ASCII (RFC 6455 section 4.2.1).", "bad_handshake")
 
 
 def _split(text: str) -> tuple[str, int | None] | None:

@@ -275,8 +275,8 @@ async def _receive(socket: _Socket, session: Session) -> None:
             elif socket.unreadable:
                 break
             socket.alive_at = asyncio.get_running_loop().time()
-    except ConnectionLost:
-        pass  # the session is over; what is left of it is still being sent
+    except (ConnectionLost, ConnectionError):
+        pass  # the session is over, and what is left of it still being sent; or the client has left
     except TimeoutError:  # nobody reads
         socket.cut_off()
     except Exception:
