@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcstt.stt.activity import SpeechActivity
+from rtcstt.stt.activity import SpeechActivity, has_voice
 from rtcstt.testing import noise, silence, speech
 
 
@@ -82,3 +82,41 @@ def test_asking_often_changes_nothing() -> None:
         assert asked.position == start + 320
     assert list(asked.stretches()) == list(left_alone.stretches())
     assert asked.last_speech(len(audio)) == left_alone.last_speech(len(audio)) > 0
+
+
+def tone(hertz: float, duration_s: float) -> np.ndarray:
+    return (3000 * np.sin(np.arange(round(16000 * duration_s)) * 2 * np.pi * hertz / 16000)).astype(np.int16)
+
+
+def click() -> np.ndarray:
+    samples = silence(0.3).copy()
+    samples[2000:2040] = 12000
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "voice"),
+    [
+        ("silence", silence(1.0), False),
+        ("an offset", np.full(16000, 900, np.int16), False),
+        ("noise", noise(1.0, level_db=-20), False),
+        ("a click", click(), False),
+        ("too short", tone(120, 0.02), False),
+        ("a low voice", tone(80, 0.2), True),
+        ("a high voice", tone(350, 0.2), True),
+        ("a quiet voice", (tone(150, 0.2) / 100).astype(np.int16), True),
+        ("a word", speech("a"), True),
+        ("a word in noise", np.concatenate([noise(0.5, level_db=-30), speech("a")]), True),
+    ],
+)
+def test_where_a_voice_may_sound(name: str, samples: np.ndarray, voice: bool) -> None:
+    assert has_voice(samples) is voice, name
+
+
+def test_a_voice_is_found_in_each_word_of_a_recording(shared_data: Path) -> None:
+    entries = json.loads((shared_data / "manifest.json").read_text())
+    (entry,) = (e for e in entries if e["file"] == "spm_audio_08_words.wav")
+    with wave.open(str(shared_data / entry["file"])) as file:
+        samples, rate = np.frombuffer(file.readframes(10**9), np.int16), file.getframerate()
+    for word in entry["segments"]:
+        assert has_voice(samples[round(word["start"] * rate) : round(word["end"] * rate)]), word

@@ -297,19 +297,20 @@ def test_an_stt_that_closes_without_a_word(word_s: float, reason: str, complete:
     run_virtual(main())
 
 
-def test_a_cough_that_an_stt_says_nothing_of_is_not_missing() -> None:
-    """It closed normally: energy without a voice is no word."""
+@pytest.mark.parametrize(("noise_s", "complete"), [(0.4, True), (2.5, False)])
+def test_noise_that_an_stt_says_nothing_of(noise_s: float, complete: bool) -> None:
+    """It closed normally: short energy without a voice is no word; long energy is not looked at."""
 
     async def main() -> None:
         call = Call("c", stt=Quiet(""))
         line = call.add_track("0", CODECS)
-        caller = ScriptedCaller().say(silence(1.0)).say(noise(0.4, level_db=-20)).say(silence(0.6))
+        caller = ScriptedCaller().say(silence(1.0)).say(noise(noise_s, level_db=-20)).say(silence(0.6))
         loop = asyncio.get_running_loop()
         for at, packet in caller.packets():
             await asyncio.sleep(at - loop.time())
             line.push(packet)
         await call.close()
-        assert end_of(call).complete
+        assert end_of(call).complete is complete
 
     run_virtual(main())
 

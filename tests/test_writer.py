@@ -47,7 +47,7 @@ def test_a_call_that_another_server_takes_is_not_ended_by_a_write_that_began_bef
             await asyncio.sleep(10 * ANSWER_S)  # all is written
             call.feed.on_published()  # as any call's event does: a round over all calls begins
             release = asyncio.create_task(writer.release("c"))  # once the round has chosen what to write
-            await asyncio.gather(release)
+            await release
             await asyncio.sleep(10 * ANSWER_S)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -31,8 +31,12 @@ FAILED_LOGINS_PER_MINUTE = 20  # of one address, before its tokens are not looke
 _EXPOSED = "ETag, Link, Location, Retry-After, X-Request-Id"
 _HEADERS = "Authorization, Cartesia-Version, Content-Type, If-Match, Last-Event-ID, X-API-Key"
 _HANDSHAKE = (
-    *("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version"),
-    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"),
+    "Connection",
+    "Upgrade",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -44,8 +44,7 @@ class Entry:
     peer: Peer | None = None
     waiting: asyncio.TimerHandle | None = None
     connecting: bool = False
-    is_asked_to_move: bool = False
-    moves_until: float = 0.0
+    asked_to_move_at: float | None = None
     is_gateways: bool = False  # it has no peer, and never will
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
@@ -106,7 +105,9 @@ class Entry:
     async def lost(self, peer: Peer, reason: str, grace_s: float) -> None:
         """A caller who hung up is gone, and so is one who was never received; one who lost the network may
         come back for ``grace_s``. One who was asked to move is with the other server, or will be."""
-        if self.is_asked_to_move:  # they may be with the other server, which takes the call in a moment
+        if (
+            self.asked_to_move_at is not None
+        ):  # they may be with the other server, which takes the call in a moment
             self.peer = None
             self.wait_for_caller(MOVE_S, reason)
             return
@@ -126,8 +127,7 @@ class Entry:
     def ask_to_move(self, reason: str) -> None:
         """Its caller, who has a connection here, is asked to offer to another server."""
         if self.peer is not None and self.call.state == "open":
-            self.is_asked_to_move = True
-            self.moves_until = asyncio.get_running_loop().time() + MOVE_S
+            self.asked_to_move_at = asyncio.get_running_loop().time()
             for track in self.call.tracks.values():
                 track.leave()
             self.call.publish(SessionMove(reason=reason))
@@ -138,8 +138,9 @@ class Entry:
 
         Who is silent when they are asked to move has time to do so too.
         """
-        moves = self.is_asked_to_move and (
-            self.waiting is not None or asyncio.get_running_loop().time() < self.moves_until
+        asked_at = self.asked_to_move_at
+        moves = asked_at is not None and (
+            self.waiting is not None or asyncio.get_running_loop().time() < asked_at + MOVE_S
         )
         return self.call.state == "open" and (moves or self.call.silent_s() < SILENT_S)
 

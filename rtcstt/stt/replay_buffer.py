@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -105,8 +106,10 @@ class ReplayBuffer:
 
     def samples(self, start: int, end: int) -> Samples:
         """What is held of the samples ``start`` to ``end``."""
+        first = bisect.bisect_right(self._pieces, start, key=lambda piece: piece.end)
         held = [
-            piece.samples[max(0, start - piece.start) : max(0, end - piece.start)] for piece in self._pieces
+            piece.samples[max(0, start - piece.start) : end - piece.start]
+            for piece in takewhile(lambda piece: piece.start < end, self._pieces[first:])
         ]
         return np.concatenate(held) if held else np.zeros(0, np.int16)
 

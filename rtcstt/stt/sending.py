@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from rtcstt import wire
 from rtcstt.events import SttBehind, SttCaughtUp
 from rtcstt.media.pcm import SAMPLE_RATE
-from rtcstt.stt.activity import FRAME, SpeechActivity, voiced
+from rtcstt.stt.activity import FRAME, SpeechActivity, has_voice
 from rtcstt.stt.replay_buffer import Piece, ReplayBuffer
 
 _BURST_S = 0.25  # audio that may go out at once before the pace binds
-_VOICED = 3 * FRAME  # the vowel of the shortest word
 _BEHIND = SAMPLE_RATE // 20  # a word that ends with its vowel is looked at to its very end
+_LOOKED_AT = SAMPLE_RATE  # of energy without words, for a voice: it takes time
 _UNANSWERED = SAMPLE_RATE // 8  # so much is a click, of which an STT has nothing to say; no word is shorter
 _LAG_TO_SKIP = SAMPLE_RATE // 2  # pauses are shortened only while at least this much is unsent
 
@@ -90,16 +90,17 @@ class Sending:
 
     def has_answered(self, activity: SpeechActivity, buffer: ReplayBuffer, since: int) -> bool:
         """Whether the STT, before it closed, said all that was due of the audio from ``since`` on. Nothing is
-        due of clicks, coughs and noise."""
+        due of a second of noise without a voice; of more, words may be."""
         if isinstance(self.client, wire.ManualClient):
             if self.client.done:
                 return True
         else:
             since = max(since, self.answered)
-        unanswered = 0
+        loud = unanswered = 0
         for stretch in activity.stretches(since):
             start, end = max(since, stretch.start), min(self.cursor, stretch.end)
-            if start < end and voiced(buffer.samples(start - FRAME, end + _BEHIND)) >= _VOICED:
+            loud += max(0, end - start)
+            if start < end and (loud > _LOOKED_AT or has_voice(buffer.samples(start - FRAME, end + _BEHIND))):
                 unanswered += end - start
         return unanswered <= _UNANSWERED
 
