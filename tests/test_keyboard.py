@@ -272,6 +272,19 @@ async def test_names_search_copies(keys: Keys) -> None:
     assert "[1:57]" in (await (await saved.value).path()).read_text()
 
 
+async def test_the_captions_are_scrolled_and_followed_again(keys: Keys) -> None:
+    page = keys.page
+    await page.evaluate(FEED, {"from": 0, "to": 60})
+    await keys.to("Captions")
+    await keys.press("PageUp")
+    newest = page.locator("#captions .newest")
+    await expect(newest).to_be_visible()
+    await keys.to("Newest")
+    await keys.press("Enter")
+    await expect(newest).to_be_hidden()
+    assert await keys.focused() == "Captions", "focus is not lost with the button"
+
+
 async def test_a_link_past_calls_and_leaving(keys: Keys, place: Place) -> None:
     page = keys.page
     await started_by(keys)
