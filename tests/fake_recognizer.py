@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class FakeRecognizer:
 
     async def close(self) -> None:
         for stream in self.streams:
-            assert stream.cancelled, "a stream was left behind"
+            assert stream.task.done(), "a stream was left behind"
 
     def _add(self, stream: FakeStream) -> FakeStream:
         self.streams.append(stream)
@@ -72,7 +72,10 @@ class FakeStream:
         self.cancelled = False
         self._owner = owner
         self._manual = manual
-        self._messages: asyncio.Queue[wire.ServerMessage | None] = asyncio.Queue()
+        self._messages: deque[wire.ServerMessage] = deque()
+        self._changed = asyncio.Event()
+        self._failed = False
+        self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._words = 0
         self._sound = 0
         self._quiet = 0
@@ -89,24 +92,31 @@ class FakeStream:
         self.received.append(samples)
         limit = self._owner.fails_after_s
         if limit is not None and len(self.audio) > limit * RATE:
-            self._messages.put_nowait(None)
             self._failed = True
+            self._over()
         for begin in range(0, len(samples), 160):
             self._block(samples[begin : begin + 160])
 
-    _failed = False
+    def say(self, message: wire.ServerMessage) -> None:
+        self._messages.append(message)
+        self._changed.set()
+
+    def _over(self) -> None:
+        if not self.task.done():
+            self.task.set_result(None)
+        self._changed.set()
 
     def _block(self, block: np.ndarray) -> None:
         if np.any(block):
             self._quiet = 0
             if not self._sound and not self._manual:
-                self._messages.put_nowait(wire.TurnStart())
+                self.say(wire.TurnStart())
             self._sound += len(block)
             if self._sound // RATE > self._words:
                 self._words = self._sound // RATE
                 text = self._text()
                 partial = wire.Transcript(text, is_final=False) if self._manual else wire.TurnUpdate(text)
-                self._messages.put_nowait(partial)
+                self.say(partial)
         elif self._sound:
             self._quiet += len(block)
             if self._quiet >= PAUSE:
@@ -119,7 +129,7 @@ class FakeStream:
         if self._sound:
             text = self._text()
             final = wire.Transcript(text, is_final=True) if self._manual else wire.TurnEnd(text)
-            self._messages.put_nowait(final)
+            self.say(final)
             self._turns += 1
         self._words = self._sound = self._quiet = 0
 
@@ -128,19 +138,24 @@ class FakeStream:
 
     async def finalize(self) -> None:
         self._end()
-        self._messages.put_nowait(wire.FlushDone())
+        self.say(wire.FlushDone())
 
     async def finish(self) -> None:
         self._end()
         if self._manual:
-            self._messages.put_nowait(wire.Done())
-        self._messages.put_nowait(None)
+            self.say(wire.Done())
+        self._over()
 
     async def cancel(self) -> None:
         self.cancelled = True
+        self._over()
 
-    async def __aiter__(self) -> AsyncIterator[wire.ServerMessage]:
-        while (message := await self._messages.get()) is not None:
-            yield message
-        if self._failed:
-            raise EngineError("the recogniser failed")
+    async def next(self) -> wire.ServerMessage | None:
+        while not self._messages:
+            if self._failed:
+                raise EngineError("the recogniser failed")
+            if self.task.done():
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._messages.popleft()

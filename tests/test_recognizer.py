@@ -24,6 +24,7 @@ from rtcstt.commands.demo import bundled_recording
 from rtcstt.embedded.hypothesis import Audio
 from rtcstt.embedded.recognizer import Recognizer
 from rtcstt.embedded.service import Limits, Service, Session
+from rtcstt.embedded.streams import BLOCK, MAX_MESSAGES, TurnStream
 from rtcstt.embedded.workers import BATCH, FINAL, LISTENING, MAX_PENDING, Workers
 from rtcstt.errors import ConnectionLost, EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
@@ -131,6 +132,35 @@ async def test_feeding_waits_for_the_recogniser_and_no_longer_than_it_lives() ->
         assert [message async for message in stream] == []
     assert len(stream._inbox) == left, "nor is anything kept for it"
     await recognizer.close()
+
+
+async def test_messages_that_nobody_reads_stop_the_listening_and_none_is_lost() -> None:
+    class Talkative:
+        speaking, received = False, 0
+
+        def receive(self, samples: np.ndarray, *, updates: bool) -> list[wire.TurnMessage]:
+            self.received += 1
+            return [wire.TurnEnd(f"{self.received}")] * 100
+
+        def flush(self) -> list[wire.TurnMessage]:
+            return []
+
+    listener, workers = Talkative(), Workers(1)
+    stream = TurnStream(listener, workers)  # type: ignore[arg-type]
+
+    async def feed() -> None:
+        for _ in range(30):
+            await stream.feed(np.zeros(BLOCK, np.float32))
+        await stream.finish()
+
+    feeding = asyncio.create_task(feed())
+    done, _ = await asyncio.wait({feeding}, timeout=0.3)
+    assert not done and listener.received <= MAX_MESSAGES // 100
+    async with asyncio.timeout(WITHIN_S):
+        read = [message.transcript async for message in stream if isinstance(message, wire.TurnEnd)]
+    assert read == [f"{n}" for n in range(1, 31) for _ in range(100)]
+    await feeding
+    await asyncio.to_thread(workers.close)
 
 
 async def test_finals_come_before_listening_and_that_before_recordings() -> None:

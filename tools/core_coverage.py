@@ -86,7 +86,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
 def measured(tests: str, folder: Path) -> dict[str, float]:
     """Percent of statements and branches of the cores that test files are for. `CalledProcessError` when they
     fail."""
-    data, report = folder / "coverage", folder / "coverage.json"
+    data, report = folder / "data", folder / "report.json"
     coverage = [sys.executable, "-m", "coverage"]
     quick = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not real and not heavy"]
     subprocess.run(

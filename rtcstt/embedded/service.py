@@ -12,9 +12,7 @@ has gone on for `Limits.flood_s` the client is told to slow down, and refused.
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -33,13 +31,10 @@ if TYPE_CHECKING:
     from rtcstt.embedded.recognizer import Recognizer
     from rtcstt.embedded.streams import ManualStream, TurnStream
 
-log = logging.getLogger(__name__)
-
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED = 1000, 1001, 1008, 1009, 1011  # RFC 6455 section 7.4.1
 MAX_AUDIO_BYTES = 4 * 1024 * 1024  # of one message
 MAX_AUDIO_S = 30.0  # of one message
 MAX_TEXT = 64 * 1024
-MAX_UNREAD = 32  # messages that a client left unread
 MAX_FLUSHES = 100  # `finalize` commands not answered yet
 FLOOD_RATE = 2.0  # times real time
 
@@ -134,19 +129,17 @@ class Session:
         )
         self._pace = Pace(service.limits.lead_s)
         self._stream = self._listen(handshake)
-        self._outbox: deque[str] = deque()
-        self._changed = asyncio.Event()  # the outbox, or whether this is over
+        self._greeting = turns  # `connected` is still to be said
+        self._last: wire.Error | None = None  # to be said when the stream has no more to say
         self._closing = False
         self._code, self._reason = NORMAL, ""
         self._received_at = asyncio.get_running_loop().time()
-        if turns:
-            self._put(wire.Connected())
-        self._pump = asyncio.create_task(self._run(_idle_s(handshake, version, service.limits)))
-        self._pump.add_done_callback(self._ended)
+        self._watch = asyncio.create_task(self._wait_idle(_idle_s(handshake, version, service.limits)))
+        self._stream.task.add_done_callback(self._ended)
 
     async def send(self, data: str | bytes) -> None:
         """One message of the client's. Waits while the recogniser is behind; `ConnectionLost` once over."""
-        if self._pump.done():
+        if self.is_over:
             raise ConnectionLost(self._code, self._reason)
         clock = asyncio.get_running_loop()
         self._received_at = clock.time()
@@ -164,13 +157,22 @@ class Session:
 
     async def recv(self) -> str:
         """The next message for the client; `ConnectionLost` after the last."""
-        while not self._outbox:
-            if self._pump.done():
-                raise ConnectionLost(self._code, self._reason)
-            self._changed.clear()
-            await self._changed.wait()
-        self._changed.set()  # there is room again
-        return self._outbox.popleft()
+        if self._greeting:
+            self._greeting = False
+            return self._encoded(wire.Connected())
+        try:
+            while (message := await self._stream.next()) is not None:
+                if not isinstance(message, wire.Done) or self._asked_to_close():  # else it is we who end this
+                    return self._encoded(message)
+        except EngineError:
+            if self._code != FAILED:
+                problem = CallerError(500, "internal_error", "Internal error", "Recognition failed.")
+                self._say_why(problem, FAILED)
+        if self._last is not None:
+            error, self._last = self._last, None
+            return self._encoded(error)
+        await self._stop()
+        raise ConnectionLost(self._code, self._reason)
 
     async def wind_up(self, code: int, reason: str) -> None:
         """As if the client had said `close`, but end with ``code``: no more is taken, the rest is said."""
@@ -182,7 +184,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Nothing more is taken; what was said before may still be unread."""
-        return self._pump.done()
+        return self._stream.task.done()
 
     async def refuse(self, error: CallerError, code: int) -> None:
         """End the session at once by an error event and this close code, unless it is over."""
@@ -192,7 +194,7 @@ class Session:
 
     async def close(self, code: int = NORMAL) -> None:
         """End the session at once, without a drain. Idempotent."""
-        if not self._pump.done():
+        if not self.is_over:
             self._code = code
         await self._stop()
 
@@ -229,7 +231,7 @@ class Session:
             message = "Audio comes much faster than real time; send one second of it a second."
             raise CallerError(400, "audio_too_fast", "Audio too fast", message)
         if wait:
-            await asyncio.wait({self._pump}, timeout=wait)
+            await asyncio.wait({self._stream.task}, timeout=wait)
 
     async def _feed(self, samples: np.ndarray) -> None:
         if len(samples):
@@ -264,33 +266,14 @@ class Session:
         await self._feed(self._audio.flush())
         await self._stream.finish()
 
-    async def _run(self, idle_s: float) -> None:
-        """Pass on what the stream says, until it is over."""
-        watch = asyncio.create_task(self._watch(idle_s))
-        try:
-            async for message in self._stream:
-                if isinstance(message, wire.Done) and not self._asked_to_close():
-                    continue  # it is we who end this
-                while len(self._outbox) >= MAX_UNREAD:
-                    self._changed.clear()
-                    await self._changed.wait()
-                self._put(message)
-        except Exception as error:
-            if not isinstance(error, EngineError):
-                log.exception("session %s failed", self.request_id)
-            self._say_why(CallerError(500, "internal_error", "Internal error", "Recognition failed."), FAILED)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, self._stream.cancel(), return_exceptions=True)
-
-    def _ended(self, pump: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._service.forget(self)
-        self._changed.set()
+        self._watch.cancel()
 
     def _asked_to_close(self) -> bool:
         return isinstance(self._protocol, wire.ManualServer) and self._protocol.closing
 
-    async def _watch(self, idle_s: float) -> None:
+    async def _wait_idle(self, idle_s: float) -> None:
         """Wind up when the client has sent nothing for too long."""
         clock = asyncio.get_running_loop()
         while True:
@@ -301,23 +284,20 @@ class Session:
         await self.wind_up(NORMAL, "idle")
 
     def _say_why(self, error: CallerError, code: int) -> None:
-        self._put(
-            wire.Error(
-                title=error.title, message=error.message, status_code=error.status, error_code=error.code
-            )
+        self._last = wire.Error(
+            title=error.title, message=error.message, status_code=error.status, error_code=error.code
         )
         self._code, self._reason = code, error.code
 
     async def _stop(self) -> None:
-        self._pump.cancel()
-        await asyncio.gather(self._pump, return_exceptions=True)
-        await self._stream.cancel()  # where the pump had not even begun
+        await self._stream.cancel()
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
 
-    def _put(self, message: wire.ServerMessage) -> None:
+    def _encoded(self, message: wire.ServerMessage) -> str:
         if self._older:
             message = versions.older_form(message)
-        self._outbox.append(self._protocol.send(replace(message, request_id=self.request_id)))
-        self._changed.set()
+        return self._protocol.send(replace(message, request_id=self.request_id))
 
 
 class Pace:

@@ -68,7 +68,7 @@ class _Stream:
         self._over = False
         self._failure: Exception | None = None
         self._changed = asyncio.Condition()
-        self.task = asyncio.create_task(self._listen())
+        self.task = asyncio.create_task(self._listen())  # done: nothing more is taken
 
     async def feed(self, samples: Audio) -> None:
         """16 kHz mono float32. Waits while more than two seconds wait to be recognised."""
@@ -90,18 +90,22 @@ class _Stream:
         await asyncio.gather(self.task, return_exceptions=True)
         self._over = True
 
-    async def __aiter__(self) -> AsyncIterator[ServerMessage]:
-        """Messages as they come, until all is recognised after `finish`; `EngineError` when that failed."""
-        while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: bool(self._outbox) or self._over)
-                if not self._outbox:
-                    break
-                message = self._outbox.popleft()
+    async def next(self) -> ServerMessage | None:
+        """The next message, None when all is recognised after `finish`; `EngineError` when that failed.
+        It may be cancelled without loss."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(self._outbox) or self._over)
+            if self._outbox:
                 self._changed.notify_all()
-            yield message
+                return self._outbox.popleft()
         if self._failure is not None:
             raise EngineError("the recogniser failed") from self._failure
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[ServerMessage]:
+        """Messages as they come, until `next` has no more."""
+        while (message := await self.next()) is not None:
+            yield message
 
     def _has_room(self) -> bool:
         return self._pending < MAX_PENDING and len(self._inbox) < MAX_WAITING
