@@ -38,7 +38,7 @@ from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 
 log = logging.getLogger(__name__)
 
-BATCH_S = 1.0
+WRITE_EVERY_S = 1.0
 MAX_WAITING = 60 * SAMPLE_RATE  # samples of one call that wait for the disk; beyond, they are dropped
 THREADS = 2
 _HEADER_BYTES = 44
@@ -52,7 +52,9 @@ class Recordings:
     because the disk was too slow. `close` when every recording has run to its end.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, write_every_s: float = WRITE_EVERY_S, max_waiting: int = MAX_WAITING
+    ) -> None:
         """`ConfigError` when nothing can be written there."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,7 @@ class Recordings:
             raise ConfigError(f"--record {folder}: {error.strerror}") from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(f"--record {folder}: nothing can be written there")
+        self.write_every_s, self.max_waiting = write_every_s, max_waiting
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recordings")
         self.failures = 0
@@ -94,7 +97,7 @@ class Recording:
 
     def write(self, track: str, chunk: Chunk, offset_s: float) -> None:
         """Take a chunk in, to be written soon."""
-        if self._waiting_samples + len(chunk.samples) > MAX_WAITING:
+        if self._waiting_samples + len(chunk.samples) > self._recordings.max_waiting:
             self._drop([_Piece(track, chunk, offset_s)])
             return
         self._waiting_samples += len(chunk.samples)
@@ -112,7 +115,7 @@ class Recording:
     async def _run(self) -> None:
         while self._call.state != "closed":
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_S):
+                async with asyncio.timeout(self._recordings.write_every_s):
                     await self._call.wait_closed()
             await self._write_waiting()
         await self._write_waiting()  # what came while the last was written

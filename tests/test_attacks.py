@@ -20,9 +20,10 @@ from rtcstt.call import Call
 from rtcstt.events import TurnEnd, TurnUpdate
 from rtcstt.http.access import Authenticator
 from rtcstt.limits import Slots
-from rtcstt.server import audiosocket, entries
+from rtcstt.server import audiosocket
 from rtcstt.server.admission import Limits
 from rtcstt.server.calls import QUIET_S
+from rtcstt.server.gateways import Timing
 from rtcstt.server.signaling_routes import MAX_OFFER
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.testing import speech
@@ -189,7 +190,7 @@ def test_by_default_only_strangers_are_limited() -> None:
 
 async def test_a_gateway_of_which_nothing_comes_gives_its_place_back() -> None:
     streams = Slots(lambda: 2)
-    async with serving(streams=streams, silent_s=0.2) as (client, calls):
+    async with serving(streams=streams, timing=Timing(silent_s=0.2)) as (client, calls):
         pcm = await client.ws_connect("/pcm")
         media = await client.ws_connect("/media-stream")
         await media.send_json({"event": "start", "start": {}})
@@ -206,7 +207,9 @@ async def test_an_audiosocket_of_which_nothing_comes_gives_its_place_back() -> N
     async with serving() as (_, calls):
         ports: asyncio.Queue[int] = asyncio.Queue()
         address = audiosocket.Address.parse("127.0.0.1:0", ())
-        run = audiosocket.during(calls, address, ports.put_nowait, silent_s=0.2)(aiohttp.web.Application())
+        run = audiosocket.during(calls, address, ports.put_nowait, timing=Timing(silent_s=0.2))(
+            aiohttp.web.Application()
+        )
         await anext(run)
         reader, writer = await asyncio.open_connection("127.0.0.1", await ports.get())
         writer.write(bytes((1, 0, 16)) + uuid.uuid4().bytes)
@@ -217,13 +220,10 @@ async def test_an_audiosocket_of_which_nothing_comes_gives_its_place_back() -> N
             await anext(run)
 
 
-async def test_ended_calls_push_out_those_that_ended_before_and_first_those_without_audio(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_ended_calls_push_out_those_that_ended_before_and_first_those_without_audio() -> None:
     """Offers that nobody connects pushed every transcript out within minutes; and the call that began first
     was forgotten first, even when it had just ended."""
-    monkeypatch.setattr(entries, "KEPT_ENDED", 3)
-    async with serving() as (_, calls):
+    async with serving(limits=Limits(keep_ended=3, resume_grace_s=0.0)) as (_, calls):
         spoken = [calls.begin() for _ in range(4)]
         for call in spoken:
             call.add_track("0").push_pcm(WORDS, 16000)

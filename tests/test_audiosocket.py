@@ -19,10 +19,10 @@ from processes import started, until
 
 from rtcstt.call import Call, CallSettings
 from rtcstt.errors import ConfigError
-from rtcstt.server import audiosocket
 from rtcstt.server.admission import Limits
 from rtcstt.server.audiosocket import DTMF, ERROR, TERMINATE, UUID, Address, during
 from rtcstt.server.calls import Calls
+from rtcstt.server.gateways import TIMING, Timing
 from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.connection import PeerSettings
 
@@ -39,7 +39,7 @@ def frame(kind: int, data: bytes = b"") -> bytes:
 
 
 @asynccontextmanager
-async def listening(**limits: float) -> AsyncIterator[tuple[int, Calls]]:
+async def listening(timing: Timing = TIMING, **limits: float) -> AsyncIterator[tuple[int, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
         settings=CallSettings(),
@@ -48,7 +48,7 @@ async def listening(**limits: float) -> AsyncIterator[tuple[int, Calls]]:
     )
     ports: list[int] = []
     app = web.Application()
-    app.cleanup_ctx.append(during(calls, Address("127.0.0.1", 0), ports.append))
+    app.cleanup_ctx.append(during(calls, Address("127.0.0.1", 0), ports.append, timing=timing))
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -140,14 +140,13 @@ async def test_everything_at_once_loses_no_word() -> None:
         assert text(call) == WORDS
 
 
-async def test_what_is_no_audiosocket_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiosocket, "START_S", 0.3)
+async def test_what_is_no_audiosocket_is_let_go() -> None:
     dice = random.Random(1)
     openings = [
         *(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" + bytes(30_000), bytes(70_000), b"", b"\x01\x00"),
         *(frame(UUID, b"short"), frame(SLIN8, bytes(320))),
     ]
-    async with listening() as (port, calls):
+    async with listening(timing=Timing(start_s=0.3)) as (port, calls):
         for opening in openings:
             async with connection(port) as (reader, writer):
                 writer.write(opening)

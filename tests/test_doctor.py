@@ -47,14 +47,15 @@ async def test_a_wrong_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "RTCSTT_STT_KEY" in line_of(lines, "STT")[1]
 
 
-async def test_nobody_listens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "ASK_TIMEOUT_S", 0.5)
+async def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
         dead.bind(("127.0.0.1", 0))
         ice = f"stun:127.0.0.1:{dead.getsockname()[1]}"
-        status, lines = await examine(capsys, "--ice-server", ice, "--stt", "ws://127.0.0.1:9")
+        checks = dict(doctor.checks_of(doctor.Options(ice_server=(ice,)), ask_s=0.5))
+        found = await checks[ice]()
+    assert found.found == "no answer" and "UDP" in found.fix
+    status, lines = await examine(capsys, "--stt", "ws://127.0.0.1:9")
     assert status == 1
-    assert "UDP" in line_of(lines, ice)[1]
     assert "--stt" in line_of(lines, "STT")[1]
 
 

@@ -25,6 +25,7 @@ from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
 from rtcstt.server.calls import Calls
+from rtcstt.server.gateways import Timing
 from rtcstt.testing import silence, speech
 
 pytestmark = pytest.mark.real
@@ -93,11 +94,9 @@ async def test_two_channels_are_two_speakers() -> None:
     assert text(events, "0") == WORDS and text(events, "1") == "a tale of two cities once more"
 
 
-async def test_who_sends_at_once_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways, "AHEAD_S", 0.4)
-    monkeypatch.setattr(gateways, "LONGEST_S", 0.2)
-    monkeypatch.setattr(gateways, "WAIT_S", 0.05)
-    async with serving() as (client, calls), client.ws_connect(PCM) as socket:
+async def test_who_sends_at_once_loses_no_word() -> None:
+    timing = Timing(ahead_s=0.4, piece_s=0.2, wait_s=0.05)
+    async with serving(timing=timing) as (client, calls), client.ws_connect(PCM) as socket:
         await socket.send_bytes(AUDIO.tobytes())
         await asyncio.sleep(0.3)
         (call,) = calls.all()
@@ -264,10 +263,9 @@ async def test_a_media_streams_token_may_come_with_its_start() -> None:
         assert "secret" not in json.dumps((await ended(calls)).snapshot())
 
 
-async def test_a_media_stream_of_nonsense_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways, "START_S", 0.3)
+async def test_a_media_stream_of_nonsense_is_let_go() -> None:
     nonsense = ["", "[", "[]", '{"event": 1}', '{"event": "start"}', '{"event": "start", "start": []}']
-    async with serving() as (client, calls):
+    async with serving(timing=Timing(start_s=0.3)) as (client, calls):
         async with client.ws_connect("/media-stream") as socket:
             for one in nonsense:
                 await socket.send_str(one)

@@ -112,14 +112,11 @@ async def test_a_full_one_sends_to_the_next_at_once(status: int) -> None:
         assert len(full.connections) >= 1 and len(free.connections) == 3
 
 
-async def test_one_that_is_not_there_or_does_not_answer_is_passed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rtcstt.stt.pool.TRY_S", 0.2)
+async def test_one_that_is_not_there_or_does_not_answer_is_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         urls = [NOBODY, f"ws://127.0.0.1:{silent.getsockname()[1]}"]
         async with ScriptedUpstream() as stt, stt.listening() as url:
-            pool = Pool([Cartesia(base_url=one) for one in (*urls, url)])
+            pool = Pool([Cartesia(base_url=one) for one in (*urls, url)], try_s=0.2)
             await (await pool.connect(TURNS)).close()
             await (await pool.connect(TURNS)).close()
             assert len(stt.connections) == 2

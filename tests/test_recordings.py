@@ -24,18 +24,13 @@ from rtcstt.errors import ConfigError
 from rtcstt.events import AnyEvent, AudioStalled
 from rtcstt.media.files import read
 from rtcstt.media.pcm import Chunk, Samples
-from rtcstt.recordings import Recording, Recordings
+from rtcstt.recordings import MAX_WAITING, Recording, Recordings
 from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.playback import opus_packets
 
 WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(0.8)])
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_S", 0.05)
 
 
 class Both:
@@ -50,11 +45,13 @@ class Both:
 
 
 @asynccontextmanager
-async def recorded(folder: Path) -> AsyncIterator[tuple[Call, Recording, Recordings]]:
+async def recorded(
+    folder: Path, *, max_waiting: int = MAX_WAITING
+) -> AsyncIterator[tuple[Call, Recording, Recordings]]:
     """A call with its recording, both run to their end."""
     async with ScriptedUpstream() as stt:
         call = Call("-/../c", stt=stt, label="desk")
-        recordings = Recordings(folder)
+        recordings = Recordings(folder, write_every_s=0.05, max_waiting=max_waiting)
         recording = recordings.begin(call)
         running = asyncio.create_task(recording.run())
         yield call, recording, recordings
@@ -210,9 +207,8 @@ async def test_what_comes_while_a_call_ends_is_kept(tmp_path: Path, monkeypatch:
     assert np.array_equal(samples_of(wav_in(tmp_path)), AUDIO[:3200])
 
 
-async def test_a_slow_disk_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 3200)
-    async with recorded(tmp_path) as (_, recording, recordings):
+async def test_a_slow_disk_is_not_waited_for(tmp_path: Path) -> None:
+    async with recorded(tmp_path, max_waiting=3200) as (_, recording, recordings):
         for chunk in cut(AUDIO[:6400]):  # at once: nothing can have been written between
             recording.write("0", chunk, 0.0)
     path = wav_in(tmp_path)

@@ -34,6 +34,7 @@ from rtcstt.server.app import Web
 from rtcstt.server.calls import QUIET_S, Calls
 from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.entries import Entry
+from rtcstt.server.gateways import Timing
 from rtcstt.server.signaling_routes import MAX_BODY
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.caller import Caller
@@ -63,7 +64,7 @@ async def serving(
     ice_servers: Callable[[], Sequence[IceServer]] = tuple,
     streams: Slots | None = None,
     embedded: Embedded | None = None,
-    silent_s: float = 60.0,
+    timing: Timing | None = None,
 ) -> AsyncIterator[tuple[Client, Calls]]:
     calls = Calls(
         stt=ScriptedUpstream(),
@@ -80,7 +81,9 @@ async def serving(
         caller=caller_behind(trusted or Networks()),
     )
     context = Context(calls, guard, offers_per_minute=per_minute, ice_servers=ice_servers)
-    client: Client = TestClient(TestServer(Web(context, embedded=embedded, silent_s=silent_s).application()))
+    client: Client = TestClient(
+        TestServer(Web(context, embedded=embedded, timing=timing or Timing(silent_s=60.0)).application())
+    )
     async with client:
         yield client, calls
 

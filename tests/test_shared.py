@@ -19,9 +19,8 @@ from redis_server import RedisServer, redis_server
 from test_ownership import Register
 
 from rtcstt.errors import ConfigError
-from rtcstt.fleet import store as store_module
 from rtcstt.fleet.state import StoreAway, Written
-from rtcstt.fleet.store import Store
+from rtcstt.fleet.store import Store, check_version
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, speech
 
@@ -172,11 +171,12 @@ async def test_a_wrong_password_is_told(tmp_path: Path) -> None:
             assert await store.check()
 
 
-async def test_an_old_redis_is_told(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "OLDEST", (99, 0))
-    async with opened(redis.url) as store:
-        with pytest.raises(ConfigError, match="too old"):
-            await store.check()
+@pytest.mark.parametrize("version", ["6.2.16", "5.0", "2.8.4", "6"])
+def test_an_old_redis_is_told(version: str) -> None:
+    with pytest.raises(ConfigError, match=f"{version} is too old"):
+        check_version(version)
+    for kept in ("7.0.15", "7.2", "8.1.3", "10.0"):
+        check_version(kept)
 
 
 async def test_a_redis_that_is_not_there_or_full_is_away(tmp_path: Path) -> None:

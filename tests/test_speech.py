@@ -104,11 +104,11 @@ async def test_what_looks_like_an_option_or_a_file_is_text() -> None:
 
 
 @flite
-async def test_text_that_takes_long_to_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "MAX_AUDIO_S", 1.0)
-    await Speaker().say(Wanted("Hello.", "raw", "pcm_s16le", 16000))
+async def test_text_that_takes_long_to_say_is_refused() -> None:
+    speaker = Speaker(max_audio_s=1.0)
+    await speaker.say(Wanted("Hello.", "raw", "pcm_s16le", 16000))
     with pytest.raises(CallerError) as refused:
-        await Speaker().say(Wanted("9" * 20, "raw", "pcm_s16le", 16000))
+        await speaker.say(Wanted("9" * 20, "raw", "pcm_s16le", 16000))
     assert refused.value.status == 400
 
 
@@ -122,19 +122,17 @@ async def test_a_synthesiser_that_fails_or_hangs_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(speech, "TIMEOUT_S", 0.05)
     for script in ("exit 3", "true", "exec /bin/sleep 60"):
         program(tmp_path, script)
         with pytest.raises(CallerError) as failed:
-            await Speaker().say(Wanted(WORDS, "raw", "pcm_s16le", 16000))
+            await Speaker(timeout_s=0.05).say(Wanted(WORDS, "raw", "pcm_s16le", 16000))
         assert failed.value.status == 500
 
 
 async def test_only_so_many_are_served_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(speech, "TIMEOUT_S", 0.2)
     program(tmp_path, "exec /bin/sleep 60")
-    speaker, wanted = Speaker(), Wanted(WORDS, "raw", "pcm_s16le", 16000)
+    speaker, wanted = Speaker(timeout_s=0.2), Wanted(WORDS, "raw", "pcm_s16le", 16000)
     results = await asyncio.gather(*(speaker.say(wanted) for _ in range(3)), return_exceptions=True)
     assert sorted(result.status for result in results if isinstance(result, CallerError)) == [429, 500, 500]
 

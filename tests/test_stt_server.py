@@ -26,8 +26,9 @@ from fake_recognizer import FakeBatch, FakeRecognizer
 
 from rtcstt import wire
 from rtcstt.embedded.batch import Batch, Word
-from rtcstt.embedded.http import prompt, recordings, routes, upload
+from rtcstt.embedded.http import prompt, routes
 from rtcstt.embedded.http.answers import openai, segments
+from rtcstt.embedded.http.limits import LIMITS, HttpLimits
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.http.access import Authenticator, Permission
@@ -77,7 +78,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *keys: str, recognizer: Any = None, max_streams: int | None = None
+    *keys: str, recognizer: Any = None, max_streams: int | None = None, limits: HttpLimits = LIMITS
 ) -> AsyncIterator[Server]:
     recognizer = recognizer or FakeRecognizer()
     service = Service(recognizer, max_streams=max_streams)
@@ -87,7 +88,7 @@ async def serving(
 
     guard = Guard(Authenticator(api_keys=keys))
     app = guard.application(client_max_size=1 << 20)
-    routes.add_routes(app, services, guard)
+    routes.add_routes(app, services, guard, limits=limits)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -271,12 +272,9 @@ async def test_a_message_of_16_mb_closes_that_socket_alone(compress: int) -> Non
 
 @pytest.mark.parametrize("compress", [0, 15])
 @pytest.mark.parametrize("path", [TURNS, MANUAL])
-async def test_what_is_too_long_to_be_received_is_told_so(
-    path: str, compress: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_too_long_to_be_received_is_told_so(path: str, compress: int) -> None:
     """Also a bomb of zeros, which is not unpacked. The client sends all of it, and then looks."""
-    monkeypatch.setattr(routes, "LINGER_S", 1.0)  # for the client to send the rest
-    async with serving() as server, server.socket(path) as other:
+    async with serving(limits=HttpLimits(linger_s=1.0)) as server, server.socket(path) as other:
         async with server.socket(path, compress=compress) as socket:
             await socket.send_bytes(bytes(routes.MAX_MESSAGE + 1))
             error = (await read_all(socket))[-1]
@@ -295,11 +293,8 @@ async def test_what_is_too_long_to_be_received_is_told_so(
         (b"\x83\x80" + bytes(4), 1002),  # a kind of frame that does not exist
     ],
 )
-async def test_what_is_no_websocket_message_is_told_so(
-    frame: bytes, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(routes, "LINGER_S", 0.1)
-    async with serving() as server, server.socket(MANUAL) as socket:
+async def test_what_is_no_websocket_message_is_told_so(frame: bytes, code: int) -> None:
+    async with serving(limits=HttpLimits(linger_s=0.1)) as server, server.socket(MANUAL) as socket:
         socket._response.connection.transport.write(frame)
         error = (await read_all(socket))[-1]
         assert (error["type"], error["status_code"], socket.close_code) == ("error", 400, code)
@@ -372,11 +367,9 @@ async def test_a_client_that_never_closes_holds_no_stream() -> None:
         writer.transport.abort()
 
 
-async def test_who_gives_no_sign_of_life_loses_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_gives_no_sign_of_life_loses_the_stream() -> None:
     """A client that answers pings keeps it, however silent."""
-    monkeypatch.setattr(routes, "SILENT_S", 0.5)
-    monkeypatch.setattr(routes, "LINGER_S", 0.1)
-    async with serving(max_streams=1) as server:
+    async with serving(max_streams=1, limits=HttpLimits(silent_s=0.5, linger_s=0.1)) as server:
         deaf = server.socket(MANUAL, autoping=False)
         async with deaf as socket:
             await server.empty()
@@ -391,10 +384,9 @@ async def test_who_gives_no_sign_of_life_loses_the_stream(monkeypatch: pytest.Mo
             assert [message["type"] for message in await reading] == ["connected"]
 
 
-async def test_who_reads_nothing_loses_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_reads_nothing_loses_the_stream() -> None:
     """Held back by answers that it does not take, a client is silent by its own doing."""
-    monkeypatch.setattr(routes, "SILENT_S", 0.5)
-    async with serving(max_streams=1) as server:
+    async with serving(max_streams=1, limits=HttpLimits(silent_s=0.5)) as server:
         reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
         request = f"GET {MANUAL} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -422,6 +414,7 @@ async def test_a_client_who_leaves_after_a_ping_is_no_fault(caplog: pytest.LogCa
     class Gone:
         alive_at = 0.0
         unreadable = False
+        limits = LIMITS
 
         async def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]:
             yield aiohttp.WSMessage(aiohttp.WSMsgType.PING, b"", None)
@@ -720,15 +713,13 @@ async def test_broken_forms(kind: str, data: bytes) -> None:
         assert status == 400 and body["error_code"] in ("invalid_request", "no_file", "invalid_audio")
 
 
-async def test_a_file_that_is_too_big(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "MAX_UPLOAD", 100_000)
-    monkeypatch.setattr(upload, "MAX_FIELDS", 10)
+async def test_a_file_that_is_too_big() -> None:
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield bytes(1 << 16)
 
-    async with serving() as server:
+    async with serving(limits=HttpLimits(upload=100_000, fields=10)) as server:
         status, body = await server.post("/stt", data=form(wav(SOUND * 10), model="ink-whisper"))
         assert (status, body["error_code"]) == (413, "file_too_big")
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
@@ -737,10 +728,9 @@ async def test_a_file_that_is_too_big(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await server.post("/stt", data=body))[0] == 413
 
 
-async def test_an_upload_that_stops_in_the_middle_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upload_that_stops_in_the_middle_holds_no_place() -> None:
     """Four such requests held every place for recordings for as long as they liked."""
-    monkeypatch.setattr(upload, "SLOW_S", 0.2)
-    async with serving() as server:
+    async with serving(limits=HttpLimits(upload_stall_s=0.2)) as server:
         address = server.url.removeprefix("http://")
         writers = []
         for _ in range(4):
@@ -758,16 +748,14 @@ async def test_an_upload_that_stops_in_the_middle_holds_no_place(monkeypatch: py
             writer.close()
 
 
-async def test_audio_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "MAX_HOURS", 3 / 3600)
-    async with serving() as server:
+async def test_audio_that_is_too_long() -> None:
+    async with serving(limits=HttpLimits(audio_s=3.0)) as server:
         assert (await server.post("/stt", data=form(wav(SOUND * 3), model="ink-whisper")))[0] == 200
         status, body = await server.post("/stt", data=form(wav(SOUND * 5), model="ink-whisper"))
         assert (status, body["error_code"]) == (413, "audio_too_long")
 
 
-async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "MAX_BATCHES", 1)
+async def test_only_so_many_recordings_at_once() -> None:
     begun, release = asyncio.Event(), asyncio.Event()
 
     class SlowBatch(FakeBatch):
@@ -780,7 +768,7 @@ async def test_only_so_many_recordings_at_once(monkeypatch: pytest.MonkeyPatch) 
         def batch(self, **options: object) -> FakeBatch:
             return SlowBatch()
 
-    async with serving(recognizer=Slow()) as server:
+    async with serving(recognizer=Slow(), limits=HttpLimits(recordings=1)) as server:
         first = asyncio.create_task(server.post("/stt", data=form(wav(), model="ink-whisper")))
         await begun.wait()
         status, body = await server.post("/stt", data=form(wav(), model="ink-whisper"))

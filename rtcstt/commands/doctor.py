@@ -79,8 +79,8 @@ async def _examine(options: Options) -> list[Finding]:
     return findings
 
 
-def checks_of(settings: Settings) -> list[tuple[str, Check]]:
-    """What a server with these settings would use."""
+def checks_of(settings: Settings, *, ask_s: float = ASK_TIMEOUT_S) -> list[tuple[str, Check]]:
+    """What a server with these settings would use; its STUN and TURN servers have ``ask_s`` to answer."""
 
     def having(name: str, check: Callable[[Settings], Awaitable[Finding]]) -> tuple[str, Check]:
         return name, lambda: check(settings)
@@ -97,7 +97,7 @@ def checks_of(settings: Settings) -> list[tuple[str, Check]]:
         *([having("Public address", check_public)] if settings.public_ip else []),
         *([having("Recordings", check_folder)] if settings.record else []),
         *([having("AudioSocket", check_audiosocket)] if settings.audiosocket else []),
-        *((server.url, _ice_check(server)) for server in servers),
+        *((server.url, _ice_check(server, ask_s)) for server in servers),
         *([having("STT", check_embedded)] if settings.stt == ("embedded",) else _stt_checks(settings)),
         *([having("Fallback", check_embedded)] if settings.fallback else []),
     ]
@@ -266,11 +266,11 @@ def _stt_checks(settings: Settings) -> list[tuple[str, Check]]:
     return [("STT", of(url)) for url in settings.stt]
 
 
-def _ice_check(server: IceServer) -> Check:
+def _ice_check(server: IceServer, ask_s: float) -> Check:
     wanted = "relay" if server.url.startswith("turn") else "srflx"
 
     async def check() -> Finding:
-        kinds = await reachable_by(server, timeout_s=ASK_TIMEOUT_S)
+        kinds = await reachable_by(server, timeout_s=ask_s)
         if wanted in kinds:
             return Finding(server.url, "answers")
         what = "user and password" if wanted == "relay" else "address"

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded, heap, processors
+from rtcstt.embedded.http.limits import LIMITS
 from rtcstt.embedded.http.routes import DRAIN_S, add_routes
 from rtcstt.embedded.http.speech import Speaker
-from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.embedded.hypothesis import Device
 from rtcstt.errors import ConfigError
 from rtcstt.fleet import parent
@@ -139,7 +139,7 @@ async def _serve(options: Options, assignment: parent.Assignment | None) -> None
             log.info(line)
         hosts = Hosts([options.host, *options.allow_host])
         guard = Guard(authenticator_of(options, assignment), hosts=hosts)
-        app = guard.application(client_max_size=MAX_UPLOAD)
+        app = guard.application(client_max_size=LIMITS.upload)
         add_routes(app, embedded.preload, guard, speaker)
         guard.add_routes(app, _health())
         member = Member(_Here(embedded), node_of(assignment), new="stream", assignment=assignment)

@@ -84,9 +84,7 @@ class Store:
         `StoreAway` when it is not there."""
         try:
             info = await self._redis.info("server")
-            version = str(info["redis_version"])
-            if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-                raise ConfigError(f"redis: version {version} is too old: 7.0 (or Valkey 8) is needed")
+            check_version(str(info["redis_version"]))
             await self._redis.set(self._key("secret"), secrets.token_urlsafe(32), nx=True)
             found = await self._redis.get(self._key("secret"))
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
@@ -292,3 +290,9 @@ def _entry(row: Mapping[bytes, bytes]) -> Entry | None:
 def _event(row: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, Mapping[str, Any]]:
     id, fields = row
     return int(_text(id).partition("-")[0]) - 1, json.loads(fields[b"e"])
+
+
+def check_version(version: str) -> None:
+    """`ConfigError` for a Redis that is too old."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise ConfigError(f"redis: version {version} is too old: 7.0 (or Valkey 8) is needed")

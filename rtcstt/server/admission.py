@@ -40,6 +40,8 @@ class Limits:
     "Without a packet; muted browsers may send none, so this is no sign of a lost caller."
     resume_grace_s: float = 30.0
     keep_ended_s: float = 3600.0
+    keep_ended: int = 200
+    "Calls that can still be read after their end, at most."
 
     def calls_of(self, address: str, *, gateway: bool) -> int | None:
         """How many calls at once are taken from an address; None: any number."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from aiohttp import web
 
 from rtcstt.embedded import Embedded
+from rtcstt.embedded.http.limits import LIMITS
 from rtcstt.embedded.http.routes import add_routes
-from rtcstt.embedded.http.upload import MAX_UPLOAD
 from rtcstt.errors import CallerError
 from rtcstt.http.access import Permission
 from rtcstt.http.errors import Handler
@@ -19,7 +19,7 @@ from rtcstt.http.loop_monitor import Stalls, watch
 from rtcstt.server.calls_routes import CallsRoutes
 from rtcstt.server.context import Context
 from rtcstt.server.gateway_routes import GatewayRoutes
-from rtcstt.server.gateways import SILENT_S
+from rtcstt.server.gateways import TIMING, Timing
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.signaling_routes import SignalingRoutes
 
@@ -27,24 +27,24 @@ STATIC = Path(__file__).parent / "static"
 
 
 class Web:
-    """One server's routes. ``embedded``: the recogniser whose own endpoints are served as well. ``silent_s``:
-    after so long without a message a gateway's call ends."""
+    """One server's routes. ``embedded``: the recogniser whose own endpoints are served as well;
+    ``timing``: of gateways."""
 
     def __init__(
-        self, context: Context, *, embedded: Embedded | None = None, silent_s: float = SILENT_S
+        self, context: Context, *, embedded: Embedded | None = None, timing: Timing = TIMING
     ) -> None:
         self.context = context
-        self._silent_s = silent_s
+        self._timing = timing
         self._embedded = embedded
         self._stalls = Stalls()
         self._metrics = Metrics(context.calls, self._stalls, context.guard)
 
     def application(self) -> web.Application:
         guard = self.context.guard
-        app = guard.application(client_max_size=MAX_UPLOAD)
+        app = guard.application(client_max_size=LIMITS.upload)
         guard.add_routes(app, self._pages())
         guard.add_routes(app, SignalingRoutes(self.context).table())
-        guard.add_routes(app, GatewayRoutes(self.context, silent_s=self._silent_s).table())
+        guard.add_routes(app, GatewayRoutes(self.context, self._timing).table())
         guard.add_routes(app, CallsRoutes(self.context).table())
         guard.add_routes(app, self._about_the_server())
         if self._embedded is not None:

@@ -38,6 +38,7 @@ from rtcstt.server.admission import CALLS_PER_ADDRESS, Limits
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context, caller_behind
+from rtcstt.server.gateways import Timing
 from rtcstt.server.remote_stt import remote_stts
 from rtcstt.server.settings import MAX_CALLS, Settings
 from rtcstt.server.sharing import Sharing
@@ -97,11 +98,11 @@ async def application(
             offers_per_minute=settings.offers_per_minute,
             ice_servers=ice_servers,
         )
-        silent_s = settings.gateway_timeout_s
-        app = Web(context, embedded=recognition.embedded, silent_s=silent_s).application()
+        timing = Timing(silent_s=settings.gateway_timeout_s)
+        app = Web(context, embedded=recognition.embedded, timing=timing).application()
         if gateway is not None:
             reuse_port = assignment is not None
-            during = audiosocket.during(calls, gateway, reuse_port=reuse_port, silent_s=silent_s)
+            during = audiosocket.during(calls, gateway, reuse_port=reuse_port, timing=timing)
             app.cleanup_ctx.append(during)
         member = await _member(settings, _Here(calls, recognition.embedded), store, assignment)
         calls.on_changed = member.publish

@@ -29,7 +29,7 @@ from rtcstt.server import addresses
 from rtcstt.server.addresses import Networks
 from rtcstt.server.admission import Requester
 from rtcstt.server.calls import Calls
-from rtcstt.server.gateways import SILENT_S, START_S, Intake
+from rtcstt.server.gateways import TIMING, Intake, Timing
 from rtcstt.server.media_formats import Form
 from rtcstt.server.options import host_and_port
 from rtcstt.wire.hosts import is_loopback
@@ -79,14 +79,14 @@ def during(
     ready: Callable[[int], None] = lambda port: None,
     *,
     reuse_port: bool = False,
-    silent_s: float = SILENT_S,
+    timing: Timing = TIMING,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """For `web.Application.cleanup_ctx`: listens for as long as the application runs. ``ready`` is told the
     port. ``reuse_port``: other processes listen there as well, and the system shares connections out. A
-    connection of which no frame came for ``silent_s`` is closed."""
+    connection of which no frame came for ``timing.silent_s`` is closed."""
 
     async def run(_: web.Application) -> AsyncIterator[None]:
-        gateway = _Gateway(calls, address, silent_s)
+        gateway = _Gateway(calls, address, timing)
         listening = await listen(address.host, address.port, reuse_port=reuse_port)
         port = listening[0].getsockname()[1]
         log.info("listening for AudioSocket on %s port %d", address.host, port)
@@ -107,10 +107,10 @@ def during(
 class _Gateway:
     """The connections of one address, each in a task of its own."""
 
-    def __init__(self, calls: Calls, address: Address, silent_s: float) -> None:
+    def __init__(self, calls: Calls, address: Address, timing: Timing) -> None:
         self._calls = calls
         self._address = address
-        self._silent_s = silent_s
+        self._timing = timing
         self._connections: set[asyncio.Task[None]] = set()
 
     async def accept(self, listening: socket.socket) -> None:
@@ -133,7 +133,7 @@ class _Gateway:
     async def _connected(self, client: socket.socket, source: str) -> None:
         reader, writer = await asyncio.open_connection(sock=client)
         try:
-            await _serve(self._calls, reader, writer, source, self._silent_s)
+            await _serve(self._calls, reader, writer, source, self._timing)
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             pass  # the other end has left
         finally:
@@ -147,9 +147,9 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 async def _serve(
-    calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str, silent_s: float
+    calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str, timing: Timing
 ) -> None:
-    async with asyncio.timeout(START_S):
+    async with asyncio.timeout(timing.start_s):
         kind, id = await _frame(reader)
     if kind != UUID or len(id) != 16:
         log.info("a connection that is no AudioSocket was closed")
@@ -164,19 +164,19 @@ async def _serve(
     with logs.about_call(call.id):
         watching = asyncio.create_task(_hang_up_with(call, writer))
         try:
-            await _receive(call, reader, silent_s)
+            await _receive(call, reader, timing)
         finally:
             call.hang_up("hung up")
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _receive(call: Call, reader: asyncio.StreamReader, silent_s: float) -> None:
+async def _receive(call: Call, reader: asyncio.StreamReader, timing: Timing) -> None:
     """Until the other end hangs up, leaves, or is silent for too long. Frames of other kinds are skipped."""
     intake: tuple[int, Intake] | None = None
     skipped: Counter[int] = Counter()
     while True:
-        async with asyncio.timeout(silent_s):
+        async with asyncio.timeout(timing.silent_s):
             kind, data = await _frame(reader)
         if kind in (TERMINATE, ERROR):
             return

@@ -279,7 +279,8 @@ class Calls:
         self.on_changed()
 
     def _forget(self) -> None:
-        for id in self._entries.forget(asyncio.get_running_loop().time(), self.limits.keep_ended_s):
+        now = asyncio.get_running_loop().time()
+        for id in self._entries.forget(now, self.limits.keep_ended_s, self.limits.keep_ended):
             self.on_forgotten(id)
 
 

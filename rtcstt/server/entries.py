@@ -23,7 +23,6 @@ from rtcstt.webrtc.peer import Peer
 
 log = logging.getLogger(__name__)
 
-KEPT_ENDED = 200  # calls that can still be read after their end, at most
 MOVE_S = 10.0  # who is asked to move has so long to offer again, and then to be received there
 SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
 
@@ -200,15 +199,16 @@ class Entries(dict[str, Entry]):
         entry = self.get(id)
         return entry.call if entry is not None and isinstance(entry.call, PreparedCall) else None
 
-    def forget(self, now: float, keep_s: float) -> list[str]:
-        """Ended calls, when they have been kept for ``keep_s`` or are too many: first those of which nothing
-        was ever received, which anybody can make many of, then those that ended first. Their ids."""
+    def forget(self, now: float, keep_s: float, keep: int) -> list[str]:
+        """Ended calls, when they have been kept for ``keep_s`` or are more than ``keep``: first those of
+        which nothing was ever received, which anybody can make many of, then those that ended first. Their
+        ids."""
         ended = sorted(
             (not entry.never_received, entry.ended, id)
             for id, entry in self.items()
             if entry.ended is not None
         )
-        gone = [id for i, (_, at, id) in enumerate(ended) if i < len(ended) - KEPT_ENDED or now - at > keep_s]
+        gone = [id for i, (_, at, id) in enumerate(ended) if i < len(ended) - keep or now - at > keep_s]
         for id in gone:
             del self[id]
         return gone

@@ -16,9 +16,9 @@ _ABOUT_PCM = ("mode", "label", "language")
 
 
 class GatewayRoutes:
-    def __init__(self, context: Context, *, silent_s: float) -> None:
+    def __init__(self, context: Context, timing: gateways.Timing) -> None:
         self._context = context
-        self._silent_s = silent_s
+        self._timing = timing
 
     def table(self) -> list[Route]:
         return [
@@ -52,7 +52,7 @@ class GatewayRoutes:
             )
             self._context.note(request, call)
             return await gateways.serve_pcm(
-                request, call, stated, self._context.calls.admit_tracks, silent_s=self._silent_s
+                request, call, stated, self._context.calls.admit_tracks, self._timing
             )
 
     async def media_stream(self, request: web.Request) -> web.StreamResponse:
@@ -77,5 +77,5 @@ class GatewayRoutes:
 
         with self._context.followed():
             return await gateways.serve_media_stream(
-                request, begin, self._context.calls.admit_tracks, stated, silent_s=self._silent_s
+                request, begin, self._context.calls.admit_tracks, stated, self._timing
             )

@@ -5,7 +5,7 @@
 * `serve_media_stream`: JSON messages with base64 audio, as Twilio and those who follow it send them.
 
 Audio comes over TCP, so nothing is lost, but it may come in bursts, or as fast as the line allows: what is
-ahead of real time by more than `AHEAD_S` is left in the socket until its time has come. What makes no
+ahead of real time by more than `Timing.ahead_s` is left in the socket until its time has come. What makes no
 sense is ignored and counted; who sends much of it is let go.
 """
 
@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
@@ -39,24 +40,34 @@ from rtcstt.server.media_formats import (
     reason,
 )
 
-AHEAD_S = 5.0
-LONGEST_S = 1.0  # of audio given to a call at once
-WAIT_S = 0.1
 MAX_MESSAGE = 256 * 1024
 MAX_BAD = 100  # messages that make no sense, of one connection
-START_S = 10.0  # a media stream has to say by then what it is
-SILENT_S = 15.0  # a gateway of which no message came for so long is gone
 UNREAD_S = 60.0  # a client who reads nothing for so long gets no more events
 MAX_TRACKS = 8  # of one media stream
 MEDIA_STREAM = Form("pcm_mulaw", 8000)  # where a media stream does not say what it is
 SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Of one source, in seconds."""
+
+    start_s: float = 10.0  # by then it has said what it is
+    silent_s: float = 15.0  # a gateway of which no message came for so long is gone
+    ahead_s: float = 5.0  # of audio that came before its time; more waits in the socket
+    piece_s: float = 1.0  # of audio that a call is given at once
+    wait_s: float = 0.1  # between two looks at whether there is room
+
+
+TIMING = Timing()
+
+
 class Intake:
     """One source's audio into a call: a track for each channel."""
 
-    def __init__(self, call: Call, tracks: Sequence[str], form: Form) -> None:
+    def __init__(self, call: Call, tracks: Sequence[str], form: Form, timing: Timing = TIMING) -> None:
         self.form = form
+        self._timing = timing
         self._call = call
         self._tracks = [call.add_track(track) for track in tracks]
         self._read = READERS[form.encoding]
@@ -72,7 +83,7 @@ class Intake:
         for guess in self._suspicion.push(data, asyncio.get_running_loop().time()):
             self._call.publish(AudioSuspect(track=self._tracks[0].track, guess=guess))
         frames = self._read(data).reshape(-1, self.form.channels)
-        step = round(LONGEST_S * self.form.sample_rate)
+        step = round(self._timing.piece_s * self.form.sample_rate)
         for start in range(0, len(frames), step):
             await self._wait()
             for index, track in enumerate(self._tracks):
@@ -89,8 +100,8 @@ class Intake:
             await self.push(data)
 
     async def _wait(self) -> None:
-        while any(track.queued_s > AHEAD_S and not track.ended for track in self._tracks):  # noqa: ASYNC110
-            await asyncio.sleep(WAIT_S)  # only time makes room
+        while any(track.queued_s > self._timing.ahead_s and not track.ended for track in self._tracks):  # noqa: ASYNC110
+            await asyncio.sleep(self._timing.wait_s)  # only time makes room
 
 
 def check_websocket(request: web.Request) -> None:
@@ -116,17 +127,18 @@ def _websocket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def serve_pcm(
-    request: web.Request, call: Call, stated: Stated, admit_track: AdmitTrack, *, silent_s: float = SILENT_S
+    request: web.Request, call: Call, stated: Stated, admit_track: AdmitTrack, timing: Timing = TIMING
 ) -> web.WebSocketResponse:
     """One fork until it ends. ``stated``: what the URL says of the audio; a text before it may say the rest.
-    The call is over when its socket is, or the other way round, or when no message came for ``silent_s``."""
+    The call is over when its socket is, or the other way round, or when no message came for
+    ``timing.silent_s``."""
     socket = _websocket(request)
     async with _hanging_up(call):
         await socket.prepare(request)
-        fork = _Fork(call, stated, admit_track)
+        fork = _Fork(call, stated, admit_track, timing)
         async with _ending_with(call, socket, tell=True):
             try:
-                async for message in _received(socket, silent_s):
+                async for message in _received(socket, timing.silent_s):
                     if message.type is WSMsgType.BINARY:
                         await fork.intake().push(message.data)
                     elif message.type is WSMsgType.TEXT:
@@ -139,10 +151,11 @@ async def serve_pcm(
 class _Fork:
     """Binary audio whose form is stated by the URL, and by texts before it."""
 
-    def __init__(self, call: Call, stated: Stated, admit_track: AdmitTrack) -> None:
+    def __init__(self, call: Call, stated: Stated, admit_track: AdmitTrack, timing: Timing) -> None:
         self._call = call
         self._stated = stated
         self._admit_track = admit_track
+        self._timing = timing
         self._intake: Intake | None = None
 
     def intake(self) -> Intake:
@@ -151,7 +164,7 @@ class _Fork:
             if form.channels > 1 and not self._admit_track(self._call, form.channels):
                 raise bad_request("No speech-to-text stream is free for the second channel.", "full")
             names = [str(channel) for channel in range(form.channels)]
-            self._intake = Intake(self._call, names, form)
+            self._intake = Intake(self._call, names, form, self._timing)
         return self._intake
 
     def obey(self, text: str) -> None:
@@ -183,8 +196,7 @@ async def serve_media_stream(
     begin: Begin,
     admit_track: AdmitTrack,
     stated: Stated | None = None,
-    *,
-    silent_s: float = SILENT_S,
+    timing: Timing = TIMING,
 ) -> web.WebSocketResponse:
     """One media stream until it ends. ``begin`` makes its call, from what the `start` message says, or
     raises `CallerError`; ``admit_track`` tells whether it may have so many tracks; ``stated``: what the URL
@@ -192,8 +204,8 @@ async def serve_media_stream(
     socket = _websocket(request)
     await socket.prepare(request)
     try:
-        async with asyncio.timeout(START_S):
-            start = await _start_of(socket, silent_s)
+        async with asyncio.timeout(timing.start_s):
+            start = await _start_of(socket, timing.silent_s)
         form = (stated or Stated()).agreeing(start.stated, "start").form(MEDIA_STREAM)
         call = begin(start)
     except TimeoutError:
@@ -202,8 +214,8 @@ async def serve_media_stream(
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     else:
         async with _hanging_up(call), _ending_with(call, socket, tell=False):
-            stream = _MediaStream(call, form, admit_track)
-            async for message in _messages(socket, silent_s):
+            stream = _MediaStream(call, form, admit_track, timing)
+            async for message in _messages(socket, timing.silent_s):
                 if isinstance(message, Stop):
                     break
                 await stream.take(message)
@@ -214,10 +226,11 @@ async def serve_media_stream(
 class _MediaStream:
     """JSON messages with audio of one or more tracks."""
 
-    def __init__(self, call: Call, form: Form, admit_track: AdmitTrack) -> None:
+    def __init__(self, call: Call, form: Form, admit_track: AdmitTrack, timing: Timing) -> None:
         self._call = call
         self._form = form
         self._admit_track = admit_track
+        self._timing = timing
         self._intakes: dict[str | None, Intake | None] = {}
 
     async def take(self, message: Message) -> None:
@@ -245,7 +258,7 @@ class _MediaStream:
         if not self._admit_track(self._call, count):
             _refuse(self._call, names[0])
             return None
-        return Intake(self._call, names, self._form)
+        return Intake(self._call, names, self._form, self._timing)
 
 
 async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[WSMessage]:

@@ -18,7 +18,7 @@ from rtcstt.wire.hosts import is_address
 
 log = logging.getLogger(__name__)
 
-TRY_S = 3.0  # for one server to answer, while there are others
+TRY_S = 3.0
 RESOLVE_S = 5.0  # a name's addresses are asked for again after so long
 _FULL = (429, 503)
 
@@ -30,7 +30,9 @@ class Pool:
     refused.
     """
 
-    def __init__(self, servers: Sequence[Cartesia]) -> None:
+    def __init__(self, servers: Sequence[Cartesia], *, try_s: float = TRY_S) -> None:
+        """``try_s``: for one server to answer, while there are others."""
+        self._try_s = try_s
         self._servers = tuple(servers)
         self._choice: Choice[Cartesia] = Choice()
         self._resolved: dict[str, tuple[float, list[str]]] = {}
@@ -46,7 +48,7 @@ class Pool:
         for index, server in enumerate(order):
             is_last = index == len(order) - 1
             try:
-                async with asyncio.timeout(None if is_last else TRY_S):
+                async with asyncio.timeout(None if is_last else self._try_s):
                     connection = await server.connect(handshake)
             except TimeoutError:
                 self._choice.failed(server, loop.time())

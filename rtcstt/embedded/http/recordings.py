@@ -19,6 +19,7 @@ from aiohttp import web
 from rtcstt import wire
 from rtcstt.embedded.batch import Batch, Word
 from rtcstt.embedded.http import answers, prompt, upload
+from rtcstt.embedded.http.limits import HttpLimits
 from rtcstt.embedded.http.upload import FieldError, Form
 from rtcstt.embedded.http.version import version_of
 from rtcstt.embedded.hypothesis import Audio, Terms
@@ -33,7 +34,6 @@ from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.tracks import Gap
 from rtcstt.reading import Readers, Reading
 
-MAX_BATCHES = 4  # recordings at once
 LOOK_AT = 20 * SAMPLE_RATE  # samples, to see how loud the voices are
 KEPT_READERS = 1  # processes that wait for the next recording
 # Names that clients of OpenAI's API send, whatever they know of this server.
@@ -99,9 +99,10 @@ class Transcribing:
 class RecordingRoutes:
     """The handlers. ``services`` gives the service, once it is loaded. `close` it."""
 
-    def __init__(self, services: Callable[[], Awaitable[Service]]) -> None:
+    def __init__(self, services: Callable[[], Awaitable[Service]], limits: HttpLimits) -> None:
         self._services = services
-        self._readers = Readers(MAX_BATCHES, keep=KEPT_READERS)
+        self._limits = limits
+        self._readers = Readers(limits.recordings, keep=KEPT_READERS)
         self._batches = 0
 
     async def close(self) -> None:
@@ -184,17 +185,18 @@ class RecordingRoutes:
     @contextlib.asynccontextmanager
     async def _transcribing(self, request: web.Request) -> AsyncIterator[Transcribing]:
         """The form's fields, and the recording in it, whose beginning could be read."""
-        if self._batches >= MAX_BATCHES:
-            raise concurrency_limited(f"{MAX_BATCHES} recordings are being transcribed already.")
+        most = self._limits.recordings
+        if self._batches >= most:
+            raise concurrency_limited(f"{most} recordings are being transcribed already.")
         self._batches += 1
         try:
             service = await self._services()
             with tempfile.TemporaryDirectory(prefix="rtcstt-") as folder:
                 path = Path(folder, "recording")
                 with _created(path) as file:
-                    form = await upload.read_form(request, file)
+                    form = await upload.read_form(request, file, self._limits)
                 open_stream = _opener(service, form)
-                settings = upload.read_settings(request.query, form)
+                settings = upload.read_settings(request.query, form, self._limits)
                 async with self._readers.open(path, settings) as reading:
                     yield Transcribing(form, reading, open_stream)
         except FileError as error:

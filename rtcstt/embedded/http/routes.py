@@ -17,8 +17,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtcstt import wire
 from rtcstt.embedded.http import speech
+from rtcstt.embedded.http.limits import LIMITS, HttpLimits
 from rtcstt.embedded.http.recordings import RecordingRoutes
-from rtcstt.embedded.http.upload import MAX_UPLOAD as MAX_UPLOAD
 from rtcstt.embedded.http.version import version_of
 from rtcstt.embedded.service import (
     GOING_AWAY,
@@ -38,10 +38,8 @@ log = logging.getLogger(__name__)
 # A longer message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BODY = 16 * 1024  # of a JSON request
-SILENT_S = 15.0  # a client of whom nothing came for so long, not even the answer to a ping, is gone
 PING_S = 5.0
 DRAIN_S = 5.0  # for the open streams, when the server stops
-LINGER_S = 2.0  # for the rest of a message that is too long
 
 
 def add_routes(
@@ -51,11 +49,12 @@ def add_routes(
     speaker: speech.Speaker | None = None,
     *,
     streams: Slots | None = None,
+    limits: HttpLimits = LIMITS,
 ) -> None:
     """Mount the endpoints. ``services`` gives the service, once it is loaded. With a ``speaker`` text can
     be made speech as well, for clients that want something to listen to. ``streams``, where others draw
     from the same: one is reserved for each WebSocket."""
-    handlers = SttRoutes(services, guard, speaker, streams or Slots(lambda: None))
+    handlers = SttRoutes(services, guard, speaker, streams or Slots(lambda: None), limits)
     guard.add_routes(app, handlers.table())
     app.on_shutdown.append(handlers.shut)
     app.on_cleanup.append(handlers.close)
@@ -70,13 +69,15 @@ class SttRoutes:
         guard: Guard,
         speaker: speech.Speaker | None,
         streams: Slots,
+        limits: HttpLimits,
     ) -> None:
         self._services = services
         self._guard = guard
         self._speaker = speaker
         self._streams = streams
+        self._limits = limits
         self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
-        self._recordings = RecordingRoutes(services)
+        self._recordings = RecordingRoutes(services, limits)
 
     def table(self) -> list[Route]:
         speech_to_text = partial(Route, permission=Permission.TRANSCRIBE, any_origin=True)
@@ -163,7 +164,7 @@ class SttRoutes:
             reserved.release()
 
     async def _serve(self, request: web.Request, session: Session) -> web.StreamResponse:
-        socket = _Socket(session, request.transport)
+        socket = _Socket(session, request.transport, self._limits)
         socket.headers["X-Request-Id"] = session.request_id
         task = asyncio.current_task()
         assert task is not None
@@ -185,8 +186,9 @@ class _Socket(web.WebSocketResponse):
     coming: the client meets a reset (1006), which looks like a fault of the network, and tries again.
     """
 
-    def __init__(self, session: Session, transport: asyncio.Transport | None) -> None:
-        super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=LINGER_S)
+    def __init__(self, session: Session, transport: asyncio.Transport | None, limits: HttpLimits) -> None:
+        super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=limits.linger_s)
+        self.limits = limits
         self._session = session
         self._transport = transport
         self.unreadable = False
@@ -224,13 +226,13 @@ async def _converse(socket: _Socket, session: Session) -> None:
     try:
         while True:
             text = await session.recv()
-            async with asyncio.timeout(SILENT_S):
+            async with asyncio.timeout(socket.limits.silent_s):
                 await socket.send_str(text)
     except TimeoutError:  # nobody reads
         socket.cut_off()
     except ConnectionLost as lost:
         if socket.unreadable:
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(socket.limits.linger_s)
         # With nobody in `receive`, aiohttp reads on until the client closes too; else it would drop the
         # connection, and reset a client that is still sending before they have seen why.
         await _cancelled(tasks[0])
@@ -244,17 +246,17 @@ async def _converse(socket: _Socket, session: Session) -> None:
 
 async def _watch(socket: _Socket, session: Session) -> None:
     """Ask for signs of life, and end the session without any; who does not even read is cut off."""
-    clock = asyncio.get_running_loop()
-    while clock.time() - socket.alive_at < SILENT_S:
-        await asyncio.sleep(min(PING_S, SILENT_S / 3))
+    clock, silent_s = asyncio.get_running_loop(), socket.limits.silent_s
+    while clock.time() - socket.alive_at < silent_s:
+        await asyncio.sleep(min(PING_S, silent_s / 3))
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(PING_S):
                 await socket.ping()
-    log.info("session %s: no sign of life for %g s", session.request_id, SILENT_S)
-    message = f"Nothing came for {SILENT_S:g} s, not even the answer to a ping."
+    log.info("session %s: no sign of life for %g s", session.request_id, silent_s)
+    message = f"Nothing came for {silent_s:g} s, not even the answer to a ping."
     problem = CallerError(408, "silent_client", "No sign of life", message)
     await session.refuse(problem, WSCloseCode.POLICY_VIOLATION)
-    await asyncio.sleep(LINGER_S)
+    await asyncio.sleep(socket.limits.linger_s)
     socket.cut_off()
 
 
@@ -270,7 +272,7 @@ async def _receive(socket: _Socket, session: Session) -> None:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await session.send(message.data)
             elif message.type is WSMsgType.PING:
-                async with asyncio.timeout(SILENT_S):
+                async with asyncio.timeout(socket.limits.silent_s):
                     await socket.pong(message.data)
             elif socket.unreadable:
                 break

@@ -64,11 +64,12 @@ class Wanted:
 class Speaker:
     """Says what is `Wanted`; `EngineError` at once when flite is not installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timeout_s: float = TIMEOUT_S, max_audio_s: float = MAX_AUDIO_S) -> None:
         program = shutil.which("flite")
         if program is None:
             raise EngineError("--with-tts needs flite: apt-get install flite")
         self._program = program
+        self._timeout_s, self._max_audio_s = timeout_s, max_audio_s
         self._busy = 0
 
     async def say(self, wanted: Wanted) -> bytes:
@@ -80,7 +81,7 @@ class Speaker:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 spoken = await self._spoken(wanted.text, Path(folder))
-                return await asyncio.to_thread(_convert, spoken, wanted)
+                return await asyncio.to_thread(_convert, spoken, wanted, self._max_audio_s)
         finally:
             self._busy -= 1
 
@@ -93,7 +94,7 @@ class Speaker:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 status = await process.wait()
         except TimeoutError:
             status = -1
@@ -108,12 +109,12 @@ class Speaker:
         return audio.read_bytes()
 
 
-def _convert(spoken: bytes, wanted: Wanted) -> bytes:
+def _convert(spoken: bytes, wanted: Wanted, max_s: float) -> bytes:
     out = io.BytesIO()
     container = RAW[wanted.encoding] if wanted.container == "raw" else wanted.container
     with av.open(io.BytesIO(spoken), "r") as source, av.open(out, "w", format=container) as target:
-        if (source.duration or 0) / av.time_base > MAX_AUDIO_S:
-            raise bad_request(f"This text takes more than {MAX_AUDIO_S:.0f} s to say.")
+        if (source.duration or 0) / av.time_base > max_s:
+            raise bad_request(f"This text takes more than {max_s:.0f} s to say.")
         stream: Any = target.add_stream(wanted.encoding, rate=wanted.sample_rate, layout="mono")
         for frame in source.decode(audio=0):
             target.mux(stream.encode(frame))

@@ -16,16 +16,14 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
 from rtcstt import wire
+from rtcstt.embedded.http.limits import HttpLimits
 from rtcstt.errors import CallerError
 from rtcstt.media.tracks import RawAudio, ReadSettings
 from rtcstt.wire import strict_json
 
-MAX_UPLOAD = 512 * 1024 * 1024
-MAX_HOURS = 24  # of audio, since a file of silence can be very small
 MAX_FIELD = 4096  # characters of one field of the form
 MAX_PROMPT = 64 * 1024  # of this one
-MAX_FIELDS = 256
-SLOW_S, MIN_BYTES_PER_S = 30.0, 16 * 1024  # an upload that comes more slowly is given up
+MIN_BYTES_PER_S = 16 * 1024  # an upload that comes more slowly is given up
 _INDEX = re.compile(r"\[[0-9]*\]$")  # of a list's field, as some clients write it
 
 
@@ -75,7 +73,7 @@ def refused(name: str, why: str, code: str = "invalid_request") -> FieldError:
     return FieldError(name, f"{name} {why}", code)
 
 
-async def read_form(request: web.Request, file: IO[bytes]) -> Form:
+async def read_form(request: web.Request, file: IO[bytes], limits: HttpLimits) -> Form:
     """Write the part named file into ``file``; return the other fields.
 
     `CallerError` 400, 408 for one that comes too slowly, 413 or 415.
@@ -83,12 +81,12 @@ async def read_form(request: web.Request, file: IO[bytes]) -> Form:
     if request.content_type != "multipart/form-data":
         message = "Send multipart/form-data."
         raise CallerError(415, "unsupported_media_type", "Unsupported media type", message)
-    if (request.content_length or 0) > MAX_UPLOAD + MAX_FIELD * MAX_FIELDS:
-        raise _too_big()
+    if (request.content_length or 0) > limits.upload + MAX_FIELD * limits.fields:
+        raise _too_big(limits)
     form = Form()
     try:
-        async with asyncio.timeout(SLOW_S) as limit:
-            await _read_parts(request, file, form, _Arrivals(limit))
+        async with asyncio.timeout(limits.upload_stall_s) as limit:
+            await _read_parts(request, file, form, _Arrivals(limit), limits)
     except TimeoutError as error:
         message = f"Send at least {MIN_BYTES_PER_S >> 10} kB a second: an upload holds a place meanwhile."
         raise CallerError(408, "body_timeout", "Request timeout", message) from error
@@ -112,27 +110,29 @@ class _Arrivals:
             self._limit.reschedule(when + arrived / MIN_BYTES_PER_S)
 
 
-async def _read_parts(request: web.Request, file: IO[bytes], form: Form, arrivals: _Arrivals) -> None:
+async def _read_parts(
+    request: web.Request, file: IO[bytes], form: Form, arrivals: _Arrivals, limits: HttpLimits
+) -> None:
     count = 0
     async for part in await request.multipart():
         count += 1
-        if count > MAX_FIELDS:
-            raise wire.bad_request(f"The form has more than {MAX_FIELDS} fields.")
+        if count > limits.fields:
+            raise wire.bad_request(f"The form has more than {limits.fields} fields.")
         if not isinstance(part, BodyPartReader):
             raise wire.bad_request("The form has a part within a part.")
         if part.name == "file":
             form.name = part.filename or ""
-            await _store(part, file, arrivals)
+            await _store(part, file, arrivals, limits)
         else:
             name = _INDEX.sub("", part.name or "")
             form.fields.setdefault(name, []).append(await _text(part, name))
 
 
-async def _store(part: BodyPartReader, file: IO[bytes], arrivals: _Arrivals) -> None:
+async def _store(part: BodyPartReader, file: IO[bytes], arrivals: _Arrivals, limits: HttpLimits) -> None:
     while chunk := await part.read_chunk(1 << 16):
         arrivals.count(len(chunk))
-        if file.tell() + len(chunk) > MAX_UPLOAD:
-            raise _too_big()
+        if file.tell() + len(chunk) > limits.upload:
+            raise _too_big(limits)
         file.write(chunk)
 
 
@@ -146,14 +146,14 @@ async def _text(part: BodyPartReader, name: str) -> str:
     return data.decode("utf-8", "replace")
 
 
-def read_settings(query: Mapping[str, str], form: Form) -> ReadSettings:
+def read_settings(query: Mapping[str, str], form: Form, limits: HttpLimits) -> ReadSettings:
     """How to read the file: as raw audio when the query declares an encoding."""
     raw = None
     if "encoding" in query:
         declared = wire.Handshake.parse("turns", {"model": "ink-2", **query}.items())
         raw = RawAudio(declared.encoding, declared.sample_rate)
-    return ReadSettings(raw=raw, max_s=MAX_HOURS * 3600, ending=PurePath(form.name).suffix[:16])
+    return ReadSettings(raw=raw, max_s=limits.audio_s, ending=PurePath(form.name).suffix[:16])
 
 
-def _too_big() -> CallerError:
-    return CallerError(413, "file_too_big", "File too big", f"At most {MAX_UPLOAD >> 20} MB are taken.")
+def _too_big(limits: HttpLimits) -> CallerError:
+    return CallerError(413, "file_too_big", "File too big", f"At most {limits.upload >> 20} MB are taken.")
