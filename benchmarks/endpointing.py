@@ -35,7 +35,18 @@ from numpy.typing import NDArray
 
 from benchmarks.turns import ENDS, hesitating, in_mid_sentence, pauses
 from benchmarks.words import LEAD_S, RATE, TRAIL_S, Bench, Recording, quantile, read, recordings, silence
-from rtcstt.embedded.completeness import ANSWERS, FITS, SHORT, Answers, Evidence, Fit, features, spoken
+from rtcstt.embedded.completeness import (
+    ANSWERS,
+    FITS,
+    Answers,
+    Doubt,
+    Evidence,
+    Fit,
+    features,
+    is_answer,
+    is_doubted,
+    spoken,
+)
 from rtcstt.embedded.hypothesis import FRAME, Audio
 
 FRAME_S = FRAME / RATE
@@ -47,10 +58,11 @@ HESITATION_S = 1.2
 SHARES = (0.12, 0.35, 0.65)  # of a sentence, before a hesitation
 FOLDS = 5
 POPULATION, GENERATIONS = 50, 250
-KNOTS, LONGEST_S = (-6.0, -3.0, -1.5, 0.0, 1.5, 3.0), 5.6  # of completeness; the seconds at the first
-SECONDS = ((0.37, 5.6), (0.37, 2.5), (0.37, 1.5), (0.37, 1.2), (0.37, 0.6))  # at the others
+KNOTS, LONGEST_S = (-6.0, -3.0, -1.5, 0.0, 0.75, 1.5, 3.0), 5.6  # of completeness; the seconds at the first
+SECONDS = ((0.33, 5.6), (0.33, 2.5), (0.33, 1.5), (0.33, 1.2), (0.33, 1.0), (0.33, 0.6))  # at the others
 RHYTHM = ((1.2, 2.2), (0.7, 1.0))
 ANSWER_S, SHORT_FROM = 0.55, ((-6.0, -4.5), (-5.0, -1.6))  # how complete: known answers, others
+DOUBT_S, DOUBTS = 1.26, (0.8, 0.97)  # seconds to wait at least; below which probability of a full stop
 SIGNS = {"sound": 1, "stop": 1, "dangling": -1, "hanging": -1, "letter": -1, "number": -1}
 MOST = {"sound": 1.0, "stop": 1.5}
 LATE_S, SOFT_S = 1.0, 0.04
@@ -249,7 +261,8 @@ def fit(samples: Sequence[Sample], false_end_s: float, *, without: frozenset[str
 
 class Problem:
     """What constants cost: a weight for each feature, the logarithm of the seconds at each of `KNOTS` but the
-    first, the two of a rhythm, and how complete short answers have to be."""
+    first, the two of a rhythm, how complete short answers have to be, and how
+    sure a full stop."""
 
     def __init__(self, samples: Sequence[Sample], false_end_s: float, without: frozenset[str]) -> None:
         self._names = [name for name in features(samples[0].evidence) if name not in without]
@@ -259,7 +272,12 @@ class Problem:
         self._counts = np.array([WEIGHTS[sample.kind] for sample in samples])
         self._hold_s = np.array([sample.hold_s or 0.0 for sample in samples])
         said = [spoken(sample.evidence.words) for sample in samples]
-        self._short = np.array([0 < len(words) <= SHORT for words in said])
+        self._short = np.array([is_answer(words) for words in said])
+        doubted = [
+            sample.evidence.stop if is_doubted(sample.evidence, words, 1.0) else 1.0
+            for sample, words in zip(samples, said, strict=True)
+        ]
+        self._stop = np.ones(len(samples)) if "stop" in without else np.array(doubted, float)
         self._known = np.array([" ".join(words) in ANSWERS for words in said])
         self._longest_s = np.array([sample.evidence.longest_s for sample in samples])
         self._false_end_s = false_end_s
@@ -273,18 +291,19 @@ class Problem:
         high = [0.0 if sign < 0 else limit for sign, limit in zip(signs, most, strict=True)]
         soon, late = zip(*SECONDS, strict=True)
         return (
-            np.array([*low, *np.log(soon), *(least for least, _ in RHYTHM + SHORT_FROM)]),
-            np.array([*high, *np.log(late), *(most for _, most in RHYTHM + SHORT_FROM)]),
+            np.array([*low, *np.log(soon), *(least for least, _ in RHYTHM + SHORT_FROM + (DOUBTS,))]),
+            np.array([*high, *np.log(late), *(most for _, most in RHYTHM + SHORT_FROM + (DOUBTS,))]),
         )
 
     def cost(self, constants: Vector) -> float:
         """Seconds of delay for each pause; a little for odds that are not those of being done, and for
         weights that are large. Ends that come late count double."""
-        weights, seconds, (times, most_s, known, others) = self._parts(constants)
+        weights, seconds, (times, most_s, known, others, stop) = self._parts(constants)
         degrees = self._matrix @ weights
         waited = np.interp(degrees, KNOTS, seconds)
         is_answer = self._short & (degrees >= np.where(self._known, known, others))
         waited = np.where(is_answer, np.minimum(waited, ANSWER_S), waited)
+        waited = np.where(self._stop < stop, np.maximum(waited, DOUBT_S), waited)
         waited = np.maximum(waited, np.minimum(times * self._longest_s, most_s))
         too_soon = 1 / (1 + np.exp(np.clip((waited - self._hold_s - MARGIN_S) / SOFT_S, -30, 30)))
         late = waited + np.maximum(0, waited - LATE_S)
@@ -294,15 +313,17 @@ class Problem:
 
     def fit(self, constants: Vector) -> Fit:
         weights, seconds, last = self._parts(constants)
-        times, most_s, known, others = (round(float(each), 2) for each in last)
+        times, most_s, known, others, stop = (round(float(each), 2) for each in last)
         named = {name: round(float(weight), 2) for name, weight in zip(self._names, weights, strict=True)}
         curve = zip(KNOTS, (round(float(each), 2) for each in seconds), strict=True)
-        return Fit(named, tuple(curve), (times, most_s), Answers(ANSWER_S, known, others))
+        return Fit(
+            named, tuple(curve), (times, most_s), Answers(ANSWER_S, known, others), Doubt(stop, DOUBT_S)
+        )
 
     def _parts(self, constants: Vector) -> tuple[Vector, Vector, Vector]:
         count = len(self._names)
-        seconds = np.minimum.accumulate([LONGEST_S, *np.exp(constants[count:-4])])
-        return constants[:count], seconds, constants[-4:]
+        seconds = np.minimum.accumulate([LONGEST_S, *np.exp(constants[count:-5])])
+        return constants[:count], seconds, constants[-5:]
 
 
 def table(title: str, samples: Sequence[Sample], fits: Sequence[Fit]) -> str:

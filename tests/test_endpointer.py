@@ -118,6 +118,28 @@ def test_an_answer_of_one_or_two_words_ends_soon(
     assert least_s <= waits_s(sound, stop, words) <= most_s
 
 
+@pytest.mark.parametrize(
+    (
+        "sound",
+        "stop",
+        "words",
+        "least_s",
+    ),  # tiny-en and smart-turn of recordings, in which the speaker went on
+    [
+        (0.99, 0.879, "I saluted tornadoes.", 1.2),
+        (0.98, 0.895, "The.", 0.8),
+        (0.97, 0.936, "With.", 0.8),
+        (0.97, 0.770, "This.", 0.8),
+        (0.17, 0.980, "As not.", 0.8),
+        (0.97, 0.911, "Press six, to repeat this message press.", 1.2),
+    ],
+)
+def test_what_sounds_complete_and_reads_otherwise_is_waited_for(
+    sound: float, stop: float, words: str, least_s: float
+) -> None:
+    assert waits_s(sound, stop, words) >= least_s
+
+
 @MODELS
 def test_one_witness_alone_counts(fit: Fit) -> None:
     assert waits_s(0.99, None, "It is done", fit=fit) < waits_s(0.01, None, "It is done", fit=fit)

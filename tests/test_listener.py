@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rtcstt.embedded.completeness import Answers, Fit
+from rtcstt.embedded.completeness import Answers, Doubt, Fit
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.segments import HARD
@@ -104,6 +104,7 @@ FIT = Fit(
     ((-4.0, 5.6), (-3.0, 2.5), (-2.6, 1.26), (-0.9, 1.26), (-0.5, 0.55), (0.1, 0.45), (1.2, 0.4)),
     (1.0, 0.0),
     Answers(0.7, -3.5, -2.25),
+    Doubt(0.0, 0.0),
 )
 
 
