@@ -409,3 +409,66 @@ async def test_a_call_is_read_along_by_its_link(chromium: str, tmp_path: Path) -
         for width, height in SIZES:
             await reader.set_viewport_size({"width": width, "height": height})
             await is_newest_seen(reader)
+
+
+STRANGE = """() => {
+  const captions = document.getElementById("captions");
+  window.seq ??= 0;
+  const say = (event) => captions.receive({ call: "C", seq: ++window.seq, time: 1, ...event });
+  ["Ada", "أحمد", "Averyverylongname".repeat(5)].forEach((speaker, track) => {
+    say({ type: "track.start", track: String(track) });
+    say({ type: "track.named", track: String(track), speaker });
+  });
+  const texts = ["Good morning. ".repeat(9), "مرحبا، هذا مكتب المساعدة. ".repeat(9), "x".repeat(200)];
+  texts.forEach((transcript, turn) => {
+    say({ type: "turn.end", track: String(turn), turn, start: turn, end: turn + 1, transcript });
+  });
+  say({ type: "transcript.gap", track: "1", start: 5, end: 7.4, reason: "overflow" });
+  say({ type: "turn.end", track: "0", turn: 9, start: 8, end: 9, transcript: "And then. " });
+}"""
+
+LAID_OUT = """() => {
+  const root = document.getElementById("captions").shadowRoot;
+  const box = root.querySelector(".box").getBoundingClientRect();
+  const place = (element) => {
+    const { left, right } = element.getBoundingClientRect();
+    return { left: left - box.left, right: box.right - right };
+  };
+  return [...root.querySelectorAll(".row")].map((row) => ({
+    name: place(row.querySelector(".name")),
+    when: place(row.querySelector(".when")),
+    said: place(row.querySelector(".said")),
+  }));
+}"""
+
+CUT_LINES = """() => {
+  const root = document.getElementById("captions").shadowRoot;
+  const box = root.querySelector(".box").getBoundingClientRect();
+  const lines = [...root.querySelectorAll(".row .said")].flatMap((said) => {
+    const range = new Range(); // without the frame around a gap
+    range.selectNodeContents(said);
+    return [...range.getClientRects()];
+  });
+  const middle = ({ top, bottom }) => (top + bottom) / 2;
+  const seen = lines.filter((line) => middle(line) > box.top && middle(line) < box.bottom);
+  const cut = lines.filter((line) => line.bottom > box.top + 4 && line.top < box.bottom - 4);
+  return cut.length - seen.length;
+}"""
+
+
+async def test_every_script_has_its_direction_and_nothing_is_cut_off(place: Place) -> None:
+    async with opened(place, "/?times=1") as page:
+        await page.evaluate(STRANGE)
+        for width, height in SIZES:
+            await page.set_viewport_size({"width": width, "height": height})
+            rows = await page.evaluate(LAID_OUT)
+            for row in rows:
+                assert all(edge >= -1 for part in row.values() for edge in part.values()), (width, row)
+            english, arabic = rows[0], rows[1]
+            assert arabic["name"]["right"] == pytest.approx(english["name"]["left"], abs=20), (width, arabic)
+            assert arabic["said"]["right"] == pytest.approx(english["said"]["left"], abs=20), (width, arabic)
+        for lines in ("1", "2", "3"):
+            await page.evaluate("(n) => document.getElementById('captions').setAttribute('lines', n)", lines)
+            for width, height in SIZES:
+                await page.set_viewport_size({"width": width, "height": height})
+                assert await page.evaluate(CUT_LINES) == 0, (lines, width)

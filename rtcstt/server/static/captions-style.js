@@ -31,17 +31,19 @@ export const STYLE = `
 .rows { list-style: none; margin: 0 auto; padding: 0.4rem 0.8rem 0.6rem; max-inline-size: 52em; } /* lines that the eye finds back from */
 .empty { margin: 0; padding: min(18vh, 5rem) 1.2rem 0.8rem; color: var(--soft); text-align: center; text-wrap: balance; }
 @media (max-height: 22rem) { .empty { padding-block: 0.4rem; } }
+@media (max-height: 18rem) { .empty { padding-block: 0.2rem; font-size: 0.8rem; line-height: 1.2; } }
 
 [data-speaker="0"] { --speaker: light-dark(#0f6b64, #3ed0c1); }
 [data-speaker="1"] { --speaker: light-dark(#1d4ed8, #93b7ff); }
 [data-speaker="2"] { --speaker: light-dark(#9a1ba5, #f0a2f5); }
 [data-speaker="3"] { --speaker: light-dark(#8f4405, #f5b567); }
 .row { content-visibility: auto; contain-intrinsic-size: auto 2.6em; padding-block: 0.22em; }
+.name { min-inline-size: 0; overflow-wrap: anywhere; }
 .who { display: none; gap: 0.6em; color: var(--speaker, var(--soft)); font-size: 0.72em; font-weight: 600; line-height: 1.5; }
 .box[data-several] .who, :host([times]) .who { display: flex; }
 .box:not([data-several]) .name, :host(:not([times])) [data-same] .who { display: none; }
 :host(:not([times])) .when { display: none; }
-.when { color: var(--soft); font-weight: 400; font-variant-numeric: tabular-nums; }
+.when { flex: none; color: var(--soft); font-weight: 400; font-variant-numeric: tabular-nums; }
 .box[data-several] :is(.turn, .gap, .keys) { border-inline-start: 3px solid var(--speaker); padding-inline-start: 0.6em; margin-block-start: 0.45em; }
 .box[data-several] [data-same] { margin-block-start: 0 !important; }
 .said { display: inline; margin: 0; white-space: pre-line; overflow-wrap: anywhere; }
@@ -56,7 +58,7 @@ export const STYLE = `
 .turn[data-repaired] .said { text-decoration: underline dotted var(--soft) 0.1em; text-underline-offset: 0.25em; }
 .row[data-current] { outline: 2px solid var(--focus); outline-offset: -2px; }
 :is(.gap, .end, .keys, .call) .what { font-size: 0.8em; }
-:is(.gap, .end) .said { padding: 0.1em 0.5em; border: 1px dashed currentColor; border-radius: 0.3em; background: var(--warn); color: var(--on-warn); }
+:is(.gap, .end) .said { display: inline-block; padding: 0.1em 0.5em; border: 1px dashed currentColor; border-radius: 0.3em; background: var(--warn); color: var(--on-warn); }
 .keys .said, .call .said { color: var(--soft); }
 .call { margin-block: 0.8em 0.3em; border-block-start: 1px solid var(--soft); }
 .call .who { display: none !important; }
@@ -71,15 +73,17 @@ export const STYLE = `
 .newest:focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
 .log { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); }
 
-:host([lines]) .box { flex: none; margin-block-start: auto; overflow: hidden; }
+:host([lines]) .box { flex: none; margin-block: auto 0.3em; overflow: hidden; }
 :host([lines]) .row { content-visibility: visible; padding-block: 0; margin: 0 !important; border: 0 !important; }
 :host([lines]) :is(.who, .state) { display: none !important; }
 :host([lines]) .rows { padding-block: 0; }
+:host([lines]) .what { font-size: 1em; } /* each line as high as any other, so that none is cut */
+:host([lines]) :is(.gap, .end) .said { display: inline; padding-block: 0; }
 :host([lines="1"]) .box { block-size: 1lh; }
 :host([lines="2"]) .box { block-size: 2lh; }
 :host([lines="3"]) .box { block-size: 3lh; }
 :host([lines]) .said { line-height: inherit; }
-:host([lines]) .box[data-several] .row:not([data-same]) .said::before { content: attr(data-name) ": "; color: var(--speaker); font-weight: 600; }
+:host([lines]) .box[data-several] .row:not([data-same]) .said::before { content: attr(data-name) ": "; unicode-bidi: isolate; color: var(--speaker); font-weight: 600; }
 :host([lines][spacing="wide"]) { line-height: 1.7; }
 :host([lines][spacing="wider"]) { line-height: 2; }
 

@@ -242,12 +242,15 @@ export class RtcsttCaptions extends Base {
   #place(row) {
     const item = element("li", `row ${row.kind}`);
     if (row.speaker >= 0) item.dataset.speaker = String(row.speaker % 4);
+    item.dir = "auto"; // of what is said: parts with a direction of their own do not count
+    const name = element("span", "name");
+    name.dir = "auto";
+    const when = element("time", "when", minutes(row.start));
+    when.dir = "ltr";
     const who = element("div", "who");
-    who.append(element("span", "name"), element("time", "when", minutes(row.start)));
+    who.append(name, when);
     const what = element("div", "what");
-    const said = element("p", "said");
-    said.dir = "auto";
-    what.append(said, element("span", "state"));
+    what.append(element("p", "said"), element("span", "state"));
     item.append(who, what);
     this.#name(item, row);
     const at = this.transcript.rows.lastIndexOf(row);
