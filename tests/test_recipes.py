@@ -41,7 +41,7 @@ def uvicorn(app: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{app}:app", "--app-dir", str(RECIPES)]
     command += ["--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         answers(port)
         yield port, process
@@ -62,14 +62,22 @@ def test_fastapi(speech: Path) -> None:  # noqa: F811
     assert jiwer.wer(WORDS, _plain(" ".join(printed.split()))) <= 0.2, printed
 
 
-def test_starlette(speech: Path) -> None:  # noqa: F811
-    need("starlette", "uvicorn")
+@pytest.mark.parametrize(
+    ("app", "needed"),
+    [("starlette_app", ["starlette"]), ("django_app", ["django", "channels"])],
+)
+def test_pcm_over_a_websocket(app: str, needed: list[str], speech: Path) -> None:  # noqa: F811
+    need("uvicorn", *needed)
     samples = read(speech, 16000).tobytes()
 
     async def listen(port: int) -> str:
         text = ""
         async with aiohttp.ClientSession() as http:
-            async with http.ws_connect(f"http://127.0.0.1:{port}/listen") as socket:
+            url = f"http://127.0.0.1:{port}/listen"
+            origin = f"http://127.0.0.1:{port}"
+            async with http.ws_connect(url, origin=origin) as leaving:  # in mid-sentence, and without a word
+                await leaving.send_bytes(samples[:32000])
+            async with http.ws_connect(url, origin=origin) as socket:
                 for start in range(0, len(samples), 3200):
                     await socket.send_bytes(samples[start : start + 3200])
                     await asyncio.sleep(0.1)  # as a microphone would
@@ -80,9 +88,12 @@ def test_starlette(speech: Path) -> None:  # noqa: F811
         assert event["type"] == "session.end"
         return text
 
-    with uvicorn("starlette_app") as (port, _):
+    with uvicorn(app) as (port, process):
         text = asyncio.run(listen(port))
+        process.terminate()
+        logged = process.communicate(timeout=TIMEOUT_S)[0]
     assert jiwer.wer(WORDS, _plain(" ".join(text.split()))) <= 0.2, text
+    assert "Traceback" not in logged
 
 
 def test_the_notebook(speech: Path) -> None:  # noqa: F811
@@ -105,7 +116,7 @@ def test_the_notebook(speech: Path) -> None:  # noqa: F811
 
 
 def test_pyright_finds_nothing_in_the_examples() -> None:
-    need("pyright", "fastapi", "starlette")
+    need("pyright", "fastapi", "starlette", "django", "channels")
     root = RECIPES.parents[1]
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=TIMEOUT_S)

@@ -6,10 +6,11 @@ Binary messages are 16 kHz mono 16-bit PCM; any text says that this was all.
 """
 
 import asyncio
+import contextlib
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import rtcstt
 
@@ -20,10 +21,11 @@ async def listen(socket: WebSocket) -> None:
     await socket.accept()
     async with rtcstt.Transcriber.from_pcm(16000, stt=stt) as transcriber:
         receiving = asyncio.create_task(receive(socket, transcriber))
-        async for event in transcriber:  # ends after the last words
-            await socket.send_text(event.to_json())
+        with contextlib.suppress(WebSocketDisconnect):  # they have left
+            async for event in transcriber:  # ends after the last words
+                await socket.send_text(event.to_json())
+            await socket.close()
         await receiving
-    await socket.close()
 
 
 async def receive(socket: WebSocket, transcriber: rtcstt.Transcriber) -> None:
