@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_listener import Loud, Rule, said, sound
 
-from rtcstt.embedded.batch import LONGEST, BatchListener, Word, spread
-from rtcstt.embedded.hypothesis import Audio
+from rtcstt.embedded.batch import LONGEST, BatchListener, Word, spread, timed_words
+from rtcstt.embedded.hypothesis import Audio, Hypothesis, Spoken
 from rtcstt.media.pcm import SAMPLE_RATE
 
 
@@ -121,3 +124,30 @@ def test_spread_words_keep_their_order_and_stay_within_the_voice(
     voiced = [((start + begin) / SAMPLE_RATE, (start + end) / SAMPLE_RATE) for begin, end in runs]
     for word in words:  # in one stretch, to the millisecond
         assert any(begin - 0.001 <= word.start <= word.end <= end + 0.001 for begin, end in voiced), word
+
+
+def test_a_decode_that_was_cut_is_decoded_again_in_parts() -> None:
+    class Cut(Rule):
+        """Does not come to an end with more than two seconds."""
+
+        def decode(self, audio: Audio, *rest: Any, **options: Any) -> Hypothesis:
+            found = super().decode(audio, *rest, **options)
+            if len(audio) <= 2 * SAMPLE_RATE:
+                return found
+            return replace(found, ids=found.ids[:5], finished=False)
+
+    rule = Cut()
+    audio = sound(1.5, -0.3, 1.5, -1.0)
+    words = words_of(listener(rule), audio)
+    assert text(words) == said(30) and rule.decodes > 2
+    check_times(words, len(audio))
+
+
+def test_what_is_not_believed_is_no_word() -> None:
+    assert not words_of(listener(Rule(logprob=-9.0)), sound(1.0, -1.0))
+
+
+def test_times_and_confidence_that_the_model_gives_are_kept() -> None:
+    spoken = [Spoken("one", 1600, 4800), Spoken("two", 6400, 9000)]
+    words = timed_words("one two", spoken, 16000, [(16000, 21000), (22000, 24000)], 32000, [0.9, 0.25])
+    assert words == [Word("one", 3.1, 3.3, 0.9), Word("two", 3.4, 3.5, 0.25)], "each within the voice"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 import os
 import struct
 import sys
@@ -563,3 +565,68 @@ async def test_a_reading_that_is_left_frees_its_place() -> None:
 def test_every_kind_that_is_named_is_one_of_ffmpegs() -> None:
     known = {name for names in av.formats_available for name in names.split(",")}
     assert set(kinds.DEMUXERS.split(",")) - known <= {"asf_o", "ivr", "kux"}
+
+
+def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+        container.mux(stream.encode(None))
+    with pytest.raises(FileError, match="no audio in it"):
+        AudioFile(tmp_path / "a.mp4")
+
+
+def test_of_silent_streams_alone_the_first_is_read(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mka"), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream, seconds in zip(streams, (1, 2), strict=True):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, seconds * RATE), np.int16), "s16", "mono")
+            frame.sample_rate = RATE
+            container.mux(stream.encode(frame))
+    samples, gaps = whole(tmp_path / "a.mka")
+    assert samples.shape == (1, RATE) and not samples.any() and not gaps
+
+
+def test_raw_audio_of_no_sample_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"\1")
+    declared = ReadSettings(raw=RawAudio("pcm_s16le", RATE))
+    with pytest.raises(FileError, match="no audio in it"):
+        list(AudioFile(tmp_path / "a.raw", declared))
+
+
+def test_a_joined_file_that_cannot_be_read_is_a_gap_behind_the_others(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(), RATE)
+    one = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "b.wav").write_bytes(one + b"RIFF\4\0\0\0WAVE")
+    samples, gaps = whole(tmp_path / "b.wav")
+    assert samples.shape[1] == len(speech())
+    assert [(gap.reason, gap.start) for gap in gaps] == [("damaged", pytest.approx(11.0))]
+
+
+def box(name: bytes, body: bytes, *, wide: bool = False) -> bytes:
+    if wide:
+        return (1).to_bytes(4, "big") + name + (16 + len(body)).to_bytes(8, "big") + body
+    return (8 + len(body)).to_bytes(4, "big") + name + body
+
+
+WAVE = b"RIFF\4\0\0\0WAVE"
+WAVPACK = b"wvpk" + (24).to_bytes(4, "little") + bytes(12) + (1).to_bytes(4, "little") + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("data", "bounds"),
+    [
+        ((box(b"ftyp", b"isom" * 4) + box(b"mdat", bytes(40), wide=True)) * 2, [0, 80, 160]),
+        (box(b"ftyp", b"isom" * 4) + bytes(40) + box(b"ftyp", b"isom" * 4), [0, 88]),
+        (WAVPACK + b"something else of more than thirty-two bytes", [0, 76]),
+        (WAVE * 3, [0, 12, 24, 36]),
+        (WAVE * (kinds.MOST_LINKS + 9), [*range(0, 12 * kinds.MOST_LINKS, 12), 12 * (kinds.MOST_LINKS + 9)]),
+    ],
+    ids=["64-bit lengths", "no length", "no block", "joined", "more than are looked for"],
+)
+def test_where_joined_files_begin(data: bytes, bounds: list[int]) -> None:
+    assert kinds.parts(io.BytesIO(data)) == list(itertools.pairwise(bounds))

@@ -87,3 +87,24 @@ def test_sources_are_bounded(packets: list[tuple[int, int, str | None]]) -> None
     for ssrc, payload_type, mid in packets:
         found(router, ssrc, payload_type, mid)
     assert len(router._by_ssrc) <= 2 * MAX_SOURCES
+
+
+def test_what_is_new_about_a_section_replaces_what_was_known_of_it() -> None:
+    router = Router[str]()
+    router.add("first", "0", {111}, [5])
+    router.add("other", "1", {0})
+    assert found(router, 5) == "first"
+    router.add("second", "0", {8}, [6])
+    assert (found(router, 6, 0), found(router, 7, 8)) == ("second", "second")
+    assert not router.concerns(111)
+
+
+def test_a_section_with_too_many_sources_forgets_its_oldest() -> None:
+    router = Router[str](exclusive=True)
+    router.add("track", "0", {111})
+    forgotten = []
+    for ssrc in range(MAX_SOURCES + 2):
+        assert router.find(ssrc, 111, None) == "track"
+        forgotten.append(router.learn(ssrc, "track"))
+    assert forgotten == [None] * MAX_SOURCES + [0, 1]
+    assert router.known(0) is None and router.known(MAX_SOURCES + 1) == "track"

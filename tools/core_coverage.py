@@ -2,7 +2,7 @@
 
 The test files of each row of `OWN_TESTS` are run alone, their tests in virtual time only, under coverage.py;
 then of each core that they are for the share of statements and branches is told. Exit status 1 when one of
-them is below `HELD` percent, or what `LESS` has of it.
+them is below `HELD` percent.
 """
 
 from __future__ import annotations
@@ -15,12 +15,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD = 94.0
-LESS = {
-    "webrtc.routing": 92.0,
-    "embedded.batch": 92.0,
-    "media.files": 90.0,
-    "media.kinds": 91.0,
-}  # what is held of these
 
 OWN_TESTS: dict[str, tuple[str, ...]] = {
     "activity": ("stt.activity",),
@@ -117,7 +111,7 @@ def main(chosen: list[str]) -> int:
         for tests in chosen or OWN_TESTS:
             for core, percent in measured(tests, Path(folder)).items():
                 print(f"{percent:6.1f} %  {core:24} {tests}", flush=True)
-                too_low += [core] if percent < LESS.get(core, HELD) else []
+                too_low += [core] if percent < HELD else []
     if too_low:
         print(f"too low: {', '.join(too_low)}", file=sys.stderr)
     return bool(too_low)
