@@ -19,7 +19,6 @@ aiortc, `server/` for aiohttp), so that callers of rtcstt need to know only this
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 
 class RtcsttError(Exception):
@@ -59,7 +58,7 @@ class CallerError(RtcsttError):
         self.retry_after_s = retry_after_s
         self.request_id = str(uuid.uuid4())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The object of `error_code`, `title`, `message` and `request_id` that HTTP refusals carry."""
         return {
             "error_code": self.code,

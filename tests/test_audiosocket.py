@@ -162,7 +162,7 @@ async def test_what_is_no_audiosocket_is_let_go() -> None:
             call = await ended(calls)
         assert call.ledgers() == {}
         ignored = [event.fields["reason"] for event in call.feed.history if event.type == "audio.ignored"]
-        assert [reason.split()[4] for reason in ignored] == ["0x77", "0x02"], "each kind is told once"
+        assert [str(reason).split()[4] for reason in ignored] == ["0x77", "0x02"], "each kind is told once"
         assert [e.fields["digit"] for e in call.feed.history if e.type == "dtmf"] == ["5"]
 
 

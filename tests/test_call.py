@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from rtcstt import captions, wire
 from rtcstt.call import MAX_TRACKS, Call, CallSettings, Track
 from rtcstt.errors import CallerError
-from rtcstt.events import AnyEvent, TrackNamed, Transcript
+from rtcstt.events import AnyEvent, AudioLedger, SessionEnd, TrackNamed, Transcript
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
@@ -40,10 +40,20 @@ async def play(track: Track, caller: ScriptedCaller, network: Network | None = N
         track.push(packet)
 
 
-def check_ledger(ledger: dict[str, Any]) -> None:
-    made = sum(ledger[kind] for kind in ("received", "recovered", "concealed", "silence"))
+def check_ledger(ledger: AudioLedger) -> None:
+    made = ledger["received"] + ledger["recovered"] + ledger["concealed"] + ledger["silence"]
     assert ledger["sent"] == made - ledger["discarded"]
     assert ledger["discarded"] == sum(ledger["discarded_by_reason"].values())
+
+
+def end_of(events: Sequence[AnyEvent]) -> SessionEnd:
+    end = events[-1]
+    assert isinstance(end, SessionEnd)
+    return end
+
+
+def ledger_of(events: Sequence[AnyEvent]) -> AudioLedger:
+    return end_of(events).ledger["0"]
 
 
 def check(call: Call) -> list[AnyEvent]:
@@ -51,7 +61,7 @@ def check(call: Call) -> list[AnyEvent]:
     events = list(call.feed.history)
     assert [event.seq for event in events] == list(range(len(events)))
     assert (events[0].type, events[-1].type, call.state) == ("session.start", "session.end", "closed")
-    for ledger in events[-1].fields["ledger"].values():
+    for ledger in end_of(events).ledger.values():
         check_ledger(ledger)
     return events
 
@@ -75,7 +85,7 @@ def test_a_call_becomes_its_words_with_their_times() -> None:
         assert turn.start == pytest.approx(0.3, abs=0.1)
         assert turn.end == pytest.approx(len(AUDIO) / 16000 - 1.0, abs=0.15)
         assert events[-1].fields["reason"] == "hung up"
-        assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
+        assert ledger_of(events)["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
         assert (snapshot["label"], snapshot["metadata"], snapshot["state"]) == ("desk", {"ticket": 7}, "open")
         json.dumps(snapshot)
 
@@ -93,7 +103,7 @@ def test_the_stt_receives_a_second_for_every_second_through_mute_hold_and_loss()
             lasted = loop.time() - begin
             await call.close()
             events = check(call)
-        sent = events[-1].fields["ledger"]["0"]["sent"] / 1000
+        sent = ledger_of(events)["sent"] / 1000
         assert sent == pytest.approx(lasted, abs=0.25)
         assert stt.connections[0].audio_s == pytest.approx(sent, abs=0.001)
         types = [event.type for event in events]
@@ -145,7 +155,7 @@ def test_a_call_without_audio_ends_as_well() -> None:
             call = Call("c", stt=stt)
             call.add_track("0", CODECS)
             await call.close()
-            assert check(call)[-1].fields["ledger"]["0"]["sent"] == 0
+            assert ledger_of(check(call))["sent"] == 0
 
     run_virtual(main())
 
@@ -390,7 +400,7 @@ def test_a_call_outlives_its_connection() -> None:
             events = check(call)
         assert transcript(events) == f"{WORDS} {WORDS}"
         assert [event.type for event in events].count("track.end") == 1
-        ledger = events[-1].fields["ledger"]["0"]
+        ledger = ledger_of(events)
         assert ledger["silence"] == pytest.approx(3000, abs=250)
 
     run_virtual(main())
@@ -423,7 +433,7 @@ def test_pcm_of_any_rate_is_a_track_too() -> None:
                 track.push_pcm(tone[start : start + 960], 48000)
                 await asyncio.sleep(0.02)
             await call.close()
-            ledger = check(call)[-1].fields["ledger"]["0"]
+            ledger = ledger_of(check(call))
         assert ledger["received"] == pytest.approx(1000, abs=5)
 
     run_virtual(main())
@@ -438,7 +448,7 @@ def test_a_refusal_by_the_stt_is_told_once_and_the_ledger_goes_on() -> None:
             events = check(call)
         errors = [event for event in events if event.type == "error"]
         assert [event.fields["status_code"] for event in errors] == [401]
-        assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
+        assert ledger_of(events)["received"] == pytest.approx(len(AUDIO) / 16, abs=20)
 
     run_virtual(main())
 
@@ -459,7 +469,7 @@ def test_the_recorder_gets_just_what_the_stt_got() -> None:
             call = Call("c", stt=stt, recorder=recorder)
             await play(call.add_track("0", CODECS), ScriptedCaller().say(AUDIO))
             await call.close()
-            ledger = check(call)[-1].fields["ledger"]["0"]
+            ledger = ledger_of(check(call))
         assert sum(map(len, recorder.parts)) / 16 == ledger["sent"]
 
     run_virtual(main())

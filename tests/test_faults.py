@@ -220,7 +220,7 @@ async def test_dns_gone() -> None:
     await talk.sentences()
     await talk.stream.close()
     reasons = [e.fields["reason"] for e in talk.events if e.type == "stt.reconnecting"]
-    assert reasons and "cannot be reached" in reasons[0]
+    assert reasons and "cannot be reached" in str(reasons[0])
 
 
 async def test_restarted_on_the_same_port_in_mid_turn() -> None:

@@ -213,7 +213,7 @@ async def test_the_caller_for_tests_offers_again_by_itself(
             assert await asyncio.to_thread(again.process.wait, PATIENCE_S) == 0
         await caller.hang_up()
         events = await asyncio.to_thread(other.events, caller.call)
-        types = [event["type"] async for event in caller.events()]
+        types = [str(event["type"]) async for event in caller.events()]
     assert check_turns(events).strip()
     assert types[-1] == "session.end" and types.count("session.move") == 1
     assert {gap["reason"] for gap in events[-1]["missing"]} == {"server"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fractions
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import av
@@ -16,7 +17,7 @@ from aiortc.mediastreams import MediaStreamError
 import rtcstt
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.errors import ConfigError, RemoteProtocolError, UpstreamError
-from rtcstt.events import AnyEvent, SessionEnd
+from rtcstt.events import AnyEvent, AudioLedger, SessionEnd
 from rtcstt.media.files import read
 from rtcstt.media.pcm import Samples
 from rtcstt.testing import (
@@ -37,6 +38,12 @@ WORDS = "it was the best of times"
 AUDIO = np.concatenate([silence(0.3), speech(WORDS), silence(1.0)])
 
 
+def ledger_of(events: Sequence[AnyEvent]) -> AudioLedger:
+    end = events[-1]
+    assert isinstance(end, SessionEnd)
+    return end.ledger["0"]
+
+
 async def collect(transcriber: rtcstt.Transcriber) -> list[AnyEvent]:
     return [event async for event in transcriber]
 
@@ -44,7 +51,7 @@ async def collect(transcriber: rtcstt.Transcriber) -> list[AnyEvent]:
 def check(events: list[AnyEvent]) -> None:
     assert [event.seq for event in events] == list(range(len(events)))
     assert (events[0].type, events[-1].type) == ("session.start", "session.end")
-    ledger = events[-1].fields["ledger"]["0"]
+    ledger = ledger_of(events)
     received = ledger["received"] + ledger["recovered"] + ledger["concealed"] + ledger["silence"]
     assert ledger["sent"] == received - ledger["discarded"]
 
@@ -121,7 +128,7 @@ def test_a_bare_track_becomes_its_words_and_ends_the_session(rate: int, layout: 
     events = run_virtual(main())
     check(events)
     assert events[-1].fields["reason"] == "track ended"
-    assert events[-1].fields["ledger"]["0"]["sent"] == pytest.approx(len(AUDIO) / 16, abs=200)
+    assert ledger_of(events)["sent"] == pytest.approx(len(AUDIO) / 16, abs=200)
     if rate == 16000:  # the words of `speech` do not survive resampling
         assert transcript(events) == WORDS
 
@@ -155,7 +162,7 @@ async def test_on_a_connection_of_ones_own() -> None:
             events = await collecting
         check(events)
         assert events[-1].fields["reason"] == "connection closed"
-        assert events[-1].fields["ledger"]["0"]["received"] >= 460
+        assert ledger_of(events)["received"] >= 460
         assert caller.received == []  # its channels are its own affair
         await owner.transcriber.close()
         await owner.pc.close()
@@ -282,7 +289,7 @@ def test_pcm_in_every_form(form: str) -> None:
 
     events = run_virtual(main())
     assert transcript(events) == WORDS
-    assert events[-1].fields["ledger"]["0"]["received"] == pytest.approx(len(AUDIO) / 16, abs=1)
+    assert ledger_of(events)["received"] == pytest.approx(len(AUDIO) / 16, abs=1)
 
 
 def test_send_waits_for_room() -> None:

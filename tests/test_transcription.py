@@ -141,7 +141,7 @@ class Scene:
         """Of the starts and ends of the turns, in seconds."""
         word, errors = 0, []
         for event in self.events:
-            if event.type == "turn.end" and (said := len(event.fields["transcript"].split())):
+            if event.type == "turn.end" and (said := len(str(event.fields["transcript"]).split())):
                 assert event.start is not None and event.end is not None
                 errors += [event.start - self.truth[word][0], event.end - self.truth[word + said - 1][1]]
                 word += said

@@ -65,7 +65,7 @@ class Transcription:
         gaps = [Gap(gap.start + offset, gap.end + offset, gap.reason) for gap in self.gaps]
         return replace(self, turns=[_later(turn, offset) for turn in self.turns], gaps=gaps)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As `docs/transcript.schema.json` has it."""
         turns = [
             {
@@ -93,8 +93,9 @@ class Transcription:
         }
 
     @classmethod
-    def from_dict(cls, whole: Mapping[str, Any]) -> Transcription:
-        """The inverse of `as_dict`."""
+    def from_dict(cls, values: Mapping[str, object]) -> Transcription:
+        """The inverse of `as_dict`. `KeyError` or `TypeError` for anything else."""
+        whole: Mapping[str, Any] = values
         turns = [
             Turn(
                 turn["channel"],

@@ -12,13 +12,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from rtcstt import wire
 from rtcstt.call.flow import Shared
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
-from rtcstt.call.track import Track
+from rtcstt.call.track import Track, TrackSnapshot
 from rtcstt.errors import CallerError, UpstreamError
 from rtcstt.events import (
     WITHOUT_WORDS,
@@ -75,6 +75,26 @@ class _Counts:
             self.end_delays_s.append(max(0.0, event.time - event.end))
 
 
+class CallSnapshot(TypedDict):
+    """A call in numbers, as `GET /calls` lists it. Times in seconds."""
+
+    call: str
+    state: str
+    mode: str
+    label: str | None
+    metadata: Mapping[str, object]
+    created: float
+    """Unix time."""
+    time: float
+    """The call's audio clock."""
+    engine: str
+    turn_count: int
+    tracks: list[TrackSnapshot]
+    ledger: dict[str, AudioLedger]
+    listeners: int
+    ignored_commands: int
+
+
 class Call:
     """One caller's session: tracks, one event feed, and what the caller may ask for.
 
@@ -88,7 +108,7 @@ class Call:
         *,
         stt: Stt,
         label: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
         recorder: Recorder | None = None,
         settings: CallSettings | None = None,
         restored: Restored | None = None,
@@ -235,7 +255,7 @@ class Call:
     def ledgers(self) -> dict[str, AudioLedger]:
         return {name: track.ledger() for name, track in self.tracks.items()}
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> CallSnapshot:
         """The call in numbers, as `GET /calls` lists it."""
         return {
             "call": self.id,

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from rtcstt.events import (
     TranscriptGap,
 )
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
-from rtcstt.media.receiver import AudioReceiver
+from rtcstt.media.receiver import AudioReceiver, AudioStats
 from rtcstt.media.resampling import Resampler, resampler
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.signals import (
@@ -86,6 +86,14 @@ class KeptTrack:
     state: Mapping[str, Any]
     audio: Sequence[Chunk] = ()
     origin: float | None = None
+
+
+class TrackStats(TypedDict):
+    """Counters of one track. ``stt`` is empty before the first audio."""
+
+    audio: AudioStats
+    stt: dict[str, float | str | bool]
+    failures: int
 
 
 class Flow:
@@ -167,7 +175,7 @@ class Flow:
     def ledger(self) -> AudioLedger:
         return _ledger_of(self.receiver.ledger, self.stream.account() if self.stream else Account())
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> TrackStats:
         stt = self.stream.stats() if self.stream is not None else {}
         return {"audio": self.receiver.stats(), "stt": stt, "failures": self.failures}
 

@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from rtcstt import wire
-from rtcstt.call.flow import Flow, KeptTrack, Shared
+from rtcstt.call.flow import Flow, KeptTrack, Shared, TrackStats
 from rtcstt.errors import UpstreamError
 from rtcstt.events import AudioLedger, TrackEnd
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
 from rtcstt.media.rtp import Codec, Packet
 
 log = logging.getLogger(__name__)
+
+
+class TrackSnapshot(TrackStats):
+    """An item of `CallSnapshot.tracks`."""
+
+    track: str
+    ended: bool
+    ledger: AudioLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,7 @@ class _Ended:
     time: float
     last_received: float | None
     ledger: AudioLedger
-    stats: dict[str, Any]
+    stats: TrackStats
     failure: UpstreamError | None = None
 
 
@@ -225,8 +233,8 @@ class Track:
         ``concealed`` + ``silence`` - ``discarded``; before it, some audio waits."""
         return self._flow.ledger() if isinstance(self._flow, Flow) else self._flow.ledger
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> TrackStats:
         return self._flow.stats() if isinstance(self._flow, Flow) else self._flow.stats
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> TrackSnapshot:
         return {"track": self.track, "ended": self.ended, "ledger": self.ledger(), **self.stats()}

@@ -17,6 +17,7 @@ from rich.console import Console
 from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import AUTO, MODEL_NAMES
 from rtcstt.embedded.engines import models
+from rtcstt.events import from_dict
 from rtcstt.media.files import read
 from rtcstt.server.assembly import application
 from rtcstt.server.options import option, share
@@ -138,12 +139,13 @@ async def _server(show: Console, settings: Settings) -> AsyncIterator[str]:
 
 
 async def _print_turns(caller: Caller, show: Console) -> None:
-    async for event in caller.events():
-        if event["type"].startswith(("turn.", "audio.", "stt.", "error", "session.")):
-            text = event.get("transcript") or event.get("message") or ""
-            if event["type"] != "turn.end" and len(text) > TAIL:
+    async for values in caller.events():
+        event = from_dict(values)
+        if event.type.startswith(("turn.", "audio.", "stt.", "error", "session.")):
+            text = str(event.fields.get("transcript") or event.fields.get("message") or "")
+            if event.type != "turn.end" and len(text) > TAIL:
                 text = "..." + text[-TAIL:]
-            show.print(f"{event['time']:7.2f}  {event['type']:<15} {text}".rstrip())
+            show.print(f"{event.time:7.2f}  {event.type:<15} {text}".rstrip())
 
 
 def _report(show: Console, events: Sequence[dict[str, Any]], reference: str | None) -> None:

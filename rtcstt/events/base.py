@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+from typing import ClassVar, Literal, TypeAlias, TypedDict
 
 GapReason: TypeAlias = Literal["network", "stt", "overflow", "drain_timeout", "server"]
 
@@ -48,7 +48,7 @@ class Event:
     call: str = ""
     seq: int = -1
     time: float = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
     "Fields of the service's message that this version does not know."
 
     @property
@@ -62,13 +62,13 @@ class Event:
         return False
 
     @property
-    def fields(self) -> Mapping[str, Any]:
+    def fields(self) -> Mapping[str, object]:
         """The JSON's fields but for the type and the place (call, seq, time, track, turn, start, end)."""
         return {name: value for name, value in self.as_dict().items() if name not in PLACE}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The object that goes to listeners."""
-        ours: dict[str, Any] = {"type": self.name}
+        ours: dict[str, object] = {"type": self.name}
         for name, empty in shown(type(self)):
             value = getattr(self, name)
             if not (empty and value in ("", None)):

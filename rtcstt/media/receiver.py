@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rtcstt.media.clock import AudioClock
 from rtcstt.media.codecs import Decoded
@@ -20,7 +19,7 @@ from rtcstt.media.playout import LOST_S, Cause, Frame, Gap
 from rtcstt.media.presence import Presence
 from rtcstt.media.red import Redundancy
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.sequence import Counters
+from rtcstt.media.sequence import Counters, PacketCounts
 from rtcstt.media.signals import Lost, SeveralSources, Signal
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
 from rtcstt.media.suspicion import PayloadSuspicion
@@ -52,6 +51,17 @@ class LastAudio:
         end was due before it, and that silence stands for what is lost too."""
         due = self.end - self._late
         return due if due < self._run else self.end
+
+
+class AudioStats(PacketCounts):
+    """Packets of one track by what became of them, and how it is played out."""
+
+    bad_payloads: int
+    sources: int
+    codec: str | None
+    jitter_ms: float
+    delay_ms: float
+    lag_ms: float
 
 
 class AudioReceiver:
@@ -209,7 +219,7 @@ class AudioReceiver:
         signals, self._presence.signals = self._presence.signals, []
         return signals
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> AudioStats:
         playout = self._main.playout
         sources = [self._main, *(side.source for side in self._sides)]
         return {

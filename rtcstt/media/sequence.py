@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import TypedDict
 
 from rtcstt.media.rtp import Codec, Packet
 
@@ -31,6 +32,20 @@ SCALE_PACKETS = 20  # in a row whose timestamps claim the same multiple of their
 SCALE_TOLERANCE = 0.35  # of the payload's duration, for the pace of the packets that claim it
 
 
+class PacketCounts(TypedDict):
+    """`Counters` as they are shown."""
+
+    received: int
+    lost: int
+    late: int
+    duplicate: int
+    not_speech: int
+    unknown_type: int
+    stray: int
+    overflow: int
+    restarts: int
+
+
 @dataclass(slots=True)
 class Counters:
     """Packets by what became of them. ``received`` are all that came; the others say more of some."""
@@ -45,8 +60,18 @@ class Counters:
     overflow: int = 0  # came while too many were waiting, and dropped
     restarts: int = 0
 
-    def as_dict(self) -> dict[str, int]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+    def as_dict(self) -> PacketCounts:
+        return {
+            "received": self.received,
+            "lost": self.lost,
+            "late": self.late,
+            "duplicate": self.duplicate,
+            "not_speech": self.not_speech,
+            "unknown_type": self.unknown_type,
+            "stray": self.stray,
+            "overflow": self.overflow,
+            "restarts": self.restarts,
+        }
 
 
 @dataclass(slots=True)

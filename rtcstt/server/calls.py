@@ -279,8 +279,7 @@ class Calls:
         self.on_changed()
 
     def _forget(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for id in self._entries.forget(now, self.limits.keep_ended_s, self.limits.keep_ended):
+        for id in self._entries.forget(asyncio.get_running_loop().time(), self.limits):
             self.on_forgotten(id)
 
 

@@ -142,7 +142,7 @@ def _shown(call: Call | Mirror) -> str:
 
 async def _details(call: Call | Mirror, grant: Grant) -> web.Response:
     """A call as `GET /calls/ID` shows it: numbers and, to those who may know, what was said."""
-    shown = call.snapshot()
+    shown = dict[str, object](call.snapshot())
     if grant.may_listen:
         history = call.feed.history
         render = partial(_turns, history)

@@ -199,16 +199,17 @@ class Entries(dict[str, Entry]):
         entry = self.get(id)
         return entry.call if entry is not None and isinstance(entry.call, PreparedCall) else None
 
-    def forget(self, now: float, keep_s: float, keep: int) -> list[str]:
-        """Ended calls, when they have been kept for ``keep_s`` or are more than ``keep``: first those of
-        which nothing was ever received, which anybody can make many of, then those that ended first. Their
-        ids."""
+    def forget(self, now: float, limits: Limits) -> list[str]:
+        """Ended calls, when they have been kept for ``keep_ended_s`` or are more than ``keep_ended``:
+        first those of which nothing was ever received, which anybody can make many of, then those that ended
+        first. Their ids."""
         ended = sorted(
             (not entry.never_received, entry.ended, id)
             for id, entry in self.items()
             if entry.ended is not None
         )
-        gone = [id for i, (_, at, id) in enumerate(ended) if i < len(ended) - keep or now - at > keep_s]
+        too_many = len(ended) - limits.keep_ended
+        gone = [id for i, (_, at, id) in enumerate(ended) if i < too_many or now - at > limits.keep_ended_s]
         for id in gone:
             del self[id]
         return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from aiortc import RTCPeerConnection
@@ -55,7 +55,7 @@ class Caller:
         self._seq = -1
         self.resumed = 0
         "How often the call went on over another connection."
-        self.received: list[tuple[float, dict[str, Any]]] = []
+        self.received: list[tuple[float, dict[str, object]]] = []
         """Every event with the loop's time of its arrival."""
 
     @property
@@ -88,7 +88,7 @@ class Caller:
         if self._resume_s > 0 and self._signaling.resumes:
             self._own(self._keep_connected(self._signaling))
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncIterator[dict[str, object]]:
         """Every event from the first; ends after `session.end`, or when the call is over without."""
         index = 0
         while True:
@@ -104,7 +104,7 @@ class Caller:
             playback.played.add_done_callback(self._wake)
         await self._until(lambda: self._over or all(p.played.done() for p in self._playbacks))
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Mapping[str, object]) -> None:
         """Send a command on the data channel; without one (WHIP) it is lost."""
         self._link.send(json.dumps(message))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from aiortc import RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from rtcstt.call import Call
 
 log = logging.getLogger(__name__)
+
+
+class PeerStats(TypedDict):
+    state: str
+    channels: int
+    refused_channels: int
+    dropped_packets: dict[str, int]
+    """Packets that went nowhere, by cause."""
 
 
 class Peer:
@@ -75,7 +83,7 @@ class Peer:
         """Whether the caller has closed the connection, rather than having lost it."""
         return self._attached.receivers.goodbye
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> PeerStats:
         channels = self._attached.channels
         return {
             "state": self.state,
