@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from rtcstt.errors import FileError
 from rtcstt.file_worker import decode, encode, parse_request, request
-from rtcstt.media import kinds, raw
+from rtcstt.media import kinds, raw, truncation
 from rtcstt.media.files import AudioFile, read
 from rtcstt.media.mixing import Mixer, downmix
 from rtcstt.media.timeline import Timeline
@@ -191,9 +191,11 @@ def test_an_id3_tag_before_a_wave_file_and_waves_put_one_behind_the_other(tmp_pa
 
 def encoded(path: Path, codec: str, rate: int, **options: str) -> bytes:
     """The speech as FFmpeg writes it."""
-    with av.open(str(path), "w", options=options) as container:
+    kind = {".sf": "ircam", ".ismv": "ismv", ".latm": "latm", ".spdif": "spdif"}.get(path.suffix)
+    with av.open(str(path), "w", format=kind, options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
+        stream.bit_rate = 64000
         frame = av.AudioFrame.from_ndarray(speech()[None, :], "flt", "mono")
         frame.sample_rate = RATE
         stream.codec_context.open()
@@ -250,26 +252,239 @@ def test_flac_of_another_rate_behind_flac(tmp_path: Path) -> None:
     assert np.corrcoef(samples[0, 12 * RATE : 21 * RATE], speech()[RATE : 10 * RATE])[0, 1] > 0.99
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"),
-    [
-        ("a.wav", "pcm_s16le"),
-        ("a.aiff", "pcm_s16be"),
-        ("a.mkv", "aac"),
-        ("a.webm", "libopus"),
-        ("a.flv", "aac"),
-    ],
-)
-@pytest.mark.parametrize("tenths", [3, 8])
-def test_what_a_truncated_file_says_it_has_is_missing(
-    tmp_path: Path, name: str, codec: str, tenths: int
-) -> None:
-    data = encoded(tmp_path / name, codec, 48000 if codec == "libopus" else 44100)
-    (tmp_path / f"part-{name}").write_bytes(data[: len(data) * tenths // 10])
-    samples, (gap,) = whole(tmp_path / f"part-{name}")
-    assert samples.shape[1] / RATE == pytest.approx(1.1 * tenths, abs=0.8)
-    assert gap.reason == "truncated" and gap.end == pytest.approx(11.0, abs=0.1)
+# Each container that PyAV writes, cut at half of its bytes: what is missing is told, here to its end
+TOLD = [
+    ("a.wav", "pcm_s16le"),
+    ("a.wav", "pcm_alaw"),  # FFmpeg tells the length of what is there of some, as it is stated of others
+    ("a.wav", "adpcm_ms"),
+    ("a.wav", "mp3"),
+    ("a.w64", "pcm_s16le"),
+    ("a.w64", "pcm_f32le"),
+    ("a.aiff", "pcm_s16be"),
+    ("a.au", "pcm_s16be"),
+    ("a.caf", "pcm_s16be"),
+    ("a.caf", "adpcm_ima_qt"),
+    ("a.flac", "flac"),
+    ("a.tta", "tta"),
+    ("a.wv", "wavpack"),
+    ("a.sox", "pcm_s32le"),
+    ("a.mp3", "mp3"),
+    ("a.mkv", "aac"),
+    ("a.webm", "libopus"),
+    ("a.flv", "aac"),
+    ("a.avi", "pcm_s16le"),
+    ("a.avi", "ac3"),
+    ("a.avi", "eac3"),
+    ("a.wma", "wmav2"),
+    ("a.asf", "pcm_s16le"),
+    ("a.ismv", "aac"),
+    ("a.rm", "ac3"),
+]
+# or that there was more, where nothing says how much,
+CUT = [
+    ("a.ogg", "libopus", {}),
+    ("a.voc", "pcm_s16le", {}),
+    ("a.mp4", "aac", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}),
+    ("a.mp4", "aac", {"movflags": "dash+delay_moov", "frag_duration": "500000"}),
+    ("a.mp4", "alac", {"movflags": "frag_every_frame+empty_moov"}),
+    ("a.mkv", "aac", {"live": "1"}),
+]
+# or it cannot be read without its end,
+REFUSED_IF_CUT = [
+    ("a.mp4", "aac", "MP4 without its index"),
+    ("a.mov", "pcm_s16le", "MP4 without its index"),
+    ("a.3gp", "aac", "MP4 without its index"),
+    ("a.m4a", "alac", "MP4 without its index"),
+    ("a.caf", "alac", "a CAF file that is damaged or was not written to its end"),
+    ("a.wtv", "mp2", "a WTV file that is damaged or was not written to its end"),
+]
+# or else it is a row of frames or packets, and nothing in it says how many there are.
+NOTHING_STATED = [
+    ("a.aac", "aac"),
+    ("a.ac3", "ac3"),
+    ("a.eac3", "eac3"),
+    ("a.mp2", "mp2"),
+    ("a.latm", "aac"),
+    ("a.g722", "g722"),
+    ("a.sf", "pcm_s16le"),  # IRCAM
+    ("a.ts", "aac"),
+    ("a.mpg", "mp2"),
+    ("a.spdif", "ac3"),
+    ("a.nut", "aac"),
+]
+RATES_OF = {"libopus": 48000, "g722": 16000}
+
+
+def cut_in_two(path: Path, codec: str, options: dict[str, str] | None = None, tenths: int = 5) -> Path:
+    data = encoded(path, codec, RATES_OF.get(codec, 44100), **(options or {}))
+    assert not whole(path)[1], "nothing of the whole is missing"
+    part = path.with_name(f"part-{path.name}")
+    part.write_bytes(data[: len(data) * tenths // 10])
+    return part
+
+
+@pytest.mark.parametrize(("name", "codec"), TOLD, ids=[f"{name}-{codec}" for name, codec in TOLD])
+def test_what_a_truncated_file_says_it_has_is_missing(tmp_path: Path, name: str, codec: str) -> None:
+    samples, (gap, *others) = whole(cut_in_two(tmp_path / name, codec))
+    assert 3.5 < samples.shape[1] / RATE < 6.5
+    assert gap.reason == "truncated" and gap.end == pytest.approx(11.0, abs=1.5)
     assert gap.start == pytest.approx(samples.shape[1] / RATE, abs=0.1)
+    assert all(other.start == other.end for other in others)
+
+
+@pytest.mark.parametrize("tenths", [3, 8])
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.flv", "aac"), ("a.w64", "pcm_u8")])
+def test_wherever_it_is_cut(tmp_path: Path, name: str, codec: str, tenths: int) -> None:
+    samples, (gap,) = whole(cut_in_two(tmp_path / name, codec, tenths=tenths))
+    assert samples.shape[1] / RATE == pytest.approx(1.1 * tenths, abs=0.8)
+    assert gap.end == pytest.approx(11.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"), CUT, ids=[f"{row[0]}-{n}" for n, row in enumerate(CUT)]
+)
+def test_that_it_was_cut_is_told_where_nothing_says_how_much_is_missing(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    samples, (gap,) = whole(cut_in_two(tmp_path / name, codec, options))
+    assert 4 < samples.shape[1] / RATE < 7
+    assert gap.reason == "truncated" and gap.start == gap.end
+    assert gap.start == pytest.approx(samples.shape[1] / RATE, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "why"), REFUSED_IF_CUT, ids=[f"{row[0]}-{row[1]}" for row in REFUSED_IF_CUT]
+)
+def test_what_cannot_be_read_without_its_end_is_refused_by_its_kind(
+    tmp_path: Path, name: str, codec: str, why: str
+) -> None:
+    with pytest.raises(FileError, match=why):
+        whole(cut_in_two(tmp_path / name, codec))
+
+
+@pytest.mark.parametrize(("name", "codec"), NOTHING_STATED, ids=[row[0] for row in NOTHING_STATED])
+def test_kinds_that_state_no_length_are_read_to_where_they_end(tmp_path: Path, name: str, codec: str) -> None:
+    samples, gaps = whole(cut_in_two(tmp_path / name, codec))
+    assert 4 < samples.shape[1] / RATE < 7 and not gaps
+
+
+def test_an_index_that_is_cut_is_no_lost_audio(tmp_path: Path) -> None:
+    for name, codec, options in [
+        ("a.mkv", "aac", {}),
+        ("a.avi", "pcm_s16le", {}),
+        ("a.mp4", "aac", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}),
+        ("a.wma", "wmav2", {}),
+    ]:
+        data = encoded(tmp_path / name, codec, 44100, **options)
+        (tmp_path / name).write_bytes(data[:-9])
+        samples, gaps = whole(tmp_path / name)
+        assert samples.shape[1] / RATE == pytest.approx(11.0, abs=0.2) and not gaps, name
+
+
+def test_the_last_of_joined_files_may_be_truncated(tmp_path: Path) -> None:
+    one = encoded(tmp_path / "a.wav", "pcm_s16le", RATE)
+    (tmp_path / "two.wav").write_bytes(one + one[: len(one) // 2])
+    samples, (gap,) = whole(tmp_path / "two.wav")
+    assert samples.shape[1] / RATE == pytest.approx(16.5, abs=0.1)
+    assert gap == Gap(gap.start, gap.end, "truncated") and gap.end == pytest.approx(22.0, abs=0.1)
+
+
+def stated(data: bytes, kind: str) -> truncation.Stated:
+    return truncation.stated(io.BytesIO(b"before" + data + b"after"), 6, 6 + len(data), kind)
+
+
+def chunk(name: bytes, size: int, order: str = "<I") -> bytes:
+    return name + struct.pack(order, size)
+
+
+WHOLE, CUT_OFF = truncation.Stated(), truncation.Stated(float("inf"))
+STATED = [
+    ("wav", chunk(b"RIFF", 99) + b"WAVE" + chunk(b"data", 20) + bytes(10), truncation.Stated(2.0)),
+    ("wav", chunk(b"RIFF", 99) + b"WAVE" + chunk(b"LIST", 3) + bytes(4) + chunk(b"data", 8), CUT_OFF),
+    ("wav", chunk(b"RIFF", 0) + b"WAVE" + chunk(b"data", 0xFFFFFFDB) + bytes(10), WHOLE),  # written to a pipe
+    ("wav", chunk(b"RIFF", 99) + b"WAVE" + chunk(b"fmt ", 16) + bytes(9), WHOLE),
+    ("wav", chunk(b"RF64", 99) + b"WAVE" + chunk(b"data", 20) + bytes(10), WHOLE),
+    (
+        "aiff",
+        chunk(b"FORM", 99, ">I") + b"AIFF" + chunk(b"SSND", 40, ">I") + bytes(10),
+        truncation.Stated(4.0),
+    ),
+    ("caf", b"caff\0\1\0\0" + chunk(b"desc", 2, ">q") + b"xx" + chunk(b"data", -1, ">q") + bytes(9), WHOLE),
+    ("avi", chunk(b"RIFF", 99) + b"AVI " + chunk(b"LIST", 12) + b"movi" + bytes(8), WHOLE),
+    (
+        "avi",
+        chunk(b"RIFF", 52) + b"AVI " + chunk(b"LIST", 44) + b"movi" + bytes(6),
+        truncation.Stated(64 / 30),
+    ),
+    ("avi", chunk(b"RIFF", 0) + b"AVI " + chunk(b"LIST", 0x7FFFFFFF) + b"movi" + bytes(8), WHOLE),
+    (
+        "avi",
+        chunk(b"RIFF", 24) + b"AVI " + chunk(b"LIST", 12) + b"movi" + bytes(8) + chunk(b"idx1", 9),
+        WHOLE,
+    ),
+    ("voc", b"Creative Voice File\x1a" + b"\x16\0" + b"\1\x08\0\0" + bytes(8) + b"\0", WHOLE),
+    ("voc", b"Creative Voice File\x1a" + b"\x16\0" + b"\1\x09\0\0" + bytes(8), CUT_OFF),
+    ("rm", chunk(b".RMF", 8, ">I") + chunk(b"DATA", 20, ">I") + bytes(2), truncation.Stated(2.0)),
+    ("rm", chunk(b".RMF", 8, ">I"), WHOLE),
+    ("ogg", bytes(70), WHOLE),
+    ("ogg", b"OggS\0" + bytes(20), CUT_OFF),
+    ("ogg", b"OggS\0" + bytes(21) + b"\2\1\2" + bytes(3), WHOLE),
+    ("ogg", b"OggS\0" + bytes(21) + b"\2\1\2" + bytes(2), CUT_OFF),
+    ("mp3", bytes(200), WHOLE),
+    ("mp3", bytes(36) + b"Xing" + b"\0\0\0\1" + bytes(99), WHOLE),  # in no frame
+    ("mp3", b"\xff\xfb\x90\0" + bytes(32) + b"Xing\0\0\0\2" + bytes(99), WHOLE),  # tells no frames
+    (
+        "mp3",
+        b"ID3\4\0\0\0\0\0\1x\xff\xfb\x90\0" + bytes(32) + b"Info\0\0\0\1" + struct.pack(">I", 441),
+        truncation.Stated(seconds=11.52),
+    ),
+    ("matroska,webm", b"\x1aE\xdf\xa3\x81x\x18\x53\x80\x67\x8a" + bytes(5), truncation.Stated(21 / 16)),
+    ("matroska,webm", b"\x1aE\xdf\xa3\x81x\x18\x53\x80\x67\xff\xec\x85" + bytes(4), CUT_OFF),
+    ("matroska,webm", b"\x1aE\xdf\xa3\x81x\x18\x53\x80\x67\xff\xec\x84" + bytes(4), WHOLE),
+    ("matroska,webm", b"\x1aE\xdf\xa3\x81x\xec\xff" + bytes(4), WHOLE),
+    ("adx", bytes(8) + struct.pack(">II", 8000, 4000), truncation.Stated(seconds=0.5)),
+    ("adx", bytes(16), truncation.Stated(seconds=None)),
+    ("sox", b"XoS." + struct.pack(">IQ", 20, 4) + bytes(12), truncation.Stated(2.0)),
+    ("mov,mp4,m4a,3gp,3g2,mj2", struct.pack(">I4sQ", 1, b"moof", 17), CUT_OFF),
+    ("mov,mp4,m4a,3gp,3g2,mj2", struct.pack(">I4sI4s", 8, b"moof", 9, b"mfra"), WHOLE),
+    ("mov,mp4,m4a,3gp,3g2,mj2", struct.pack(">I4sI4s", 8, b"moof", 0, b"mdat"), WHOLE),
+    ("mov,mp4,m4a,3gp,3g2,mj2", struct.pack(">I4s", 8, b"moof") + b"xx", CUT_OFF),
+    ("mov,mp4,m4a,3gp,3g2,mj2", struct.pack(">I4s", 9, b"mdat"), WHOLE),
+    ("flac", bytes(9), WHOLE),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "found"), STATED, ids=[f"{row[0]}-{n}" for n, row in enumerate(STATED)]
+)
+def test_what_is_stated_of_the_end(kind: str, data: bytes, found: truncation.Stated) -> None:
+    assert stated(data, kind) == found
+
+
+def test_the_lengths_of_a_broadcast_mean_nothing() -> None:
+    other = bytes(16) + struct.pack("<Q", 26) + b"xx"
+    about = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q16xQ", 104, 640)
+    times = struct.pack("<16xQ8xQ", 70_000_000, 3000)
+    for flags, found in [(2, truncation.Stated(640 / 162, 4.0)), (1, WHOLE)]:
+        header = bytes(24) + struct.pack("<IH", 2, 0) + other + about + times + struct.pack("<I12x", flags)
+        assert stated(header + bytes(162 - len(header)), "asf") == found
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted({row[0] for row in STATED} | {"asf", "w64"})), st.data())
+def test_nothing_that_a_file_states_is_an_error(kind: str, data: st.DataObject) -> None:
+    beginnings = [row[1] for row in STATED if row[0] == kind] or [bytes(24) + b"\2\0\0\0" + bytes(60)]
+    beginning = data.draw(st.sampled_from(beginnings))
+    rest = beginning[: data.draw(st.integers(0, len(beginning)))] + data.draw(st.binary(max_size=60))
+    assert stated(rest, kind).share >= 1.0
+
+
+@pytest.mark.parametrize("codec", ["eac3", "g722", "dfpwm", "adpcm_g726"])
+def test_a_clock_that_is_counted_at_a_wrong_rate_is_not_believed(tmp_path: Path, codec: str) -> None:
+    """FFmpeg writes these into AVI as if each frame were minutes long."""
+    encoded(tmp_path / "a.avi", codec, 8000 if codec == "adpcm_g726" else RATE if codec == "g722" else 44100)
+    samples, gaps = whole(tmp_path / "a.avi")
+    assert samples.shape[1] / RATE == pytest.approx(11.0, abs=0.3) and not gaps
 
 
 @pytest.mark.parametrize("length", [0x7FFFFFFF, 0xFFFFFFFF])

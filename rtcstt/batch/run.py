@@ -71,7 +71,8 @@ class Result:
             return self.error or self.status
         whole = self.transcription
         lost = sum(gap.end - gap.start for gap in whole.gaps)
-        gaps = f", {len(whole.gaps)} damaged or missing ({lost:.1f} s)" if whole.gaps else ""
+        how_much = f"{lost:.1f} s" if lost else "nothing says how much"
+        gaps = f", {len(whole.gaps)} damaged or missing ({how_much})" if whole.gaps else ""
         notes = "".join(f"; {note}" for note in whole.notes)
         where = ", ".join(map(printable, self.outputs)) or "standard output"
         return f"{whole.duration:.1f} s{gaps}{notes} -> {where}"

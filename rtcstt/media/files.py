@@ -9,7 +9,9 @@ said as a `Gap`. Only the file itself is opened, and only as one of the kinds in
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import math
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,13 +23,14 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from rtcstt.errors import FileError
-from rtcstt.media import kinds, raw
+from rtcstt.media import kinds, raw, truncation
 from rtcstt.media.mixing import Floats
 from rtcstt.media.pcm import Samples
 from rtcstt.media.tracks import (
     MAX_CHANNELS,
     MISSING_S,
     RATES,
+    SHORTEST_GAP_S,
     FileInfo,
     Part,
     RawAudio,
@@ -39,6 +42,7 @@ from rtcstt.media.tracks import (
 OPUS_RATE = 48000
 MAX_STREAMS = 16  # read at once with ``stream="all"``
 ERRORS_IN_A_ROW = 1000  # of the container's, before the rest is given up
+MAX_PLACE = 1 << 43  # in a file; file systems have a bound too
 SILENT = 2 / 32768  # a stream whose loudest sample is no louder is silent
 _PROTOCOLS = {"format_whitelist": kinds.DEMUXERS, "protocol_whitelist": "none"}
 
@@ -126,23 +130,33 @@ class AudioFile:
                 channel += tracks[number].channels
             by_index = {stream.index: track for stream, track in zip(streams, tracks, strict=False)}
             self._latest = 0.0
+            before = tracks[0].position
             yield from self._decoded(container, streams, by_index)
-            if len(self._parts) == 1:
-                yield from tracks[0].check_length(self._length(container, streams[0]))
+            missing = self._missing(container, streams[0], (begin, end), tracks[0].position - before)
+            last = (begin, end) == self._parts[-1]
+            yield from tracks[0].truncated(missing if last or not missing else math.inf)
 
-    def _length(self, container: InputContainer, stream: AudioStream) -> float | None:
-        """The length in s that its audio should have; None where that cannot be believed, or where other
-        streams of a film go on to the end."""
-        if container.format.name in kinds.WITH_LENGTH:
-            stated = _stated(container, stream)
-            if stated and container.format.name == "wav":
-                with self._path.open("rb") as file:
-                    return stated * kinds.missing_share(file)
-            return stated
-        if container.format.name in kinds.FILMS_WITH_LENGTH and container.duration:
+    def _missing(
+        self, container: InputContainer, stream: AudioStream, part: tuple[int, int], read: float
+    ) -> float:
+        """Seconds of audio that the file says it has behind those that were ``read``; infinite where it is
+        cut and nothing says by how much."""
+        kind = container.format.name
+        with self._path.open("rb") as file:
+            stated = truncation.stated(file, *part, kind)
+        length = stated.seconds
+        if kind in kinds.WITH_LENGTH | kinds.WITH_LENGTH_OR_NOT:
+            length = _stated(container, stream)
+        elif kind in kinds.FILMS_WITH_LENGTH and container.duration:
             length = float(container.duration / av.time_base)
-            return length if length - self._latest > MISSING_S else None
-        return None
+        if kind in kinds.FILMS and self._latest - read > MISSING_S:
+            return 0.0  # its picture goes on without sound
+        if length and length - read > MISSING_S:
+            return length - read
+        if length and kind not in kinds.WITH_LENGTH_OR_NOT and read - length < MISSING_S:
+            return 0.0
+        missing = math.inf if math.isinf(stated.share) else read * (stated.share - 1)
+        return missing if missing > SHORTEST_GAP_S else 0.0
 
     def _note_other(self, container: InputContainer, packet: av.Packet[Any]) -> None:
         """How far the streams go that are not read."""
@@ -179,7 +193,7 @@ class AudioFile:
     ) -> Iterator[av.Packet[Any] | None]:
         """None: something could not be read, but what comes after can be."""
         errors = 0
-        wanted = () if container.format.name in kinds.FILMS_WITH_LENGTH else streams  # (): all
+        wanted = () if container.format.name in kinds.FILMS else streams  # (): all
         while errors < ERRORS_IN_A_ROW:
             try:
                 for packet in container.demux(*wanted):
@@ -279,8 +293,10 @@ class _Window:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        base = {0: 0, 1: self._at, 2: self._length}[whence]
-        self._at = max(0, base + offset)
+        place = {0: 0, 1: self._at, 2: self._length}[whence] + offset
+        if not 0 <= place <= MAX_PLACE:
+            return -errno.EINVAL  # as lseek; FFmpeg may go on without, but not after an exception
+        self._at = place
         self._file.seek(self._begin + self._at)
         return self._at
 

@@ -22,14 +22,20 @@ DEMUXERS = (
     "dhav,nuv,pva,siff,smjpeg,swf,ty,vivo"
 )
 MOST_LINKS = 10000  # recordings in one file
-MOST_CHUNKS = 1000  # before the audio of a WAVE file
-# A stated length of these can be believed, so that what is missing at the end is known.
-WITH_LENGTH = {"wav", "w64", "aiff", "caf", "au", "flac", "wv", "tta", "ape", "mov,mp4,m4a,3gp,3g2,mj2"}
-# Of these only that of the whole can: it is compared with how far any stream goes.
-FILMS_WITH_LENGTH = {"matroska,webm", "avi", "flv"}
+# Of these FFmpeg tells the length that their header states, so that what is missing at the end is known;
+WITH_LENGTH = {"aiff", "au", "flac", "wv", "tta", "ape", "smjpeg"}
+# of these it does for some codecs, or unless they come in fragments, else it tells that of what is there;
+WITH_LENGTH_OR_NOT = {"wav", "w64", "rm", "mov,mp4,m4a,3gp,3g2,mj2"}
+# of these only that of the whole: it is compared with how far any stream goes.
+FILMS_WITH_LENGTH = {"matroska,webm", "flv"}
+FILMS = FILMS_WITH_LENGTH | {"avi", "asf"}
 # The clock of these begins at 0, so a first time of 2 s is two seconds of silence; others begin anywhere.
 FROM_ZERO = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"}
 
+# FFmpeg counts the clock of these from sizes and a rate in the header, which some writers state wrongly.
+COUNTED = {"avi"}
+
+_CUT = "{} that is damaged or was not written to its end"
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"#EXTM3U", "a playlist"),
     (b"[playlist]", "a playlist"),
@@ -55,6 +61,12 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"MZ", "a program"),
     (b"WEBVTT", "captions"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (b"caff", _CUT.format("a CAF file")),
+    (b"nut/multimedia container", _CUT.format("a NUT file")),
+    (b"\xb7\xd8\x00 7I\xda\x11", _CUT.format("a WTV file")),
+    (b"\x1aE\xdf\xa3", _CUT.format("a Matroska or WebM file")),
+    (b"OggS", _CUT.format("an Ogg file")),
+    (b"fLaC", _CUT.format("a FLAC file")),
 )
 
 
@@ -158,32 +170,6 @@ def _wavpacks(file: BinaryIO, begin: int, size: int) -> list[int]:
             last = first
         at += 8 + int.from_bytes(head[4:8], "little")
     return found
-
-
-UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # of who writes a WAVE file without knowing how long it gets
-
-
-def missing_share(file: BinaryIO) -> float:
-    """How many times as long as what is there a WAVE file says that its audio is; 1 where that is not known.
-    FFmpeg says the length of what is there."""
-    size = file.seek(0, 2)
-    at = _tag(file)
-    file.seek(at)
-    if file.read(4) != b"RIFF":
-        return 1.0
-    at += 12
-    for _ in range(MOST_CHUNKS):
-        file.seek(at)
-        head = file.read(8)
-        length = int.from_bytes(head[4:8], "little")
-        if head[:4] == b"data":
-            there = size - at - 8
-            stated = 0 if min(abs(length - unknown) for unknown in UNKNOWN_LENGTHS) < 4096 else length
-            return max(1.0, stated / there) if there > 0 else 1.0
-        if len(head) < 8:
-            break
-        at += 8 + length + length % 2
-    return 1.0
 
 
 # How files of a kind begin that have no length at their beginning: nothing else in them is likely to be that.

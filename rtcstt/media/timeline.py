@@ -22,16 +22,26 @@ class Timeline:
         self._offset = 0.0  # what the container's clock shows at our zero
         self._leap = LEAP_S
         self._first = True
+        self._doubtful = False
+        self._believed = True
 
-    def start(self, clock: float, *, may_jump: bool) -> None:
-        """A container begins here, whose clock shows ``clock`` at its beginning."""
+    def start(self, clock: float, *, may_jump: bool, counted: bool = False) -> None:
+        """A container begins here, whose clock shows ``clock`` at its beginning. A ``counted`` clock has no
+        times of its own, but a count of bytes or frames: it is believed if the second frame follows the
+        first."""
         self._offset = clock - self.position
         self._leap = TS_LEAP_S if may_jump else LEAP_S
         self._first = True
+        self._doubtful, self._believed = counted, True
 
     def place(self, time: float | None, duration: float) -> float:
         """The silence, in seconds, to put before audio of that ``time`` and ``duration``."""
         silence = 0.0 if time is None else self._hole(time)
+        if self._doubtful and not self._first:
+            self._believed = silence == 0.0
+            self._doubtful = False
+        if not self._believed:
+            silence = 0.0
         self._first = False
         self.position += silence + duration
         return silence

@@ -5,6 +5,7 @@ frame -> place on the clock -> 16 kHz float32 -> seconds, mixed or in channels -
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -148,7 +149,8 @@ class Track:
         start = (container.start_time or 0) / av.time_base
         from_zero = container.format.name in kinds.FROM_ZERO
         may_jump = bool(int(container.format.flags) & TS_DISCONT)
-        self._timeline.start(0.0 if from_zero else start, may_jump=may_jump)
+        counted = container.format.name in kinds.COUNTED
+        self._timeline.start(0.0 if from_zero else start, may_jump=may_jump, counted=counted)
 
     def note_damage(self, *, unreadable: bool = False) -> None:
         """Something before the next frame could not be decoded; not even the container, if ``unreadable``."""
@@ -159,11 +161,17 @@ class Track:
         """A part of unknown length is lost here."""
         return Gap(self._timeline.position, self._timeline.position, "damaged")
 
-    def check_length(self, stated: float | None) -> Iterator[Gap]:
-        """Tell what of a stated length has not come."""
-        end = min(stated or 0.0, self._settings.end)
-        if not self.is_over and end - self._timeline.position > MISSING_S:
-            yield Gap(self._timeline.position, end, "truncated")
+    @property
+    def position(self) -> float:
+        """Seconds of it so far, what was left out included."""
+        return self._timeline.position
+
+    def truncated(self, missing: float) -> Iterator[Gap]:
+        """So many seconds are missing at its end; infinite: nobody knows how many."""
+        begin = max(self.position, self._settings.start)
+        end = begin if math.isinf(missing) else min(self.position + missing, self._settings.end)
+        if missing and not self.is_over and end >= begin:
+            yield Gap(begin, end, "truncated")
 
     def push(self, frame: av.AudioFrame) -> Iterator[Part]:
         self.decoded = True
