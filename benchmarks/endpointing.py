@@ -273,11 +273,9 @@ class Problem:
         self._hold_s = np.array([sample.hold_s or 0.0 for sample in samples])
         said = [spoken(sample.evidence.words) for sample in samples]
         self._short = np.array([is_answer(words) for words in said])
-        doubted = [
-            sample.evidence.stop if is_doubted(sample.evidence, words, 1.0) else 1.0
-            for sample, words in zip(samples, said, strict=True)
-        ]
-        self._stop = np.ones(len(samples)) if "stop" in without else np.array(doubted, float)
+        self._stop = np.array(
+            [_least_stop(sample.evidence, with_odds="stop" not in without) for sample in samples]
+        )
         self._known = np.array([" ".join(words) in ANSWERS for words in said])
         self._longest_s = np.array([sample.evidence.longest_s for sample in samples])
         self._false_end_s = false_end_s
@@ -302,8 +300,9 @@ class Problem:
         degrees = self._matrix @ weights
         waited = np.interp(degrees, KNOTS, seconds)
         is_answer = self._short & (degrees >= np.where(self._known, known, others))
+        is_doubted = ~is_answer & (self._stop < stop)
         waited = np.where(is_answer, np.minimum(waited, ANSWER_S), waited)
-        waited = np.where(self._stop < stop, np.maximum(waited, DOUBT_S), waited)
+        waited = np.where(is_doubted, np.maximum(waited, DOUBT_S), waited)
         waited = np.maximum(waited, np.minimum(times * self._longest_s, most_s))
         too_soon = 1 / (1 + np.exp(np.clip((waited - self._hold_s - MARGIN_S) / SOFT_S, -30, 30)))
         late = waited + np.maximum(0, waited - LATE_S)
@@ -324,6 +323,14 @@ class Problem:
         count = len(self._names)
         seconds = np.minimum.accumulate([LONGEST_S, *np.exp(constants[count:-5])])
         return constants[:count], seconds, constants[-5:]
+
+
+def _least_stop(evidence: Evidence, *, with_odds: bool) -> float:
+    """Below it `Doubt.stop` doubts nothing: 0 for what is doubted always, 1 for what never is."""
+    said = spoken(evidence.words)
+    if is_doubted(evidence, said, 0.0):
+        return 0.0
+    return evidence.stop if with_odds and said and evidence.stop is not None else 1.0
 
 
 def table(title: str, samples: Sequence[Sample], fits: Sequence[Fit]) -> str:

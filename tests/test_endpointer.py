@@ -127,7 +127,10 @@ def test_an_answer_of_one_or_two_words_ends_soon(
     ),  # tiny-en and smart-turn of recordings, in which the speaker went on
     [
         (0.99, 0.879, "I saluted tornadoes.", 1.2),
-        (0.98, 0.895, "The.", 0.8),
+        (0.98, 0.895, "The.", 1.2),
+        (0.18, 0.872, "Listen.", 1.2),
+        (0.99, 0.999, "My number is four one five", 1.2),
+        (0.99, 0.999, "I want to fly from Boston and", 1.2),
         (0.97, 0.936, "With.", 0.8),
         (0.97, 0.770, "This.", 0.8),
         (0.17, 0.980, "As not.", 0.8),
@@ -138,6 +141,22 @@ def test_what_sounds_complete_and_reads_otherwise_is_waited_for(
     sound: float, stop: float, words: str, least_s: float
 ) -> None:
     assert waits_s(sound, stop, words) >= least_s
+
+
+@pytest.mark.parametrize(
+    ("sound", "stop", "words", "longest_s", "most_s"),
+    [  # of recordings, in which the speaker was done
+        (0.97, 0.982, "The horizon seems extremely distant.", 0.0, 0.42),
+        (0.98, 0.987, "A thin stripe runs down the middle.", 0.0, 0.4),
+        (0.98, 0.997, "My voice is my passport, verify me.", 0.29, 0.4),
+        (0.01, 0.985, "The child almost hurt the small dog.", 0.16, 1.1),
+        (0.03, 0.997, "the same opportunities that we have today.", 0.26, 1.1),
+    ],
+)
+def test_a_sentence_that_is_done_ends_soon(
+    sound: float, stop: float, words: str, longest_s: float, most_s: float
+) -> None:
+    assert FITS["tiny-en"].wait_s(Evidence(sound, stop, words, longest_s)) <= most_s
 
 
 @MODELS

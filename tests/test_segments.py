@@ -235,3 +235,35 @@ def test_what_the_model_is_not_sure_of_is_asked_again_with_more_before_the_speec
     known = Doubtful((1, 2, 9), (0.9, 0.9, 0.9), again=(1, 2, 3))
     assert check(receive(listening(known), sound(-1.0, 1.0, -7.0))) == ["my fellow Paris"]
     assert known.asked == 1
+
+
+class Forgetful(Script):
+    """Understands the first words of so many seconds of audio, and later not, unless they are forced."""
+
+    def __init__(self, understood: float) -> None:
+        super().__init__()
+        self.understood = understood
+
+    def decode(
+        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+    ) -> Hypothesis:
+        self.forced.append(tuple(forced))
+        ids: tuple[int, ...] = (8, 9, 5, 6, 7)
+        odds = [0.6] * 5
+        if len(audio) < 1.4 * SAMPLE_RATE:
+            ids, odds = (1, 2, 7), [self.understood] * 3
+        elif forced:
+            ids, odds = (*forced, 5, 6, 7), [0.9] * 3
+        return Hypothesis(ids, True, float(np.mean(np.log(odds))), 0.5, odds=tuple(odds))
+
+
+@pytest.mark.parametrize(("understood", "said"), [(0.9, "my fellow ask not."), (0.25, "The Paris ask not.")])
+def test_what_is_not_sure_is_asked_again_with_the_beginning_that_was_understood_in_the_pause_before(
+    understood: float, said: str
+) -> None:
+    script = Forgetful(understood)
+    messages = receive(listening(script, complete=0.01), sound(-0.5, 1.0, -0.4, 1.0, -6.0), updates=False)
+    assert check(messages) == [said]
+    assert (1, 2) in script.forced
+    end = next(message for message in messages if isinstance(message, TurnEnd))
+    assert len(end.extra["confidence"]) == 4  # type: ignore[arg-type]

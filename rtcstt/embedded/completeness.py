@@ -71,9 +71,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """More than `SHORT` words, behind which the recogniser expects a full stop with less than this
-    probability, are waited for so many seconds at least, however they sound: it writes one behind nearly
-    everything that is followed by silence, but hardly ever doubts it where somebody was done."""
+    """Words behind which the recogniser expects a full stop with less than this probability are waited for
+    so many seconds at least, however they sound: it writes one behind nearly everything that is followed by
+    silence, but hardly ever doubts it where somebody was done. So are those that end with a number, which
+    somebody dictates or spells, or with a word that needs another."""
 
     stop: float
     seconds: float
@@ -104,7 +105,7 @@ class Fit:
         is_known = " ".join(said) in ANSWERS
         if is_answer(said) and degree >= (self.answers.known if is_known else self.answers.others):
             waited = min(waited, self.answers.seconds)
-        if is_doubted(evidence, said, self.doubt.stop):
+        elif is_doubted(evidence, said, self.doubt.stop):
             waited = max(waited, self.doubt.seconds)
         times, most_s = self.rhythm
         return max(waited, min(times * evidence.longest_s, most_s))
@@ -121,7 +122,9 @@ def is_answer(said: Sequence[str]) -> bool:
 
 
 def is_doubted(evidence: Evidence, said: Sequence[str], stop: float) -> bool:
-    return len(said) > SHORT and evidence.stop is not None and evidence.stop < stop
+    found = features(evidence)
+    needs_more = found["dangling"] or found["number"] or found["letter"]
+    return bool(said) and (bool(needs_more) or (evidence.stop is not None and evidence.stop < stop))
 
 
 def features(evidence: Evidence) -> dict[str, float]:
@@ -152,8 +155,8 @@ def _log_odds(probability: float, least: float) -> float:
 FITS: Mapping[str, Fit] = {
     "tiny-en": Fit(
         {"bias": -2.58, "sound": 0.44, "stop": 0.5, "dangling": -0.41, "number": -1.81},
-        ((-6.0, 5.6), (-3.0, 1.16), (-1.5, 1.16), (0.0, 0.97), (1.5, 0.37), (3.0, 0.37)),
-        (1.58, 0.7),
+        ((-6.0, 5.6), (-3.0, 1.02), (-1.5, 1.02), (0.0, 0.97), (0.75, 0.55), (1.0, 0.37), (3.0, 0.37)),
+        (1.25, 0.7),
         Answers(seconds=0.55, known=-5.92, others=-1.6),
         Doubt(stop=0.95, seconds=1.25),
     ),

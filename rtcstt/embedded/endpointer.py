@@ -37,7 +37,7 @@ TAIL_S = 0.1  # of silence that smart-turn gets
 RISE, FALL = 0.5, 0.25
 PEAK, END = 0.9, 0.2  # the likelihood at the beginning of a pause, and at the end of a turn by default
 
-SOON_S, MORE_PATIENCE_S = 0.7, 1.26  # who twice begins again so soon after a turn's end is given more
+SOON_S, MORE_PATIENCE_S = 0.7, 1.1  # who twice begins again so soon after a turn's end is given more
 
 
 class TurnTransition(enum.Enum):

@@ -100,6 +100,7 @@ class Segment:
     settled_text: str = ""  # what was published of it
     resumed: int = 0  # where it went on
     paused: Hypothesis | None = None  # what was decoded in the present pause
+    understood: Hypothesis | None = None  # in the pause before
 
     @property
     def voiced(self) -> int:
@@ -124,7 +125,8 @@ class Segment:
         else:
             self.runs.append((begin, end))
         self.certainty += probability * (end - begin)
-        self.paused = None
+        if self.paused is not None:
+            self.paused, self.understood = None, self.paused
 
     def rest(self, length: int, *, continues: bool = False) -> Segment:
         """A new one that begins ``length`` samples into this one, with the speech since then that was not
@@ -334,37 +336,64 @@ class TurnText:
 
     def _decode_twice(self, length: int) -> Hypothesis:
         """What was said; where the model is not sure of it, asked again with more before the first speech,
-        and the likelier of both."""
+        and with the beginning that it understood in the pause before; the likeliest of these."""
         found = self._decode(length, timed=self._timed)
         if found.logprob > UNSURE or not found.odds:
             return found
         draft = self.segment.draft
         other = self._decode(length, lead=LEAD_AGAIN, timed=self._timed)
         if other.finished and other.logprob > found.logprob:
-            return other
+            found, draft = other, other.ids
+        begun = self._begun(found)
+        if begun is not None and found.logprob <= UNSURE:
+            other = self._decode(length, timed=self._timed, begun=begun)
+            if other.finished and _likelihood(other) > _likelihood(found):
+                found, draft = other, other.ids
         self.segment.draft = draft
         return found
 
+    def _begun(self, found: Hypothesis) -> Hypothesis | None:
+        """What was understood in the pause before, where it goes on from what is forced, and ``found`` begins
+        otherwise."""
+        before, forced = self.segment.understood, self.segment.forced
+        if before is None or len(before.odds) != len(before.ids):
+            return None
+        count = len(before.ids)
+        while count and self._tokens.is_punctuation(before.ids[count - 1]):
+            count -= 1
+        ids = before.ids[:count]
+        if count <= len(forced) or ids[: len(forced)] != forced or found.ids[:count] == ids:
+            return None
+        return replace(before, ids=ids, odds=before.odds[:count])
+
     def _decode(
-        self, length: int, *, lead: int = LEAD, timed: bool = False, growing: bool = False
+        self,
+        length: int,
+        *,
+        lead: int = LEAD,
+        timed: bool = False,
+        growing: bool = False,
+        begun: Hypothesis | None = None,
     ) -> Hypothesis:
+        """``begun``: what it has to begin with, where that is more than what is forced."""
         segment = self.segment
         first = segment.runs[0][0] if segment.runs else 0
         silent = first - lead
         audio = self._audio.first(length)[max(0, silent) :]
         if silent < 0 and lead > LEAD:
             audio = np.pad(audio, (-silent, 0))
+        forced, odds = (segment.forced, segment.odds) if begun is None else (begun.ids, begun.odds)
         if growing and self.streaming is not None:
             found = self.streaming.so_far(audio)
         else:
-            found = self._recogniser.decode(audio, segment.forced, segment.draft, timed=timed)
-        if segment.forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
-            segment.forced = segment.ids
-            found = self._recogniser.decode(audio, segment.forced, found.ids, timed=timed)
+            found = self._recogniser.decode(audio, forced, segment.draft, timed=timed)
+        if forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
+            forced = segment.forced = segment.ids
+            found = self._recogniser.decode(audio, forced, found.ids, timed=timed)
         segment.draft = found.ids
         at = silent if lead > LEAD else max(0, silent)
         words = tuple(Spoken(word, max(0, at + begin), at + end) for word, begin, end in found.words)
-        return replace(found, odds=segment.odds[: len(segment.forced)] + found.odds, words=words)
+        return replace(found, odds=odds[: len(forced)] + found.odds, words=words)
 
     def _says_no_more(self, found: Hypothesis) -> bool:
         """Than was published for an eager end, but for punctuation."""
@@ -450,6 +479,11 @@ def _whole_words(vocabulary: Vocabulary, ids: tuple[int, ...], agreed: int) -> t
 
 def _joined(texts: Sequence[str]) -> str:
     return " ".join(text for text in texts if text)
+
+
+def _likelihood(found: Hypothesis) -> float:
+    """The mean log-probability of all its tokens, those that were forced included."""
+    return float(np.mean(np.log(np.maximum(found.odds, 1e-30)))) if found.odds else -np.inf
 
 
 def _letters(text: str) -> str:
