@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.signals import Ignored, Lost, Resumed, Signal, Stalled
+from rtcstt.media.signals import Ignored, Lost, Muted, Resumed, SeveralSources, Signal, Stalled
 
 # L16 at 16 kHz decodes to itself, so that every sample can be told.
 L16 = Codec("L16", 16000)
@@ -519,3 +519,48 @@ def test_any_network_and_any_timer(
     if jitter < 0.08 or count < 25:
         assert stats["late"] == 0
     assert received.ledger.discarded.keys() <= {"lag", "covered by silence"}
+
+
+def other_source(ssrc: int, begin: int, count: int) -> Arrivals:
+    """Frames of another source, which keeps its own count, at the times of the frames from ``begin`` on."""
+    return [
+        (START + (begin + i) * 0.02 + 0.001 * ssrc, packet(begin + i, ssrc=ssrc, sequence=100 + i))
+        for i in range(count)
+    ]
+
+
+class TestOtherSources:
+    def test_who_sends_after_the_first_one_fell_silent_takes_its_place(self) -> None:
+        """And gives it back: both are whole, though nobody said BYE."""
+        arrivals = [*stream(150), *other_source(9, 100, 150)]
+        received = call(arrivals, START + 5.2)
+        assert set(range(99)) <= received.marks() and set(range(155, 250)) <= received.marks()
+        assert any(isinstance(signal, SeveralSources) for _, signal in received.signals)
+        assert received.receiver.stats()["sources"] >= 1
+
+    @pytest.mark.parametrize("others", [2, 3])
+    @pytest.mark.parametrize("begin", [50, 20])
+    def test_several_that_begin_at_once_are_all_received(self, others: int, begin: int) -> None:
+        """After the first one has ended, or beside it. Their packets come in turns, and each pushed the
+        other's out."""
+        new = [one for ssrc in range(20, 20 + others) for one in other_source(ssrc, begin, 100)]
+        received = call([*stream(50), *new], after(155))
+        stats = received.receiver.stats()
+        assert (stats["stray"], stats["lost"], stats["late"]) == (0, 0, 0)
+        assert received.ledger.counts[Label.RECEIVED] == FRAME * (50 + 100 * others)
+        assert [s for _, s in received.signals if isinstance(s, SeveralSources)]
+
+    def test_more_than_can_be_mixed_are_counted_and_said(self) -> None:
+        arrivals = [*stream(150), *(one for ssrc in range(20, 26) for one in other_source(ssrc, 20, 100))]
+        received = call(arrivals, after(150))
+        assert set(range(19)) <= received.marks()
+        told = [signal for _, signal in received.signals if isinstance(signal, Ignored)]
+        assert [signal.reason for signal in told] == ["more than 4 sources send at once"]
+        assert received.receiver.stats()["stray"] > 0
+
+    def test_a_second_source_that_leaves_says_nothing_of_the_first(self) -> None:
+        arrivals = [*stream(150), *other_source(9, 20, 50)]
+        gone = START + 70 * 0.02 + 0.05
+        received = call(arrivals, after(150), told={gone: lambda receiver, now: receiver.bye(9, now)})
+        assert set(range(75, 150)) <= received.marks()
+        assert not any(isinstance(signal, Muted) for _, signal in received.signals)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcstt.errors import RemoteProtocolError
+from rtcstt.media.candidates import MAX_PACKETS, MAX_SOURCES
 from rtcstt.media.playout import Cause, Frame, Gap, Playout
 from rtcstt.media.rtp import Codec, Packet, opus_duration
 from rtcstt.media.sequence import MAX_REMEMBERED, MAX_WAITING
@@ -373,7 +374,7 @@ class TestSources:
         for i in range(20_000):
             playout.push(packet(i, ssrc=i % 1000), 10 + 0.001 * i)
             drain(playout, 10 + 0.001 * i)
-        assert len(playout._newcomers) <= 64
+        assert len(playout._candidates) <= MAX_SOURCES * MAX_PACKETS
         assert len(playout._ready) == 0
 
     @pytest.mark.parametrize(("jump", "leap"), [(20_000, 123_456_789), (-1_000, 0), (-30_000, 1 << 31)])

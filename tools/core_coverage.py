@@ -48,7 +48,8 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "ownership": ("fleet.journal", "fleet.node", "fleet.ownership", "fleet.state"),
     "pcm": ("media.clock", "media.pcm"),
     "pool": ("stt.choice",),
-    "media_formats receiver rtp": (
+    "media_cases media_formats receiver rtp": (
+        "media.candidates",
         "media.g711",
         "media.playout",
         "media.presence",
@@ -64,7 +65,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "service": ("embedded.audio", "embedded.versions"),
     "serving": ("limits",),
     "shared_facilities": ("wire.hosts", "wire.strict_json"),
-    "account transcription upstream": (
+    "account refusals restored transcription upstream": (
         "errors",
         "stt.account",
         "stt.floor",

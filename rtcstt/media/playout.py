@@ -16,7 +16,8 @@ pause: it is no gap here, and the audio clock has filled it meanwhile.
 Another source, or a far place in the sequence, takes over when two of its packets came and the
 present source is silent; at once where the present source said BYE, or where the same source stepped back
 (RFC 3550 appendix A.1). A stray packet takes nothing over, and packets of the old source that are
-still under way are waited for like any other. A source that sends beside the present one is a `rival`.
+still under way are waited for like any other. A source that sends beside the present one is a `rival`. There
+may be several new sources at once, whose packets come in turns: each is judged by its own.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rtcstt.media.candidates import Candidates
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.sequence import FIRST_DELAY_S, LEAP_S, MAX_WAITING, Arrived, Counters, Sequence, near
+from rtcstt.media.sequence import FIRST_DELAY_S, LEAP_S, MAX_WAITING, Arrived, Counters, Sequence
 
 START_HOLD_S = 0.08  # the first packet waits this long for earlier ones that were overtaken
 SWITCH_S = 0.06  # the least silence of a source before another may take over
-MAX_NEWCOMERS = 64  # packets kept of the source that may take over
-RIVAL_S = 0.2  # how long another source sends beside the present one before it is its rival
 LOST_S = 0.2  # of lost audio, from which on it is said
 FLOWING_S = 0.1  # a report that comes so soon after a packet counts no packet that is lost
 CONCEALED_S = 0.1  # of a long loss, what is worth concealing; the rest is silence
@@ -99,7 +99,7 @@ class Playout:
         "The last packet said that nothing follows for a while: DTX, comfort noise, or BYE."
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
-        self._newcomers: list[Arrived] = []  # all near each other in one sequence, not the present one
+        self._candidates = Candidates(self.counters)
         self._source: Sequence | None = None
         self._left = False  # the present source said BYE
         self._in_doubt = False  # whether what was before the present sequence was all that was sent
@@ -145,7 +145,7 @@ class Playout:
         if source is None:
             source = self._source = Sequence(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
         number = source.number(packet)
-        if number is None or (self._newcomers and self._follows_newcomer(packet)):
+        if number is None or self._candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now
         self._left = False
@@ -209,34 +209,14 @@ class Playout:
 
     def take_rival(self, now: float) -> list[Arrived]:
         """The packets so far of a source that sends beside the present one; none where there is no such."""
-        newcomers = self._newcomers
-        if len(newcomers) < 5 or newcomers[0].packet.ssrc == self.ssrc:
-            return []
-        began = newcomers[0].arrival
-        if now - began < RIVAL_S or self.last_arrival - began < RIVAL_S / 2:
-            return []
-        self._newcomers = []
-        return newcomers
-
-    def _follows_newcomer(self, packet: Packet) -> bool:
-        """Whether the same source has stepped back with its last packet, and only seems to go on."""
-        last = self._newcomers[-1]
-        is_next = (packet.sequence - last.packet.sequence) & 0xFFFF == 1
-        return is_next and packet.ssrc == last.packet.ssrc and self.last_arrival < last.arrival
+        return self._candidates.take_rival(self.ssrc, self.last_arrival, now)
 
     def _take_over(self, arrived: Arrived) -> bool:
         """A packet of another source, or from elsewhere in the sequence. Whether the stream goes on there."""
-        newcomers, packet = self._newcomers, arrived.packet
-        if newcomers and not near(packet, newcomers[0].packet):
-            self.counters.stray += len(newcomers)
-            newcomers.clear()
-        newcomers.append(arrived)
-        if len(newcomers) > MAX_NEWCOMERS:
-            del newcomers[0]
-            self.counters.stray += 1
+        newcomers = self._candidates.add(arrived)
         if not self._may_take_over(newcomers):
             return False
-        self._restart()
+        self._restart(self._candidates.take(arrived.packet.ssrc))
         return True
 
     def _may_take_over(self, newcomers: list[Arrived]) -> bool:
@@ -249,18 +229,17 @@ class Playout:
             return self.last_arrival < newcomers[0].arrival  # and nothing came of the old place meanwhile
         return newcomers[-1].arrival - self.last_arrival >= max(SWITCH_S, self.delay)
 
-    def _restart(self) -> None:
+    def _restart(self, newcomers: list[Arrived]) -> None:
         self._ready.extend(self.flush())
         is_lost = self.lost_by_report
         self._in_doubt = self.is_sending if is_lost is None else is_lost
         self.counters.restarts += 1
         # What it sent beside the old source would now be said twice, or late.
         recent = self.last_arrival - self._max_delay_s
-        newcomers = [arrived for arrived in self._newcomers if arrived.arrival >= recent]
-        self.counters.stray += len(self._newcomers) - len(newcomers)
-        self._newcomers = []
+        said = [arrived for arrived in newcomers if arrived.arrival < recent]
+        self.counters.stray += len(said)
         self._left = False
-        self.begin(newcomers)
+        self.begin(newcomers[len(said) :])
 
     def begin(self, newcomers: list[Arrived]) -> None:
         """The present source is that of these packets, from the first of them on."""
