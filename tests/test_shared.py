@@ -19,7 +19,7 @@ from redis_server import RedisServer, redis_server
 from test_ownership import Register
 
 from rtcstt.errors import ConfigError
-from rtcstt.fleet.state import StoreAway, Written
+from rtcstt.fleet.state import Creation, StoreAway, Write, Written
 from rtcstt.fleet.store import Store, check_version
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, speech
@@ -47,6 +47,25 @@ async def opened(url: str, prefix: str = "rtcstt:", keep_s: float = 60) -> Async
         await store.close()
 
 
+async def create(
+    store: Store, call: str, node: str, fence: int, *, begun: float, record: dict[str, Any]
+) -> Written:
+    return await written(store, node, Write(call, fence, [], creation=Creation(begun, record)))
+
+
+async def write(
+    store: Store, call: str, node: str, fence: int, operations: Operations, *, ended: bool
+) -> Written:
+    return await written(store, node, Write(call, fence, operations, ended=ended))
+
+
+async def written(store: Store, node: str, one: Write) -> Written:
+    (outcome,) = await store.write(node, [one])
+    if isinstance(outcome, StoreAway):
+        raise outcome
+    return outcome
+
+
 # -- the scripts -------------------------------------------------------------------------------------
 
 
@@ -61,7 +80,7 @@ async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: in
                 case "create":
                     if chance.random() < 0.8 and model.fence >= 0:
                         continue
-                    found = await store.create("C", node, fence, begun=1.0, record={})
+                    found = await create(store, "C", node, fence, begun=1.0, record={})
                     assert found is model.create(node, fence)
                 case "write":
                     first = max(model.events, default=0) + chance.randint(-1, 1)
@@ -69,7 +88,7 @@ async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: in
                     texts: list[str | int | bytes] = []
                     for id, text in events:
                         texts += ["event", id, json.dumps(text)]
-                    found = await store.write("C", node, fence, texts, ended=False)
+                    found = await write(store, "C", node, fence, texts, ended=False)
                     assert found is model.write(node, fence, events)
                 case "claim":
                     entry = await store.find("C")
@@ -85,9 +104,9 @@ async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: in
 
 async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
     async with opened(redis.url, "whole:") as store:
-        assert await store.create("C", "n1", 1, begun=1.0, record={"label": "x"}) is Written.OK
-        await store.create("D", "n1", 1, begun=0.5, record={})
-        write: Operations = [
+        assert await create(store, "C", "n1", 1, begun=1.0, record={"label": "x"}) is Written.OK
+        await create(store, "D", "n1", 1, begun=0.5, record={})
+        operations: Operations = [
             "track",
             "0",
             '{"floor": 5}',
@@ -100,10 +119,10 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
             1601,
             b"\x02\xff",
         ]
-        assert await store.write("C", "n1", 1, write, ended=False) is Written.OK
+        assert await write(store, "C", "n1", 1, operations, ended=False) is Written.OK
         assert await store.tracks("C") == {"0": {"floor": 5}}
         assert await store.audio("C", "0") == [(0, b"\x01\xff"), (1600, b"\x02\xff")]
-        await store.write("C", "n1", 1, ["trim", "0", 1601], ended=False)
+        await write(store, "C", "n1", 1, ["trim", "0", 1601], ended=False)
         assert await store.audio("C", "0") == [(1600, b"\x02\xff")]
         assert sorted(await store.owned("n1")) == ["C", "D"]
         assert list(await store.all()) == ["D", "C"]
@@ -120,7 +139,7 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
             "end",
             "C",
         ]
-        assert await store.write("C", "n1", 1, end, ended=True) is Written.OK
+        assert await write(store, "C", "n1", 1, end, ended=True) is Written.OK
         entry = await store.find("C")
         assert entry is not None and (entry.state, entry.snapshot) == ("closed", {"a": 1})
         assert await store.audio("C", "0") == [] and await store.tracks("C") == {}
@@ -130,9 +149,9 @@ async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
 
 async def test_an_ended_call_expires(redis: RedisServer) -> None:
     async with opened(redis.url, "expiry:", keep_s=1) as store:
-        await store.create("C", "n1", 1, begun=1.0, record={})
+        await create(store, "C", "n1", 1, begun=1.0, record={})
         end: Operations = ["event", 1, "{}", "field", "state", "closed", "end", "C"]
-        await store.write("C", "n1", 1, end, ended=True)
+        await write(store, "C", "n1", 1, end, ended=True)
         async with asyncio.timeout(PATIENCE_S):
             while await store.find("C") is not None:  # noqa: ASYNC110 (about another process)
                 await asyncio.sleep(0.1)
@@ -182,17 +201,17 @@ def test_an_old_redis_is_told(version: str) -> None:
 async def test_a_redis_that_is_not_there_or_full_is_away(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--maxmemory-policy", "noeviction") as redis:
         async with opened(redis.url) as store:
-            await store.create("C", "n1", 1, begun=1.0, record={})
+            await create(store, "C", "n1", 1, begun=1.0, record={})
             await store._redis.config_set("maxmemory", 1)
             with pytest.raises(StoreAway, match="OOM|maxmemory"):
-                await store.write("C", "n1", 1, ["event", 1, "{}"], ended=False)
+                await write(store, "C", "n1", 1, ["event", 1, "{}"], ended=False)
             await store._redis.config_set("maxmemory", 0)
-            assert await store.write("C", "n1", 1, ["event", 1, "{}"], ended=False) is Written.OK
+            assert await write(store, "C", "n1", 1, ["event", 1, "{}"], ended=False) is Written.OK
             redis.stop()
             with pytest.raises(StoreAway):
-                await store.write("C", "n1", 1, ["event", 2, "{}"], ended=False)
+                await write(store, "C", "n1", 1, ["event", 2, "{}"], ended=False)
             redis.start()
-            assert await store.write("C", "n1", 1, ["event", 2, "{}"], ended=False) is Written.UNKNOWN
+            assert await write(store, "C", "n1", 1, ["event", 2, "{}"], ended=False) is Written.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,10 +80,13 @@ class Batch:
     states: Mapping[str, str]
     snapshot_at: float | None
     ended: bool
+    is_all: bool
+    "Nothing is left for another batch."
 
 
 class Journal:
-    """One call's. ``fence``: the owner's number. ``keeps_audio``: off with ``--redis-audio off``."""
+    """One call's. ``fence``: the owner's number. ``keeps_audio``: off with ``--redis-audio off``.
+    ``on_audio`` is called when there is more to be written of a track."""
 
     def __init__(self, source: Source, *, fence: int, written: int = -1, keeps_audio: bool = True) -> None:
         self.fence = fence
@@ -95,6 +98,7 @@ class Journal:
         self._tapes: dict[str, _Tape] = {}
         self._snapshot_at = -SNAPSHOT_S
         self._ended = False
+        self.on_audio: Callable[[], None] = lambda: None
         self.audio_lost = 0  # samples that Redis never got, because it was away for too long
 
     @property
@@ -111,6 +115,7 @@ class Journal:
         while tape.end - tape.chunks[0][0] > KEPT:
             start, samples = tape.chunks.popleft()
             self.audio_lost += len(samples) if start >= tape.written else 0
+        self.on_audio()
 
     def forgotten(self) -> None:
         """Redis has lost the call: all of it is to be written again."""
@@ -142,7 +147,10 @@ class Journal:
             operations += ["field", "state", "closed"]
         if not operations or (is_last and self._ended):
             return None
-        return Batch(operations, seq, audio, trims, states, snapshot_at, is_last)
+        is_all = len(events) < EVENTS_AT_ONCE and all(
+            tape.end <= audio.get(track, tape.written) for track, tape in self._tapes.items()
+        )
+        return Batch(operations, seq, audio, trims, states, snapshot_at, is_last, is_all)
 
     def wrote(self, batch: Batch) -> None:
         """The batch is in Redis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -32,6 +32,26 @@ class Written(Enum):
     "Another node owns the call now."
     UNKNOWN = "unknown"
     "Redis does not know the call, or an older owner of it: it has forgotten."
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What is written of a call that is not known yet. ``begun``: when, in s of Unix time."""
+
+    begun: float
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Several operations on a call (see lua/write.lua), all or, when it is not the owner's, none. ``fence``:
+    the owner's number. ``creation``: the call begins with it, whatever was known by older owners."""
+
+    call: str
+    fence: int
+    operations: Sequence[str | int | bytes]
+    ended: bool = False
+    creation: Creation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,14 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     NoPermissionError,
+    NoScriptError,
     RedisError,
     ResponseError,
 )
 
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.ownership import DEAD_MS
-from rtcstt.fleet.state import Beat, Entry, StoreAway, Written
+from rtcstt.fleet.state import Beat, Entry, StoreAway, Write, Written
 
 OLDEST = (7, 0)
 OPEN_S = 24 * 3600  # an open call that nobody writes to any more is forgotten after so long
@@ -136,28 +137,33 @@ class Store:
         with _mapped():
             await self._redis.srem(self._key(f"owned:{node}"), call)
 
-    async def create(
-        self, call: str, node: str, fence: int, *, begun: float, record: Mapping[str, Any]
-    ) -> Written:
-        """A call from its beginning, whatever was known of it by older owners."""
+    async def write(self, node: str, writes: Sequence[Write]) -> list[Written | StoreAway]:
+        """Writes of one owner, in one go, and what became of each. `StoreAway` when that is not known."""
         with _mapped():
-            answer = await self._create(
-                keys=self._keys(call, node),
-                args=[node, fence, OPEN_S, self._audio_prefix(call), call, begun, json.dumps(record)],
-            )
-        return Written(_text(answer))
+            answers = await self._send(node, writes)
+            if any(isinstance(answer, NoScriptError) for answer in answers):  # a Redis that began anew
+                for script in (self._create, self._write):
+                    await self._redis.script_load(script.script)
+                answers = await self._send(node, writes)
+        return [_outcome(answer) for answer in answers]
 
-    async def write(
-        self, call: str, node: str, fence: int, operations: Sequence[str | int | bytes], *, ended: bool
-    ) -> Written:
-        """Several operations, all or (when it is not the owner's) none; see lua/write.lua."""
-        lifetime = self._keep_s if ended else OPEN_S
-        with _mapped():
-            answer = await self._write(
-                keys=self._keys(call, node),
-                args=[node, fence, lifetime, self._audio_prefix(call), *operations],
-            )
-        return Written(_text(answer))
+    async def _send(self, node: str, writes: Sequence[Write]) -> list[object]:
+        """The last answer to each write. One that is sent again does no harm: numbers are written once."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            ends = []
+            for one in writes:
+                keys = self._keys(one.call, node)
+                audio = self._audio_prefix(one.call)
+                if one.creation is not None:
+                    begun, record = one.creation.begun, json.dumps(one.creation.record)
+                    rest = [node, one.fence, OPEN_S, audio, one.call, begun, record]
+                    pipe.evalsha(self._create.sha, len(keys), *keys, *rest)
+                lifetime = self._keep_s if one.ended else OPEN_S
+                rest = [node, one.fence, lifetime, audio, *one.operations]
+                pipe.evalsha(self._write.sha, len(keys), *keys, *rest)
+                ends.append(len(pipe) - 1)
+            answers = await pipe.execute(raise_on_error=False)
+        return [answers[end] for end in ends]
 
     async def claim(self, call: str, entry: Entry, node: str) -> int | None:
         """Become the owner of a call that another node had; the new fence, or None when somebody was
@@ -263,6 +269,10 @@ def _mapped() -> Iterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreAway(_brief(error)) from error
+
+
+def _outcome(answer: object) -> Written | StoreAway:
+    return StoreAway(_brief(answer)) if isinstance(answer, Exception) else Written(_text(answer))
 
 
 def _brief(error: Exception) -> str:

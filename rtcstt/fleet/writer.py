@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rtcstt.call import Call, Track
 from rtcstt.fleet.clocks import SharedClock
-from rtcstt.fleet.journal import Journal, TrackProgress
-from rtcstt.fleet.state import StoreAway, Written
+from rtcstt.fleet.journal import Batch, Journal, TrackProgress
+from rtcstt.fleet.schedule import Schedule
+from rtcstt.fleet.state import Creation, StoreAway, Write, Written
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -20,7 +23,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 MOST_FORGOTTEN = 1000  # ended calls that the server keeps no longer, and Redis has not got yet
-WRITES_AT_ONCE = 32  # calls
+AT_ONCE = 16  # calls: what they write is put together in less than 5 ms
 
 
 @dataclass(slots=True)
@@ -61,8 +64,12 @@ class _Owned:
     call: Call
     journal: Journal
     record: Mapping[str, Any]
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_broken: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing more will be written."""
+        return self.journal.done or self.is_broken
 
 
 class Writer:
@@ -80,7 +87,9 @@ class Writer:
         self._owned: dict[str, _Owned] = {}
         self._forgotten: dict[str, None] = {}
         self._audio_lost = 0
+        self._schedule = Schedule()
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     @property
     def audio_lost(self) -> int:
@@ -93,14 +102,14 @@ class Writer:
     def all_again(self) -> None:
         """Redis has forgotten everything."""
         log.warning("redis has forgotten everything: %d calls are written again", len(self._owned))
-        for owned in self._owned.values():
+        for call, owned in self._owned.items():
             owned.journal.forgotten()
-        self._news.set()
+            self._changed(call)
 
     async def finish(self) -> None:
         """Write what is left, once all calls have ended. `StoreAway`."""
-        while any(not (owned.journal.done or owned.is_broken) for owned in self._owned.values()):
-            if not await self._write_all():
+        while left := [call for call, owned in self._owned.items() if not owned.is_finished]:
+            if not await self._write_all(left):
                 break
 
     def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
@@ -109,8 +118,9 @@ class Writer:
             _Source(call, self._clock), fence=fence, written=written, keeps_audio=self._keeps_audio
         )
         self._owned[call.id] = _Owned(call, journal, record)
-        call.feed.on_published = self._news.set
-        self._news.set()
+        call.feed.on_published = partial(self._changed, call.id)
+        journal.on_audio = partial(self._grew, call.id)
+        self._changed(call.id)
         return journal
 
     def forget(self, call: str) -> None:
@@ -126,96 +136,126 @@ class Writer:
 
     def _drop(self, call: str) -> None:
         self._forgotten.pop(call, None)
+        self._schedule.forget(call)
         owned = self._owned.pop(call, None)
         if owned is not None:
             self._audio_lost += owned.journal.audio_lost
 
+    def _changed(self, call: str) -> None:
+        self._plan(self._schedule.changed, call)
+
+    def _grew(self, call: str) -> None:
+        self._plan(self._schedule.grew, call)
+
+    def _plan(self, put: Callable[[str, float], None], call: str) -> None:
+        before = self._schedule.due_at
+        put(call, asyncio.get_running_loop().time())
+        if self._schedule.due_at < before:
+            self._news.set()
+
     async def run(self) -> None:
         """For ever; to be cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._until_due()
+            due = self._schedule.take(loop.time())
             try:
-                while await self._write_all():
-                    pass
+                await self._write_all(due)
                 self.came_back()
             except StoreAway as error:
                 self.went_away(error)
+                for call in due:
+                    self._changed(call)
                 await asyncio.sleep(RETRY_S)
-                self._news.set()
 
-    async def _write_all(self) -> bool:
-        """Write what is due of every call, each in one go; whether there was anything."""
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (due_at := self._schedule.due_at) > loop.time():
+            self._news.clear()
+            timer = None if math.isinf(due_at) else loop.call_at(due_at, self._news.set)
+            try:
+                await self._news.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _write_all(self, calls: Sequence[str]) -> bool:
+        """The next batch of each call; whether there was anything to write."""
         any_written = False
-        due = [(name, owned) for name, owned in self._owned.items()]
-        for begin in range(0, len(due), WRITES_AT_ONCE):
-            written = await asyncio.gather(
-                *(self._write(name, owned) for name, owned in due[begin : begin + WRITES_AT_ONCE]),
-                return_exceptions=True,
-            )
-            for outcome in written:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                any_written |= outcome
+        for begin in range(0, len(calls), AT_ONCE):
+            any_written |= await self._write(calls[begin : begin + AT_ONCE])
         return any_written
 
-    async def _write(self, name: str, owned: _Owned) -> bool:
-        """The next batch of a call. What is wrong with one keeps the others from nothing."""
-        async with owned.writing:
-            if owned.is_broken or self._owned.get(name) is not owned:  # it went while this waited
+    async def _write(self, calls: Sequence[str]) -> bool:
+        """The same, in one go. What is wrong with one keeps the others from nothing."""
+        async with self._writing:
+            batches = [(call, owned, batch) for call in calls for owned, batch in self._batch(call)]
+            if not batches:
                 return False
-            try:
-                return await self._write_next(name, owned)
-            except StoreAway:
-                raise
-            except Exception:
-                owned.is_broken = True
-                self.failures += 1
-                log.exception("call %s: cannot be written; other servers will not know of it", name)
-                return False
-
-    async def _write_next(self, name: str, owned: _Owned) -> bool:
-        call, journal = owned.call, owned.journal
-        batch = journal.batch(asyncio.get_running_loop().time())
-        if batch is None:
-            return False
-        if not journal.known:
-            outcome = await self._store.create(
-                name, self._node, journal.fence, begun=call.created, record=owned.record
-            )
-            journal.known = outcome is Written.OK
-            if outcome is Written.LOST:
-                self._is_lost(name)
-                return False
-        operations = [*batch.operations, *(["end", name] if batch.ended else [])]
-        outcome = await self._store.write(name, self._node, journal.fence, operations, ended=batch.ended)
-        if outcome is Written.LOST:
-            self._is_lost(name)
-            return False
-        if outcome is Written.UNKNOWN:
-            journal.forgotten()
-            return True
-        journal.wrote(batch)
-        if journal.done and name in self._forgotten:
-            self._drop(name)
+            writes = [self._to_write(call, owned, batch) for call, owned, batch in batches]
+            outcomes = await self._store.write(self._node, writes)
+            for (call, owned, batch), outcome in zip(batches, outcomes, strict=True):
+                self._wrote(call, owned, batch, outcome)
+        for outcome in outcomes:
+            if isinstance(outcome, StoreAway):
+                raise outcome
         return True
 
-    def _is_lost(self, name: str) -> None:
-        log.warning("call %s: another server has taken it over", name)
-        self._owned.pop(name, None)
-        self.lost(name)
+    def _batch(self, call: str) -> Iterator[tuple[_Owned, Batch]]:
+        """What is to be written of a call, if it is still there and has anything."""
+        owned = self._owned.get(call)
+        if owned is None or owned.is_broken:
+            return
+        try:
+            batch = owned.journal.batch(asyncio.get_running_loop().time())
+        except Exception:
+            owned.is_broken = True
+            self.failures += 1
+            log.exception("call %s: cannot be written; other servers will not know of it", call)
+            return
+        if batch is not None:
+            yield owned, batch
+
+    def _to_write(self, call: str, owned: _Owned, batch: Batch) -> Write:
+        creation = None if owned.journal.known else Creation(owned.call.created, owned.record)
+        operations = [*batch.operations, *(["end", call] if batch.ended else [])]
+        return Write(call, owned.journal.fence, operations, ended=batch.ended, creation=creation)
+
+    def _wrote(self, call: str, owned: _Owned, batch: Batch, outcome: Written | StoreAway) -> None:
+        journal = owned.journal
+        if self._owned.get(call) is not owned:  # it went meanwhile
+            return
+        match outcome:
+            case Written.OK:
+                journal.known = True
+                journal.wrote(batch)
+                if not batch.is_all:
+                    self._changed(call)
+                if journal.done and call in self._forgotten:
+                    self._drop(call)
+            case Written.UNKNOWN:
+                journal.forgotten()
+                self._changed(call)
+            case Written.LOST:
+                log.warning("call %s: another server has taken it over", call)
+                self._leave(call)
+
+    def _leave(self, call: str) -> None:
+        self._schedule.forget(call)
+        self._owned.pop(call)
+        self.lost(call)
 
     async def release(self, call: str) -> None:
         """Another node takes the call of this one: write all that is known of it, then say nothing more."""
         owned = self._owned.get(call)
         if owned is None:
             return
-        while await self._write(call, owned):
+        while await self._write([call]):
             pass
-        if self._owned.pop(call, None) is owned:
+        if self._owned.get(call) is owned:
             log.info("call %s: another server takes it", call)
             self.moved_away += 1
-            self.lost(call)
+            self._leave(call)
 
     def went_away(self, error: StoreAway) -> None:
         self.failures += 1
