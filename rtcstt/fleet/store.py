@@ -141,7 +141,7 @@ class Store:
         """Writes of one owner, in one go, and what became of each. `StoreAway` when that is not known."""
         with _mapped():
             answers = await self._send(node, writes)
-            if any(isinstance(answer, NoScriptError) for answer in answers):  # a Redis that began anew
+            if any(isinstance(answer, NoScriptError) for answer in answers):  # a Redis that was restarted
                 for script in (self._create, self._write):
                     await self._redis.script_load(script.script)
                 answers = await self._send(node, writes)
