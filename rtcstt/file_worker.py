@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import struct
 import sys
@@ -29,6 +30,7 @@ HEADER = struct.Struct("<cI")
 INFO, SOUND, GAP, TICK, DONE, ERROR = b"I", b"S", b"G", b"T", b"D", b"E"
 SOUND_HEADER = struct.Struct("<IIQ")  # first channel, channels, first sample
 TICK_S = 1.0  # at least one message in so long, while packets are read
+NICENESS = 5  # calls go first: a delay of theirs is noticed, one of a recording is not
 MAX_MEMORY = 4 << 30  # of address space; a decoder that wants more is stopped
 
 
@@ -101,6 +103,8 @@ class Worker:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
     av.logging.set_level(av.logging.PANIC)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

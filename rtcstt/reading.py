@@ -18,6 +18,7 @@ from rtcstt import file_worker
 from rtcstt.errors import FileError
 from rtcstt.media.tracks import FileInfo, Part, ReadSettings
 
+LINGER_S = 10.0  # a process that waits for the next recording, and need not be kept, waits so long for it
 STALL_S = 60.0  # without a sign of a process that has something to read; usually it takes milliseconds
 WORKER = (sys.executable, "-P", "-m", "rtcstt.file_worker")
 MAX_MESSAGE = 256 << 20
@@ -35,6 +36,7 @@ _FROM_ENVIRONMENT = (
 class Readers:
     """At most ``limit`` recordings are read at a time; ``keep`` processes wait for the next. `close` it.
 
+    More processes than that wait for ``linger_s``: to start one takes a third of a second of a processor.
     ``stall_s``: for so long a decoder may give nothing, not even a second of audio.
     """
 
@@ -44,21 +46,24 @@ class Readers:
         *,
         keep: int | None = None,
         stall_s: float = STALL_S,
+        linger_s: float = LINGER_S,
         command: Sequence[str] = WORKER,
     ) -> None:
         self._slots = asyncio.Semaphore(limit)
         self._keep = limit if keep is None else keep
         self._stall_s = stall_s
+        self._linger_s = linger_s
         self._command = command
-        self._idle: list[_Process] = []
+        self._idle: list[tuple[float, _Process]] = []  # since when; the longest first
         self._busy: set[_Process] = set()
+        self._tidying: asyncio.Task[None] | None = None
         self._closed = False
 
     @asynccontextmanager
     async def open(self, path: str | Path, settings: ReadSettings | None = None) -> AsyncIterator[Reading]:
         """A recording whose beginning has been read. Raises `FileError`, here or while its parts are read."""
         async with self._slots:
-            process = self._idle.pop() if self._idle else await _Process.start(self._command)
+            process = self._idle.pop()[1] if self._idle else await _Process.start(self._command)
             self._busy.add(process)
             reading = Reading(process, self._stall_s)
             try:
@@ -66,16 +71,31 @@ class Readers:
                 yield reading
             finally:
                 self._busy.discard(process)
-                if reading.is_over and len(self._idle) < self._keep and not self._closed:
-                    self._idle.append(process)
+                if reading.is_over and not self._closed:
+                    self._idle.append((asyncio.get_running_loop().time(), process))
+                    if len(self._idle) > self._keep and (self._tidying is None or self._tidying.done()):
+                        self._tidying = asyncio.create_task(self._tidy())
                 else:
                     await process.end()
+
+    async def _tidy(self) -> None:
+        """End processes that have waited for `linger_s`, until no more wait than are kept."""
+        loop = asyncio.get_running_loop()
+        while len(self._idle) > self._keep:
+            left_s = self._idle[0][0] + self._linger_s - loop.time()
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            else:
+                await self._idle.pop(0)[1].end()
 
     async def close(self) -> None:
         """End all processes. Idempotent."""
         self._closed = True
-        processes = [*self._idle, *self._busy]
+        processes = [*(process for _, process in self._idle), *self._busy]
         self._idle.clear()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
         await asyncio.gather(*(process.end() for process in processes))
 
 

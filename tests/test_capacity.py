@@ -63,7 +63,7 @@ def test_ends_of_turns_come_before_whoever_speaks_and_then_it_is_first_come_firs
     order: list[str] = []
 
     async def main() -> None:
-        workers = Workers(1)
+        workers = Workers(1, clock=lambda: 0.0)
         begun, go_on = threading.Event(), threading.Event()
 
         def block() -> None:

@@ -764,6 +764,42 @@ async def test_a_reading_that_is_left_with_much_unread_frees_its_place(tmp_path:
 
 
 @pytest.mark.real
+async def test_processes_wait_a_while_for_more_recordings_at_once(tmp_path: Path) -> None:
+    """Four at once again and again start no more than four; in the end one is left."""
+    started = tmp_path / "started"
+    program = f"import os; open({str(started)!r}, 'a').write(f'{{os.getpid()}}\\n')"
+    command = (sys.executable, "-c", f"{program}; from rtcstt import file_worker; file_worker.main()")
+
+    async def read(readers: Readers) -> None:
+        async with readers.open(FILES / "c24.au") as reading:
+            async for _ in reading.parts():
+                pass
+
+    async def read_twelve(linger_s: float) -> Readers:
+        readers = Readers(4, keep=1, linger_s=linger_s, command=command)
+        for _ in range(3):
+            await asyncio.gather(*(read(readers) for _ in range(4)))
+        return readers
+
+    readers = await read_twelve(3600.0)
+    assert len(started.read_text().split()) <= 4
+    await readers.close()
+    started.unlink()
+    readers = await read_twelve(0.0)
+    async with asyncio.timeout(300):
+        while len(alive(started)) > 1:  # noqa: ASYNC110 - processes that end
+            await asyncio.sleep(0.02)
+    await read(readers)
+    await readers.close()
+    assert alive(started) == []
+
+
+def alive(started: Path) -> list[str]:
+    """Those of the processes that have not ended."""
+    return [one for one in started.read_text().split() if Path(f"/proc/{one}").exists()]
+
+
+@pytest.mark.real
 async def test_a_reading_that_is_left_frees_its_place() -> None:
     readers = Readers(1)
     for _ in range(2):

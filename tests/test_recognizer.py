@@ -164,7 +164,7 @@ async def test_messages_that_nobody_reads_stop_the_listening_and_none_is_lost() 
 
 
 async def test_finals_come_before_listening_and_that_before_recordings() -> None:
-    workers, held, order = Workers(1), threading.Event(), list[int]()
+    workers, held, order = Workers(1, clock=lambda: 0.0), threading.Event(), list[int]()
     blocking = asyncio.create_task(workers.run(FINAL, lambda: held.wait(WITHIN_S)))
     await asyncio.sleep(0)
     waiting = [
@@ -175,6 +175,26 @@ async def test_finals_come_before_listening_and_that_before_recordings() -> None
     held.set()
     await asyncio.gather(blocking, *waiting)
     assert order == [FINAL, LISTENING, LISTENING, BATCH]
+    await asyncio.to_thread(workers.close)
+
+
+async def test_who_listens_is_not_kept_waiting_by_finals_that_come_and_come() -> None:
+    """As those of many streams do, of which each is silent at first."""
+    clock = iter(range(100))
+    workers = Workers(1, clock=lambda: next(clock) / 10)
+    held, order = threading.Event(), list[str]()
+    blocking = asyncio.create_task(workers.run(FINAL, lambda: held.wait(WITHIN_S)))
+    await asyncio.sleep(0)
+    asked = [(BATCH, "batch"), (LISTENING, "speech"), *((FINAL, f"final {number}") for number in range(6))]
+    waiting = [
+        asyncio.create_task(workers.run(priority, functools.partial(order.append, name)))
+        for priority, name in asked
+    ]
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(blocking, *waiting)
+    finals = [f"final {number}" for number in range(6)]
+    assert order == [*finals[:2], "speech", *finals[2:], "batch"]
     await asyncio.to_thread(workers.close)
 
 

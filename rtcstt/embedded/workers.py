@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import queue
 import threading
 import time
@@ -23,15 +24,21 @@ BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
 TRIM_EVERY_S = 10.0  # takes some 10 ms
 LATE_S = 0.15  # nor does audio that waited so long for a thread
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
+LATER_S = (0.0, 0.3, math.inf)  # after so long, work of a priority comes before what is new of a higher one
 
 
 class Workers:
     """Threads that take work by priority, then in order. Who asks for work awaits it, so the queue is bounded
-    by the number of streams."""
+    by the number of streams.
 
-    def __init__(self, threads: int) -> None:
+    However much comes of a higher priority, a stream that listens is not kept waiting for ever; recordings
+    are. ``clock``: in seconds.
+    """
+
+    def __init__(self, threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.threads = threads
-        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = queue.PriorityQueue()
+        self._clock = clock
+        self._queue: queue.PriorityQueue[tuple[float, int, Callable[[], None] | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._running: list[threading.Thread] = []
         self._closed = False
@@ -61,7 +68,7 @@ class Workers:
             if self._closed:
                 raise EngineError("the recogniser is closed")
             self._start()
-            self._queue.put((priority, next(self._numbers), job))
+            self._queue.put((self._clock() + LATER_S[priority], next(self._numbers), job))
         return await done
 
     def close(self) -> None:
@@ -69,7 +76,7 @@ class Workers:
         with self._closing:
             self._closed = True
             for _ in self._running:
-                self._queue.put((BATCH + 1, next(self._numbers), None))
+                self._queue.put((math.inf, next(self._numbers), None))  # behind all that waits
         for thread in self._running:
             thread.join()
         self._running = []

@@ -252,7 +252,7 @@ class Router:
                 request[OTHERS] = await self._shared.snapshots()
                 return await handler(request)
         own = await handler(request)
-        if own.status != 200 or not isinstance(own, web.Response):
+        if own.status != 200 or not isinstance(own, web.Response) or not self._workers.others:
             return own
         answers = await asyncio.gather(*(self._asked(request, i, "/calls") for i in self._workers.others))
         bodies = [own.body, *(body for body in answers if body is not None)]

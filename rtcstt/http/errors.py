@@ -28,9 +28,7 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        code = _TITLES.get(error.status, "http_error")
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return refusal(CallerError(error.status, code, error.reason, f"{error.reason}."), headers)
+        return refusal_of(error)
     except EngineError as error:
         log.error("the recogniser: %s", error)
         return refusal(CallerError(503, "engine_unavailable", "Recogniser unavailable", f"{error}"))
@@ -40,6 +38,23 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         ours = CallerError(500, "internal_error", "Internal error", "Something went wrong here.")
         log.exception("request %s failed", ours.request_id)
         return refusal(ours)
+
+
+def refusal_of(error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusal in our form."""
+    forget_frames(error)
+    code = _TITLES.get(error.status, "http_error")
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return refusal(CallerError(error.status, code, error.reason, f"{error.reason}."), headers)
+
+
+def forget_frames(error: BaseException) -> None:
+    """aiohttp keeps some errors. By their frames they keep the connection, in a cycle that the garbage
+    collector alone could free; many at once hold the event loop for 100 ms."""
+    chain: BaseException | None = error
+    while chain is not None:
+        chain.__traceback__ = None
+        chain = chain.__context__
 
 
 def refusal(error: CallerError, headers: dict[str, str] | None = None) -> web.Response:

@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from rtcstt.errors import ConfigError
+from rtcstt.http.errors import forget_frames, refusal_of
 
 try:
     import resource
@@ -70,6 +71,8 @@ class Connection(web.RequestHandler):
         """What is no HTTP is refused; aiohttp's answer would tell its version."""
         response = super().handle_error(request, status, exc, message)
         response.headers["Server"] = "rtcstt"
+        if exc is not None:
+            forget_frames(exc)
         return response
 
     def _check_served(self) -> None:
@@ -162,6 +165,8 @@ class Connections:
             connection.served += 1
             try:
                 return await handler(request)
+            except web.HTTPException as error:  # of what comes before the middlewares: an unknown `Expect`
+                return refusal_of(error)
             finally:
                 connection.busy = False
                 if connection in self._open:  # is the newest of the idle ones now

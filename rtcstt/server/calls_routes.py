@@ -34,6 +34,7 @@ UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
 MAX_LISTENERS = 1000
 MAX_SHARE = 2048  # bytes
 AT_ONCE = 500  # events that are rendered without a thread
+LISTED_AT_ONCE = 20  # calls in a list, of 0.05 ms each, before others run
 _TYPES = {
     "captions.vtt": "text/vtt",
     "captions.srt": "application/x-subrip",
@@ -61,8 +62,12 @@ class CallsRoutes:
         ]
 
     async def list_calls(self, request: web.Request) -> web.StreamResponse:
-        text = ", ".join(map(_shown, self._context.listed(request)))
-        return web.Response(text=f'{{"calls": [{text}]}}', content_type="application/json")
+        texts = []
+        for index, call in enumerate(self._context.listed(request)):
+            texts.append(_shown(call))
+            if index % LISTED_AT_ONCE == LISTED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return web.Response(text=f'{{"calls": [{", ".join(texts)}]}}', content_type="application/json")
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
         return await _details(self._context.found(request), request[GRANT])

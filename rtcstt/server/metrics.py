@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from rtcstt.call import Call
 from rtcstt.http.guard import Guard
-from rtcstt.http.loop_monitor import BUCKETS, STALL_S, Stalls
+from rtcstt.http.loop_monitor import BUCKETS, STALL_S, Histogram, Stalls
 from rtcstt.server.calls import Calls
 
 _DELAY_BUCKETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 6.0)
@@ -74,7 +74,7 @@ class Metrics(Collector):
         )
         yield from self._recorded()
         yield from self._shared()
-        yield self._stalled()
+        yield from self._stalled()
         failed = self._guard.failed_logins
         yield CounterMetricFamily("rtcstt_failed_logins", "Requests with a wrong token", value=failed)
         yield from totals.metrics()
@@ -88,13 +88,11 @@ class Metrics(Collector):
             text = "Audio that is missing in recordings, in ms"
             yield CounterMetricFamily("rtcstt_not_recorded_ms", text, value=kept.dropped / 16)
 
-    def _stalled(self) -> Metric:
+    def _stalled(self) -> Iterator[Metric]:
         text = f"Times of {STALL_S * 1000:.0f} ms and more for which the event loop was held"
-        family = HistogramMetricFamily("rtcstt_loop_stall_seconds", text)
-        bounds = [*map(str, BUCKETS), "+Inf"]
-        counts = itertools.accumulate(self._stalls.counts)
-        family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=self._stalls.total_s)
-        return family
+        yield _histogram("rtcstt_loop_stall_seconds", text, self._stalls.held)
+        text += ", less those without a processor"
+        yield _histogram("rtcstt_loop_work_stall_seconds", text, self._stalls.worked)
 
     def _shared(self) -> Iterator[Metric]:
         """Of the state that servers share, where they do."""
@@ -182,6 +180,14 @@ class _Totals:
         counts = itertools.accumulate(self._delays)
         family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=self._delay_s)
         return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    counts = itertools.accumulate(histogram.counts)
+    family.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=histogram.total_s)
+    return family
 
 
 def _gauge(name: str, text: str, values: Iterable[float]) -> Metric:

@@ -178,15 +178,17 @@ async def live(seconds: float, seed: int) -> dict[str, Any]:
         "statuses": dict(sorted((asked.statuses + others.statuses).items())),
         "datagrams": sent,
         "longest_healthz_ms": round(1000 * max(slowest)),
-        "stalls_ms": {
-            str(round(1000 * float(most))): int(float(count))
-            for most, count in re.findall(
-                r'rtcstt_loop_stall_seconds_bucket\{le="([0-9.]+)"\} (\S+)', metrics
-            )
-        },
+        "stalls_ms": buckets(metrics, "rtcstt_loop_stall_seconds"),
+        "stalls_of_its_own_ms": buckets(metrics, "rtcstt_loop_work_stall_seconds"),
         "call": {"concealed_ms": ledger["concealed"], "received_ms": ledger["received"]},
         "faults": faults,
     }
+
+
+def buckets(metrics: str, name: str) -> dict[str, int]:
+    """How many took at most so many ms; the last has all."""
+    found = re.findall(rf'{name}_bucket\{{le="([0-9.+Inf]+)"\}} (\S+)', metrics)
+    return {str(round(1000 * float(most))) if most != "+Inf" else "all": int(float(n)) for most, n in found}
 
 
 def main() -> int:

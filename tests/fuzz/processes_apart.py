@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import multiprocessing
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+NICENESS = 10  # strangers are on other machines: here they take the processors that the server leaves
 
 
 def _run(work: Callable[..., Coroutine[Any, Any, Any]], where: Any, seed: int, seconds: float) -> Any:
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     return asyncio.run(work(where, seed, seconds=seconds))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -191,8 +192,8 @@ class RecordingRoutes:
         self._batches += 1
         try:
             service = await self._services()
-            with tempfile.TemporaryDirectory(prefix="rtcstt-") as folder:
-                path = Path(folder, "recording")
+            async with _temporary_folder() as folder:
+                path = folder / "recording"
                 with _created(path) as file:
                     form = await upload.read_form(request, file, self._limits)
                 open_stream = _opener(service, form)
@@ -203,6 +204,16 @@ class RecordingRoutes:
             raise _unreadable(error) from error
         finally:
             self._batches -= 1
+
+
+@contextlib.asynccontextmanager
+async def _temporary_folder() -> AsyncIterator[Path]:
+    """Removed in a thread: what is in it may be large."""
+    folder = tempfile.TemporaryDirectory(prefix="rtcstt-")
+    try:
+        yield Path(folder.name)
+    finally:
+        await asyncio.to_thread(folder.cleanup)
 
 
 def _created(path: Path) -> IO[bytes]:

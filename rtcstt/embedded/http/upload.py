@@ -133,7 +133,7 @@ async def _store(part: BodyPartReader, file: IO[bytes], arrivals: _Arrivals, lim
         arrivals.count(len(chunk))
         if file.tell() + len(chunk) > limits.upload:
             raise _too_big(limits)
-        file.write(chunk)
+        await asyncio.to_thread(file.write, chunk)  # a slow disk must hold up nobody else
 
 
 async def _text(part: BodyPartReader, name: str) -> str:
