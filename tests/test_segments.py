@@ -250,7 +250,7 @@ class Forgetful(Script):
         self.forced.append(tuple(forced))
         ids: tuple[int, ...] = (8, 9, 5, 6, 7)
         odds = [0.7] * 5
-        if len(audio) < 1.4 * SAMPLE_RATE:
+        if len(audio) < 1.8 * SAMPLE_RATE:
             ids, odds = (1, 2, 7), [self.understood] * 3
         elif forced:
             ids, odds = (*forced, 5, 6, 7), [0.9] * 3
