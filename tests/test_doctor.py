@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_server import redis_server
 
 from rtcstt import cli
 from rtcstt.commands import doctor
@@ -104,3 +105,22 @@ async def test_the_file_of_a_server_is_tried_whole_and_told_as_json(
     assert str(port) in checks["HTTP"]["found"] and "no-such-file" in checks["Access"]["fix"]
     assert {"UDP ports", "Public address", "Recordings", "AudioSocket", "Opus"} <= set(checks)
     assert "192.0.2.7" in checks["Public address"]["found"] and (tmp_path / "calls").is_dir()
+
+
+async def test_redis_and_the_one_udp_port_of_each_worker_are_tried(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with redis_server(tmp_path) as redis, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1] - 1
+        settings = doctor.Options(redis=redis.url, udp_port=port, workers="2")
+        checks = dict(doctor.checks_of(settings))
+        assert (await checks["Redis"]()).ok
+        found = await checks["UDP ports"]()
+        assert not found.ok and "of 2 are free" in found.found and "--udp-port" in found.fix
+        redis.stop()
+        status, lines = await examine(capsys, "--redis", redis.url, "--stt", "ws://127.0.0.1:9")
+    assert status == 1
+    assert "--redis" in line_of(lines, "Redis")[1]
+    status, lines = await examine(capsys, "--redis", "http://x", "--stt", "ws://127.0.0.1:9")
+    assert status == 2 and "Redis URL must" in line_of(lines, "Redis")[1]

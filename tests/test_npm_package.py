@@ -62,6 +62,8 @@ try {
   const { complete, missing } = await call.close();
   const lost: Gap[] = complete ? [] : missing;
   document.title = lost.map(({ reason, start, end }) => `${reason} ${end - start}`).join();
+  document.querySelector("rtcstt-captions")?.show(call);
+  document.createElement("rtcstt-captions").transcript.speakers.toFixed();
   const reading = await watch({ call: call.id, url: "https://stt.example", token: "t" });
   reading.on("transcript.gap", ({ start, end, reason }) => (end - start).toFixed() + reason);
   reading.close();

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from rtcstt import cli
+from rtcstt.errors import EngineError
+from rtcstt.server import options
 
 RTP = ("--listen", "127.0.0.1:0")
 WRONG = [
@@ -98,3 +100,24 @@ def test_a_wrong_value_is_refused_with_where_it_came_from(
         status = int(end.code or 0)
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and place in said, said
+
+
+def test_a_message_names_no_option_whose_value_it_holds_by_chance(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise EngineError("fetching it failed: prefetch; rtcstt models fetch")
+
+    monkeypatch.setattr("rtcstt.commands.models._fetch", fetch)
+    assert cli.main(["models", "fetch", "tiny-en"]) == 1
+    assert capsys.readouterr().err.strip() == "rtcstt: fetching it failed: prefetch; rtcstt models fetch"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [("5", "for 5 of 100 say 5%$"), ("101%", "from 0% to 100%$"), ("-1", "to 100%$"), ("nan", "to 100%$")],
+)
+def test_a_share_beyond_the_whole_is_refused_with_what_was_meant(given: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        options.share(given)
+    assert (options.share("5%"), options.share("0.05"), options.share("1")) == (0.05, 0.05, 1)

@@ -19,7 +19,10 @@ from pathlib import Path
 from rich.console import Console
 
 from rtcstt import __version__
+from rtcstt.embedded import processors
 from rtcstt.errors import ConfigError, EngineError, RtcsttError, UpstreamError
+from rtcstt.fleet.shares import count_of
+from rtcstt.fleet.state import StoreAway
 from rtcstt.http import listen
 from rtcstt.server import assembly
 from rtcstt.server.audiosocket import Address
@@ -94,6 +97,8 @@ def checks_of(settings: Settings, *, ask_s: float = ASK_TIMEOUT_S) -> list[tuple
         having("Access", check_access),
         *([having("TLS", check_tls)] if settings.tls_cert else []),
         *([having("UDP ports", check_udp_ports)] if settings.ports else []),
+        *([having("UDP ports", check_one_udp_port)] if settings.udp_port else []),
+        *([having("Redis", check_redis)] if settings.redis else []),
         *([having("Public address", check_public)] if settings.public_ip else []),
         *([having("Recordings", check_folder)] if settings.record else []),
         *([having("AudioSocket", check_audiosocket)] if settings.audiosocket else []),
@@ -214,6 +219,29 @@ async def check_udp_ports(settings: Settings) -> Finding:
     return Finding(
         "UDP ports", found, "" if enough else "too few for --max-calls: choose others in --udp-ports"
     )
+
+
+async def check_one_udp_port(settings: Settings) -> Finding:
+    """One for each worker."""
+    first = settings.udp_port or 0
+    count = count_of(settings.workers, processors.usable())
+    taken = [port for port in range(first, first + count) if not _is_free(port)]
+    found = f"from {first} on, {count - len(taken)} of {count} are free"
+    fix = f"{', '.join(map(str, taken))} is taken: choose another --udp-port" if taken else ""
+    return Finding("UDP ports", found, fix)
+
+
+async def check_redis(settings: Settings) -> Finding:
+    store = assembly.store_of(settings)
+    assert store is not None, "a server with --redis has one"
+    try:
+        await store.check()
+    except StoreAway as error:
+        fix = "check --redis, that it runs, and that a firewall lets you reach it"
+        return Finding("Redis", str(error), fix)
+    finally:
+        await store.close()
+    return Finding("Redis", "answers, and keeps what is written")
 
 
 async def check_public(settings: Settings) -> Finding:

@@ -82,7 +82,7 @@ async def application(
     for module in PRELOADED:
         importlib.import_module(module)
     gateway = _gateway(settings)
-    store = _store(settings)
+    store = store_of(settings)
     async with contextlib.AsyncExitStack() as held:
         recordings = Recordings(settings.record) if settings.record is not None else None
         if recordings is not None:
@@ -215,7 +215,7 @@ class _Here:
         )
 
 
-def _store(settings: Settings) -> Store | None:
+def store_of(settings: Settings) -> Store | None:
     """Where servers share their calls; `ConfigError` when it cannot be."""
     if settings.redis is None:
         return None

@@ -29,7 +29,7 @@ from rtcstt.wire import bad_request
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 5.0  # which is how a listener whose machine vanished is noticed, too
+HEARTBEAT_S = 1.0  # readers notice by it that the server is gone, and it that a reader is
 UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
 MAX_LISTENERS = 1000
 MAX_SHARE = 2048  # bytes
@@ -160,7 +160,8 @@ def _turns(history: Sequence[AnyEvent]) -> Any:
 
 
 async def _stream(call: Call | Mirror, after: int, response: web.StreamResponse) -> None:
-    """Write events as they come, and a comment now and then so that proxies keep the connection open."""
+    """Write events as they come, and a comment for each second without one: who reads knows that the server
+    is there, and proxies keep the connection open."""
     feed = aiter(call.feed.subscribe(after=after))
     following: asyncio.Task[Any] | None = None
     try:

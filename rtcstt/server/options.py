@@ -131,6 +131,7 @@ def load(
     """The options that the command line, the environment and the file make together, and where each that was
     given came from. ``others``: what else the file may hold. `ConfigError` when one of them is wrong."""
     kinds = _kinds(of)
+    words = {field.name for field in dataclasses.fields(of) if field.metadata["positional"]}
     values, sources = {}, {}
     if path := getattr(args, "config", None):
         elsewhere = {field.name for other in others for field in dataclasses.fields(other)}
@@ -144,7 +145,8 @@ def load(
         given = getattr(args, name, None)
         if given is not None and given != []:
             values[name] = tuple(given) if isinstance(given, list) else given
-            sources[name] = flag_of(name)
+            if name not in words:
+                sources[name] = flag_of(name)
     try:
         return of(**values), sources
     except ConfigError as error:
@@ -163,9 +165,10 @@ def explained(message: str, sources: Mapping[str, str], chosen: DataclassInstanc
 
 
 def _has_value(message: str, value: object) -> bool:
-    """Whether a message quotes the value of an option. Short ones may stand there by chance."""
-    texts = value if isinstance(value, tuple) else (value,)
-    return any(isinstance(one, str | Path) and len(str(one)) > 3 and str(one) in message for one in texts)
+    """Whether a message quotes the value of an option. Short ones and parts of words do not count."""
+    given = value if isinstance(value, tuple) else (value,)
+    texts = [str(one) for one in given if isinstance(one, str | Path)]
+    return any(len(text) > 3 and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) for text in texts)
 
 
 def unknown_variables(environment: Mapping[str, str], known: Iterable[type[DataclassInstance]]) -> list[str]:
@@ -188,11 +191,10 @@ def share(text: str) -> float:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise ValueError("it is a share, such as 0.05 or 5%") from None
-    if not 0 <= value <= 1:
-        raise ValueError(
-            f"a share is from 0 to 1; for {text.removesuffix('%')} of 100 say {text.removesuffix('%')}%"
-        )
-    return value
+    if 0 <= value <= 1:
+        return value
+    meant = f"; for {text} of 100 say {text}%" if 1 < value <= 100 and "%" not in text else ""
+    raise ValueError(f"a share is from 0 to 1, or from 0% to 100%{meant}")
 
 
 def host_and_port(text: str, flag: str) -> tuple[str, int]:

@@ -28,7 +28,7 @@ export const STYLE = `
 .box { flex: 1 1 auto; min-block-size: 0; display: flex; flex-direction: column-reverse; overflow: hidden auto; overscroll-behavior: contain; }
 .box:focus-visible { outline: 3px solid var(--focus); outline-offset: -3px; }
 .inner { flex: none; margin-block-end: auto; }
-.rows { list-style: none; margin: 0 auto; padding: 0.4rem 0.8rem 0.6rem; max-inline-size: 52em; } /* lines that the eye finds back from */
+.rows { margin: 0 auto; padding: 0.4rem 0.8rem 0.6rem; max-inline-size: 52em; } /* lines that the eye finds back from */
 .empty { margin: 0; padding: min(18vh, 5rem) 1.2rem 0.8rem; color: var(--soft); text-align: center; text-wrap: balance; }
 @media (max-height: 22rem) { .empty { padding-block: 0.4rem; } }
 @media (max-height: 18rem) { .empty { padding-block: 0.2rem; font-size: 0.8rem; line-height: 1.2; } }
@@ -37,7 +37,8 @@ export const STYLE = `
 [data-speaker="1"] { --speaker: light-dark(#1d4ed8, #93b7ff); }
 [data-speaker="2"] { --speaker: light-dark(#9a1ba5, #f0a2f5); }
 [data-speaker="3"] { --speaker: light-dark(#8f4405, #f5b567); }
-.row { content-visibility: auto; contain-intrinsic-size: auto 2.6em; padding-block: 0.22em; }
+.part { content-visibility: auto; contain-intrinsic-size: auto 130em; }
+.row { padding-block: 0.22em; }
 .name { min-inline-size: 0; overflow-wrap: anywhere; }
 .who { display: none; gap: 0.6em; color: var(--speaker, var(--soft)); font-size: 0.72em; font-weight: 600; line-height: 1.5; }
 .box[data-several] .who, :host([times]) .who { display: flex; }
@@ -74,7 +75,7 @@ export const STYLE = `
 .log { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); }
 
 :host([lines]) .box { flex: none; margin-block: auto 0.3em; overflow: hidden; }
-:host([lines]) .row { content-visibility: visible; padding-block: 0; margin: 0 !important; border: 0 !important; }
+:host([lines]) .row { padding-block: 0; margin: 0 !important; border: 0 !important; }
 :host([lines]) :is(.who, .state) { display: none !important; }
 :host([lines]) .rows { padding-block: 0; }
 :host([lines]) .what { font-size: 1em; } /* each line as high as any other, so that none is cut */

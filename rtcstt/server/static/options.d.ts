@@ -1,6 +1,13 @@
 // What the client takes, and what it adds to the server's events.
 
 import type { Gap, ServerEvent } from "./events.js";
+import type { RtcsttCaptions } from "./rtcstt-captions.js";
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "rtcstt-captions": RtcsttCaptions;
+  }
+}
 
 export type State = "connecting" | "live" | "resuming" | "closing" | "closed";
 

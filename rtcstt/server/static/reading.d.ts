@@ -113,8 +113,9 @@ export class Server {
      * @param {string} call
      * @param {number} seq
      * @param {AbortSignal} signal
+     * @param {(there: boolean) => void} onLife Told whether something comes, from the first answer on.
      */
-    events(call: string, seq: number, signal: AbortSignal, onOpen?: () => void): AsyncGenerator<string, void, unknown>;
+    events(call: string, seq: number, signal: AbortSignal, onLife?: (there: boolean) => void): AsyncGenerator<string, void, unknown>;
     /** Whether anything answers, also where this page may not read the answer. */
     isThere(ms?: number): Promise<boolean>;
     #private;

@@ -5,6 +5,8 @@
 
 const REQUEST_MS = 10_000;
 const PROBE_MS = 3000;
+const SILENT_MS = 2500; // a server sends something every second, be it a comment
+const LOST_MS = 10_000; // silent for so long: ask again
 export const NO_USE = [401, 403, 404]; // to ask again gives the same
 
 /**
@@ -220,7 +222,8 @@ export class Reading extends Events {
     const feed = this.#feed;
     for (let wait = 250; feed.state !== "closed"; wait = Math.min(2 * wait, 4000)) {
       try {
-        for await (const text of this.#server.events(this.#id, feed.seq, signal, () => feed.setState("live"))) {
+        const onLife = (/** @type {boolean} */ there) => feed.setState(there ? "live" : "resuming");
+        for await (const text of this.#server.events(this.#id, feed.seq, signal, onLife)) {
           wait = 250;
           feed.receive(text);
         }
@@ -286,19 +289,33 @@ export class Server {
    * @param {string} call
    * @param {number} seq
    * @param {AbortSignal} signal
+   * @param {(there: boolean) => void} onLife Told whether something comes, from the first answer on.
    */
-  async *events(call, seq, signal, onOpen = () => {}) {
+  async *events(call, seq, signal, onLife = () => {}) {
     /** @type {Record<string, string>} */
     const headers = seq < 0 ? {} : { "Last-Event-ID": String(seq) };
     const response = await this.request(`calls/${encodeURIComponent(call)}/events`, { headers, signal });
-    onOpen();
     const body = /** @type {ReadableStream<BufferSource>} */ (response.body);
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    const leave = () => void reader.cancel().catch(() => {});
+    let timer = 0;
+    const received = () => {
+      clearTimeout(timer);
+      onLife(true);
+      timer = setTimeout(() => (onLife(false), (timer = setTimeout(leave, LOST_MS - SILENT_MS))), SILENT_MS);
+    };
     let text = "";
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      const lines = (text + part.value).split(/\r?\n/);
-      text = lines.pop() ?? "";
-      for (const line of lines) if (line.startsWith("data:")) yield line.slice(5);
+    try {
+      received();
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        received();
+        const lines = (text + part.value).split(/\r?\n/);
+        text = lines.pop() ?? "";
+        for (const line of lines) if (line.startsWith("data:")) yield line.slice(5);
+      }
+    } finally {
+      clearTimeout(timer);
+      leave();
     }
   }
 

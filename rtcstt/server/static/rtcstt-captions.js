@@ -17,6 +17,7 @@ const AT_END = 24; // pixels
 const SURE = 0.8;
 const UNSURE = globalThis.Highlight && new Highlight(); // of all elements of the page
 globalThis.CSS?.highlights?.set("rtcstt-unsure", UNSURE);
+const PART = 50; // rows that are laid out together: the browser leaves out the parts that are not in view
 const SPOKEN = 20; // finished turns that the live region keeps
 
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {}); // importable without a DOM
@@ -50,7 +51,8 @@ export class RtcsttCaptions extends Base {
     const style = new CSSStyleSheet();
     style.replaceSync(STYLE);
     root.adoptedStyleSheets = [style];
-    this.#list = element("ol", "rows");
+    this.#list = element("div", "rows");
+    this.#list.setAttribute("role", "list");
     this.#empty = element("p", "empty", this.getAttribute("placeholder") ?? "Captions appear here while somebody speaks.");
     this.#box = element("div", "box");
     this.#box.tabIndex = 0;
@@ -240,7 +242,8 @@ export class RtcsttCaptions extends Base {
 
   /** @param {Row} row */
   #place(row) {
-    const item = element("li", `row ${row.kind}`);
+    const item = element("div", `row ${row.kind}`);
+    item.setAttribute("role", "listitem");
     if (row.speaker >= 0) item.dataset.speaker = String(row.speaker % 4);
     item.dir = "auto"; // of what is said: parts with a direction of their own do not count
     const name = element("span", "name");
@@ -254,12 +257,22 @@ export class RtcsttCaptions extends Base {
     item.append(who, what);
     this.#name(item, row);
     const at = this.transcript.rows.lastIndexOf(row);
-    const next = this.transcript.rows[at + 1];
-    this.#list.insertBefore(item, (next && this.#items.get(next.key)) ?? null);
+    const next = this.#items.get(this.transcript.rows[at + 1]?.key);
+    if (next) next.before(item);
+    else this.#lastPart().append(item);
     this.#items.set(row.key, item);
     this.#join(at);
     this.#join(at + 1);
     return item;
+  }
+
+  #lastPart() {
+    const last = this.#list.lastElementChild;
+    if (last && last.childElementCount < PART) return last;
+    const part = element("div", "part");
+    part.setAttribute("role", "none");
+    this.#list.append(part);
+    return part;
   }
 
   /** @param {HTMLElement} item @param {Row} row */
