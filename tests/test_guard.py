@@ -316,6 +316,12 @@ async def test_a_handshake_of_any_bytes_is_refused(name: str) -> None:
             assert b" 400 " in status and b'"bad_handshake"' in body, (path, status, body)
 
 
+@pytest.mark.parametrize("path", ["/pcm", "/media-stream"])
+async def test_messages_of_gateways_are_not_compressed(path: str) -> None:
+    async with serving() as client, client.ws_connect(path, compress=15) as socket:
+        assert socket.compress == 0
+
+
 # -- hosts and origins ---------------------------------------------------------------------------------
 
 LOOPBACK_HOSTS = ["localhost", "localhost:8080", "page.localhost", "127.0.0.1:8080", "127.9.9.9", "[::1]:80"]

@@ -128,6 +128,13 @@ def form(data: bytes | io.IOBase | None = None, **fields: str) -> aiohttp.FormDa
 # -- sockets -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", [TURNS, MANUAL])
+async def test_messages_are_not_compressed(path: str) -> None:
+    """Inflating 20 kB to the largest message would hold up everybody."""
+    async with serving() as server, server.http.ws_connect(server.url + path, compress=15) as socket:
+        assert socket.compress == 0
+
+
 async def test_turns_over_a_socket() -> None:
     async with serving() as server, server.socket() as socket:
         for begin in range(0, len(SOUND), 3200):

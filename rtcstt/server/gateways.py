@@ -123,7 +123,7 @@ def _websocket(request: web.Request) -> web.WebSocketResponse:
         if one.strip()
     ]
     chosen = [one for one in offered if one in SUBPROTOCOLS][:1] or offered[:1]
-    return web.WebSocketResponse(max_msg_size=MAX_MESSAGE, protocols=chosen)
+    return web.WebSocketResponse(max_msg_size=MAX_MESSAGE, protocols=chosen, compress=False)
 
 
 async def serve_pcm(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from rtcstt.events import AudioIgnored
-from rtcstt.webrtc.aiortc_private import TrackTap, TransportTap, negotiated
+from rtcstt.webrtc.aiortc_private import ChunkLimit, TrackTap, TransportTap, negotiated
 from rtcstt.webrtc.candidates import CheckLimit, DeniedPeers
 from rtcstt.webrtc.connection import GOODBYE_S
 from rtcstt.webrtc.negotiation import Offer
@@ -168,10 +168,22 @@ class Channels:
         self._speaking: set[asyncio.Task[None]] = set()
         self._closed = False
         self.refused = 0
+        self._limit: ChunkLimit | None = None
         pc.on("datachannel", self._on_channel)
 
     def __len__(self) -> int:
         return len(self._speaking)
+
+    @property
+    def dropped_chunks(self) -> int:
+        """Of messages, which were taken for lost since too much of others waited."""
+        return self._limit.dropped if self._limit is not None else 0
+
+    def limit_messages(self) -> None:
+        """Bound what waits, from when there is an association on; idempotent."""
+        if self._limit is None and self._pc.sctp is not None:
+            self._limit = ChunkLimit()
+            self._limit.limit(self._pc.sctp)
 
     async def finish(self, timeout_s: float) -> None:
         """Once the call has ended: let what is still due arrive."""

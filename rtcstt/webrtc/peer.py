@@ -89,6 +89,7 @@ class Peer:
             "state": self.state,
             "channels": len(channels) if channels else 0,
             "refused_channels": channels.refused if channels else 0,
+            "dropped_chunks": channels.dropped_chunks if channels else 0,
             "dropped_packets": self._attached.receivers.stats(),
         }
 
@@ -216,6 +217,8 @@ class Peer:
                 loopback=settings.loopback,
                 ports=settings.udp_port or settings.ports,
             )
+        if self._attached.channels is not None:
+            self._attached.channels.limit_messages()
         await pc.setLocalDescription(answer)
         self._local = pc.localDescription.sdp
         if "a=candidate:" not in self._local:

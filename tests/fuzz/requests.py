@@ -261,6 +261,8 @@ class Connection:
     async def _talk(self, rng: random.Random) -> None:
         assert self._writer is not None
         for _ in range(rng.randint(0, 12)):
+            if self._writer.is_closing():  # the server has refused what came before
+                return
             self._writer.write(frame(rng, mutated(rng, rng.choice(FRAMES), most=2, longest=70_000)))
         await self._writer.drain()
         if rng.random() < 0.5:

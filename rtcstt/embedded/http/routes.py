@@ -187,7 +187,8 @@ class _Socket(web.WebSocketResponse):
     """
 
     def __init__(self, session: Session, transport: asyncio.Transport | None, limits: HttpLimits) -> None:
-        super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=limits.linger_s)
+        # Not compressed: to inflate 20 kB to the largest message would hold the event loop for 50 ms and more.
+        super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=limits.linger_s, compress=False)
         self.limits = limits
         self._session = session
         self._transport = transport

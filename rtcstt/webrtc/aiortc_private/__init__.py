@@ -57,16 +57,21 @@ can go:
 17. **A DTLS client says hello again after 30 ms** (`repeat_hello`), and ever later, until it is answered.
    Why: servers that are not ready drop the first one (FFmpeg's, which has just found its way by ICE), and
    OpenSSL waits a second before it repeats it. Goes when aiortc sets OpenSSL's timer, as browsers do (50 ms).
+18. **What a data channel's messages leave waiting is bounded** (`ChunkLimit`). Why: aiortc keeps whatever
+   comes, and sorts and searches all of it for each chunk: messages without an end, or with gaps before them,
+   hold the event loop and fill the memory. Goes when `RTCSctpTransport` keeps to the window that it tells.
 """
 
 from rtcstt.webrtc.aiortc_private.dtls import share_certificate, share_transport
 from rtcstt.webrtc.aiortc_private.ice import shape_gathering
 from rtcstt.webrtc.aiortc_private.rtp import TrackTap, TransportTap, negotiated
+from rtcstt.webrtc.aiortc_private.sctp import ChunkLimit
 from rtcstt.webrtc.aiortc_private.sending import fall_silent, intercept_rtp
 from rtcstt.webrtc.aiortc_private.udp_port import UdpPort
 
 __all__ = [
     "PRIVATE",
+    "ChunkLimit",
     "TrackTap",
     "TransportTap",
     "UdpPort",
@@ -119,6 +124,13 @@ PRIVATE: dict[str, tuple[str, ...]] = {
         "data_received",
         "stun_server",
     ),
+    "aiortc.RTCSctpTransport": (
+        "_inbound_streams",
+        "_last_received_tsn",
+        "_receive_data_chunk",
+        "_sack_needed",
+    ),
+    "aiortc.rtcsctptransport.InboundStream": ("reassembly",),
     "aioice.ice.server_reflexive_candidate": ("protocol.request", "local_candidate"),
     "aioice.ice.StunProtocol": ("datagram_received", "local_candidate", "request", "send_stun"),
     "asyncio.selector_events._SelectorDatagramTransport": ("max_size",),
