@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -549,6 +549,22 @@ class TestOtherSources:
         assert (stats["stray"], stats["lost"], stats["late"]) == (0, 0, 0)
         assert received.ledger.counts[Label.RECEIVED] == FRAME * (50 + 100 * others)
         assert [s for _, s in received.signals if isinstance(s, SeveralSources)]
+
+    def test_a_long_loss_of_one_is_told_while_another_goes_on(self) -> None:
+        """Whichever of them the track follows at that time."""
+        lost = range(60, 110)
+        speaker = [one for i, one in enumerate(stream(200)) if i not in lost]
+        silent = [(at, replace(p, payload=quiet())) for at, p in other_source(9, 20, 180)]
+        received = call([*speaker, *silent], after(205))
+        (told,) = [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert told.reason == "network"
+        assert (told.start, told.end) == pytest.approx((60 * FRAME, 110 * FRAME), abs=0.2 * SAMPLE_RATE)
+
+    def test_a_short_loss_beside_another_is_not(self) -> None:
+        speaker = [one for i, one in enumerate(stream(200)) if i not in range(60, 66)]
+        silent = [(at, replace(p, payload=quiet())) for at, p in other_source(9, 20, 180)]
+        received = call([*speaker, *silent], after(205))
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost)]
 
     def test_more_than_can_be_mixed_are_counted_and_said(self) -> None:
         arrivals = [*stream(150), *(one for ssrc in range(20, 26) for one in other_source(ssrc, 20, 100))]

@@ -206,7 +206,8 @@ class AudioReceiver:
             self._take(item)
         self._push(self._main.change_codec(None), now)
         for side in self._sides:
-            self._push_alone(side, now)
+            self._push_alone(side.finish(self.clock.end), now)
+        self._presence.signals += self._sides.take_losses()
         chunks = self.clock.close(now)
         self._note_lost_end(now)
         return chunks
@@ -297,7 +298,8 @@ class AudioReceiver:
         self._presence.ignore(reason, reason)
 
     def _advance_sides(self, now: float) -> None:
-        self._bad_payloads += self._sides.advance(now, self.clock.ledger)
+        self._bad_payloads += self._sides.advance(now, self.clock.end, self.clock.ledger)
+        self._presence.signals += self._sides.take_losses()
         playout = self._main.playout
         if self._sides and now - playout.last_arrival > max(HANDOVER_S, playout.delay):
             self._hand_over(now)
@@ -307,11 +309,11 @@ class AudioReceiver:
         side = self._sides.take_after(self._main.playout.last_arrival)
         if side is not None:
             old, self._main = self._main, side.source
-            self._sides.add(SideSource(old))
-            self._push_alone(side, now)
+            self._sides.add(SideSource(old, self._last.end))
+            self._push_alone(side.take_all(), now)
 
-    def _push_alone(self, side: SideSource, now: float) -> None:
-        for part in side.take_all():
+    def _push_alone(self, decoded: list[Decoded], now: float) -> None:
+        for part in decoded:
             self.clock.push(part.samples, part.label, now)
             self._last.end = self.clock.end
 

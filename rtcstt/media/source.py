@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from rtcstt.media.codecs import Decoded, Decoder, decoder_for
 from rtcstt.media.pcm import SAMPLE_RATE, Ledger, Samples
-from rtcstt.media.playout import Cause, Frame, Gap, Playout
+from rtcstt.media.playout import LOST_S, Cause, Frame, Gap, Playout
 from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.sequence import Arrived, Counters
+from rtcstt.media.signals import Lost
 
 MAX_SIDES = 3  # sources beside the main one
 GONE_S = 5.0  # one that sends nothing for so long is forgotten
@@ -59,10 +61,13 @@ class Source:
 
 
 class SideSource:
-    """A source beside the main one; its audio is stored until it can be added to the main one's."""
+    """A source beside the main one; its audio is stored until it can be added to the main one's. ``end``:
+    where on the track's clock its last audio is, in samples."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, end: int = 0) -> None:
         self.source = source
+        self._end = end
+        self._losses: list[Lost] = []
         self._stored: deque[Decoded] = deque()
         self._length = 0
         self._is_primed = False
@@ -70,15 +75,34 @@ class SideSource:
     def push(self, packet: Packet, now: float) -> bool:
         return self.source.playout.push(packet, now)
 
-    def advance(self, now: float) -> Iterator[Decoded]:
-        """Decode what is due. What is discarded for want of room is given out."""
+    def advance(self, now: float, at: int) -> Iterator[Decoded]:
+        """Decode what is due. What is discarded for want of room is given out. ``at``: where on the track's
+        clock the next audio goes."""
         while (item := self.source.playout.pop(now)) is not None:
-            if isinstance(item, Frame) or item.cause is Cause.LOST:
-                for decoded in self.source.decode(item):
-                    self._stored.append(decoded)
-                    self._length += len(decoded.samples)
+            if isinstance(item, Frame):
+                self._note_loss(item, at + self._length)
+                self._store(self.source.decode(item))
+                self._end = at + self._length
+            elif item.cause is Cause.LOST:
+                self._store(self.source.decode(item))
         while self._length > MAX_STORED or (self._length > 2 * PRIMED and self._begins_quiet()):
             yield self._take_first()
+
+    def _store(self, decoded: list[Decoded]) -> None:
+        for part in decoded:
+            self._stored.append(part)
+            self._length += len(part.samples)
+
+    def take_losses(self) -> list[Lost]:
+        """Those that are too long to be concealed, since this was last asked."""
+        losses, self._losses = self._losses, []
+        return losses
+
+    def _note_loss(self, frame: Frame, end: int) -> None:
+        lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
+        start = self._end if frame.follows_doubt else max(self._end, end - round(lost_s * SAMPLE_RATE))
+        if end - start > LOST_S * SAMPLE_RATE:
+            self._losses.append(Lost(start, end, "network"))
 
     def _begins_quiet(self) -> bool:
         return int(np.abs(self._stored[0].samples).max(initial=0)) < QUIET
@@ -101,6 +125,11 @@ class SideSource:
             at += len(first.samples)
             used.append(first)
         return np.clip(mixed, -32768, 32767).astype(np.int16), used
+
+    def finish(self, at: int) -> list[Decoded]:
+        """All that it has: no more comes."""
+        overflow = list(self.advance(math.inf, at))
+        return [*overflow, *self.take_all()]
 
     def take_all(self) -> list[Decoded]:
         """All that is stored, which is no more than a moment."""
@@ -153,16 +182,20 @@ class SideSources:
             return None
         return self._sides.pop(last[0])
 
-    def advance(self, now: float, ledger: Ledger) -> int:
-        """Decode what is due, and forget who is gone; how many bad payloads those had."""
+    def advance(self, now: float, at: int, ledger: Ledger) -> int:
+        """Decode what is due, and forget who is gone; how many bad payloads those had. ``at``: where on the
+        track's clock the next audio goes."""
         bad = 0
         for ssrc, side in list(self._sides.items()):
-            _account(side.advance(now), "other source", ledger)
+            _account(side.advance(now, at), "other source", ledger)
             if now - side.source.playout.last_arrival > GONE_S:
                 del self._sides[ssrc]
                 _account(side.take_all(), "other source", ledger)
                 bad += side.source.bad_payloads
         return bad
+
+    def take_losses(self) -> list[Lost]:
+        return [lost for side in self._sides.values() for lost in side.take_losses()]
 
     def mix(self, samples: Samples, ledger: Ledger) -> Samples:
         """Audio of the main source with that of the others added."""
