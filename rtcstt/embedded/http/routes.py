@@ -187,7 +187,7 @@ class _Socket(web.WebSocketResponse):
     """
 
     def __init__(self, session: Session, transport: asyncio.Transport | None, limits: HttpLimits) -> None:
-        # Not compressed: to inflate 20 kB to the largest message would hold the event loop for 50 ms and more.
+        # Not compressed: to inflate 20 kB to the largest message would hold the event loop for 100 ms.
         super().__init__(max_msg_size=MAX_MESSAGE, autoping=False, timeout=limits.linger_s, compress=False)
         self.limits = limits
         self._session = session
