@@ -37,6 +37,8 @@ class PeerStats(TypedDict):
     state: str
     channels: int
     refused_channels: int
+    dropped_chunks: int
+    """Of data channels' messages: too many waited for the rest."""
     dropped_packets: dict[str, int]
     """Packets that went nowhere, by cause."""
 
