@@ -26,10 +26,11 @@ from playwright.sync_api import sync_playwright
 
 import rtcstt
 from rtcstt import cli
-from rtcstt.batch import audio, engines, sources, transcripts, watch
+from rtcstt.batch import audio, engines, sources, state, transcripts, watch
 from rtcstt.batch.audio import Block, Cutter
 from rtcstt.batch.engines import BatchEndpoint, EngineSettings, Patience
 from rtcstt.batch.formats import FormatSettings, render
+from rtcstt.batch.state import State
 from rtcstt.batch.transcripts import Transcription, Turn, join, turns_of
 from rtcstt.batch.words import Recognised, Word, parse, valid
 from rtcstt.commands import transcribe
@@ -290,13 +291,14 @@ def test_names_that_are_no_unicode_and_empty_folders_are_one_line_each(
     source = tone(tmp_path / "a.wav", 0.5).rename(tmp_path / os.fsdecode(b"caf\xe9 [b].wav"))
     (tmp_path / "empty").mkdir()
     more = ("--format", "json,vtt", "--report", tmp_path / "r.csv", "--html", tmp_path / "i.html")
-    assert command(source, tmp_path / "empty", *more) == 1
+    colons = tone(tmp_path / "a:b:c.wav", 0.5)
+    assert command(source, colons, tmp_path / "empty", *more) == 1
     said = capfd.readouterr().err
     assert f"{tmp_path}/empty: cannot be read: it is a folder without recordings" in said
-    assert f"{tmp_path}/caf\\xe9 [b].wav: 3.0 s" in said
+    assert f"{tmp_path}/caf\\xe9 [b].wav: 3.0 s" in said and f"{colons}: 3.0 s" in said
     assert json.loads(source.with_suffix(".json").read_text())["file"] == "caf\\xe9 [b].wav"
     assert 'data-src="caf%E9%20%5Bb%5D.wav"' in (tmp_path / "i.html").read_text()
-    assert command(source, *more) == 0 and engine.blocks == 1
+    assert command(source, *more) == 0 and engine.blocks == 2
 
 
 @pytest.mark.real
@@ -500,6 +502,23 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     (line,) = [line for line in said.splitlines() if line.startswith(f"{source}: ")]
     assert str(out) in line and "0 transcribed, 0 already done, 1 failed" in said
     assert not list(out.iterdir())
+    assert command(source, "--output-dir", out) == 0
+
+
+@pytest.mark.real
+def test_an_output_of_which_no_note_can_be_kept_is_not_left(
+    tmp_path: Path, engine: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk got full behind it: left there, it would be no output of ours for the next run."""
+    source, out = tone(tmp_path / "a.wav", 0.5), tmp_path / "out"
+
+    def full(*args: object) -> None:
+        raise ConfigError("the state file cannot be used: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "done", full)
+        assert command(source, "--output-dir", out, "--format", "txt,json") == 1
+    assert [path.name for path in out.iterdir()] == [state.NAME]
     assert command(source, "--output-dir", out) == 0
 
 

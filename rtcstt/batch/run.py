@@ -113,12 +113,18 @@ class RunState:
 
     def write(self, work: Work, whole: Transcription, stamp: Stamp) -> None:
         """The outputs, and that they are done; ``stamp``: of the recording, before it was read. `OSError`
-        where one cannot be written."""
-        for name, path in work.outputs.items():
-            whole_files.write(path, render(whole, name, self._settings.formats))
-        if work.outputs and work.source != STDIN:
-            made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
-            self._first_state(work).done(stamp, self._settings.made_with, whole, made)
+        or `ConfigError` where that cannot be written; then no output is left that was not there."""
+        added = [path for path in work.outputs.values() if not path.exists()]
+        try:
+            for name, path in work.outputs.items():
+                whole_files.write(path, render(whole, name, self._settings.formats))
+            if work.outputs and work.source != STDIN:
+                made = {path: self._settings.output_made_with(name) for name, path in work.outputs.items()}
+                self._first_state(work).done(stamp, self._settings.made_with, whole, made)
+        except (OSError, ConfigError):
+            for path in added:
+                path.unlink(missing_ok=True)
+            raise
 
     def pieces(self, work: Work) -> Pieces:
         """Where the recording's finished pieces are kept."""

@@ -154,7 +154,8 @@ class State:
             with contextlib.suppress(OSError):
                 if not self._path.stat().st_size:
                     self._path.unlink()  # made just now, on a full disk
-            raise ConfigError(f"the state file {self._path} cannot be used: {error}") from error
+            why = str(error) if os.access(self._path.parent, os.W_OK) else "its folder cannot be written"
+            raise ConfigError(f"the state file {self._path} cannot be used: {why}") from error
 
 
 def _exists(path: object) -> bool:

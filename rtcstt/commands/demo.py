@@ -103,7 +103,7 @@ def end_delays_s(events: Sequence[dict[str, Any]]) -> list[float]:
 
 
 async def _demo(path: Path, reference: str | None, network: Network, settings: Settings) -> int:
-    show = Console(highlight=False, markup=False, soft_wrap=True)
+    show = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     packets = opus_packets(read(path))
     show.print(f"Recording: {path.name}, {len(packets) * PACKET_S:.1f} s; it plays in real time.")
     async with _server(show, settings) as url:

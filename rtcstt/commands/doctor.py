@@ -70,7 +70,7 @@ def run(options: Options) -> int:
 
 
 async def _examine(options: Options) -> list[Finding]:
-    show = Console(highlight=False, markup=False, soft_wrap=True, quiet=options.json)
+    show = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=options.json)
     show.print("      " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     findings = []
     for name, check in checks_of(options):

@@ -47,7 +47,7 @@ def run(options: Options) -> int:
         table.add_row(
             name, state, f"{model.size / 1e6:.0f} MB", model.languages, model.licence, model.purpose
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(table)
     if missing := [name for name in MODELS if find(name) is None]:
         console.print(f"\nTo get what is missing: {command(missing)}", soft_wrap=True)
@@ -71,7 +71,7 @@ def _fetch(names: Sequence[str], *, offline: bool) -> None:
             f"{', '.join(missing)} missing, and nothing is fetched offline (--offline, RTCSTT_OFFLINE); where"
             f" there is a network: {command(missing)}"
         )
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=None, visible=False)

@@ -174,7 +174,7 @@ class Options:
 def run(options: Options) -> int:
     """The exit status: 0 when every recording has its transcripts, 1 when any failed."""
     settings = _settings(options)
-    show = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    show = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     with _spooled(options.files) as spool:
         works = _plan(options, spool)
         state = RunState(settings, [work.source for work in works])
