@@ -165,6 +165,29 @@ class Segment:
         self.forced = self.ids[: max(0, count - 1)]
         self.recent = []
 
+    def begun(self, found: Hypothesis, vocabulary: Vocabulary) -> Hypothesis | None:
+        """What was understood in the pause before, where it goes on from what is forced, and ``found`` begins
+        otherwise."""
+        before = self.understood
+        if before is None or len(before.odds) != len(before.ids):
+            return None
+        count = len(before.ids)
+        while count and vocabulary.is_punctuation(before.ids[count - 1]):
+            count -= 1
+        ids = before.ids[:count]
+        if count <= len(self.forced) or ids[: len(self.forced)] != self.forced or found.ids[:count] == ids:
+            return None
+        return replace(before, ids=ids, odds=before.odds[:count])
+
+    def piece(self, length: int, vocabulary: Vocabulary) -> Piece:
+        """What was said in its first ``length`` samples."""
+        found, words = self.paused, tuple[Spoken, ...]()
+        if found is not None and found.ids == self.ids:
+            words = tuple(
+                Spoken(word, self.start + begin, self.start + end) for word, begin, end in found.words
+            )
+        return Piece(self.text, self.before(length), words, word_odds(vocabulary, self.ids, self.odds))
+
 
 class TurnText:
     """The open turn of a stream: its audio since the last cut, and its text. Between turns it keeps the last
@@ -309,7 +332,9 @@ class TurnText:
 
     def end(self) -> list[Piece]:
         """The turn is over; what it consisted of."""
-        pieces = [piece for piece in (*self._closed, self._piece(self.length)) if piece.text]
+        pieces = [
+            piece for piece in (*self._closed, self.segment.piece(self.length, self._tokens)) if piece.text
+        ]
         self._said = self._said or bool(self.transcript)
         self._audio.drop(self.length)
         self.segment = Segment(self._audio.start)
@@ -344,27 +369,13 @@ class TurnText:
         other = self._decode(length, lead=LEAD_AGAIN, timed=self._timed)
         if other.finished and other.logprob > found.logprob:
             found, draft = other, other.ids
-        begun = self._begun(found)
+        begun = self.segment.begun(found, self._tokens)
         if begun is not None and found.logprob <= UNSURE:
             other = self._decode(length, timed=self._timed, begun=begun)
             if other.finished and _likelihood(other) > _likelihood(found):
                 found, draft = other, other.ids
         self.segment.draft = draft
         return found
-
-    def _begun(self, found: Hypothesis) -> Hypothesis | None:
-        """What was understood in the pause before, where it goes on from what is forced, and ``found`` begins
-        otherwise."""
-        before, forced = self.segment.understood, self.segment.forced
-        if before is None or len(before.odds) != len(before.ids):
-            return None
-        count = len(before.ids)
-        while count and self._tokens.is_punctuation(before.ids[count - 1]):
-            count -= 1
-        ids = before.ids[:count]
-        if count <= len(forced) or ids[: len(forced)] != forced or found.ids[:count] == ids:
-            return None
-        return replace(before, ids=ids, odds=before.odds[:count])
 
     def _decode(
         self,
@@ -425,20 +436,10 @@ class TurnText:
         if segment.text:
             whole = self._worded(found.ids) if found is not None else ""
             self._left_out = whole[len(segment.text) :] if whole.startswith(segment.text) else ""
-        self._closed.append(self._piece(spoken))
+        self._closed.append(self.segment.piece(spoken, self._tokens))
         self._audio.drop(length)
         last = _joined([closed.text for closed in self._closed])[-1:]
         self.segment = self.segment.rest(length, continues=last.isalnum() or last == ",")
-
-    def _piece(self, length: int) -> Piece:
-        """What was said in the open segment's first ``length`` samples."""
-        segment = self.segment
-        found, words = segment.paused, tuple[Spoken, ...]()
-        if found is not None and found.ids == segment.ids:
-            at = segment.start
-            words = tuple(Spoken(word, at + begin, at + end) for word, begin, end in found.words)
-        odds = word_odds(self._tokens, segment.ids, segment.odds)
-        return Piece(segment.text, segment.before(length), words, odds)
 
 
 def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float]) -> tuple[float, ...]:

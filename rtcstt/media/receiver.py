@@ -294,8 +294,7 @@ class AudioReceiver:
             self._presence.signals.append(SeveralSources(1 + len(self._sides)))
             return
         self._counters.stray += len(packets)
-        reason = f"more than {1 + MAX_SIDES} sources send at once"
-        self._presence.ignore(reason, reason)
+        self._presence.ignore("sources", f"more than {1 + MAX_SIDES} sources send at once")
 
     def _advance_sides(self, now: float) -> None:
         self._bad_payloads += self._sides.advance(now, self.clock.end, self.clock.ledger)
