@@ -204,9 +204,7 @@ class TurnText:
         self._closed: list[Piece] = []  # the open turn's segments before this one
         self._said = False  # anything, in an earlier turn
         self._closed_stop: float | None = None  # of the last closed segment
-        self._left_out = (
-            ""  # the mark behind the last closed segment, which belongs there if the turn ends with it
-        )
+        self._left_out = ""  # the mark behind the last closed segment, for a turn that ends with it
         self.segment = Segment(0)
 
     @property
@@ -415,9 +413,8 @@ class TurnText:
     def _publish(self, found: Hypothesis, ids: tuple[int, ...]) -> None:
         """The first ``ids`` of what was found, where they say more than was published and nothing else."""
         segment, text = self.segment, self._worded(ids)
-        if text.startswith(segment.text) and len(text) > len(
-            segment.text
-        ):  # a token may be half of a character
+        goes_on = text.startswith(segment.text) and len(text) > len(segment.text)
+        if goes_on:  # a token may be half of a character
             segment.ids, segment.text, segment.forced = ids, text, ids
             segment.odds = found.odds[: len(ids)]
 
