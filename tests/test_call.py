@@ -13,7 +13,7 @@ import pytest
 from rtcstt import captions, wire
 from rtcstt.call import MAX_TRACKS, Call, CallSettings, Track
 from rtcstt.errors import CallerError
-from rtcstt.events import AnyEvent, AudioLedger, SessionEnd, TrackNamed, Transcript
+from rtcstt.events import AnyEvent, AudioLedger, SessionEnd, TrackNamed, Transcript, TurnEnd
 from rtcstt.media.pcm import Chunk, Samples
 from rtcstt.media.rtp import Codec
 from rtcstt.testing import (
@@ -108,6 +108,23 @@ def test_the_stt_receives_a_second_for_every_second_through_mute_hold_and_loss()
         assert stt.connections[0].audio_s == pytest.approx(sent, abs=0.001)
         types = [event.type for event in events]
         assert types.count("audio.stalled") == types.count("audio.resumed") >= 1
+
+    run_virtual(main())
+
+
+def test_the_end_of_a_turn_says_how_much_of_its_audio_was_made_up() -> None:
+    """Short losses are concealed: who reads the turn is to know, now or later."""
+
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            caller = ScriptedCaller().say(AUDIO).pause(1).say(AUDIO).pause(1)
+            await play(call.add_track("0", CODECS), caller, Network(lost=frozenset({25, 26, 27})))
+            await call.close()
+            events = check(call)
+        ends = [event for event in events if isinstance(event, TurnEnd)]
+        assert [end.concealed for end in ends] == [60.0, None]
+        assert ledger_of(events)["concealed"] == 60.0
 
     run_virtual(main())
 

@@ -266,6 +266,21 @@ async def test_words_that_may_be_wrong_are_marked_for_who_wants_it(place: Place)
         assert await page.evaluate(DOUBTED, [0.4]) == [], "as many words as figures, or no marks"
 
 
+async def test_turns_of_which_audio_was_lost_are_told_apart(place: Place) -> None:
+    async with opened(place) as page:
+        await page.evaluate(
+            """() => [undefined, 60].forEach((concealed, turn) => {
+              const place = { call: "E", seq: turn, time: 1, track: "0", turn, start: turn, end: turn + 1 };
+              const event = { type: "turn.end", ...place, transcript: "It was. ", concealed };
+              document.getElementById("captions").receive(event);
+            })"""
+        )
+        lines = page.locator("#captions .turn .said")
+        await expect(lines.nth(0)).to_have_css("text-decoration-line", "none")
+        await expect(lines.nth(1)).to_have_css("text-decoration-line", "underline")
+        await expect(lines.nth(1)).to_have_css("text-decoration-style", "dotted")
+
+
 async def test_how_captions_look_comes_from_the_address_or_is_remembered(place: Place) -> None:
     async with opened(place, "/?size=200&font=dyslexic&colors=yellow&lines=2&font2=x") as page:
         shown = page.locator("#captions")

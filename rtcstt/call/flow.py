@@ -10,7 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypedDict
 
@@ -32,6 +32,7 @@ from rtcstt.events import (
     TrackMuted,
     TrackUnmuted,
     TranscriptGap,
+    TurnEnd,
 )
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.receiver import AudioReceiver, AudioStats
@@ -56,6 +57,7 @@ from rtcstt.stt.stream import Stream
 log = logging.getLogger(__name__)
 
 MAX_HELD = 500  # packets; 10 s
+MAX_MARKS = 1000  # chunks with concealed audio that are remembered: of the last minutes at least
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
 JITTER_S = 0.2  # of a call that moves: both servers receive it, so what looks like a shorter hole is none
 
@@ -96,6 +98,27 @@ class TrackStats(TypedDict):
     failures: int
 
 
+class Concealed:
+    """Where a track's audio was made up by packet loss concealment, by the count of its ledger."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._before = 0
+        self._marks: deque[tuple[int, int, int]] = deque(
+            maxlen=MAX_MARKS
+        )  # from, to, samples made up between
+
+    def note(self, position: int, total: int) -> None:
+        """``total`` samples were made up before ``position``."""
+        if total > self._total:
+            self._marks.append((self._before, position, total - self._total))
+        self._before, self._total = position, total
+
+    def between(self, start: int, end: int) -> int:
+        """How many samples, to the chunk."""
+        return sum(count for begin, until, count in self._marks if begin < end and start < until)
+
+
 class Flow:
     """What a `Track` has while it takes audio."""
 
@@ -109,6 +132,7 @@ class Flow:
         self.stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pcm = _PcmSource()
+        self._concealed = Concealed()
         self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
         self._held: deque[tuple[Packet, float]] | None = None
         self._on_held: Callable[[], None] = lambda: None
@@ -270,7 +294,16 @@ class Flow:
     def _report(self, signal: Signal) -> None:
         self._shared.report(event_of(signal, self.track, self._seconds))
 
+    def _tell(self, event: AnyEvent) -> None:
+        if isinstance(event, TurnEnd):
+            begin = self._offset_s()
+            samples = [round((at - begin) * SAMPLE_RATE) for at in (event.start, event.end)]
+            if count := self._concealed.between(samples[0], samples[1]):
+                event = replace(event, concealed=count / 16)
+        self._shared.report(event)
+
     def _send(self, chunks: Sequence[Chunk]) -> None:
+        self._concealed.note(self.receiver.position, self.receiver.ledger.counts[Label.CONCEALED])
         for chunk in chunks:
             self._stream_or_new().send(chunk)
             self._guarded(partial(self._record, chunk))
@@ -310,7 +343,7 @@ class Flow:
             self.stream = Stream(
                 self._shared.stt,
                 track=self.track,
-                on_event=self._shared.report,
+                on_event=self._tell,
                 mode=settings.mode,
                 settings=self._shared.turn,
                 keyterms=settings.keyterms,

@@ -100,11 +100,13 @@ class TurnResume(TurnEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnEnd(TurnEvent):
     """The turn is over. The transcripts of a track, joined with nothing between, are its text.
-    ``confidence``: how sure the service is of each word (as spaces part them), 0 to 1, where known."""
+    ``confidence``: how sure the service is of each word (as spaces part them), 0 to 1, where known.
+    ``concealed``: ms of its audio that were lost and bridged by packet loss concealment, where some were."""
 
     type: ClassVar[Literal["turn.end"]] = "turn.end"
     transcript: str
     confidence: list[float] | None = None
+    concealed: float | None = None
 
     @property
     def ends_turn(self) -> bool:

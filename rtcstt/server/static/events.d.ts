@@ -219,11 +219,12 @@ export interface TurnEagerEnd extends TurnEvent {
   transcript: string;
 }
 
-/** The turn is over. The transcripts of a track, joined with nothing between, are its text. `confidence`: how sure the service is of each word (as spaces part them), 0 to 1, where known. */
+/** The turn is over. The transcripts of a track, joined with nothing between, are its text. `confidence`: how sure the service is of each word (as spaces part them), 0 to 1, where known. `concealed`: ms of its audio that were lost and bridged by packet loss concealment, where some were. */
 export interface TurnEnd extends TurnEvent {
   type: "turn.end";
   transcript: string;
   confidence?: number[];
+  concealed?: number;
 }
 
 /** They were not done. */

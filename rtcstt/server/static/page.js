@@ -218,7 +218,6 @@ async function onState({ state, reason }) {
 }
 
 async function pollLedger(watched, duration) {
-  const before = new Map();
   for (;;) {
     const last = watched.state === "closed";
     try {
@@ -228,11 +227,6 @@ async function pollLedger(watched, duration) {
       if ($("ledger").open) ledger.show(tracks);
       else ledger.take(tracks);
       lastSecond = Math.max(lastSecond, snapshot.time ?? 0);
-      for (const { track, ledger: sum } of tracks) {
-        const lost = sum.concealed + sum.recovered;
-        if (lost > (before.get(track) ?? 0)) captions.repaired(watched.id, track, lastSecond - 1.5, lastSecond);
-        before.set(track, lost);
-      }
     } catch {
       // The call's own state tells of a lost server; the ledger just stays as it was.
     }

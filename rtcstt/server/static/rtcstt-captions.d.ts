@@ -20,8 +20,6 @@ export class RtcsttCaptions extends HTMLElement {
     text({ times }?: {
         times?: boolean | undefined;
     }): string;
-    /** Marks audio that was lost and replaced. @param {string} call @param {string} track @param {number} from @param {number} to */
-    repaired(call: string, track: string, from: number, to: number): void;
     /** @param {number} speaker From 0. @param {string} name */
     rename(speaker: number, name: string): void;
     /** The rows that contain some text. @param {string} text */

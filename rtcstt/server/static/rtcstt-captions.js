@@ -130,11 +130,6 @@ export class RtcsttCaptions extends Base {
   /** All of it as plain text. */
   text({ times = false } = {}) { return this.transcript.text({ times }); }
 
-  /** Marks audio that was lost and replaced. @param {string} call @param {string} track @param {number} from @param {number} to */
-  repaired(call, track, from, to) {
-    this.transcript.repaired(call, track, from, to).forEach((row) => this.#render(row));
-  }
-
   /** @param {number} speaker From 0. @param {string} name */
   rename(speaker, name) {
     this.transcript.rename(speaker, name);

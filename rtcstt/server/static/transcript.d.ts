@@ -24,7 +24,7 @@ export function minutes(seconds: number): string;
  * @property {TurnState} state
  * @property {string} reason Of a gap.
  * @property {number[]} confidence How sure each of its words is, from 0 to 1; empty where that is not known.
- * @property {boolean} repaired Some of its audio was lost and replaced.
+ * @property {boolean} repaired Some of its audio was lost, and bridged by concealment.
  */
 export class Transcript {
     /** In the order in which they are read. @type {Row[]} */
@@ -45,9 +45,6 @@ export class Transcript {
     name(speaker: number): string;
     /** @param {number} speaker @param {string} name */
     rename(speaker: number, name: string): void;
-    /** Marks the turns of a track during which audio was replaced. @param {string} call @param {string} track
-     * @param {number} from @param {number} to */
-    repaired(call: string, track: string, from: number, to: number): Row[];
     /** All of it as plain text: verbatim for one speaker, a line for each turn with several or with times. */
     text({ times }?: {
         times?: boolean | undefined;
@@ -88,7 +85,7 @@ export type Row = {
      */
     confidence: number[];
     /**
-     * Some of its audio was lost and replaced.
+     * Some of its audio was lost, and bridged by concealment.
      */
     repaired: boolean;
 };

@@ -24,7 +24,7 @@
  * @property {TurnState} state
  * @property {string} reason Of a gap.
  * @property {number[]} confidence How sure each of its words is, from 0 to 1; empty where that is not known.
- * @property {boolean} repaired Some of its audio was lost and replaced.
+ * @property {boolean} repaired Some of its audio was lost, and bridged by concealment.
  */
 
 export class Transcript {
@@ -72,6 +72,7 @@ export class Transcript {
       case "turn.end": {
         const row = this.#turn(event, "ended", event.transcript);
         row.confidence = event.confidence ?? [];
+        row.repaired = Boolean(event.concealed);
         return [row];
       }
       case "transcript":
@@ -108,15 +109,6 @@ export class Transcript {
   /** @param {number} speaker @param {string} name */
   rename(speaker, name) {
     this.#names.set(speaker, name.trim().slice(0, 100));
-  }
-
-  /** Marks the turns of a track during which audio was replaced. @param {string} call @param {string} track
-   * @param {number} from @param {number} to */
-  repaired(call, track, from, to) {
-    const near = this.rows.slice(-20).filter((row) => row.call === call && row.track === track && row.kind === "turn");
-    const hit = near.filter((row) => !row.repaired && row.start < to && (row.end > from || row.state !== "ended"));
-    hit.forEach((row) => (row.repaired = true));
-    return hit;
   }
 
   /** All of it as plain text: verbatim for one speaker, a line for each turn with several or with times. */
