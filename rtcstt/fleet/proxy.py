@@ -20,6 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from rtcstt.errors import CallerError, RtcsttError
+from rtcstt.http.giving_way import GivingWay
 
 SECRET, CALLER, NODE = "X-Rtcstt-Secret", "X-Rtcstt-Caller", "X-Rtcstt-Node"
 _OURS = frozenset(name.lower() for name in (SECRET, CALLER, NODE))
@@ -275,8 +276,10 @@ async def _pump(source: _Socket, sink: _Socket) -> tuple[int, str]:
         WSMsgType.PING: sink.ping,  # type: ignore[dict-item]
         WSMsgType.PONG: sink.pong,  # type: ignore[dict-item]
     }
+    others = GivingWay()
     with contextlib.suppress(ConnectionError):
         while (message := await source.receive()).type in passing:
+            await others.turn()
             await passing[message.type](message.data)
         if message.type is WSMsgType.CLOSE and message.data not in (None, 1005, 1006, 1015):
             return int(message.data), str(message.extra or "")

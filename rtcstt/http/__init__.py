@@ -4,6 +4,7 @@ until it is stopped.
 * `access`: permissions, and the authenticator.
 * `guard`: the table of routes, each with its permission; hosts and origins; headers of every answer.
 * `errors`: refusals.
+* `giving_way`: for loops over what comes from outside.
 * `serving`: connections, and the order of the end.
 """
 

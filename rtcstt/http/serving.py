@@ -34,6 +34,7 @@ HEADERS_S = 15.0  # a connection that has asked for nothing by then is closed
 DEAD_S = 15  # without an answer of the other side's TCP, though something was sent, or it was asked
 KEEPALIVE_S = 75.0  # between requests: more than proxies wait
 HANDSHAKE_S = 10.0  # TLS
+READ_AT_ONCE = 16 * 1024  # bytes, before others run; asyncio's 256 kB may be 40,000 chunks or messages
 PAUSE_S = 0.25  # without a descriptor to accept with
 BACKLOG = 1024
 MAX_CONNECTIONS = 2000
@@ -56,6 +57,11 @@ class Connection(web.RequestHandler):
         self.busy = False
         self.served = 0
         self._headers_due = loop.call_later(headers_s, self._check_served)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if hasattr(transport, "max_size"):  # asyncio's own, without TLS
+            transport.max_size = READ_AT_ONCE
+        super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._headers_due.cancel()

@@ -23,6 +23,7 @@ from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.events import AudioIgnored, Dtmf
+from rtcstt.http.giving_way import GivingWay
 from rtcstt.http.serving import accepted, listen
 from rtcstt.media.dtmf import KEYS
 from rtcstt.server import addresses
@@ -175,7 +176,9 @@ async def _receive(call: Call, reader: asyncio.StreamReader, timing: Timing) -> 
     """Until the other end hangs up, leaves, or is silent for too long. Frames of other kinds are skipped."""
     intake: tuple[int, Intake] | None = None
     skipped: Counter[int] = Counter()
+    others = GivingWay()
     while True:
+        await others.turn()
         async with asyncio.timeout(timing.silent_s):
             kind, data = await _frame(reader)
         if kind in (TERMINATE, ERROR):

@@ -23,6 +23,7 @@ from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, bad_request
 from rtcstt.events import AudioSuspect, Dtmf, ErrorEvent
+from rtcstt.http.giving_way import GivingWay
 from rtcstt.media.suspicion import READERS, Suspicion
 from rtcstt.server.media_formats import (
     NO_OBJECT,
@@ -269,9 +270,10 @@ async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
         told = socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"nothing came for too long")
         closing.add(asyncio.create_task(told))
 
-    loop = asyncio.get_running_loop()
+    loop, others = asyncio.get_running_loop(), GivingWay()
     try:
         while True:
+            await others.turn()
             overdue = loop.call_later(silent_s, give_up)
             try:
                 message = await anext(socket, None)

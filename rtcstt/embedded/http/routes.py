@@ -30,6 +30,7 @@ from rtcstt.embedded.service import (
 from rtcstt.errors import CallerError, ConnectionLost
 from rtcstt.http.access import Permission
 from rtcstt.http.bodies import parse_object, read_body
+from rtcstt.http.giving_way import GivingWay
 from rtcstt.http.guard import GRANT, Guard, Route
 from rtcstt.limits import Slots
 
@@ -267,8 +268,10 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 async def _receive(socket: _Socket, session: Session) -> None:
+    others = GivingWay()
     try:
         async for message in socket:
+            await others.turn()
             socket.alive_at = math.inf
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await session.send(message.data)

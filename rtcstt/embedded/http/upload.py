@@ -10,14 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import IO
+from typing import IO, cast
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http import HttpProcessingError
 
 from rtcstt import wire
 from rtcstt.embedded.http.limits import HttpLimits
 from rtcstt.errors import CallerError
+from rtcstt.http.giving_way import GivingWay
 from rtcstt.media.tracks import RawAudio, ReadSettings
 from rtcstt.wire import strict_json
 
@@ -98,6 +99,24 @@ async def read_form(request: web.Request, file: IO[bytes], limits: HttpLimits) -
     return form
 
 
+class _Content:
+    """What aiohttp's readers of forms call of a request's body. They skip lines and look for boundaries
+    without a pause for as long as there is something to be had."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self._others = GivingWay()
+        self.unread_data, self.at_eof = content.unread_data, content.at_eof
+
+    async def read(self, size: int = -1) -> bytes:
+        await self._others.turn()
+        return await self._content.read(size)
+
+    async def readline(self, **limits: int) -> bytes:
+        await self._others.turn()
+        return await self._content.readline(**limits)
+
+
 class _Arrivals:
     """Puts a time limit off as bytes arrive, at `MIN_BYTES_PER_S`."""
 
@@ -114,7 +133,8 @@ async def _read_parts(
     request: web.Request, file: IO[bytes], form: Form, arrivals: _Arrivals, limits: HttpLimits
 ) -> None:
     count = 0
-    async for part in await request.multipart():
+    content = cast("StreamReader", _Content(request.content))
+    async for part in MultipartReader(request.headers, content):
         count += 1
         if count > limits.fields:
             raise wire.bad_request(f"The form has more than {limits.fields} fields.")
