@@ -1,7 +1,7 @@
 """Loops over what comes from outside: others run in between.
 
-``await reader.readline()`` and ``async for message in socket`` do not wait while there is something to be
-had, and whoever sends small things fast sees to it that there always is.
+``await reader.readline()`` and ``async for message in socket`` do not wait while there is something to
+read, and whoever sends small things fast sees to it that there always is.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ async def read_form(request: web.Request, file: IO[bytes], limits: HttpLimits) -
 
 class _Content:
     """What aiohttp's readers of forms call of a request's body. They skip lines and look for boundaries
-    without a pause for as long as there is something to be had."""
+    without a pause for as long as there is something to read."""
 
     def __init__(self, content: StreamReader) -> None:
         self._content = content
