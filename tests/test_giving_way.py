@@ -1,4 +1,4 @@
-"""Loops over what comes from outside let others run, however much there is to be had at once."""
+"""Loops over what comes from outside let others run, however much has come at once."""
 
 from __future__ import annotations
 
