@@ -169,7 +169,6 @@ async def killed(calls: int) -> list[list[object]]:
             began = time.monotonic()
             for index, (speaker, seconds) in enumerate(zip(speakers, sent, strict=True)):
                 base = f"{servers[1 + index % 2].url}/calls/{speaker.call}"
-                await history(session, f"{base}/events")  # until it has ended
                 events = await history(session, f"{base}/events")
                 slowest = max(slowest, time.monotonic() - began)
                 ended = [event for event in events if event["type"] == "turn.end"]
@@ -360,9 +359,10 @@ async def rolled(calls: int) -> list[list[object]]:
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None))
         )
         callers = await dialled(fleet.balancer.url, calls, 60.0)
+        over = asyncio.Event()
         listeners = [
             asyncio.create_task(
-                listened_to_the_end(session, f"{fleet.balancer.url}/calls/{one.caller.call}/events")
+                listened_to_the_end(session, f"{fleet.balancer.url}/calls/{one.caller.call}/events", over)
             )
             for one in callers
         ]
@@ -370,6 +370,7 @@ async def rolled(calls: int) -> list[list[object]]:
             await asyncio.sleep(4.0)
             await fleet.restart(index)
         await ended(session, fleet.servers[0].url, callers, count)
+        over.set()
         received = await asyncio.gather(*listeners)
         whole = sum(numbers == list(range(len(numbers))) for numbers in received)
     moves = sum(one.caller.resumed for one in callers)

@@ -22,6 +22,7 @@ import aiohttp
 
 TICK = os.sysconf("SC_CLK_TCK")
 START_S = 60.0
+END_S = 120.0  # until a call that was hung up says session.end
 
 
 @dataclass(slots=True)
@@ -162,16 +163,34 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def history(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
-    """The events of a call, until it has ended."""
-    async with session.get(url) as response:
-        lines = [line async for line in response.content if line.startswith(b"data: ")]
-    return [json.loads(line[6:]) for line in lines]
+    """The events of a call from the first, read until it has ended; a call that does not end is an error."""
+    last: object = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            while True:
+                async with session.get(url) as response:
+                    lines = [line async for line in response.content if line.startswith(b"data: ")]
+                events = [json.loads(line[6:]) for line in lines]
+                last = events[-1] if events else f"status {response.status}"
+                if events and events[-1]["type"] == "session.end":
+                    return events
+                await asyncio.sleep(0.3)
+    raise SystemExit(f"{url}: no session.end within {END_S:g} s, the last was {last}")
 
 
-async def listened_to_the_end(session: aiohttp.ClientSession, url: str) -> list[int]:
+async def listened_to_the_end(session: aiohttp.ClientSession, url: str, over: asyncio.Event) -> list[int]:
     """The numbers of a call's events, as a browser's EventSource reads them: it connects again, and says
-    where it was."""
+    where it was. Without a session.end for `END_S` after the call is ``over``: what came."""
     numbers: list[int] = []
+    reading = asyncio.create_task(_listen(session, url, numbers))
+    await over.wait()
+    await asyncio.wait({reading}, timeout=END_S)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    return numbers
+
+
+async def _listen(session: aiohttp.ClientSession, url: str, numbers: list[int]) -> None:
     while True:
         headers = {"Last-Event-ID": str(numbers[-1])} if numbers else {}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -180,5 +199,5 @@ async def listened_to_the_end(session: aiohttp.ClientSession, url: str) -> list[
                     if line.startswith(b"id: "):
                         numbers.append(int(line[4:]))
                     if b'"session.end"' in line:
-                        return numbers
+                        return
         await asyncio.sleep(0.3)

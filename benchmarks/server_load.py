@@ -1,12 +1,14 @@
 """A whole server under calls, beside a plain aiortc server under the same calls in the same run.
 
     python -m benchmarks.server_load
-    python -m benchmarks.server_load -n 40 --seconds 30
+    python -m benchmarks.server_load -n 40 --seconds 30 --only load
 
 Each server streams to an STT that only counts. The server has one processor for itself, the callers
 and the STT share another. Two tables: CPU and memory of each server under N calls in chunks of 100 ms,
 less what it takes without; and, for a single call in chunks of 20 ms, how much of the audio reached the
-STT, and how long after it was sent. Linux only.
+STT, and how long after it was sent. Two more tables: the busiest process of one worker and of two under N
+calls (as many times less as it has to do, as many times more calls fit), and what Redis adds to the latency
+of a call (wants redis-server). Linux only.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ def rtcstt(port: int, stt: str, chunk_ms: int) -> list[str]:
     return [program, "serve", *options, "--offers-per-minute", "10000"]
 
 
+def with_options(*more: str) -> Command:
+    return lambda port, stt, chunk_ms: [*rtcstt(port, stt, chunk_ms), *more]
+
+
 SERVERS: dict[str, Command] = {"plain aiortc": plain, "rtcstt": rtcstt}
 
 
@@ -55,6 +61,7 @@ class Load:
     connections: int  # to the STT
     reached: float  # audio per second of them
     latencies_s: list[float]  # of a single call
+    busiest_percent: float  # of one processor: the process that has most to do
 
 
 def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_ms: int) -> Load:
@@ -75,9 +82,10 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
             if standing != calls:
                 raise SystemExit(f"only {standing} of {calls} calls came about")
             time.sleep(SETTLING_S)
-            begin, used = time.monotonic(), cpu_s(served.pid)
+            begin, before = time.monotonic(), cpu_by_process(served.pid)
             time.sleep(seconds - 1)
-            used, passed = cpu_s(served.pid) - used, time.monotonic() - begin
+            after, passed = cpu_by_process(served.pid), time.monotonic() - begin
+            used = [cpu - before.get(pid, 0.0) for pid, cpu in after.items()]
             grown = resident_mb(served.pid) - memory
             sent = json.loads(callers.stdout.readline())
             callers.wait(60)
@@ -85,11 +93,12 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
         streams = [json.loads(line) for line in stt.stdout]
     return Load(
         calls,
-        100 * used / passed / calls,
+        100 * sum(used) / passed / calls,
         grown / calls,
         len(streams),
         reached(streams),
         latencies(sent[0], streams[0]["onsets"]) if calls == 1 else [],
+        100 * max(used) / passed,
     )
 
 
@@ -101,11 +110,12 @@ def reached(streams: Sequence[dict[str, Any]]) -> float:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], processor: int) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str], processor: int | None) -> Iterator[subprocess.Popen[str]]:
     log = subprocess.DEVNULL if not os.environ.get("BENCHMARK_LOG") else None
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        os.sched_setaffinity(process.pid, {processor})
+        if processor is not None:
+            os.sched_setaffinity(process.pid, {processor})
         yield process
     finally:
         process.terminate()
@@ -143,12 +153,17 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time so far (proc(5): fields 14 and 15 of stat)."""
-    ticks = 0
+    """User and system time so far, of the descendants too."""
+    return sum(cpu_by_process(pid).values())
+
+
+def cpu_by_process(pid: int) -> dict[int, float]:
+    """The same for each (proc(5): fields 14 and 15 of stat)."""
+    found = {}
     for each in family(pid):
         fields = Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        found[each] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def resident_mb(pid: int) -> float:
@@ -191,6 +206,36 @@ def print_latency(seconds: float, losses: Sequence[float]) -> None:
     print(markdown(header, rows), flush=True)
 
 
+def print_workers(calls: int, seconds: float) -> None:
+    rows: list[list[object]] = []
+    alone = 0.0
+    for workers in (1, 2):
+        server = with_options("--workers", str(workers))
+        load = measure(server, calls=calls, seconds=seconds, loss=0, chunk_ms=100)
+        alone = alone or load.busiest_percent
+        shares = [f"{load.cpu_percent:.2f} %", f"{load.busiest_percent:.1f} %"]
+        rows.append([workers, *shares, f"{alone / load.busiest_percent:.2f}"])
+    print(f"\n{calls} calls, {seconds:g} s:\n")
+    header = ["workers", "CPU per call", "the busiest process", "times more calls"]
+    print(markdown(header, rows), flush=True)
+
+
+def print_redis(seconds: float) -> None:
+    """In turn, so that what else the machine does concerns both."""
+    found: dict[str, list[float]] = {"without": [], "--redis": []}
+    port = free_port()
+    with running(["redis-server", "--port", str(port), "--save", ""], None):
+        await_port(port)
+        for _ in range(2):
+            for name, latencies_s in found.items():
+                options = ["--redis", f"redis://127.0.0.1:{port}/0"] if name == "--redis" else []
+                load = measure(with_options(*options), calls=1, seconds=seconds, loss=0, chunk_ms=20)
+                latencies_s += load.latencies_s
+    rows = [[name, len(of), median_and_95th(sorted(of), 1)] for name, of in found.items()]
+    print(f"\nOne call, twice {seconds:g} s, chunks of 20 ms:\n")
+    print(markdown(["server", "tones", "latency, median / 95 %, ms"], rows), flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A server under calls, beside plain aiortc.")
     parser.add_argument("-n", type=int, default=40, help="calls (default: %(default)s)")
@@ -200,9 +245,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--loss", type=float, nargs="+", default=[0, 2, 5], help="in percent, for the latency"
     )
+    parser.add_argument("--only", choices=("latency", "load", "workers", "redis"))
     options = parser.parse_args(arguments)
-    print_latency(options.seconds, options.loss)
-    print_load(options.n, options.seconds)
+    if options.only in (None, "latency"):
+        print_latency(options.seconds, options.loss)
+    if options.only in (None, "load"):
+        print_load(options.n, options.seconds)
+    if options.only in (None, "workers"):
+        print_workers(options.n, options.seconds)
+    if options.only in (None, "redis"):
+        print_redis(options.seconds)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Whether the recogniser's memory stays flat under speech, silence, noise and music.
 
     python -m benchmarks.soak [--minutes 60] [--pace 1] [--data ../shared/data]
+    python -m benchmarks.soak --calls 1000
 
 Eight clients talk to `rtcstt stt` in real time (or ``--pace`` times as fast): five on the turns endpoint,
 two on the manual one, and one that hangs up and calls again every half minute. Every two minutes all are
 silent for a while, so that what is seen then is what the server keeps: a line with its resident memory,
 threads and open files. Fails when the memory of the last third is above that of the first, or threads or
 files have become more. Linux only.
+
+``--calls N`` is about calls that end: so many short WebRTC calls, some at a time, to one `rtcstt serve` with
+the recogniser in it. After every 50, with no call going on, a line; fails when what an ended call leaves
+behind adds up: the server remembers the texts of 200, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import itertools
 import os
 import random
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +31,23 @@ import aiohttp
 import numpy as np
 
 from benchmarks.live import DATA, RATE, Line, Process, line, server, silence, speech
-from benchmarks.server_load import cpu_s, resident_mb
+from benchmarks.server_load import await_port, cpu_s, free_port, resident_mb, running
 from rtcstt.media.files import read
 from rtcstt.media.pcm import Samples
+from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.playback import opus_packets
 
 CLIENTS = ["turns"] * 5 + ["manual"] * 2 + ["caller"]
 CALL_S = 30.0
 EVERY_S, HUSH_S = 120.0, 24.0  # turns end within 6 s, and what is free is given back every 10 s of work
 LOOKED_AT_S, LOOK_S = 4.0, 0.2  # the end of each hush, and how often then
 GROWTH_MB = 8.0  # what a long turn in a late hour may need beyond what was needed before
+
+CALLS_EACH = 50  # between two looks
+CALLS_AT_ONCE = 4
+CALL_TALK_S = 3.0
+REMEMBERED = 200  # ended calls (`Limits.keep_ended`)
+REMEMBERED_MB = 0.05  # the most that one of them may keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,77 @@ def sample(pid: int) -> Sample:
     return Sample(resident_mb(pid), threads, len(os.listdir(f"/proc/{pid}/fd")))
 
 
+# -- calls that end ----------------------------------------------------------------------------------
+
+
+async def short_calls(count: int, folder: Path, url: str, pid: int) -> list[Sample]:
+    """So many calls, one after the other in each of some rows; what the server holds after every few."""
+    voices = [opus_packets(at_48_khz(voice[: round(CALL_TALK_S * RATE)])) for voice in speech(folder)]
+    numbers, samples, ended = iter(range(count)), list[Sample](), 0
+    print("| calls | memory | threads | open files | with text |", flush=True)
+    print("|---|---|---|---|---|")
+    with_text = 0
+    while batch := list(itertools.islice(numbers, CALLS_EACH)):
+        rest = iter(batch)
+
+        async def row(rest: Iterator[int] = rest) -> int:
+            return sum([await short_call(voices[number % len(voices)], url) for number in rest])
+
+        with_text += sum(await asyncio.gather(*(row() for _ in range(CALLS_AT_ONCE))))
+        ended += len(batch)
+        seen = []
+        for _ in range(round(LOOKED_AT_S / LOOK_S)):
+            await asyncio.sleep(LOOK_S)
+            seen.append(sample(pid))
+        samples.append(min(seen, key=lambda one: one.memory_mb))
+        last = samples[-1]
+        row_ = f"| {ended} | {last.memory_mb:.1f} MB | {last.threads} | {last.files} | {with_text} |"
+        print(row_, flush=True)
+    return samples
+
+
+def at_48_khz(voice: Samples) -> Samples:
+    return np.interp(np.arange(3 * len(voice)) / 3, np.arange(len(voice)), voice).astype(np.int16)
+
+
+async def short_call(packets: Sequence[bytes], url: str) -> bool:
+    """Whether it had a text."""
+    caller = Caller(packets, loopback=True)
+    async with asyncio.timeout(120):
+        await caller.dial(f"{url}/offer")
+        await caller.played()
+        await caller.hang_up()
+    if caller.received[-1][1]["type"] != "session.end":
+        raise SystemExit(f"a call ended without session.end: {caller.received[-1:]}")
+    return any(event["type"] == "turn.end" and event["transcript"] for _, event in caller.received)
+
+
+def calls_verdict(samples: Sequence[Sample]) -> str | None:
+    """What has grown since the first calls; None when nothing has, but for what is remembered of so many."""
+    first, last = samples[0], samples[-1]
+    remembered = min(REMEMBERED, CALLS_EACH * len(samples)) - CALLS_EACH
+    for name, allowed in (
+        ("memory_mb", GROWTH_MB + REMEMBERED_MB * remembered),
+        ("threads", 1),
+        ("files", 4),
+    ):
+        grown = getattr(last, name) - getattr(first, name)
+        if grown > allowed:
+            return f"{name} grew by {grown:.1f}"
+    return None
+
+
+def run_calls(count: int, folder: Path) -> str | None:
+    port = free_port()
+    limits = ["--offers-per-minute", "10000", "--max-calls-per-address", "100"]
+    program = str(Path(sys.executable).with_name("rtcstt"))
+    command = [program, "serve", "--port", str(port), "--stt", "embedded", "--model", "tiny-en", *limits]
+    with running(command, None) as server:
+        await_port(port)
+        samples = asyncio.run(short_calls(count, folder, f"http://127.0.0.1:{port}", server.pid))
+    return calls_verdict(samples)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,11 +260,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pace", type=float, default=1.0, help="times real time, at most 2")
+    parser.add_argument("--calls", type=int, help="so many short calls instead")
     options = parser.parse_args(arguments)
-    with server() as process:
-        soak = Soak(process, options.data, 60 * options.minutes, options.pace)
-        asyncio.run(soak.run())
-    grown = verdict(soak.samples)
+    if options.calls:
+        grown = run_calls(options.calls, options.data)
+    else:
+        with server() as process:
+            soak = Soak(process, options.data, 60 * options.minutes, options.pace)
+            asyncio.run(soak.run())
+        grown = verdict(soak.samples)
     print(f"\n{grown or 'flat'}")
     return 1 if grown else 0
 

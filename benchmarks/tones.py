@@ -57,8 +57,9 @@ def latencies(sent: Sequence[float], received: Iterable[float]) -> list[float]:
     return sorted(found)
 
 
-def median_and_95th(values: Sequence[float]) -> str:
+def median_and_95th(values: Sequence[float], digits: int = 0) -> str:
     """Of sorted seconds, in ms."""
     if not values:
         return "-"
-    return f"{1000 * values[len(values) // 2]:.0f} / {1000 * values[int(0.95 * len(values))]:.0f}"
+    median, late = values[len(values) // 2], values[int(0.95 * len(values))]
+    return f"{1000 * median:.{digits}f} / {1000 * late:.{digits}f}"

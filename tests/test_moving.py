@@ -217,3 +217,120 @@ async def test_the_caller_for_tests_offers_again_by_itself(
     assert check_turns(events).strip()
     assert types[-1] == "session.end" and types.count("session.move") == 1
     assert {gap["reason"] for gap in events[-1]["missing"]} == {"server"}
+
+
+async def test_a_gateway_and_a_whip_caller_go_on_elsewhere_with_the_calls_id(
+    redis: RedisServer, packets: list[bytes], tmp_path: Path
+) -> None:
+    """Their server is killed in mid-sentence; who has no `session.move` says which call it is."""
+    options = ("--redis", redis.url)
+    timeout = aiohttp.ClientTimeout(PATIENCE_S)
+    async with (
+        started("serve", tmp_path, *options) as other,
+        aiohttp.ClientSession(timeout=timeout) as session,
+    ):
+        sources: list[Gateway | WhipCaller] = [Gateway(session), WhipCaller(session, packets)]
+        async with started("serve", tmp_path, *options) as one:
+            for source in sources:
+                await source.connect(one)
+                assert await source.refusal(one) == "call_connected"
+            for source in sources:
+                await spoken(session, other, source.call)
+            os.kill(one.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(one.process.wait)
+        for source in sources:
+            await source.connect(other)
+        await asyncio.sleep(3.0)  # of speech
+        for source in sources:
+            events = await hung_up(session, other, source.call)
+            await source.close()
+            assert check_turns(events).strip()
+            assert "server" in [gap["reason"] for gap in events[-1]["missing"]]
+            assert len({event["track"] for event in events if event["type"] == "track.start"}) == 1
+            assert events[-1]["reason"] == "hung up" and not events[-1]["complete"]
+
+
+class Gateway:
+    """A recording at its pace over `/pcm`, over one connection after the other."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._samples = read(bundled_recording(), 16000)
+        self._begun = asyncio.get_running_loop().time()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._talking: list[asyncio.Task[None]] = []
+        self.call = ""
+
+    async def connect(self, server: Server) -> None:
+        resumed = {"call": self.call} if self.call else {}
+        socket = await self._session.ws_connect(
+            f"{server.url}/pcm", params={"sample_rate": "16000", **resumed}
+        )
+        self.call = self.call or (await socket.receive_json())["call"]
+        self._talking.append(asyncio.create_task(self._talk(socket)))
+
+    async def refusal(self, server: Server) -> str:
+        """How a second connection for the call is refused."""
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        headers["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+        async with self._session.get(
+            f"{server.url}/pcm", params={"call": self.call}, headers=headers
+        ) as response:
+            assert response.status == 409
+            return str((await response.json())["error_code"])
+
+    async def close(self) -> None:
+        for task in self._talking:
+            task.cancel()
+        await asyncio.gather(*self._talking, return_exceptions=True)
+
+    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        loop = asyncio.get_running_loop()
+        while not socket.closed:
+            at = int((loop.time() - self._begun) * 10)
+            chunk = self._samples[at * 1600 : (at + 1) * 1600]
+            await asyncio.sleep(max(0.0, self._begun + (at + 1) / 10 - loop.time()))
+            await socket.send_bytes(chunk.tobytes() or bytes(3200))
+
+
+class WhipCaller:
+    """The same with WHIP."""
+
+    def __init__(self, session: aiohttp.ClientSession, packets: list[bytes]) -> None:
+        self._session, self._packets = session, packets
+        self._begun = asyncio.get_running_loop().time()
+        self._connections: list[RTCPeerConnection] = []
+        self.call = ""
+
+    async def connect(self, server: Server) -> None:
+        status, answer, location = await self._post(server)
+        assert status == 201, answer
+        self.call = self.call or location.rsplit("/", 1)[-1]
+        assert location.endswith(self.call)
+        await self._connections[-1].setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        async with asyncio.timeout(PATIENCE_S):
+            while self._connections[-1].connectionState != "connected":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1.0)  # of speech
+
+    async def refusal(self, server: Server) -> str:
+        status, answer, _ = await self._post(server)
+        assert status == 409
+        return str(json.loads(answer)["error_code"])
+
+    async def close(self) -> None:
+        for pc in self._connections:
+            await pc.close()
+
+    async def _post(self, server: Server) -> tuple[int, str, str]:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._connections.append(pc)
+        pc.addTrack(Voice(self._packets, self._begun))
+        await pc.setLocalDescription(await pc.createOffer())
+        params = {"call": self.call} if self.call else {}
+        headers = {"Content-Type": "application/sdp"}
+        body = pc.localDescription.sdp
+        async with self._session.post(
+            f"{server.url}/whip", params=params, headers=headers, data=body
+        ) as response:
+            return response.status, await response.text(), response.headers.get("Location", "")

@@ -149,7 +149,8 @@ class Flow:
             self._on_held()
 
     def _receive(self, packet: Packet, now: float) -> None:
-        self._skip_what_nobody_received(now - PACKET_S)
+        if self._nothing_since is not None:
+            self._skip_what_nobody_received(now - PACKET_S)
         self.receiver.push(packet, now)
         if self._timer is None:
             self._schedule()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 from rtcstt.commands.models import ensure
@@ -12,6 +11,7 @@ from rtcstt.fleet.member import MEMBER
 from rtcstt.fleet.shares import count_of
 from rtcstt.http import run_until_stopped
 from rtcstt.http.serving import raise_descriptor_limit
+from rtcstt.server import wakeups
 from rtcstt.server.assembly import application, check, tls_context
 from rtcstt.server.settings import Settings
 
@@ -26,7 +26,7 @@ def run(settings: Settings) -> int:
     if count == 1:
         heap.one()
         raise_descriptor_limit()
-        asyncio.run(_serve(settings, None))
+        wakeups.run(_serve(settings, None))
         return 0
     plan = parent.Plan(
         count=count,
@@ -45,7 +45,7 @@ def _work(assignment: parent.Assignment, settings: Settings) -> None:
     heap.one()
     raise_descriptor_limit()
     processors.share(assignment.count)
-    asyncio.run(_serve(settings, assignment))
+    wakeups.run(_serve(settings, assignment))
 
 
 async def _serve(settings: Settings, assignment: parent.Assignment | None) -> None:

@@ -42,6 +42,7 @@ RETRY_S = 5  # what who finds no room is told
 MAX_BODY = 128 * 1024  # of an offer; what it is for refuses less
 _OF_A_CALL = re.compile(r"/(?:calls|whip|watch)/([^/]+)(?:/.*)?")
 _NEW_CALL = {("POST", "/offer"), ("POST", "/whip"), ("GET", "/pcm"), ("GET", "/media-stream")}
+_OFFERS = ("/offer", "/whip")
 _NEW_STREAM = {("GET", path) for path in wire.PATHS.values()}
 
 
@@ -128,8 +129,9 @@ class Router:
         if path.startswith(RELEASE):
             await shared.writer.release(path.removeprefix(RELEASE))
             return web.Response(status=204)
-        if (request.method, path) == ("POST", "/offer"):
-            call = _call_of(await read_body(request, MAX_BODY, code="offer_too_big"))
+        if request.method == "POST" and path in _OFFERS:
+            body = await read_body(request, MAX_BODY, code="offer_too_big")
+            call = _resumed(request, body)
             if call is not None and self._here.has(call) and self._here.load().draining:
                 raise CallerError(503, "stopping", "The server stops", "Take the call.")
             if call is not None and not self._here.has(call):
@@ -153,8 +155,8 @@ class Router:
         body = None
         if request.method == "POST":
             body = await read_body(request, MAX_BODY, code="offer_too_big")
-            if request.path == "/offer" and (call := _call_of(body)) is not None:
-                return await self._of_call(request, handler, call, body)
+        if (call := _resumed(request, body)) is not None:
+            return await self._of_call(request, handler, call, body)
         return await self._place(request, handler, "call", body)
 
     async def _place(
@@ -205,7 +207,7 @@ class Router:
     ) -> web.StreamResponse:
         """Reading needs no owner; anything else is done where the call is, and that may become here."""
         act, entry = await shared.locate(call)
-        reads = request.method in ("GET", "HEAD") and not request.path.startswith("/whip/")
+        reads = request.method in ("GET", "HEAD") and not request.path.startswith(("/whip/", "/pcm"))
         if entry is None:
             return await handler(request)
         view = await shared.view(call)
@@ -301,9 +303,12 @@ def _full(message: str) -> CallerError:
     return CallerError(503, "full", "The server is full", message, retry_after_s=RETRY_S)
 
 
-def _call_of(body: bytes) -> str | None:
-    """The call that an offer is for, unless it is a new one. What is wrong with it is said elsewhere."""
+def _resumed(request: web.Request, body: bytes | None) -> str | None:
+    """The call that an offer, or a gateway, goes on with; None for a new one. What is wrong with it is said
+    elsewhere."""
+    if request.path != "/offer":
+        return request.query.get("call") if request.path in ("/whip", "/pcm") else None
     with contextlib.suppress(ValueError):
-        call = strict_json.load_object(body).get("call")
+        call = strict_json.load_object(body or b"").get("call")
         return call if isinstance(call, str) else None
     return None

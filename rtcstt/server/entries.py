@@ -67,17 +67,30 @@ class Entry:
         if self.streams is not None:
             self.streams.release()
 
-    def check_caller(self, by: Requester, secret: str | None) -> None:
-        """`CallerError` 403 unless this is who placed the call, 409 when it cannot be resumed."""
+    def check_caller(self, by: Requester, secret: str | None, *, gateway: bool = False) -> None:
+        """`CallerError` 403 unless this is who placed the call, 409 when it cannot be resumed. ``gateway``:
+        with audio from one."""
         known = secret is not None and digest(secret) in self.secret_digests
         if not known and by.identity != self.by.identity:
             raise CallerError(403, "not_your_call", "Not your call", "Another token placed this call.")
         if self.call.state != "open":
             raise CallerError(409, "call_ended", "The call has ended", "Place a new call.")
-        if self.is_gateways:
-            raise CallerError(
-                409, "no_webrtc", "Not a WebRTC call", "This call's audio comes from a gateway."
-            )
+        if self.is_gateways and not gateway:
+            message = "This call's audio comes from a gateway."
+            raise CallerError(409, "no_webrtc", "Not a WebRTC call", message)
+        if gateway and not self.is_gateways:
+            message = "This call's audio comes over WebRTC."
+            raise CallerError(409, "no_gateway", "Not a gateway's call", message)
+
+    def rejoin(self, by: Requester, secret: str | None) -> Call:
+        """The gateway of a call whose server died comes back; `CallerError` as `check_caller` has it, and 409
+        when another connection has the call."""
+        self.check_caller(by, secret, gateway=True)
+        if self.waiting is None:
+            raise CallerError(409, "call_connected", "Second gateway", "This call has a connection.")
+        self.waiting.cancel()
+        self.waiting = None
+        return self.call
 
     async def connect(
         self, offer: Offer, settings: PeerSettings, on_lost: Callable[[Peer, str], Awaitable[None]]

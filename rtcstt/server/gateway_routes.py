@@ -44,16 +44,21 @@ class GatewayRoutes:
         gateways.check_websocket(request)
         self._context.check_offers(request)
         stated = Stated.of_query(request.query)
-        told = {name: value for name, value in request.query.items() if name in _ABOUT_PCM}
-        by = self._context.requester(request)
         with self._context.followed():
-            call = self._context.calls.begin(
-                by=by, tracks=stated.channels or 1, **about(told, request[GRANT])
-            )
+            call = self._begun(request, stated)
             self._context.note(request, call)
             return await gateways.serve_pcm(
                 request, call, stated, self._context.calls.admit_tracks, self._timing
             )
+
+    def _begun(self, request: web.Request, stated: Stated) -> Call:
+        """A new call, or with ``?call=ID`` one whose server died, which goes on here."""
+        calls, by, query = self._context.calls, self._context.requester(request), request.query
+        if (resumed := query.get("call")) is not None:
+            self._context.visible(calls.find(resumed), request[GRANT])
+            return calls.entry(resumed).rejoin(by, query.get("resume"))
+        told = {name: value for name, value in query.items() if name in _ABOUT_PCM}
+        return calls.begin(by=by, tracks=stated.channels or 1, **about(told, request[GRANT]))
 
     async def media_stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /media-stream`, a WebSocket. Its token may come in the start message, since those who send

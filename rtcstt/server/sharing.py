@@ -75,7 +75,7 @@ class Sharing:
         restored = await self._restored(call, entry)
         begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
         adopted = adopt(self._calls, call, restored, kept_of(entry.record), begun)
-        if ends or adopted.is_gateways:
+        if ends:
             adopted.call.hang_up("server lost")
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:

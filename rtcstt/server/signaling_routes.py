@@ -91,8 +91,12 @@ class SignalingRoutes:
         self._context.check_offers(request)
         whip.check_offer(request.content_type, request.headers.get("Accept", "*/*"))
         sdp = (await read_body(request, MAX_OFFER, code="offer_too_big")).decode("utf-8", "replace")
-        by = self._context.requester(request)
-        call, answer = await self._calls.place(sdp, by=by, **about(dict(request.query), request[GRANT]))
+        by, query = self._context.requester(request), request.query
+        if (resumed := query.get("call")) is not None:  # its server died, or drains
+            self._context.visible(self._calls.find(resumed), request[GRANT])
+            call, answer = await self._calls.resume(resumed, sdp, by=by, secret=query.get("resume"))
+        else:
+            call, answer = await self._calls.place(sdp, by=by, **about(dict(query), request[GRANT]))
         self._context.note(request, call)
         # As bytes, since aiohttp adds a charset to text: application/sdp has no parameters (RFC 8866).
         response = web.Response(status=201, body=answer.encode(), content_type=whip.OFFER)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
@@ -88,6 +88,7 @@ class HttpSignaling:
         self._whip = whip
         self._resource = url
         self._secret: str | None = None
+        self._is_ours = False  # WHIP of a server that resumes calls
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
         self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
@@ -98,7 +99,7 @@ class HttpSignaling:
 
     @property
     def resumes(self) -> bool:
-        return self._secret is not None or (self._whip and "session" in parse_qs(urlsplit(self._url).query))
+        return self._secret is not None or self._is_ours
 
     async def offer(self, sdp: str) -> str:
         try:
@@ -122,9 +123,11 @@ class HttpSignaling:
 
     async def _offer_whip(self, sdp: str) -> str:
         headers = {"Content-Type": "application/sdp"}
-        async with self._http.post(self._url, data=sdp, headers=headers) as response:
+        params = {"call": str(self.call)} if self._is_ours else {}
+        async with self._http.post(self._url, data=sdp, headers=headers, params=params) as response:
             await _check(response, 201)
             answer = await response.text()
+        self._is_ours = "urn:rtcstt:events" in "".join(response.headers.getall("Link", ()))
         self._resource = urljoin(self._url, response.headers.get("Location", ""))
         self.call = self._resource.rstrip("/").rsplit("/", 1)[-1]
         return answer

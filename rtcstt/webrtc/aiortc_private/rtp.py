@@ -191,9 +191,10 @@ class TransportTap:
         handle = self._dtls._handle_rtp_data
 
         async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
-            track = self._track_of(data) if len(data) >= 12 else None
+            ssrc = int.from_bytes(data[8:12], "big")
+            track = self._router.known(ssrc) or self._find(ssrc, data) if len(data) >= 12 else None
             if track is not None:
-                self._deliver(data, track)
+                self._deliver(data, track, is_known=False)
             else:
                 await handle(data, arrival_time_ms=arrival_time_ms)
 
@@ -267,18 +268,16 @@ class TransportTap:
             return False
         if 192 <= data[1] < 224:  # RTCP, RFC 5761 section 4
             return False
-        track = self._track_of(data)
+        ssrc = int.from_bytes(data[8:12], "big")
+        known = self._router.known(ssrc)
+        track = known or self._find(ssrc, data)
         if track is None:
             return False
         try:
-            self._deliver(srtp.unprotect(data), track)
+            self._deliver(srtp.unprotect(data), track, is_known=known is not None)
         except (pylibsrtp.Error, ValueError):
             self.broken += 1  # forged, replayed, or longer than a datagram should be
         return True
-
-    def _track_of(self, data: bytes) -> TrackTap | None:
-        ssrc = int.from_bytes(data[8:12], "big")
-        return self._router.known(ssrc) or self._find(ssrc, data)
 
     def _find(self, ssrc: int, data: bytes) -> TrackTap | None:
         """The track of an SSRC not seen before. Nothing is learned yet: the packet may be forged."""
@@ -290,12 +289,12 @@ class TransportTap:
             self._on_unroutable(ssrc, payload_type)
         return track
 
-    def _deliver(self, data: bytes, track: TrackTap) -> None:
-        """A packet that SRTP has vouched for."""
+    def _deliver(self, data: bytes, track: TrackTap, *, is_known: bool) -> None:
+        """A packet that SRTP has vouched for. ``is_known``: so is its source."""
         self._note()
         try:
             packet = Packet.parse(data)
-            if self._router.known(packet.ssrc) is None:
+            if not is_known and self._router.known(packet.ssrc) is None:
                 self._learn(packet.ssrc, track)
             track.push(packet)
         except RemoteProtocolError:

@@ -1,0 +1,49 @@
+"""An event loop that wakes up less often where much is going on: what comes within a few milliseconds is done
+in one go.
+
+Each packet of each call is a wake-up of its own otherwise, and the work after it begins with cold caches:
+that costs as much again as the work. Network cards do the same with their interrupts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from rtcstt.limits import TokenBucket
+
+PER_S = 250  # wake-ups, once there have been `AT_ONCE` in short order: nothing is later than 4 ms by it
+AT_ONCE = 50
+
+T = TypeVar("T")
+
+
+class PacedSelector(selectors.DefaultSelector):
+    """Begins to wait no more than so often in a second; then all that has come in the meantime is there."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        super().__init__()
+        self._clock, self._sleep = clock, sleep
+        self._bucket = TokenBucket(PER_S, AT_ONCE)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:  # else there is something to do already
+            pause_s = self._bucket.spend(self._clock(), 1.0)
+            if pause_s > 0:
+                self._sleep(pause_s)
+                timeout = None if timeout is None else max(0.0, timeout - pause_s)
+        return super().select(timeout)
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    """`asyncio.run` in such a loop, where loops wait by a selector."""
+    if sys.platform == "win32":
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PacedSelector())) as runner:
+        return runner.run(work)
