@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rtcstt.events import AnyEvent, SttBehind
 from rtcstt.feed import Feed
+from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.journal import KEPT, Batch, Journal, TrackProgress
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import DEAD_MS, MISSED_MS, Act, Nodes
@@ -228,6 +229,22 @@ def test_the_end_is_written_last_and_once() -> None:
     assert journal.batch(9.0) is None
     journal.forgotten()
     assert not journal.done and journal.batch(10.0) is not None
+
+
+@given(
+    clocks=st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), spoken=st.floats(0, 1e4), way_s=st.floats(0, 0.1)
+)
+def test_servers_whose_clocks_differ_mean_the_same_moment(
+    clocks: tuple[float, float], spoken: float, way_s: float
+) -> None:
+    """Each learns Redis' time from its own heartbeats, whose answers take a while."""
+    one, other = SharedClock(), SharedClock()
+    for clock, apart in zip((one, other), clocks, strict=True):
+        now_ms = round(1e12)
+        clock.learn(now_ms, apart, apart + way_s)
+        clock.learn(now_ms + 1000, apart + 1.0, apart + 1.0 + way_s)
+    there = other.to_loop(one.to_shared(clocks[0] + spoken))
+    assert abs(there - (clocks[1] + spoken)) <= way_s + 0.01
 
 
 # -- a fleet -----------------------------------------------------------------------------------------

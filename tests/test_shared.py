@@ -342,6 +342,81 @@ async def test_redis_may_go_away_and_come_back_empty(tmp_path: Path) -> None:
             assert found == await follow(session, one, call)
 
 
+class Relay:
+    """A way to Redis that can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Relay]:
+        listening = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
+        try:
+            yield self
+        finally:
+            listening.close()
+            self.cut()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for writer in self._writers:
+            writer.close()
+
+    def restore(self) -> None:
+        self._is_cut = False
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.close()
+            return
+        back, forth = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, forth}
+        await asyncio.gather(self._copy(reader, forth), self._copy(back, writer))
+        self._writers -= {writer, forth}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.mark.heavy
+async def test_a_server_cut_off_from_redis_alone_keeps_its_calls(redis: RedisServer, tmp_path: Path) -> None:
+    """It has no heartbeat for longer than a dead one's calls are left alone, and answers all the same."""
+    options = (*NO_STT, "--resume-grace-s", "0.5")
+    async with (
+        Relay(redis.port).listening() as relay,
+        started("serve", tmp_path, *options, "--redis", relay.url) as one,
+        started("serve", tmp_path, *options, "--redis", redis.url) as other,
+        http() as session,
+    ):
+        call, socket = await begin(session, one)
+        await known(session, other, call)
+        relay.cut()
+        for _ in range(120):  # 12 s of audio; a dead server's call is taken after 5 s, the grace, and a sweep
+            await socket.send_bytes(bytes(3200))
+            await asyncio.sleep(0.1)
+        assert (await get(session, f"{one.url}/calls/{call}"))[1]["state"] == "open"
+        assert (await get(session, f"{other.url}/calls/{call}"))[1]["state"] == "open"
+        async with session.delete(f"{other.url}/calls/{call}") as response:  # passed on to its owner
+            assert response.status == 200
+        assert (await get(session, f"{one.url}/calls/{call}"))[1]["state"] == "closed"
+        relay.restore()
+        async with asyncio.timeout(PATIENCE_S):
+            while (await known(session, other, call))["state"] != "closed":  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        found = await follow(session, other, call)
+        assert found == await follow(session, one, call) and found[-1]["type"] == "session.end"
+        assert "server" not in {gap["reason"] for gap in found[-1]["missing"]}
+        await socket.close()
+
+
 async def test_a_second_server_with_the_same_url_does_not_start(redis: RedisServer, tmp_path: Path) -> None:
     options = (*NO_STT, "--redis", redis.url, "--node-url", "http://127.0.0.1:1")
     async with started("serve", tmp_path, *options) as one:

@@ -12,7 +12,8 @@ Of a call that somebody asks for (an offer with its id, or a sweep over the call
 | open | dead | claim | claim when the grace is over, and end it |
 
 A node is dead when Redis has had no heartbeat of it for `DEAD_MS` although it had ours all the time: after
-Redis itself was away everybody first gets the time to be seen again. A connection that is refused says the
+Redis itself was away everybody first gets the time to be seen again. One that still answers at its address is
+cut off from Redis alone: then what is asked for is passed on. A connection that is refused says the
 same at once, until the node is seen again.
 """
 
@@ -60,6 +61,10 @@ class Nodes:
         """Nobody listens where the node was."""
         if node in self._seen:
             self._refused[node] = self._seen[node]
+
+    def has_refused(self, node: str) -> bool:
+        """Nobody listened where it was, and it has not been seen since."""
+        return node in self._refused
 
     def is_dead(self, node: str) -> bool:
         if node == self._own:

@@ -215,6 +215,8 @@ class Router:
             request[VIEW] = view
         if reads or act is Act.ENDED:
             return await handler(request)
+        if act is Act.CLAIM and await shared.answers(entry.owner):
+            act = Act.PASS_ON
         if act is Act.PREPARE and body is None:  # only an offer moves a call
             act = Act.PASS_ON
         if act is Act.PASS_ON and (target := self._target(shared, entry.owner)) is not None:

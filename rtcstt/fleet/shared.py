@@ -85,7 +85,7 @@ class Shared:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
         self._proxy = proxy
-        works = (self._keep_beating(), self.writer.run(), self._keep_sweeping(proxy))
+        works = (self._keep_beating(), self.writer.run(), self._keep_sweeping())
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
@@ -237,7 +237,7 @@ class Shared:
         await self.take_over(call, entry, fence, end)
         return True
 
-    async def _keep_sweeping(self, proxy: Proxy) -> None:
+    async def _keep_sweeping(self) -> None:
         """End what dead nodes left and nobody came back to."""
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -245,18 +245,18 @@ class Shared:
                 await self.store.tidy()
             for node in self.nodes.dead():
                 try:
-                    await self._sweep(node, proxy)
+                    await self._sweep(node)
                 except StoreAway:
                     break
                 except Exception:
                     log.exception("the calls of a dead server cannot be ended")
 
-    async def _sweep(self, node: str, proxy: Proxy) -> None:
+    async def _sweep(self, node: str) -> None:
         calls = await self.store.owned(node)
         if not calls:
             await self.store.forget_node(node)
             return
-        if self.nodes.gone_ms(node) < self._grace_ms or await self._answers(node, proxy):
+        if self.nodes.gone_ms(node) < self._grace_ms or await self.answers(node):
             return
         for call in calls:
             entry = await self.store.find(call)
@@ -265,16 +265,18 @@ class Shared:
             elif self.nodes.on_sweep(entry.owner, entry.state, self._grace_ms) is Act.CLAIM:
                 await self.claim(call, entry, end=True)
 
-    async def _answers(self, node: str, proxy: Proxy) -> bool:
+    async def answers(self, node: str) -> bool:
         """Whether a node without a heartbeat lives all the same: then it is cut off from Redis alone, and its
         callers are still with it."""
         target = self.target(node)
-        if target is None:
+        if target is None or self._proxy is None or self.nodes.has_refused(node):
             return False
-        with contextlib.suppress(Unreachable):
-            status, _ = await proxy.get(target, "/healthz")
+        try:
+            status, _ = await self._proxy.get(target, "/healthz")
             return status == 200
-        return False
+        except Unreachable:
+            self.nodes.refused(node)
+            return False
 
 
 def _about(url: str, load: Load) -> dict[str, object]:
