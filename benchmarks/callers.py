@@ -2,8 +2,8 @@
 
     python -m benchmarks.callers --url http://127.0.0.1:8080/offer -n 40 --seconds 30
 
-Prints a line of JSON when all calls stand, and another at the end: for each call, when the packets in
-which a tone begins were sent, on the machine's monotonic clock.
+Prints a line of JSON when the first call has stood for a moment, one when all do, and another at the end: for
+each call, when the packets in which a tone begins were sent, on the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.impairment import Network
 from rtcstt.webrtc.playback import PACKET_S, opus_packets
 
+FIRST_S = 1.0
 DIALLING_S = 2.0  # at most, for each call; meanwhile those that stand are sending
 
 
@@ -34,6 +35,9 @@ async def main() -> None:
         caller = Caller(packets, network=Network(loss=options.loss / 100, seed=seed), loopback=True)
         await caller.dial(options.url)
         callers.append(caller)
+        if len(callers) == 1:
+            await asyncio.sleep(FIRST_S)
+            print(json.dumps({"calls": 1}), flush=True)
     print(json.dumps({"calls": len(callers)}), flush=True)
     await asyncio.sleep(options.seconds)
     sent = [

@@ -4,11 +4,11 @@
     python -m benchmarks.server_load -n 40 --seconds 30 --only load
 
 Each server streams to an STT that only counts. The server has one processor for itself, the callers
-and the STT share another. Two tables: CPU and memory of each server under N calls in chunks of 100 ms,
-less what it takes without; and, for a single call in chunks of 20 ms, how much of the audio reached the
-STT, and how long after it was sent. Two more tables: the busiest process of one worker and of two under N
-calls (as many times less as it has to do, as many times more calls fit), and what Redis adds to the latency
-of a call (wants redis-server). Linux only.
+and the STT share another. Two tables: CPU of each server under N calls in chunks of 100 ms, and the memory
+that each call after the first takes (with the first, libraries are loaded); and, for a single call in chunks
+of 20 ms, how much of the audio reached the STT, and how long after it was sent. Two more tables: the busiest
+process of one worker and of two under N calls (as many times less as it has to do, as many times more calls
+fit), and what Redis adds to the latency of a call (wants redis-server). Linux only.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SERVERS: dict[str, Command] = {"plain aiortc": plain, "rtcstt": rtcstt}
 class Load:
     calls: int
     cpu_percent: float  # of one processor, for each call
-    memory_mb: float  # for each call
+    memory_mb: float  # for each call after the first, with which libraries are loaded
     connections: int  # to the STT
     reached: float  # audio per second of them
     latencies_s: list[float]  # of a single call
@@ -73,11 +73,12 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
     ):
         await_port(stt_port)
         await_port(port)
-        memory = resident_mb(served.pid)
         options = ["--url", f"http://127.0.0.1:{port}/offer", "-n", str(calls), "--loss", str(loss)]
         options += ["--seconds", str(seconds + SETTLING_S)]
         with running([sys.executable, "-m", "benchmarks.callers", *options], first) as callers:
             assert callers.stdout and stt.stdout
+            callers.stdout.readline()
+            memory = resident_mb(served.pid)
             standing = json.loads(callers.stdout.readline() or "{}").get("calls", 0)
             if standing != calls:
                 raise SystemExit(f"only {standing} of {calls} calls came about")
@@ -94,7 +95,7 @@ def measure(server: Command, *, calls: int, seconds: float, loss: float, chunk_m
     return Load(
         calls,
         100 * sum(used) / passed / calls,
-        grown / calls,
+        grown / max(1, calls - 1),
         len(streams),
         reached(streams),
         latencies(sent[0], streams[0]["onsets"]) if calls == 1 else [],
