@@ -7,8 +7,8 @@ Each server streams to an STT that only counts. The server has one processor for
 and the STT share another. Two tables: CPU of each server under N calls in chunks of 100 ms, and the memory
 that each call after the first takes (with the first, libraries are loaded); and, for a single call in chunks
 of 20 ms, how much of the audio reached the STT, and how long after it was sent. Two more tables: the busiest
-process of one worker and of two under N calls (as many times less as it has to do, as many times more calls
-fit), and what Redis adds to the latency of a call (wants redis-server). Linux only.
+process of one worker under N calls and of two under twice as many, which shows how many more calls fit; and
+what Redis adds to the latency of a call (wants redis-server). Linux only.
 """
 
 from __future__ import annotations
@@ -212,12 +212,12 @@ def print_workers(calls: int, seconds: float) -> None:
     alone = 0.0
     for workers in (1, 2):
         server = with_options("--workers", str(workers))
-        load = measure(server, calls=calls, seconds=seconds, loss=0, chunk_ms=100)
+        load = measure(server, calls=workers * calls, seconds=seconds, loss=0, chunk_ms=100)
         alone = alone or load.busiest_percent
         shares = [f"{load.cpu_percent:.2f} %", f"{load.busiest_percent:.1f} %"]
-        rows.append([workers, *shares, f"{alone / load.busiest_percent:.2f}"])
-    print(f"\n{calls} calls, {seconds:g} s:\n")
-    header = ["workers", "CPU per call", "the busiest process", "times more calls"]
+        rows.append([workers, workers * calls, *shares, f"{workers * alone / load.busiest_percent:.2f}"])
+    print(f"\n{calls} calls for each worker, {seconds:g} s:\n")
+    header = ["workers", "calls", "CPU per call", "the busiest process", "times more calls"]
     print(markdown(header, rows), flush=True)
 
 
