@@ -557,6 +557,18 @@ def test_damage_in_the_middle_is_silence_of_its_length_and_is_said(tmp_path: Pat
     assert np.allclose(samples[0, later], sound[later] / 32768, atol=1e-3)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp3", "mp3"), ("a.ac3", "ac3"), ("a.mp2", "mp2")])
+def test_damage_among_frames_is_as_long_as_its_bytes_tell(tmp_path: Path, name: str, codec: str) -> None:
+    """Decoders go on at the next frame, and nothing but the bytes says how much they left out."""
+    data = bytearray(encoded(tmp_path / name, codec, 44100))
+    middle, size = len(data) // 2, len(data) // 11
+    data[middle : middle + size] = bytes(size)
+    (tmp_path / name).write_bytes(data)
+    samples, (gap,) = whole(tmp_path / name)
+    assert gap.reason == "damaged" and gap.end - gap.start == pytest.approx(1.0, abs=0.15)
+    assert samples.shape[1] / RATE == pytest.approx(11.0, abs=0.2)
+
+
 def wave_header(rate: int, channels: int) -> bytes:
     about = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
     return b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0" + about + b"data\xff\xff\xff\x7f"

@@ -285,6 +285,43 @@ async def test_a_media_stream_of_nonsense_is_let_go() -> None:
         assert call.ledgers()["inbound"]["received"] == 20.25, "and two bytes without their padding"
 
 
+async def test_audio_before_its_start_is_kept_till_then() -> None:
+    frames = [media(part) for part in cut(AUDIO.tobytes(), 640)]
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        for message in [*frames[:20], start("audio/x-l16", 16000), *frames[20:], {"event": "stop"}]:
+            await socket.send_json(message)
+        await told(socket)
+        assert text(await of_call(client, await ended(calls)), "inbound") == WORDS
+
+
+async def test_what_is_not_understood_in_a_media_stream_is_told_once() -> None:
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        await socket.send_json(start())
+        for _ in range(3):
+            await socket.send_json({"event": "media", "media": {"payload": "!!!"}})
+            await socket.send_bytes(b"audio")
+            await socket.send_json({"event": "dtmf", "dtmf": {"digit": "x"}})
+        for number in range(gateways.MAX_TRACKS + 2):
+            await socket.send_json(media(bytes(160), f"t{number}"))
+        await socket.send_json({"event": "stop"})
+        await told(socket)
+        events = await of_call(client, await ended(calls))
+    assert [event["reason"] for event in events if event["type"] == "audio.ignored"] == [
+        "media.payload is no base64.",
+        "Audio comes in JSON here, not as binary messages.",
+        "dtmf.digit is no key.",
+        "media.track: there are more than 8 tracks.",
+    ]
+
+
+async def test_a_second_start_must_state_the_same() -> None:
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        for message in [start(), media(bytes(160)), start(), media(bytes(160)), start(rate=16000)]:
+            await socket.send_json(message)
+        assert await told(socket) == [] and socket.close_code == 1008
+        assert (await ended(calls)).ledgers()["inbound"]["received"] == 40.0
+
+
 # -- what gateways state, with inputs that were reported ----------------------------------------------
 
 CASES = Path(__file__).parent / "fixtures" / "media"

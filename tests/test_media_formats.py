@@ -163,10 +163,18 @@ def test_texts_before_binary_audio(text: str, form: Form, label: str | None) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["MEDIA_START format:g722", '{"content-type": "audio/opus"}', '{"sampleRate": "x"}']
+    "text",
+    [
+        "MEDIA_START format:g722",
+        '{"content-type": "audio/opus"}',
+        '{"sampleRate": "x"}',
+        '{"sampleRate": 16000, "mixType": "both"}',
+        '{"event": "start", "start": {"mediaFormat": {"encoding": "audio/x-mulaw"}}}',
+        '{"event": "media", "media": {"payload": "AAE="}}',
+    ],
 )
 def test_texts_that_state_what_is_not_taken(text: str) -> None:
-    with pytest.raises(CallerError, match=r"format|content-type|sampleRate"):
+    with pytest.raises(CallerError, match=r"format|content-type|sampleRate|mixType|event"):
         pcm_message(text)
 
 
@@ -194,12 +202,52 @@ def test_asterisks_keys_and_commands_of_ours() -> None:
     assert media_message('{"event": "stop"}') == Stop()
 
 
-@pytest.mark.parametrize("payload", ["AAE=", "AAE", "AAE==="])
-def test_base64_with_and_without_padding(payload: str) -> None:
+@pytest.mark.parametrize("payload", ["+/8=", "+/8", "+/8===", "-_8", "-_8=", "+/\r\n8=\n"])
+def test_base64_of_either_alphabet_with_and_without_padding(payload: str) -> None:
     text = json.dumps(
         {"event": "media", "media": {"payload": payload, "track": "outbound_track", "chunk": "7"}}
     )
-    assert media_message(text) == Media(b"\0\1", "outbound", 7)
+    assert media_message(text) == Media(b"\xfb\xff", "outbound", 7)
+
+
+@pytest.mark.parametrize(
+    ("query", "form"),
+    [
+        ({"sampleRate": "16000"}, Form("pcm_s16le", 16000)),
+        ({"rate": "16000", "codec": "L16"}, Form("pcm_s16le", 16000)),
+        ({"format": "slin48"}, Form("pcm_s16le", 48000)),
+        ({"encoding": "audio/l16;rate=16000", "Channels": "2"}, Form("pcm_s16le", 16000, 2)),
+        ({"content-type": "audio/PCMA", "label": "rate"}, Form("pcm_alaw", 8000)),
+    ],
+)
+def test_a_url_states_it_by_any_of_the_usual_names(query: dict[str, str], form: Form) -> None:
+    assert Form.parse(query) == form
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"rate": "16000", "sample_rate": "8000"}, "sample_rate is 8000 in sample_rate"),
+        ({"codec": "opus"}, "codec"),
+        ({"sampleRate": "16k"}, "sampleRate"),
+    ],
+)
+def test_what_a_url_states_otherwise_is_refused_by_name(query: dict[str, str], named: str) -> None:
+    with pytest.raises(CallerError, match=named):
+        Form.parse(query)
+
+
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        ({"content-type": "audio/opus"}, "start.content-type"),
+        ({"sampleRate": 16000, "content-type": "audio/l16;rate=8000"}, "start.sample_rate is 16000"),
+        ({"mixType": "quad"}, "start.mixType"),
+    ],
+)
+def test_whatever_a_start_states_wrongly_is_refused_at_once(inside: dict[str, Any], named: str) -> None:
+    with pytest.raises(CallerError, match=f"^{named}"):
+        media_message(json.dumps({"event": "start", "start": inside}))
 
 
 @pytest.mark.parametrize("payload", ["?", 7, None, [], "é"])

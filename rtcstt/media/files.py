@@ -167,6 +167,7 @@ class AudioFile:
     def _decoded(
         self, container: InputContainer, streams: Sequence[AudioStream], tracks: dict[int, Track]
     ) -> Iterator[Part]:
+        read = 0  # bytes that became the sound so far
         for packet in self._packets(container, streams):
             if packet is None:
                 for track in tracks.values():
@@ -180,8 +181,10 @@ class AudioFile:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
                 if packet.size:  # an empty one, at the end, asks for what the decoder still has
-                    track.note_damage()
+                    track.note_damage(seconds=track.position * packet.size / read if read else 0.0)
                 continue
+            if container.format.name in kinds.FRAMES:
+                read += packet.size
             for frame in frames:
                 if isinstance(frame, av.AudioFrame) and frame.samples:
                     yield from track.push(frame)

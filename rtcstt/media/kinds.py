@@ -34,6 +34,8 @@ FROM_ZERO = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"}
 
 # FFmpeg counts the clock of these from sizes and a rate in the header, which some writers state wrongly.
 COUNTED = {"avi"}
+# Frames of equal length one behind the other: the size of a bad one tells how long it is.
+FRAMES = {"mp3", "aac", "ac3", "eac3", "loas", "dts", "truehd", "mlp"}
 
 _CUT = "{} that is damaged or was not written to its end"
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (

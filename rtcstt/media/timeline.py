@@ -46,6 +46,11 @@ class Timeline:
         self.position += silence + duration
         return silence
 
+    def insert(self, seconds: float) -> None:
+        """Something of this length is lost here, of which the container's clock does not know."""
+        self.position += seconds
+        self._offset -= seconds
+
     def _hole(self, time: float) -> float:
         hole = time - self._offset - self.position
         leap, least = (LEAP_S, 0.0) if self._first else (self._leap, HOLE_S)

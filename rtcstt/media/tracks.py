@@ -143,6 +143,7 @@ class Track:
         self._done = 0  # samples that have left
         self._damaged = False
         self._unreadable = False
+        self._lost = 0.0  # seconds
 
     def begin(self, container: InputContainer) -> None:
         """A container begins where the last one ended."""
@@ -152,9 +153,11 @@ class Track:
         counted = container.format.name in kinds.COUNTED
         self._timeline.start(0.0 if from_zero else start, may_jump=may_jump, counted=counted)
 
-    def note_damage(self, *, unreadable: bool = False) -> None:
-        """Something before the next frame could not be decoded; not even the container, if ``unreadable``."""
+    def note_damage(self, *, unreadable: bool = False, seconds: float = 0.0) -> None:
+        """Something before the next frame could not be decoded; not even the container, if ``unreadable``.
+        ``seconds``: how long it was, where its container's clock does not know."""
         self._damaged = True
+        self._lost += seconds
         self._unreadable = self._unreadable or unreadable
 
     def damaged(self) -> Gap:
@@ -179,7 +182,9 @@ class Track:
             yield from self._drain()
             self._converter = _Converter.of(frame, self._settings.rate)
         before = self._timeline.position
-        silence = self._timeline.place(frame.time, frame.samples / frame.sample_rate)
+        lost, self._lost = self._lost if self._lost >= SHORTEST_GAP_S else 0.0, 0.0
+        self._timeline.insert(lost)
+        silence = lost + self._timeline.place(frame.time, frame.samples / frame.sample_rate)
         if silence:
             yield from self._drain()
             self._converter = _Converter.of(frame, self._settings.rate)

@@ -22,7 +22,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, bad_request
-from rtcstt.events import AudioSuspect, Dtmf, ErrorEvent
+from rtcstt.events import AudioIgnored, AudioSuspect, Dtmf, ErrorEvent
 from rtcstt.http.giving_way import GivingWay
 from rtcstt.media.suspicion import READERS, Suspicion
 from rtcstt.server.media_formats import (
@@ -45,6 +45,7 @@ MAX_MESSAGE = 256 * 1024
 MAX_BAD = 100  # messages that make no sense, of one connection
 UNREAD_S = 60.0  # a client who reads nothing for so long gets no more events
 MAX_TRACKS = 8  # of one media stream
+MAX_EARLY = 500  # messages before the one that says what they are; they are kept till then
 MEDIA_STREAM = Form("pcm_mulaw", 8000)  # where a media stream does not say what it is
 SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
 
@@ -204,9 +205,10 @@ async def serve_media_stream(
     says of the audio. Nothing but audio's own messages is known to the other end, so no events go back."""
     socket = _websocket(request)
     await socket.prepare(request)
+    early: list[Message | CallerError] = []
     try:
         async with asyncio.timeout(timing.start_s):
-            start = await _start_of(socket, timing.silent_s)
+            start = await _start_of(socket, timing.silent_s, early)
         form = (stated or Stated()).agreeing(start.stated, "start").form(MEDIA_STREAM)
         call = begin(start)
     except TimeoutError:
@@ -216,10 +218,15 @@ async def serve_media_stream(
     else:
         async with _hanging_up(call), _ending_with(call, socket, tell=False):
             stream = _MediaStream(call, form, admit_track, timing)
-            async for message in _messages(socket, timing.silent_s):
-                if isinstance(message, Stop):
-                    break
-                await stream.take(message)
+            try:
+                for message in early:
+                    await stream.take(message)
+                async for message in _messages(socket, timing.silent_s):
+                    if isinstance(message, Stop):
+                        break
+                    await stream.take(message)
+            except CallerError as error:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
             await stream.flush()
     return socket
 
@@ -233,17 +240,31 @@ class _MediaStream:
         self._admit_track = admit_track
         self._timing = timing
         self._intakes: dict[str | None, Intake | None] = {}
+        self._ignored: set[str] = set()
 
-    async def take(self, message: Message) -> None:
-        if isinstance(message, Key):
-            track = message.track or "inbound"
-            self._call.publish(Dtmf(track=track, digit=message.digit, duration_ms=message.duration_ms))
-        elif isinstance(message, Media):
-            if message.track not in self._intakes and len(self._intakes) < MAX_TRACKS:
-                self._intakes[message.track] = self._admitted(message.track)
-            intake = self._intakes.get(message.track)
-            if intake is not None:
-                await intake.push_chunk(message)
+    async def take(self, message: Message | CallerError) -> None:
+        """`CallerError` where the audio is stated again, and otherwise."""
+        match message:
+            case CallerError():
+                self._ignore(message.message)
+            case Start(stated=stated):
+                if stated.form(self._form) != self._form:
+                    raise bad_request("start states another format than before.")
+            case Key(track=track, digit=digit, duration_ms=duration_ms):
+                self._call.publish(Dtmf(track=track or "inbound", digit=digit, duration_ms=duration_ms))
+            case Media(track=track):
+                if track not in self._intakes and len(self._intakes) < MAX_TRACKS:
+                    self._intakes[track] = self._admitted(track)
+                if track not in self._intakes:
+                    self._ignore(f"media.track: there are more than {MAX_TRACKS} tracks.")
+                elif (intake := self._intakes[track]) is not None:
+                    await intake.push_chunk(message)
+
+    def _ignore(self, reason: str) -> None:
+        """Said once for each reason."""
+        if reason not in self._ignored:
+            self._ignored.add(reason)
+            self._call.publish(AudioIgnored(track="", reason=reason))
 
     async def flush(self) -> None:
         for intake in self._intakes.values():
@@ -286,10 +307,15 @@ async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-async def _start_of(socket: web.WebSocketResponse, silent_s: float) -> Start:
+async def _start_of(
+    socket: web.WebSocketResponse, silent_s: float, early: list[Message | CallerError]
+) -> Start:
+    """``early`` takes what came before."""
     async for message in _messages(socket, silent_s):
         if isinstance(message, Start):
             return message
+        if len(early) < MAX_EARLY:
+            early.append(message)
     raise bad_request("The stream ended before its start message.")
 
 
@@ -302,21 +328,22 @@ def _refuse(call: Call, track: str) -> None:
     )
 
 
-async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[Message]:
-    """What is understood; ends when the socket does, or after too much of other things. A `start` that is not
-    understood is refused by `CallerError`."""
-    bad, last = 0, ""
+async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[Message | CallerError]:
+    """What came, and why it is not understood; ends when the socket does, or after too much of that. A
+    `start` that is not understood is refused by raising `CallerError`."""
+    bad = 0
     async for message in _received(socket, silent_s):
         try:
             if message.type is not WSMsgType.TEXT:
                 raise bad_request("Audio comes in JSON here, not as binary messages.")
             understood = media_message(message.data)
         except CallerError as error:
-            if error.message.startswith("start."):
+            if error.message.startswith("start"):
                 raise
-            bad, last = bad + 1, error.message
+            yield error
+            bad += 1
             if bad > MAX_BAD:
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=last.encode()[:120])
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
         else:
             yield understood
 

@@ -31,7 +31,14 @@ _NAMES = {
     **dict.fromkeys(("l16", "slin", "raw/slin", "linear16", "pcm", "pcm16", "s16le", "base64"), "pcm_s16le"),
     "pcm_s16le": "pcm_s16le",
 }
+# A URL's parameters, without case and without what stands between words
+_IN_QUERY = {
+    **dict.fromkeys(("encoding", "codec", "format", "contenttype", "mediaformat"), "encoding"),
+    **dict.fromkeys(("samplerate", "rate", "samplingrate", "samplehz"), "sample_rate"),
+    "channels": "channels",
+}
 _SLIN = {"12": 12000, "16": 16000, "24": 24000, "32": 32000, "44": 44100, "48": 48000, "96": 96000}
+_MIXES = {"mono": 1, "mixed": 1, "stereo": 2}  # jambonz'
 _CALL_IDS = ("callSid", "call_sid", "callId", "call_control_id", "call_session_id", "callUUID")
 _IDS = (
     *_CALL_IDS,
@@ -71,12 +78,18 @@ class Stated:
 
     @classmethod
     def of_query(cls, query: Mapping[str, str]) -> Stated:
-        """A URL's parameters. Raises `CallerError` 400 naming the one that is not taken."""
-        return cls(
-            _encoding("encoding", query["encoding"])[0] if "encoding" in query else None,
-            _rate("sample_rate", query["sample_rate"]) if "sample_rate" in query else None,
-            _channels("channels", query["channels"]) if "channels" in query else None,
-        )
+        """A URL's parameters, by any of the names that gateways have for them. Raises `CallerError` 400
+        naming the one that is not taken, or does not agree with another."""
+        found = cls()
+        for name, given in query.items():
+            match _IN_QUERY.get(name.lower().replace("_", "").replace("-", "")):
+                case "encoding":
+                    found = found.agreeing(_media_type(name, given), name)
+                case "sample_rate":
+                    found = found.agreeing(cls(sample_rate=_rate(name, given)), name)
+                case "channels":
+                    found = found.agreeing(cls(channels=_channels(name, given)), name)
+        return found
 
     @classmethod
     def of_media_format(cls, stated: Mapping[str, Any], where: str) -> Stated:
@@ -166,7 +179,11 @@ def media_message(text: str) -> Message:
         raise bad_request("event is missing.")
     match event.lower():
         case "start":
-            return _start(value)
+            try:
+                return _start(value)
+            except CallerError as error:
+                where = "" if error.message.startswith("start") else "start."
+                raise bad_request(f"{where}{error.message}") from None
         case "media":
             return _media(value)
         case "stop" | "closed":
@@ -186,6 +203,8 @@ def pcm_message(text: str) -> Message:
         return _asterisk_start({str(name): str(given) for name, given in value.items()})
     if "dtmf" in event.lower():
         return _key(value)
+    if event.lower() in ("start", "media") and isinstance(value.get(event.lower()), dict):
+        raise bad_request(f"event is {event.lower()!r}: audio in JSON messages is taken at /media-stream.")
     if "type" in value and not event:
         return Other(value)
     label = _about(value).label
@@ -263,14 +282,20 @@ def _media(value: Mapping[str, Any]) -> Media:
     media = value.get("media")
     if not isinstance(media, dict) or not isinstance(media.get("payload"), str):
         raise bad_request("media.payload is missing.")
-    text = media["payload"].rstrip("=")
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        data = _base64(media["payload"])
     except (binascii.Error, ValueError):
         raise bad_request("media.payload is no base64.") from None
     chunk = str(media.get("chunk", ""))
     number = int(chunk) if chunk.isascii() and chunk.isdecimal() and len(chunk) < 12 else None
     return Media(data, track_name(media.get("track")), number)
+
+
+def _base64(text: str) -> bytes:
+    """RFC 4648, section 4 or 5, with or without padding and line breaks."""
+    text = "".join(text.split()).rstrip("=")
+    altchars = b"-_" if "-" in text or "_" in text else None
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars, validate=True)
 
 
 def _key(value: Mapping[str, Any]) -> Key:
@@ -294,8 +319,10 @@ def _stated_in(value: Mapping[str, Any]) -> Stated:
         rate = _rate("sampleRate", value["sampleRate"])
         stated = stated.agreeing(Stated(sample_rate=rate), "sampleRate")
     if "mixType" in value:
-        channels = 2 if value["mixType"] == "stereo" else 1
-        stated = stated.agreeing(Stated(channels=channels), "mixType")
+        mix = str(value["mixType"])[:20].lower()
+        if mix not in _MIXES:
+            raise bad_request(f"mixType is {mix!r}; it must be one of {', '.join(_MIXES)}.")
+        stated = stated.agreeing(Stated(channels=_MIXES[mix]), "mixType")
     return stated
 
 
