@@ -108,6 +108,19 @@ async def test_idle_connections_make_room_for_those_that_ask() -> None:
             writer.close()
 
 
+async def test_connections_that_have_gone_take_no_room() -> None:
+    async with serving(4) as served:
+        pairs = [await served.connect(SLOW) for _ in range(4)]
+        while len(served.connections._open) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for _, writer in pairs:
+            writer.close()
+            await writer.wait_closed()
+        while any(one.transport is not None for one in served.connections._open):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await served.health() == 200 and served.connections.refused == 0
+
+
 async def test_connections_that_wait_for_an_answer_are_kept_and_others_refused() -> None:
     async with serving(most=3) as served, asyncio.timeout(PATIENCE_S):
         busy = [await served.connect(REQUEST) for _ in range(3)]

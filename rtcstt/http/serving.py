@@ -22,6 +22,7 @@ from aiohttp.http import HttpProcessingError
 
 from rtcstt.errors import ConfigError
 from rtcstt.http.errors import forget_frames, refusal_of
+from rtcstt.http.giving_way import GivingWay
 
 try:
     import resource
@@ -123,7 +124,7 @@ class Connections:
 
     async def _accept(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         async for client in accepted(listening, self._make_room):
-            if len(self._open) + len(self._entering) >= self._most and not self._make_room():
+            if self._is_full() and not self._make_room():
                 self.refused += 1
                 client.close()
                 continue
@@ -146,6 +147,12 @@ class Connections:
             return
         self._prune()
         self._open[connection] = None
+
+    def _is_full(self) -> bool:
+        if len(self._open) + len(self._entering) < self._most:
+            return False
+        self._prune()
+        return len(self._open) + len(self._entering) >= self._most
 
     def _prune(self) -> None:
         alive = set(self._server.connections)
@@ -187,9 +194,10 @@ async def accepted(
 ) -> AsyncIterator[socket.socket]:
     """The connections that come. Without file descriptors it waits, and says so once; ``make_room`` may close
     something, and tells whether it did."""
-    loop = asyncio.get_running_loop()
+    loop, others = asyncio.get_running_loop(), GivingWay()
     short = False
     while True:
+        await others.turn()  # who came first is read before they have to make room for who came last
         try:
             client, _ = await loop.sock_accept(listening)
         except OSError as error:
