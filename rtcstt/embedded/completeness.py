@@ -155,7 +155,7 @@ def _log_odds(probability: float, least: float) -> float:
 FITS: Mapping[str, Fit] = {
     "tiny-en": Fit(
         {"bias": -2.58, "sound": 0.44, "stop": 0.5, "dangling": -0.41, "number": -1.81},
-        ((-6.0, 5.6), (-3.0, 1.02), (-1.5, 1.02), (0.0, 0.97), (0.75, 0.55), (1.0, 0.37), (3.0, 0.37)),
+        ((-6.0, 5.6), (-3.0, 1.0), (-1.5, 1.0), (0.0, 0.8), (0.75, 0.55), (1.0, 0.37), (3.0, 0.37)),
         (1.25, 0.7),
         Answers(seconds=0.55, known=-5.92, others=-1.6),
         Doubt(stop=0.95, seconds=1.25),

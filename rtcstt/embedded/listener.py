@@ -48,7 +48,7 @@ from rtcstt.wire import (
 
 UPDATE_MS = 500.0  # of speech between two decodes
 FIRST_UPDATE = 3  # times that, of voice, before the first
-RARER = ((0.0, 1.0), (4.0, 1.5), (7.0, 2.0))  # seconds of the segment, and how many times as long between two
+RARER = ((0.0, 1.0), (3.0, 1.5), (5.5, 2.0))  # seconds of the segment, and how many times as long between two
 # Seconds of a segment, and the pause at which it is then closed; in between in proportion, before never.
 PAUSES = ((6.0, 0.25), (12.0, 0.06))
 FAR = int(1.5 * SAMPLE_RATE)  # of silence; what was said before it is no help any more
