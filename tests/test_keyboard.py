@@ -319,8 +319,8 @@ async def test_a_link_past_calls_and_leaving(keys: Keys, place: Place) -> None:
         await dialog.dismiss()
 
     page.on("dialog", stay)
-    await page.evaluate("setTimeout(() => location.reload())")  # as F5, which is the browser's own
-    await page.wait_for_event("dialog")
+    async with page.expect_event("dialog"):
+        await page.evaluate("setTimeout(() => location.reload())")  # as F5, which is the browser's own
     assert asked == ["beforeunload"]
     await keys.status("^Live")
 

@@ -75,7 +75,7 @@ export async function copy(button, text) {
   const before = button.textContent;
   const done = await navigator.clipboard.writeText(text).then(() => "Copied", () => "The browser did not allow it");
   button.textContent = done;
-  setTimeout(() => (button.textContent = before), 2000);
+  setTimeout(() => (button.textContent = before), 4000);
 }
 
 /** What the browser keeps for this page; nothing where it may not. */
