@@ -15,7 +15,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 TRACK = "0"  # the id of the one track of a transcriber that has no peer connection
 ROOM_S = 1.0  # audio that waits to be sent before `send` waits
+MAX_FLOAT = 4.0  # above 1 is too loud, far above it another scale
 USUAL = CallSettings()
+_OTHER = cast("RTCPeerConnection", object())  # in the place of a peer connection: there is another source
 
 
 class Transcriber:
@@ -61,7 +63,7 @@ class Transcriber:
 
     def __init__(
         self,
-        pc: RTCPeerConnection | None = None,
+        pc: RTCPeerConnection,
         *,
         stt: Stt,
         channels: bool = False,
@@ -94,13 +96,14 @@ class Transcriber:
             )
         except CallerError as error:
             raise ConfigError(error.message) from error
+        _check(pc, stt)
         self._loop = _running_loop()
         self.call = Call(id or str(uuid.uuid4()), stt=stt, label=label, metadata=metadata, settings=settings)
         self._source: asyncio.Task[None] | None = None
         self._track: Track | None = None
         self._rate = 0
         self._pcm = _PcmInput()
-        if pc is not None:
+        if pc is not _OTHER:
             from rtcstt.webrtc.attachment import Attachment
 
             self._source = asyncio.create_task(self._receive(Attachment(pc, self.call, channels=channels)))
@@ -122,6 +125,7 @@ class Transcriber:
     ) -> Self:
         """From one `aiortc.MediaStreamTrack`, read until it ends. Lost packets cannot be repaired there."""
         self = cls(
+            _OTHER,
             stt=stt,
             mode=mode,
             turn=turn,
@@ -132,7 +136,7 @@ class Transcriber:
             label=label,
             metadata=metadata,
         )
-        self._source = asyncio.create_task(self._read(track, self.call.add_track(TRACK)))
+        self._source = asyncio.create_task(_read(track, self.call.add_track(TRACK), self.call))
         return self
 
     @classmethod
@@ -152,6 +156,7 @@ class Transcriber:
     ) -> Self:
         """From RTP packets, given to `push` as they arrive; ``codecs`` says what payload types mean."""
         self = cls(
+            _OTHER,
             stt=stt,
             mode=mode,
             turn=turn,
@@ -185,6 +190,7 @@ class Transcriber:
         if not 4000 <= sample_rate <= 192000:
             raise ConfigError(f"a sample rate of {sample_rate} Hz is not possible")
         self = cls(
+            _OTHER,
             stt=stt,
             mode=mode,
             turn=turn,
@@ -206,8 +212,9 @@ class Transcriber:
         port (RFC 5761), or some PCM (`from_pcm`).
 
         Never waits: of PCM that comes faster than real time half a minute is kept, and what is too much is
-        missing (`transcript.gap`, reason ``overflow``). `TypeError` for data that is neither, `UsageError`
-        after `close`, from another thread, and on a transcriber that has a source of its own.
+        missing (`transcript.gap`, reason ``overflow``). `TypeError` for data that is neither, `ValueError`
+        for floats of another scale, `UsageError` after `close`, from another thread, and on a transcriber
+        that has a source of its own.
         """
         track = self._open_track()
         if self._rate:
@@ -284,15 +291,24 @@ class Transcriber:
         finally:
             await attachment.close()
 
-    async def _read(self, source: MediaStreamTrack, track: Track) -> None:
-        from rtcstt.webrtc.connection import read_track
 
-        try:
-            async for samples, rate in read_track(source):
-                track.push_pcm(samples, rate)
-        finally:
-            track.end("track ended")
-        await self.call.close("track ended")
+def _check(pc: RTCPeerConnection, stt: Stt) -> None:
+    if not hasattr(stt, "connect"):
+        raise ConfigError(f"stt must be an Stt such as rtcstt.Embedded(), not {type(stt).__name__}")
+    if pc is not _OTHER and not hasattr(pc, "getTransceivers"):
+        others = "from_track, from_rtp and from_pcm take other sources"
+        raise ConfigError(f"pc must be an RTCPeerConnection; {others}")
+
+
+async def _read(source: MediaStreamTrack, track: Track, call: Call) -> None:
+    from rtcstt.webrtc.connection import read_track
+
+    try:
+        async for samples, rate in read_track(source):
+            track.push_pcm(samples, rate)
+    finally:
+        track.end("track ended")
+    await call.close("track ended")
 
 
 def _push_datagram(track: Track, data: bytes) -> None:
@@ -324,6 +340,10 @@ class _PcmInput:
         if data.ndim != 1:
             raise TypeError(f"PCM is mono here, an array of one dimension, not {data.ndim}")
         if np.issubdtype(data.dtype, np.floating):
+            loudest = float(np.abs(np.nan_to_num(data, posinf=np.inf, neginf=-np.inf)).max(initial=0.0))
+            if loudest > MAX_FLOAT:
+                advice = ": divide by 32768" if loudest <= 32768 else ""
+                raise ValueError(f"floats are from -1 to 1, not up to {loudest:.0f}{advice}")
             scaled: Samples = (np.clip(np.nan_to_num(data), -1.0, 1.0) * 32767).astype(np.int16)
             return scaled
         if data.dtype != np.int16:

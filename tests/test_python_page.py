@@ -82,9 +82,9 @@ def test_comparing_types_narrows_as_matching_does(tmp_path: Path) -> None:
                         print(name.upper())
 
         def make(stt: rtcstt.Stt) -> None:
-            rtcstt.Transcriber(stt=stt, mode="manual", keyterms=["a"], turn=rtcstt.TurnSettings())
-            rtcstt.Transcriber(stt=stt, mdoe="manual")
-            rtcstt.Transcriber(stt=stt, mode="sometimes")
+            rtcstt.Transcriber.from_pcm(stt=stt, mode="manual", keyterms=["a"], turn=rtcstt.TurnSettings())
+            rtcstt.Transcriber.from_pcm(stt=stt, mdoe="manual")
+            rtcstt.Transcriber.from_pcm(stt=stt, mode="sometimes")
         """)
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program)]
@@ -97,4 +97,4 @@ def test_comparing_types_narrows_as_matching_does(tmp_path: Path) -> None:
 async def test_a_setting_that_cannot_be_is_named() -> None:
     async with ScriptedUpstream() as stt:
         with pytest.raises(ConfigError, match="keyterms"):
-            Transcriber(stt=stt, keyterms="Kubernetes")
+            Transcriber.from_pcm(stt=stt, keyterms="Kubernetes")

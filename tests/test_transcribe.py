@@ -761,3 +761,11 @@ def test_a_recording_that_grows_meanwhile_is_not_done(tmp_path: Path, engine: Ec
     assert command(source) == 0 and source.with_suffix(".txt").read_text() == "level 0.5\n"
     engine.meanwhile = None
     assert command(source) == 0 and source.with_suffix(".txt").read_text() == "level 0.2\n"
+
+
+@pytest.mark.real
+async def test_a_recording_in_a_cell_of_a_notebook() -> None:
+    """There an event loop runs already."""
+    assert "best of times" in rtcstt.transcribe_sync(bundled_recording(), duration=4.0).text.lower()
+    with pytest.raises(rtcstt.FileError):
+        rtcstt.transcribe_sync("/nonexistent.wav")

@@ -232,7 +232,7 @@ async def test_what_cannot_be_is_said() -> None:
 async def test_settings_that_cannot_be_are_named(options: dict[str, Any], named: str) -> None:
     async with ScriptedUpstream() as stt:
         with pytest.raises(ConfigError, match=named):
-            rtcstt.Transcriber(stt=stt, **options)
+            rtcstt.Transcriber(RTCPeerConnection(), stt=stt, **options)
 
 
 def test_outside_of_an_event_loop_it_says_so() -> None:
@@ -252,10 +252,12 @@ async def test_data_that_is_no_pcm_is_refused(data: Any) -> None:
 
 async def test_audio_in_the_wrong_place_is_refused() -> None:
     async with ScriptedUpstream() as stt:
-        sourceless = rtcstt.Transcriber(stt=stt)
+        pc = RTCPeerConnection()
+        receiving = rtcstt.Transcriber(pc, stt=stt)
         with pytest.raises(rtcstt.UsageError, match="from_pcm"):
-            sourceless.push(b"")
-        await sourceless.close()
+            receiving.push(b"")
+        await receiving.close()
+        await pc.close()
         transcriber = rtcstt.Transcriber.from_pcm(stt=stt)
         with pytest.raises(rtcstt.UsageError, match="async function"):
             await asyncio.to_thread(transcriber.push, b"")
@@ -335,3 +337,36 @@ async def test_the_face_is_typed() -> None:
     assert {"mode", "turn", "keyterms", "language", "fallback"} <= signature.parameters.keys()
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (
+            {"pc": None},
+            "pc must be an RTCPeerConnection; from_track, from_rtp and from_pcm take other sources",
+        ),
+        ({"stt": "embedded"}, r"stt must be an Stt such as rtcstt.Embedded\(\), not str"),
+        ({"fallback": "embedded"}, r"fallback must be an Stt such as rtcstt.Embedded\(\), not str"),
+        ({"language": "English"}, "language must be an ISO 639 code such as en"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_what_cannot_be_is_named_when_the_transcriber_is_made(
+    words: dict[str, Any], named: str
+) -> None:
+    usual = {"stt": rtcstt.Embedded()}
+    make = rtcstt.Transcriber if "pc" in words else rtcstt.Transcriber.from_pcm
+    with pytest.raises(ConfigError, match=named):
+        make(**usual | words)
+    with pytest.raises(TypeError, match="pc"):
+        rtcstt.Transcriber(stt=rtcstt.Embedded())  # type: ignore[call-arg]
+
+
+async def test_floats_of_another_scale_are_refused() -> None:
+    async with rtcstt.Transcriber.from_pcm(16000, stt=rtcstt.Embedded()) as transcriber:
+        transcriber.push(np.full(160, 1.2, np.float32))  # a little too loud
+        with pytest.raises(ValueError, match="from -1 to 1, not up to 3277: divide by 32768"):
+            transcriber.push(np.full(160, -3276.7, np.float32))
+        with pytest.raises(ValueError, match="from -1 to 1"):
+            await transcriber.send(np.full(160, np.inf, np.float64))

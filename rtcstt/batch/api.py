@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, ParamSpec
 
@@ -75,16 +76,26 @@ async def transcribe(
 
 def _synchronous(asked: Callable[P, Coroutine[None, None, Transcription]]) -> Callable[P, Transcription]:
     def ask(*args: P.args, **keywords: P.kwargs) -> Transcription:
-        return asyncio.run(asked(*args, **keywords))
+        def work() -> Transcription:
+            return asyncio.run(asked(*args, **keywords))
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return work()
+        with ThreadPoolExecutor(1) as thread:  # a notebook has a loop, in which no other can run
+            return thread.submit(work).result()
 
     ask.__name__ = ask.__qualname__ = "transcribe_sync"
-    ask.__doc__ = "`transcribe`, for programs without an event loop. `RuntimeError` inside a running one."
+    ask.__doc__ = (
+        "`transcribe`, for scripts and notebooks: waits for the text. In a coroutine await `transcribe`."
+    )
     ask.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]
     return ask
 
 
 transcribe_sync = _synchronous(transcribe)
-"""`transcribe`, for programs without an event loop. `RuntimeError` inside a running one."""
+"""`transcribe`, for scripts and notebooks: waits for the text. In a coroutine await `transcribe`."""
 
 
 def checked(settings: ReadSettings) -> ReadSettings:

@@ -53,6 +53,11 @@ class CallSettings:
         if isinstance(self.keyterms, str) or not all(isinstance(term, str) for term in self.keyterms):
             raise wire.bad_request("keyterms must be a sequence of strings, not one string.")
         object.__setattr__(self, "keyterms", wire.check_keyterms(tuple(self.keyterms)))
+        if self.language is not None:
+            wire.check_language_code(self.language)
+        if self.fallback is not None and not hasattr(self.fallback, "connect"):
+            kind = type(self.fallback).__name__
+            raise wire.bad_request(f"fallback must be an Stt such as rtcstt.Embedded(), not {kind}.")
         if self.update_ms is not None and not wire.UPDATE_MS[0] <= self.update_ms <= wire.UPDATE_MS[1]:
             raise wire.bad_request("update_ms must be from {:g} to {:g}.".format(*wire.UPDATE_MS))
         if not CHUNK_MS[0] <= self.chunk_ms <= CHUNK_MS[1]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +17,14 @@ from rtcstt.http.guard import GRANT, Route
 from rtcstt.server import whip
 from rtcstt.server.context import Context
 from rtcstt.webrtc.connection import IceServer
-from rtcstt.wire import MAX_KEYTERM_CHARACTERS, MAX_KEYTERMS, UPDATE_MS, bad_request, turn_settings
+from rtcstt.wire import (
+    MAX_KEYTERM_CHARACTERS,
+    MAX_KEYTERMS,
+    UPDATE_MS,
+    bad_request,
+    check_language_code,
+    turn_settings,
+)
 
 MAX_OFFER = 64 * 1024  # bytes of SDP: a browser's offer of ten tracks has 30 kB
 MAX_BODY = MAX_OFFER * 5 // 4 + 16 * 1024  # JSON's escapes, and what else an offer says
@@ -167,7 +173,7 @@ def about(body: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
     if "keyterms" in body:
         options["keyterms"] = _keyterms(body["keyterms"])
     if "language" in body:
-        options["language"] = _language(body["language"])
+        options["language"] = check_language_code(body["language"])
     if "update_ms" in body:
         options["update_ms"] = _update_ms(body["update_ms"])
     return {"label": grant.label or label, "metadata": metadata, "options": options}
@@ -188,12 +194,6 @@ def _update_ms(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise bad_request(f"update_ms must be a number from {low:g} to {high:g}.")
     return float(value)
-
-
-def _language(code: Any) -> str:
-    if not isinstance(code, str) or not re.fullmatch(r"[a-z]{2,3}", code):
-        raise bad_request("language must be an ISO 639 code such as en.")
-    return code
 
 
 def _etag(call: Call) -> str:

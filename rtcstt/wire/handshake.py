@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -105,6 +106,13 @@ class Handshake:
             update_ms=_number(values, "update_ms", *UPDATE_MS),
             keyterm_strength=_number(values, "keyterm_strength", *KEYTERM_STRENGTH),
         )
+
+
+def check_language_code(code: object) -> str:
+    """An ISO 639 code; `CallerError` 400 for anything else."""
+    if not isinstance(code, str) or not re.fullmatch(r"[a-z]{2,3}", code):
+        raise bad_request("language must be an ISO 639 code such as en.")
+    return code
 
 
 def check_keyterms(terms: tuple[str, ...]) -> tuple[str, ...]:
