@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import aioice.ice
 import aioice.stun
@@ -33,6 +34,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import VideoStreamTrack
+from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import HeaderExtensionsMap, RtcpByePacket, RtpPacket
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -43,7 +45,7 @@ from OpenSSL import SSL
 
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, ConfigError
-from rtcstt.media.rtp import Packet
+from rtcstt.media.rtp import Codec, Packet
 from rtcstt.testing import ScriptedUpstream, run_virtual
 from rtcstt.webrtc import aiortc_private, attachment
 from rtcstt.webrtc.aiortc_private.dtls import repeat_hello
@@ -750,6 +752,28 @@ def inspect_source(module: str, name: str) -> str:
 
 def plain(attribute: str, owner: str) -> str:
     return attribute.removeprefix("_" + owner)
+
+
+async def test_a_source_that_aiortc_has_counted_already_is_counted_on() -> None:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    transceiver = pc.addTransceiver("audio")
+    received: list[Packet] = []
+    tap = aiortc_private.TrackTap(
+        transceiver,
+        mid="0",
+        codecs={96: Codec("opus", 48000, 2)},
+        on_packet=received.append,
+        on_bye=Mock(),
+        on_report=Mock(),
+        on_end=Mock(),
+    )
+    receiver: Any = transceiver.receiver
+    streams = receiver._RTCRtpReceiver__remote_streams
+    streams[5] = StreamStatistics(48000)
+    for number in range(3):
+        tap.push(Packet(5, number, number * 960, 96, b"x"))
+    assert len(received) == 3 and streams[5].packets_received == 3
+    await pc.close()
 
 
 async def test_the_hook_is_called_as_it_expects() -> None:

@@ -55,7 +55,7 @@ class TrackTap:
         self._on_end: Callable[[str], None] | None = on_end
         receiver: Any = transceiver.receiver
         self._receiver = receiver
-        self._streams: dict[int, _Statistics] = receiver._RTCRtpReceiver__remote_streams
+        self._streams: dict[int, StreamStatistics] = receiver._RTCRtpReceiver__remote_streams
         self._hook()
 
     @property
@@ -67,8 +67,10 @@ class TrackTap:
         codec = self.codecs.get(packet.payload_type)
         if codec is not None:
             stream = self._streams.get(packet.ssrc)
-            if stream is None:
-                if len(self._streams) >= MAX_SOURCES:
+            if not isinstance(
+                stream, _Statistics
+            ):  # aiortc's own is there of a source that it took to be known
+                if stream is None and len(self._streams) >= MAX_SOURCES:
                     del self._streams[next(iter(self._streams))]
                 stream = self._streams[packet.ssrc] = _Statistics(codec.clock_rate)
             stream.count(packet)
