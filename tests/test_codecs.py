@@ -214,7 +214,7 @@ def test_discontinuous_opus_goes_on_after_one_byte_packets() -> None:
 
 @EVERY
 def test_a_bad_payload_leaves_the_rest_whole(codec: Codec, libopus: bool) -> None:
-    bad = {"opus": b"\xff\xff\xff", "L16": b"\x01\x02\x03"}.get(codec.name, b"")
+    bad = {"opus": b"\xff\xff\xff", "L16": b"\x01"}.get(codec.name, b"")
     payloads = packets(codec, 2.0)
     decoder = decoder_for(codec, libopus=libopus)
     parts = decoded(decoder, frames(codec, [*payloads[:50], bad, *payloads[50:]]))

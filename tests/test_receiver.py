@@ -421,6 +421,16 @@ class TestBadInput:
         assert received.receiver.stats()["bad_payloads"] == 10
         assert received.marks() >= set(range(50)) | set(range(60, 200))
 
+    def test_what_cannot_be_read_is_told_and_is_missing(self) -> None:
+        arrivals = stream(200)
+        for i in range(50, 75):
+            arrivals[i] = (arrivals[i][0], packet(i, b"\x01"))
+        received = call(arrivals, after(200))
+        ignored, lost = (signal for _, signal in received.signals)
+        assert ignored == Ignored("payloads arrive that cannot be read as L16")
+        assert isinstance(lost, Lost) and lost.reason == "network"
+        assert (lost.start / SAMPLE_RATE, lost.end / SAMPLE_RATE) == pytest.approx((1.0, 1.5), abs=0.03)
+
     def test_another_codec_in_mid_call(self) -> None:
         narrow = [
             (after(100 + i), packet(100 + i, b"\x90" * 160, timestamp=i * 160, payload_type=0))

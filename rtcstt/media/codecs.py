@@ -264,7 +264,7 @@ class _G711:
         self._channels = codec.channels
 
     def decode(self, payload: bytes) -> Samples:
-        samples = self._table[np.frombuffer(_not_empty(payload), np.uint8)]
+        samples = self._table[np.frombuffer(_whole(payload, self._channels), np.uint8)]
         return samples if self._channels == 1 else _to_mono(samples.reshape(-1, self._channels))
 
 
@@ -276,7 +276,8 @@ class _L16:
         self._channels = codec.channels
 
     def decode(self, payload: bytes) -> Samples:
-        return _to_mono(np.frombuffer(_not_empty(payload), ">i2").reshape(-1, self._channels))
+        whole = _whole(payload, 2 * self._channels)
+        return _to_mono(np.frombuffer(whole, ">i2").reshape(-1, self._channels))
 
 
 class _Av:
@@ -297,6 +298,11 @@ class _Av:
         if not parts:
             raise ValueError("nothing decoded")
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _whole(payload: bytes, width: int) -> bytes:
+    """Without the bytes of a sample that is cut, as some senders have them."""
+    return _not_empty(payload[: len(payload) - len(payload) % width])
 
 
 def _not_empty(payload: bytes) -> bytes:

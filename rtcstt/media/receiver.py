@@ -125,7 +125,8 @@ class AudioReceiver:
         self._pcm_delay_s = None
         codec = self._codecs.get(packet.payload_type)
         if codec is None:
-            self._ignore(packet.payload_type)
+            number = packet.payload_type
+            self._presence.ignore(number, _not_agreed(number, self._codecs), number)
         elif codec.name == "telephone-event":
             self._presence.signals += self._digits.push(packet, codec.clock_rate, now)
         elif codec.name == "red":
@@ -233,9 +234,6 @@ class AudioReceiver:
             "lag_ms": round(1000 * self.clock.lag_s, 1),
         }
 
-    def _ignore(self, payload_type: int) -> None:
-        self._presence.ignore(payload_type, _not_agreed(payload_type, self._codecs), payload_type)
-
     # -- the main source -------------------------------------------------------------------------------
 
     def _take(self, item: Frame | Gap) -> None:
@@ -249,6 +247,10 @@ class AudioReceiver:
             self._begin(item)
         decoded = self._main.decode(item)
         self._push(decoded, item.arrival)
+        if self._main.is_bad:
+            self._hole_is_loss = True
+            self._presence.ignore("payload", f"payloads arrive that cannot be read as {item.codec.name}")
+            return
         count = sum(len(part.samples) for part in decoded)
         if item.lost or item.follows_doubt or self._hole_is_loss:
             self._note_loss(item, count)
@@ -283,8 +285,6 @@ class AudioReceiver:
         """The call begins when its first sample was spoken: a packet's duration before it could be sent."""
         duration_s = first.codec.duration(first.payload) / first.codec.clock_rate
         self.clock.begin((self._main.playout.first_arrival or first.arrival) - duration_s)
-
-    # -- those beside it ---------------------------------------------------------------------------------
 
     def _admit_rival(self, now: float) -> None:
         packets = self._main.playout.take_rival(now)

@@ -30,6 +30,8 @@ class Source:
         self.codec: Codec | None = None
         self._decoder: Decoder | None = None
         self._bad_payloads = 0
+        self.is_bad = False
+        """What was decoded last could not be read: it is concealed."""
 
     @property
     def bad_payloads(self) -> int:
@@ -46,7 +48,9 @@ class Source:
     def decode(self, item: Frame | Gap) -> list[Decoded]:
         rest = self.change_codec(item.codec) if item.codec is not self.codec else []
         assert self._decoder is not None
+        bad = self._decoder.bad_payloads
         decoded = self._decoder.decode(item)
+        self.is_bad = self._decoder.bad_payloads > bad
         return [*rest, *decoded] if rest else decoded
 
     def change_codec(self, codec: Codec | None) -> list[Decoded]:
