@@ -23,6 +23,7 @@ from rtcstt.media.tracks import RawAudio, ReadSettings
 from rtcstt.wire import strict_json
 
 MAX_FIELD = 4096  # characters of one field of the form
+WRITTEN_AT_ONCE = 1 << 20  # bytes
 MAX_PROMPT = 64 * 1024  # of this one
 MIN_BYTES_PER_S = 16 * 1024  # an upload that comes more slowly is given up
 _INDEX = re.compile(r"\[[0-9]*\]$")  # of a list's field, as some clients write it
@@ -149,11 +150,16 @@ async def _read_parts(
 
 
 async def _store(part: BodyPartReader, file: IO[bytes], arrivals: _Arrivals, limits: HttpLimits) -> None:
+    waiting = bytearray()
     while chunk := await part.read_chunk(1 << 16):
         arrivals.count(len(chunk))
-        if file.tell() + len(chunk) > limits.upload:
+        waiting += chunk
+        if file.tell() + len(waiting) > limits.upload:
             raise _too_big(limits)
-        await asyncio.to_thread(file.write, chunk)  # a slow disk must hold up nobody else
+        if len(waiting) >= WRITTEN_AT_ONCE:
+            await asyncio.to_thread(file.write, bytes(waiting))  # a slow disk must hold up nobody else
+            waiting.clear()
+    await asyncio.to_thread(file.write, bytes(waiting))
 
 
 async def _text(part: BodyPartReader, name: str) -> str:
