@@ -29,6 +29,7 @@ export const STYLE = `
 .box:focus-visible { outline: 3px solid var(--focus); outline-offset: -3px; }
 .inner { flex: none; margin-block-end: auto; }
 .rows { margin: 0 auto; padding: 0.4rem 0.8rem 0.6rem; max-inline-size: 52em; } /* lines that the eye finds back from */
+.rows:empty { padding: 0; }
 .empty { margin: 0; padding: min(18vh, 5rem) 1.2rem 0.8rem; color: var(--soft); text-align: center; text-wrap: balance; }
 @media (max-height: 22rem) { .empty { padding-block: 0.4rem; } }
 @media (max-height: 18rem) { .empty { padding-block: 0.2rem; font-size: 0.8rem; line-height: 1.2; } }
