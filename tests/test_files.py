@@ -18,6 +18,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtcstt.batch.sources import ENDINGS
 from rtcstt.errors import FileError
 from rtcstt.file_worker import decode, encode, parse_request, request
 from rtcstt.media import kinds, raw, truncation
@@ -893,3 +894,11 @@ WAVPACK = b"wvpk" + (24).to_bytes(4, "little") + bytes(12) + (1).to_bytes(4, "li
 )
 def test_where_joined_files_begin(data: bytes, bounds: list[int]) -> None:
     assert kinds.parts(io.BytesIO(data)) == list(itertools.pairwise(bounds))
+
+
+def test_folders_give_the_files_of_every_kind_that_is_read() -> None:
+    """By the endings that FFmpeg has for it; left out are those of images, subtitles, links and of programs."""
+    others = {"apl", "avif", "heic", "heif", "ism", "mks", "mjpg", "son", "vb", "ty+"}
+    for name in kinds.DEMUXERS.split(","):
+        if name in {names for each in av.formats_available for names in each.split(",")}:
+            assert av.ContainerFormat(name, "r").extensions - {""} <= ENDINGS | others, name
