@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
 import os
@@ -897,8 +898,8 @@ def test_where_joined_files_begin(data: bytes, bounds: list[int]) -> None:
 
 
 def test_folders_give_the_files_of_every_kind_that_is_read() -> None:
-    """By the endings that FFmpeg has for it; left out are those of images, subtitles, links and of programs."""
+    """By the endings that FFmpeg has for it; left out are those of images and subtitles."""
     others = {"apl", "avif", "heic", "heif", "ism", "mks", "mjpg", "son", "vb", "ty+"}
     for name in kinds.DEMUXERS.split(","):
-        if name in {names for each in av.formats_available for names in each.split(",")}:
+        with contextlib.suppress(ValueError):  # FFmpeg has it to write with, or not at all
             assert av.ContainerFormat(name, "r").extensions - {""} <= ENDINGS | others, name
