@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("real"):
             # Browsers, gateways and the scheduler are not ours: what fails is told (R) and tried again. Tests
             # in virtual time are never tried twice.
-            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+            if item.config.pluginmanager.hasplugin("rerunfailures"):  # -p no:rerunfailures: not even once
+                item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
 
 
 @pytest.fixture(scope="session")
