@@ -228,17 +228,18 @@ async def short_call(packets: Sequence[bytes], url: str) -> bool:
 
 
 def calls_verdict(samples: Sequence[Sample]) -> str | None:
-    """What has grown since the first calls; None when nothing has, but for what is remembered of so many."""
-    first, last = samples[0], samples[-1]
+    """What the calls leave behind, by the lowest of the first third and of the last (what is free is given
+    back to the system now and then only); None when nothing, but for what is remembered of so many."""
+    third = max(1, len(samples) // 3)
     remembered = min(REMEMBERED, CALLS_EACH * len(samples)) - CALLS_EACH
     for name, allowed in (
         ("memory_mb", GROWTH_MB + REMEMBERED_MB * remembered),
         ("threads", 1),
         ("files", 4),
     ):
-        grown = getattr(last, name) - getattr(first, name)
-        if grown > allowed:
-            return f"{name} grew by {grown:.1f}"
+        before, after = (min(getattr(one, name) for one in of) for of in (samples[:third], samples[-third:]))
+        if after - before > allowed:
+            return f"{name} grew by {after - before:.1f}"
     return None
 
 

@@ -140,6 +140,18 @@ def test_the_soak_tells_what_grew(memory: list[float], threads: list[int], verdi
     assert soak.verdict(samples[:2]) == "too short to tell"
 
 
+@pytest.mark.parametrize(
+    "memory, verdict",
+    [
+        ([260, 276, 254, 290, 256, 262], None),  # what is free is given back now and then
+        ([260, 254, 276, 290, 285, 281], "memory_mb grew by 27.0"),
+        ([260], None),
+    ],
+)
+def test_what_ended_calls_leave_behind_is_told(memory: list[float], verdict: str | None) -> None:
+    assert soak.calls_verdict([soak.Sample(megabytes, 6, 10) for megabytes in memory]) == verdict
+
+
 def test_where_the_c_library_is_another_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     def windows(name: None) -> None:
         raise TypeError("argument of type 'NoneType' is not iterable")
