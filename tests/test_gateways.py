@@ -436,3 +436,12 @@ async def test_keys_are_events() -> None:
         await asyncio.wait_for(call.wait_closed(), 20)
         told_keys = [e.as_dict() for e in call.feed.history if e.type == "dtmf"]
         assert [(key["track"], key["digit"]) for key in told_keys] == [("inbound", "1")]
+
+
+async def test_a_client_who_leaves_before_the_answer_to_a_ping_has_left() -> None:
+    class Socket:
+        async def __anext__(self) -> object:
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    socket: Any = Socket()
+    assert [message async for message in gateways._received(socket, 60.0)] == []

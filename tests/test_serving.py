@@ -296,6 +296,7 @@ BAD_REQUESTS = (
     b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect:\xa0x\r\n\r\n",
     b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\n\r\n",
 )
 

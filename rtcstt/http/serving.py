@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from rtcstt.errors import ConfigError
-from rtcstt.http.errors import forget_frames, refusal_of
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.http.errors import forget_frames, refusal, refusal_of
 from rtcstt.http.giving_way import GivingWay
 
 try:
@@ -41,6 +41,7 @@ BACKLOG = 1024
 MAX_CONNECTIONS = 2000
 MAX_DESCRIPTORS = 65_536
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXPECTATION = CallerError(417, "http_error", "Expectation Failed", "Only 100-continue can be expected.")
 _NO_LOG = logging.getLogger("rtcstt.http.access_log")  # of each request: proxies have one
 _NO_LOG.disabled = True
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -177,8 +178,10 @@ class Connections:
             connection.busy = True
             connection.served += 1
             try:
+                if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+                    return refusal(_EXPECTATION)  # aiohttp would repeat it, whatever bytes it is of
                 return await handler(request)
-            except web.HTTPException as error:  # of what comes before the middlewares: an unknown `Expect`
+            except web.HTTPException as error:  # of what comes before the middlewares
                 return refusal_of(error)
             finally:
                 connection.busy = False

@@ -298,6 +298,8 @@ async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
             overdue = loop.call_later(silent_s, give_up)
             try:
                 message = await anext(socket, None)
+            except ConnectionError:  # a client who left, to whom a ping was to be answered
+                return
             finally:
                 overdue.cancel()
             if message is None:
