@@ -30,25 +30,39 @@ def readable() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def test_few_wake_ups_do_not_wait_and_many_keep_their_pace(
-    readable: tuple[socket.socket, socket.socket],
-) -> None:
+BRIEFLY = 1e-6  # how long nothing is waited for here
+
+
+def test_few_wake_ups_do_not_wait_and_many_keep_their_pace() -> None:
     time = _Time()
-    with PacedSelector(time.clock, time.sleep) as selector, readable[0], readable[1]:
-        selector.register(readable[0], 1)
+    with PacedSelector(time.clock, time.sleep) as selector:
         for _ in range(AT_ONCE):
-            assert selector.select(None)
+            selector.select(BRIEFLY)
         assert not time.pauses
         began = time.now
         for _ in range(3 * PER_S):
-            assert selector.select(10.0)
+            selector.select(BRIEFLY)
         assert time.now - began == pytest.approx(3.0)
         assert max(time.pauses) <= 1 / PER_S + 1e-9, "nothing is later by more"
         time.now += 10.0  # a quiet time
         time.pauses.clear()
         for _ in range(AT_ONCE):
-            selector.select(None)
+            selector.select(BRIEFLY)
         assert not time.pauses
+
+
+def test_what_is_there_already_is_not_kept_waiting(readable: tuple[socket.socket, socket.socket]) -> None:
+    """A socket gives one datagram at a time: at 200 a second, a flood would push the others out."""
+    time = _Time()
+    with PacedSelector(time.clock, time.sleep) as selector, readable[0], readable[1]:
+        selector.register(readable[0], 1)
+        for _ in range(10 * PER_S):
+            assert selector.select(None)
+        assert not time.pauses
+        readable[0].recv(1)
+        for _ in range(AT_ONCE + 1):
+            selector.select(BRIEFLY)
+        assert len(time.pauses) == 1, "and counts as no wake-up"
 
 
 def test_who_has_something_to_do_does_not_wait(readable: tuple[socket.socket, socket.socket]) -> None:

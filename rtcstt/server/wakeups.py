@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 
 class PacedSelector(selectors.DefaultSelector):
-    """Begins to wait no more than so often in a second; then all that has come in the meantime is there."""
+    """Begins to wait no more than so often in a second; then all that has come in the meantime is there. What
+    is there already is never kept waiting: asyncio takes one datagram of a socket at a time, and under a flood
+    the packets of calls would be dropped behind it."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -34,6 +36,8 @@ class PacedSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout > 0:  # else there is something to do already
+            if ready := super().select(0):
+                return ready
             pause_s = self._bucket.spend(self._clock(), 1.0)
             if pause_s > 0:
                 self._sleep(pause_s)
