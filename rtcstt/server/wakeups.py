@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 class PacedSelector(selectors.DefaultSelector):
     """Begins to wait no more than so often in a second; then all that has come in the meantime is there. What
-    is there already is never kept waiting: asyncio takes one datagram of a socket at a time, and under a flood
-    the packets of calls would be dropped behind it."""
+    is there already is never kept waiting: asyncio takes one datagram of a socket at a time, and behind a
+    flood the packets of calls would be dropped."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
