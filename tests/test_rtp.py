@@ -377,6 +377,13 @@ class TestSources:
         assert len(playout._candidates) <= MAX_SOURCES * MAX_PACKETS
         assert len(playout._ready) == 0
 
+    def test_a_stray_packet_of_long_ago_is_no_beginning(self) -> None:
+        playout = Playout(CODECS)
+        old = [(10.005, packet(5000, ssrc=9))]
+        new = [(13.005 + 0.02 * i, packet(5001 + i, ssrc=9)) for i in range(4)]
+        play(steady(160) + old + new, playout)
+        assert playout.take_rival(13.1) == [] and playout.counters.stray == 1
+
     @pytest.mark.parametrize(("jump", "leap"), [(20_000, 123_456_789), (-1_000, 0), (-30_000, 1 << 31)])
     def test_a_sender_that_restarts_goes_on(self, jump: int, leap: int) -> None:
         again = [

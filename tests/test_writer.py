@@ -154,6 +154,31 @@ def test_audio_waits_for_an_event_but_not_for_long() -> None:
     run_virtual(main())
 
 
+class _Refusing(_Slow):
+    """Some call has what cannot even be sent."""
+
+    async def write(self, node: str, writes: Sequence[Write]) -> list[Written | StoreAway]:
+        if any(one.call == "bad" for one in writes):
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return await super().write(node, writes)
+
+
+def test_a_call_that_cannot_be_written_keeps_no_other_from_it() -> None:
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            store, calls = _Refusing(), [Call(name, stt=stt) for name in ("a", "bad", "b")]
+            async with writing(store, *calls) as writer:
+                for _ in range(3):
+                    for call in calls:
+                        call.publish(SttBehind(track="0", lag=1.0))
+                    await asyncio.sleep(1.0)
+                assert writer.failures == 1
+        for name in ("a", "b"):
+            assert sum(one.call == name for each in store.writes for one in each) == 3
+
+    run_virtual(main())
+
+
 class _Away(_Slow):
     """It is away, or full, for a while."""
 

@@ -104,9 +104,8 @@ class Concealed:
     def __init__(self) -> None:
         self._total = 0
         self._before = 0
-        self._marks: deque[tuple[int, int, int]] = deque(
-            maxlen=MAX_MARKS
-        )  # from, to, samples made up between
+        self._marks: deque[tuple[int, int, int]] = deque(maxlen=MAX_MARKS)
+        "From, to, and how many samples between are made up."
 
     def note(self, position: int, total: int) -> None:
         """``total`` samples were made up before ``position``."""

@@ -192,14 +192,32 @@ class Writer:
             batches = [(call, owned, batch) for call in calls for owned, batch in self._batch(call)]
             if not batches:
                 return False
-            writes = [self._to_write(call, owned, batch) for call, owned, batch in batches]
-            outcomes = await self._store.write(self._node, writes)
+            outcomes = await self._outcomes(batches)
             for (call, owned, batch), outcome in zip(batches, outcomes, strict=True):
                 self._wrote(call, owned, batch, outcome)
         for outcome in outcomes:
             if isinstance(outcome, StoreAway):
                 raise outcome
         return True
+
+    async def _outcomes(
+        self, batches: Sequence[tuple[str, _Owned, Batch]]
+    ) -> list[Written | StoreAway | None]:
+        """What became of each; None: it cannot be written at all."""
+        try:
+            return [*await self._store.write(self._node, [self._to_write(*one) for one in batches])]
+        except StoreAway:
+            raise
+        except Exception:
+            if len(batches) > 1:  # each for itself: what was written already is not written twice
+                return [outcome for one in batches for outcome in await self._outcomes([one])]
+            self._break(*batches[0][:2])
+            return [None]
+
+    def _break(self, call: str, owned: _Owned) -> None:
+        owned.is_broken = True
+        self.failures += 1
+        log.exception("call %s: cannot be written; other servers will not know of it", call)
 
     def _batch(self, call: str) -> Iterator[tuple[_Owned, Batch]]:
         """What is to be written of a call, if it is still there and has anything."""
@@ -209,9 +227,7 @@ class Writer:
         try:
             batch = owned.journal.batch(asyncio.get_running_loop().time())
         except Exception:
-            owned.is_broken = True
-            self.failures += 1
-            log.exception("call %s: cannot be written; other servers will not know of it", call)
+            self._break(call, owned)
             return
         if batch is not None:
             yield owned, batch
@@ -221,7 +237,7 @@ class Writer:
         operations = [*batch.operations, *(["end", call] if batch.ended else [])]
         return Write(call, owned.journal.fence, operations, ended=batch.ended, creation=creation)
 
-    def _wrote(self, call: str, owned: _Owned, batch: Batch, outcome: Written | StoreAway) -> None:
+    def _wrote(self, call: str, owned: _Owned, batch: Batch, outcome: Written | StoreAway | None) -> None:
         journal = owned.journal
         if self._owned.get(call) is not owned:  # it went meanwhile
             return

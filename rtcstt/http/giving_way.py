@@ -1,7 +1,7 @@
-"""Loops over what comes from outside: others run in between.
+"""Long loops, such as those over what comes from outside: others run in between.
 
 ``await reader.readline()`` and ``async for message in socket`` do not wait while there is something to
-read, and whoever sends small things fast sees to it that there always is.
+read, and a sender of many small messages can keep it so.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ class Candidates:
         if ssrc not in self._packets:
             self._make_room(arrived.arrival)
         packets = self._packets.setdefault(ssrc, [])
-        if packets and not near(arrived.packet, packets[0].packet):
+        goes_on = packets and arrived.arrival - packets[-1].arrival <= FORGOTTEN_S
+        if packets and not (goes_on and near(arrived.packet, packets[0].packet)):
             self._counters.stray += len(packets)
             packets.clear()
         packets.append(arrived)

@@ -23,6 +23,7 @@ from rtcstt.fleet.mirrors import Mirror
 from rtcstt.fleet.router import VIEW
 from rtcstt.http.access import Grant, Permission
 from rtcstt.http.bodies import parse_object, read_body
+from rtcstt.http.giving_way import GivingWay
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server.context import Context
 from rtcstt.wire import bad_request
@@ -34,7 +35,6 @@ UNREAD_S = 60.0  # a listener who reads nothing for so long is let go
 MAX_LISTENERS = 1000
 MAX_SHARE = 2048  # bytes
 AT_ONCE = 500  # events that are rendered without a thread
-LISTED_AT_ONCE = 20  # calls in a list, of 0.05 ms each, before others run
 _TYPES = {
     "captions.vtt": "text/vtt",
     "captions.srt": "application/x-subrip",
@@ -62,11 +62,10 @@ class CallsRoutes:
         ]
 
     async def list_calls(self, request: web.Request) -> web.StreamResponse:
-        texts = []
-        for index, call in enumerate(self._context.listed(request)):
+        texts, others = [], GivingWay()
+        for call in self._context.listed(request):
             texts.append(_shown(call))
-            if index % LISTED_AT_ONCE == LISTED_AT_ONCE - 1:
-                await asyncio.sleep(0)
+            await others.turn()
         return web.Response(text=f'{{"calls": [{", ".join(texts)}]}}', content_type="application/json")
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
