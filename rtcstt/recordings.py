@@ -160,7 +160,7 @@ class Recording:
             self._dropped[piece.track] = self._dropped.get(piece.track, 0) + count
             self._recordings.dropped += count
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, object]:
         """What `ledger.json` says, but for the files' names."""
         call = self._call
         return {
@@ -215,7 +215,7 @@ class _Files:
             file.truncate()
         self._events_size += len(lines)
 
-    def finish(self, events: Sequence[AnyEvent], about: Mapping[str, Any]) -> None:
+    def finish(self, events: Sequence[AnyEvent], about: Mapping[str, object]) -> None:
         self._make()
         names = {track: wav.path.name for track, wav in self._tracks.items()}
         for name, text in (
@@ -293,5 +293,5 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "_", name)[:64]
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: Mapping[str, object]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)

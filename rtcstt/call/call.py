@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from rtcstt import wire
 from rtcstt.call.flow import Shared
@@ -307,7 +307,7 @@ class Call:
         self.counts.ignored_commands += not allowed
         return allowed
 
-    def _obey(self, message: Mapping[str, Any]) -> None:
+    def _obey(self, message: Mapping[str, object]) -> None:
         match message["type"]:
             case "finalize":
                 self.finalize()
@@ -347,7 +347,7 @@ class Call:
         self.feed.close()
 
 
-def _named(message: Mapping[str, Any], tracks: Collection[str]) -> TrackNamed:
+def _named(message: Mapping[str, object], tracks: Collection[str]) -> TrackNamed:
     """What a caller says of who speaks on a track."""
     track, speaker = message.get("track"), message.get("speaker")
     if not isinstance(track, str) or track not in tracks:
@@ -357,14 +357,14 @@ def _named(message: Mapping[str, Any], tracks: Collection[str]) -> TrackNamed:
     return TrackNamed(track=track, speaker=" ".join(speaker.split()))
 
 
-def _named_at_first(metadata: Mapping[str, Any], index: int) -> str:
+def _named_at_first(metadata: Mapping[str, object], index: int) -> str:
     """The name that the metadata has for the track that came so late: ``{"speakers": {"0": "Ada"}}``."""
     names = metadata.get("speakers")
     name = names.get(str(index)) if isinstance(names, dict) else None
     return " ".join(name.split())[:MAX_NAME] if isinstance(name, str) else ""
 
 
-def _parse_command(text: str) -> dict[str, Any]:
+def _parse_command(text: str) -> dict[str, object]:
     """A JSON object with a type; `CallerError` 400 for anything else."""
     if len(text) > MAX_COMMAND_CHARACTERS:
         raise wire.bad_request("That message is too long.", "bad_message")

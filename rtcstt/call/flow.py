@@ -9,10 +9,10 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from rtcstt.events import (
     TranscriptGap,
     TurnEnd,
 )
+from rtcstt.media.clock import ClockState
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.receiver import AudioReceiver, AudioStats
 from rtcstt.media.resampling import Resampler, resampler
@@ -53,6 +54,7 @@ from rtcstt.media.signals import (
 from rtcstt.stt.account import Account
 from rtcstt.stt.seam import Stt
 from rtcstt.stt.stream import Stream
+from rtcstt.stt.transcription import TranscriptionState
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +82,35 @@ class Shared:
         return max(0.0, origin - self.origin)
 
 
+class FlowState(TypedDict):
+    """What of a track whose audio has begun another server needs, besides the audio itself."""
+
+    clock: ClockState
+    stt: TranscriptionState
+    flushes: list[int]
+
+
+class FinalState(TypedDict):
+    """Of a track that has ended."""
+
+    time: float
+    ledger: AudioLedger
+
+
+class TrackState(TypedDict):
+    """What `Track.state` gives: ``flow`` once audio has begun, ``final`` after the end."""
+
+    mid: str
+    flow: NotRequired[FlowState]
+    final: NotRequired[FinalState]
+
+
 @dataclass(frozen=True, slots=True)
 class KeptTrack:
     """``state`` is what `Track.state` gave; ``audio`` that from the floor on, as far as it was kept.
     ``origin``: when its first sample was spoken, in the loop's time here; None when nothing had come."""
 
-    state: Mapping[str, Any]
+    state: TrackState
     audio: Sequence[Chunk] = ()
     origin: float | None = None
 
@@ -205,10 +230,11 @@ class Flow:
 
     # -- from one server to another ------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """What `restore` wants, besides the audio from the floor on and the origin. For JSON."""
+    def state(self) -> FlowState | None:
+        """What `restore` wants, besides the audio from the floor on and the origin. For JSON. None before the
+        first audio."""
         if self.stream is None:
-            return {}
+            return None
         return {
             "clock": self.receiver.clock.state(),
             "stt": self.stream.state(),
@@ -218,15 +244,16 @@ class Flow:
     def restore(self, kept: KeptTrack) -> None:
         """Go on from what another server kept: at once with what it had received, with new audio when some
         comes."""
-        if kept.origin is None or "stt" not in kept.state:
+        if kept.origin is None or "flow" not in kept.state:
             return
-        self.receiver.clock.restore(kept.state["clock"], kept.origin)
-        stt = kept.state["stt"]
-        self._flushes.extend(kept.state["flushes"])
+        flow = kept.state["flow"]
+        self.receiver.clock.restore(flow["clock"], kept.origin)
+        stt = flow["stt"]
+        self._flushes.extend(flow["flushes"])
         self._stream_or_new(stt).replay(kept.audio)
-        settled = int(stt["settled"])  # what was said before has its text
+        settled = stt["settled"]  # what was said before has its text
         self._nothing_since = kept.audio[-1].end if kept.audio else settled
-        if kept.audio and kept.audio[0].start > max(settled, int(stt["begin"])):
+        if kept.audio and kept.audio[0].start > max(settled, stt["begin"]):
             self._report(Lost(settled, kept.audio[0].start, "server"))
 
     def hold(self, on_held: Callable[[], None]) -> None:
@@ -335,7 +362,7 @@ class Flow:
         assert self.receiver.origin is not None  # there is audio
         return self._shared.offset_s(self.receiver.origin)
 
-    def _stream_or_new(self, state: Mapping[str, Any] | None = None) -> Stream:
+    def _stream_or_new(self, state: TranscriptionState | None = None) -> Stream:
         """The way to the STT, made when the track's place on the call's clock is known. ``state``: of the one
         on another server, which it goes on from."""
         if self.stream is None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 from rtcstt import wire
-from rtcstt.call.flow import Flow, KeptTrack, Shared, TrackStats
+from rtcstt.call.flow import Flow, KeptTrack, Shared, TrackState, TrackStats
 from rtcstt.errors import UpstreamError
 from rtcstt.events import AudioLedger, TrackEnd
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
@@ -152,11 +151,12 @@ class Track:
 
     # -- from one server to another ------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TrackState:
         """What another server needs to go on with the track, besides the audio from `floor` on and `origin`.
         For JSON."""
         if isinstance(self._flow, Flow):
-            return {"mid": self.mid, **self._flow.state()}
+            flow = self._flow.state()
+            return {"mid": self.mid} if flow is None else {"mid": self.mid, "flow": flow}
         return {"mid": self.mid, "final": {"time": self._flow.time, "ledger": self._flow.ledger}}
 
     @property
@@ -180,8 +180,7 @@ class Track:
             self._flow.restore(kept)
         else:
             self.ended = True
-            ledger = cast(AudioLedger, final["ledger"])
-            self._flow = _Ended(float(final["time"]), None, ledger, self._flow.stats())
+            self._flow = _Ended(final["time"], None, final["ledger"], self._flow.stats())
 
     def hold(self, on_held: Callable[[], None]) -> None:
         """Keep packets for `release`, since another server still receives the caller as well. ``on_held`` is

@@ -122,7 +122,7 @@ class Transcript(TurnEvent):
     is_final: bool
     duration: float | None = None
     language: str = ""
-    words: list[Any] | dict[str, Any] | None = None
+    words: list[Any] | dict[str, object] | None = None
     "As the service gave them, or None."
 
     @property

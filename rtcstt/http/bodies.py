@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 from aiohttp import web
 
@@ -40,7 +39,7 @@ async def read_body(request: web.Request, most: int, *, code: str = "too_big") -
     return read
 
 
-def parse_object(text: str | bytes, *, code: str = "bad_json") -> dict[str, Any]:
+def parse_object(text: str | bytes, *, code: str = "bad_json") -> dict[str, object]:
     """A JSON object (RFC 8259): no NaN and no infinity. `CallerError` 400 for anything else."""
     try:
         value = strict_json.loads(text)
@@ -51,7 +50,7 @@ def parse_object(text: str | bytes, *, code: str = "bad_json") -> dict[str, Any]
     return value
 
 
-def checked_metadata(value: object) -> dict[str, Any]:
+def checked_metadata(value: object) -> dict[str, object]:
     """An object that may be shown to everybody who lists calls: `CallerError` 400 unless it is JSON of at
     most `MAX_METADATA` bytes and `MAX_DEPTH` levels."""
     if not isinstance(value, dict):

@@ -31,8 +31,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -50,6 +49,15 @@ SAMPLED = 5  # one of so many frames is looked at to know the noise floor
 FLOOR_FRAMES = 100  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
 MAX_RUN = SAMPLE_RATE // 50
 POLL_S = 0.005  # while a chunk waits for late audio
+
+
+class ClockState(TypedDict):
+    """A clock's counts in samples: ``counts`` by `Label`, ``discarded`` by reason."""
+
+    counts: dict[str, int]
+    discarded: dict[str, int]
+    sent: int
+    hole: int
 
 
 class AudioClock:
@@ -89,17 +97,17 @@ class AudioClock:
         """The next sample to go out, counted from the call's beginning."""
         return self.ledger.sent + self._hole
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> ClockState:
         """What another server needs to go on counting, besides `origin`. For JSON."""
         counts = {label.value: count for label, count in self.ledger.counts.items()}
         discarded = dict(self.ledger.discarded)
         return {"counts": counts, "discarded": discarded, "sent": self.ledger.sent, "hole": self._hole}
 
-    def restore(self, state: Mapping[str, Any], origin: float) -> None:
+    def restore(self, state: ClockState, origin: float) -> None:
         """Go on from what `state` gave on another server. What had not gone out there is lost."""
-        counts = {Label(name): int(count) for name, count in state["counts"].items()}
-        self.ledger = Ledger(counts, int(state["sent"]), dict(state["discarded"]))
-        self._hole = int(state["hole"])
+        counts = {Label(name): count for name, count in state["counts"].items()}
+        self.ledger = Ledger(counts, state["sent"], dict(state["discarded"]))
+        self._hole = state["hole"]
         if self.ledger.queued:
             self.ledger.discard("server", self.ledger.queued)
         self._origin = origin

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from aiohttp import web
 
@@ -45,7 +44,7 @@ class Context:
         self.ice_servers = ice_servers
         self._offers = RateLimiter(offers_per_minute)
         self._patches = RateLimiter(offers_per_minute * PATCHES_PER_OFFER)
-        self.following: set[asyncio.Task[Any]] = set()
+        self.following: set[asyncio.Task[object]] = set()
 
     def requester(self, request: web.Request, grant: Grant | None = None) -> Requester:
         """Who asks: by the grant that the guard found, unless a later message brought another one."""

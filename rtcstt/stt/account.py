@@ -7,9 +7,9 @@ A sample is *taken* once a connection was sent it, on whichever connection first
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 from rtcstt.stt.activity import SpeechActivity
@@ -32,6 +32,26 @@ class Loss:
     start: int
     end: int
     reason: str
+
+
+class AccountState(TypedDict):
+    """The counts of an `Account`."""
+
+    taken: int
+    unanswered: int
+    missing: int
+    discarded: dict[str, int]
+
+
+class AudioState(TypedDict):
+    """Of an `AccountedAudio`, in samples: where its ring began, how much it held, how much of that a
+    connection had been sent, and up to where the text was settled."""
+
+    account: AccountState
+    begin: int
+    held: int
+    taken: int
+    settled: int
 
 
 @dataclass(slots=True)
@@ -96,10 +116,14 @@ class Account:
             self._due.append(self._growing)
             self._growing = None
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> AccountState:
         """The counts, for another server (gaps have been said)."""
-        counts = {"taken": self.taken, "unanswered": self.unanswered, "missing": self.missing}
-        return {**counts, "discarded": dict(self.discarded)}
+        return {
+            "taken": self.taken,
+            "unanswered": self.unanswered,
+            "missing": self.missing,
+            "discarded": dict(self.discarded),
+        }
 
 
 class AccountedAudio:
@@ -126,7 +150,7 @@ class AccountedAudio:
             return self._lose(self.buffer.release(self.buffer.end - _GIVEN_UP_KEPT), 0, "stt")
         return self._lose(self.buffer.make_room(sent), sent, "stt")
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> AudioState:
         """What `restore` wants, for JSON."""
         return {
             "account": self.account.as_dict(),
@@ -136,11 +160,11 @@ class AccountedAudio:
             "settled": self._floor.settled,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: AudioState) -> None:
         """Go on from what `state` gave on another server: what was held there is fed again, and taken
         again."""
-        self._begin, self._lacking = int(state["begin"]), int(state["held"])
-        self.account.taken -= int(state["taken"])
+        self._begin, self._lacking = state["begin"], state["held"]
+        self.account.taken -= state["taken"]
 
     def replayable(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         """Of the audio that was kept, what was held. What was held and was not kept is discarded."""

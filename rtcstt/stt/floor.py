@@ -7,9 +7,8 @@ on with the track. `Progress.as_dict` and `Progress.from_dict` carry it there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict, cast
 
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.alignment import TranscriptAligner, words
@@ -98,6 +97,44 @@ class Floor:
         return max(self.position, self.reference.position - USUAL_TEXT_LAG)
 
 
+class TurnState(TypedDict):
+    """The fields of a `Turn`."""
+
+    index: int
+    start: int
+    end: int
+    text: str
+    eager_ended: bool
+    known: int
+    resumed: int
+
+
+class ReferenceState(TypedDict):
+    """The fields of a `Reference`."""
+
+    text: str
+    marks: list[tuple[int, int]]
+    optional: int
+
+
+class FloorState(TypedDict):
+    """The fields of a `Floor`."""
+
+    position: int
+    reference: ReferenceState
+
+
+class ProgressState(TypedDict):
+    """The fields of a `Progress`."""
+
+    floor: FloorState
+    turn: TurnState | None
+    turns: int
+    last_text: str
+    last_end: int
+    flushes: list[int]
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a track's transcription has come, and what the listener was told last."""
@@ -114,17 +151,21 @@ class Progress:
         """Whether a turn is open, or a `finalize` has no answer."""
         return self.turn is not None or bool(self.flushes)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ProgressState:
         """For JSON."""
-        return dataclasses.asdict(self)
+        return cast(ProgressState, dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+    def from_dict(cls, values: ProgressState) -> Progress:
         """The same again from JSON. ``values`` were made by `as_dict`."""
         floor, turn = values["floor"], values["turn"]
         reference = Reference(**floor["reference"])
         reference.marks = [(size, cursor) for size, cursor in reference.marks]
-        rest = {name: value for name, value in values.items() if name not in ("floor", "turn")}
         return cls(
-            floor=Floor(floor["position"], reference), turn=Turn(**turn) if turn is not None else None, **rest
+            floor=Floor(floor["position"], reference),
+            turn=Turn(**turn) if turn is not None else None,
+            turns=values["turns"],
+            last_text=values["last_text"],
+            last_end=values["last_end"],
+            flushes=values["flushes"],
         )

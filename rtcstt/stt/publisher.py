@@ -53,7 +53,7 @@ class Publisher:
         due, self._events = self._events, []
         return due
 
-    def _publish(self, fields: dict[str, Any], turn: Turn | None, request_id: str | None) -> None:
+    def _publish(self, fields: dict[str, object], turn: Turn | None, request_id: str | None) -> None:
         if request_id is not None:
             fields["request_id"] = request_id
         place: dict[str, float] = {}

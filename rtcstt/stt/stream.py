@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from rtcstt import wire
 from rtcstt.errors import (
@@ -25,7 +24,7 @@ from rtcstt.stt.limits import Limits
 from rtcstt.stt.outages import Outages
 from rtcstt.stt.seam import Connection, Stt
 from rtcstt.stt.serving import Ending, Serving
-from rtcstt.stt.transcription import Transcription
+from rtcstt.stt.transcription import Transcription, TranscriptionState
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class Stream:
         drain_timeout_s: float = 5.0,
         limits: Limits | None = None,
         seed: int | None = None,
-        state: Mapping[str, Any] | None = None,
+        state: TranscriptionState | None = None,
     ) -> None:
         """``state``: what `state` gave on another server, which this stream goes on from."""
         self._engines = [stt] if fallback is None else [stt, fallback]
@@ -187,7 +186,7 @@ class Stream:
         """What became of the audio, in samples."""
         return self._core.account
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TranscriptionState:
         """What another server needs to go on, besides the audio from `floor` on. For JSON."""
         return self._core.state()
 

@@ -26,16 +26,15 @@ No asyncio, no clock, no sockets here: `stream.Stream` is the shell around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rtcstt import wire
 from rtcstt.errors import LocalProtocolError, RemoteProtocolError, UpstreamError
 from rtcstt.events import AnyEvent
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
-from rtcstt.stt.account import Account, AccountedAudio
+from rtcstt.stt.account import Account, AccountedAudio, AudioState
 from rtcstt.stt.activity import SpeechActivity
-from rtcstt.stt.floor import TEXT_LAG, Progress
+from rtcstt.stt.floor import TEXT_LAG, Progress, ProgressState
 from rtcstt.stt.manual import Manual
 from rtcstt.stt.publisher import Publisher
 from rtcstt.stt.replay_buffer import ReplayBuffer
@@ -44,6 +43,12 @@ from rtcstt.stt.speech_times import SHORTEST_PAUSE, SpeechTimes
 from rtcstt.stt.turns import Turns
 
 _OWN_EVENTS = ("session.", "track.", "audio.", "stt.")
+
+
+class TranscriptionState(AudioState):
+    """What of a `Transcription` another server needs, besides the audio from its floor on."""
+
+    progress: ProgressState
 
 
 class Transcription:
@@ -63,7 +68,7 @@ class Transcription:
         offset_s: float = 0.0,
         ring_s: float = 30.0,
         catch_up: float = 1.25,
-        state: Mapping[str, Any] | None = None,
+        state: TranscriptionState | None = None,
     ) -> None:
         self._catch_up = catch_up
         self._progress = Progress.from_dict(state["progress"]) if state else Progress()
@@ -236,7 +241,7 @@ class Transcription:
 
     # -- what the shell may ask ----------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TranscriptionState:
         """What another server needs to go on, besides the audio from `floor` on. For JSON."""
         return {"progress": self._progress.as_dict(), **self._audio.state()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -170,7 +170,7 @@ def _unreachable(url: str, error: Exception) -> CallerError:
 async def _check(response: aiohttp.ClientResponse, status: int) -> None:
     if response.status == status:
         return
-    body: dict[str, Any] = {}
+    body: dict[str, object] = {}
     try:
         body = json.loads(await response.text())
     except ValueError:

@@ -22,7 +22,7 @@ class Connected:
 
     type: ClassVar[str] = "connected"
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TurnStart:
 
     type: ClassVar[str] = "turn.start"
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class TurnUpdate:
     type: ClassVar[str] = "turn.update"
     transcript: str
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class TurnEagerEnd:
     type: ClassVar[str] = "turn.eager_end"
     transcript: str
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class TurnResume:
 
     type: ClassVar[str] = "turn.resume"
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class TurnEnd:
     type: ClassVar[str] = "turn.end"
     transcript: str
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class Transcript:
     request_id: str | None = None
     duration: float | int | None = None
     language: str | None = None
-    words: list[Any] | dict[str, Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    words: list[Any] | dict[str, object] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class FlushDone:
 
     type: ClassVar[str] = "flush_done"
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Done:
 
     type: ClassVar[str] = "done"
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ class Error:
     error_code: str | None = None
     doc_url: str | None = None
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Unknown:
 
     type: str
     request_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def encode(message: ServerMessage) -> str:
     return json.dumps(as_fields(message), ensure_ascii=False)
 
 
-def as_fields(message: ServerMessage) -> dict[str, Any]:
+def as_fields(message: ServerMessage) -> dict[str, object]:
     """A server message as the object that stands on the wire."""
     fields = {"type": message.type}
     for f in dataclasses.fields(message):
@@ -234,7 +234,7 @@ def decode_client(text: str, endpoint: Endpoint, turn: TurnSettings = NO_SETTING
     """
     word = text.strip()
     kind: Any = word
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if word not in ("close", "done", "finalize"):
         values = _json_object(text)
         kind = values.get("type")
@@ -247,7 +247,7 @@ def decode_client(text: str, endpoint: Endpoint, turn: TurnSettings = NO_SETTING
     raise RemoteProtocolError(f"no such message on the {endpoint} endpoint")
 
 
-def _json_object(text: str | bytes) -> dict[str, Any]:
+def _json_object(text: str | bytes) -> dict[str, object]:
     if isinstance(text, bytes):
         raise RemoteProtocolError("a binary message where JSON text was due")
     try:
@@ -261,4 +261,4 @@ def _plain(hint: Any) -> Any:
     return _PLAIN.get(str(hint), hint)
 
 
-_PLAIN = {str(list[Any] | dict[str, Any] | None): list | dict | None}
+_PLAIN = {str(list[Any] | dict[str, object] | None): list | dict | None}

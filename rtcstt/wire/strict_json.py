@@ -24,7 +24,7 @@ def loads(text: str | bytes) -> Any:
     return value
 
 
-def load_object(text: str | bytes) -> dict[str, Any]:
+def load_object(text: str | bytes) -> dict[str, object]:
     """A JSON object; `ValueError` for anything else."""
     value = loads(text)
     if not isinstance(value, dict):

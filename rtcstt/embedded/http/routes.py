@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -77,7 +76,7 @@ class SttRoutes:
         self._speaker = speaker
         self._streams = streams
         self._limits = limits
-        self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[Any]]] = {}
+        self._open: dict[web.WebSocketResponse, tuple[Session, asyncio.Task[object]]] = {}
         self._recordings = RecordingRoutes(services, limits)
 
     def table(self) -> list[Route]:
