@@ -293,5 +293,5 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "_", name)[:64]
 
 
-def _json(value: Mapping[str, object]) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)

@@ -7,7 +7,6 @@ import io
 import re
 import time
 from itertools import pairwise
-from typing import Any
 
 import webvtt
 from hypothesis import example, given
@@ -105,7 +104,7 @@ def test_json_says_whether_the_call_is_over() -> None:
     assert captions.transcript(feed.history)["complete"] is False
     end(feed, 0, "One.", 0.1234, 1.5)
     publish(feed, "session.end", time=2, reason="", tracks=[], ledger={}, complete=True, missing=[])
-    found: dict[str, Any] = captions.transcript(feed.history)
+    found = captions.transcript(feed.history)
     assert found["ended"] is found["complete"] is True and found["text"] == "One."
     assert found["turns"][0] | {"start": 0.123, "end": 1.5, "transcript": "One."} == found["turns"][0]
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -396,7 +396,7 @@ async def test_the_end_of_a_turn_says_how_sure_each_word_is(real: Recognizer, vo
     ends = [message for message in messages if isinstance(message, wire.TurnEnd)]
     assert ends
     for end in ends:
-        confidence = end.extra["confidence"]
+        confidence = cast(list[float], end.extra["confidence"])
         assert len(confidence) == len(end.transcript.split())
         assert all(0 <= one <= 1 for one in confidence) and np.median(confidence) > 0.8
 

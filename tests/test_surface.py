@@ -56,6 +56,7 @@ SHELLS = {
 }
 OTHER_CORES = EVERYBODY_CORES | {
     "captions",
+    "captions.cutting",
     "fleet.ids",
     "fleet.journal",
     "fleet.metrics",

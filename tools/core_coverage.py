@@ -23,7 +23,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "batch": ("embedded.batch",),
     "candidates": ("webrtc.candidates",),
     "capacity": ("embedded.capacity",),
-    "captions": ("captions",),
+    "captions": ("captions", "captions.cutting"),
     "codecs": ("media.codecs",),
     "demultiplexing": ("webrtc.demultiplexing",),
     "dtmf": ("media.dtmf", "media.red"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from rtcstt.call.call import MAX_TRACKS, Call
-from rtcstt.call.flow import KeptTrack
+from rtcstt.call.flow import KeptTrack, TrackState
 from rtcstt.call.prepared import PreparedCall
 from rtcstt.call.restored import Restored
-from rtcstt.call.settings import CallSettings, Mode, Recorder
+from rtcstt.call.settings import CallOptions, CallSettings, Mode, Recorder
 from rtcstt.call.track import Track
 
 __all__ = [
     "Call",
+    "CallOptions",
     "CallSettings",
     "KeptTrack",
     "MAX_TRACKS",
@@ -19,4 +20,5 @@ __all__ = [
     "Recorder",
     "Restored",
     "Track",
+    "TrackState",
 ]

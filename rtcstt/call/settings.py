@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 from rtcstt import wire
 from rtcstt.media.pcm import Chunk
@@ -18,6 +18,17 @@ class Recorder(Protocol):
 
     def write(self, track: str, chunk: Chunk, offset_s: float) -> None:
         """Must not block for long, nor raise."""
+
+
+class CallOptions(TypedDict, total=False):
+    """Those `CallSettings` that a call may have of its own."""
+
+    mode: Mode
+    turn: wire.TurnSettings
+    keyterms: tuple[str, ...]
+    language: str | None
+    update_ms: float | None
+    outlives_peers: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,20 +169,20 @@ _REQUIRED = {
 _HINTS = {kind: {name: get_type_hints(kind)[name] for name, _ in shown(kind)} for kind in _KINDS}
 
 
-def from_message(message: Mapping[str, Any], **place: Any) -> AnyEvent:
+def from_message(message: Mapping[str, object], **place: object) -> AnyEvent:
     """The event of a message of the service, whose fields are ``message``, at its ``place``."""
-    name = message["type"]
+    name = str(message["type"])
     kind = EVENTS.get(name, Unknown)
     hints = _HINTS[kind]
     values = {key: value for key, value in message.items() if key != "type" and key not in PLACE}
-    known = {key: value for key, value in values.items() if key in hints}
+    known: dict[str, Any] = {key: value for key, value in values.items() if key in hints}
     rest = {key: value for key, value in values.items() if key not in known}
     known |= {"unknown_type": name} if kind is Unknown else {}
     known |= {key: value for key, value in place.items() if key in hints and value is not None}
     return cast(AnyEvent, kind(**known, extra=rest))
 
 
-def from_dict(values: Mapping[str, Any]) -> AnyEvent:
+def from_dict(values: Mapping[str, object]) -> AnyEvent:
     """The event of a JSON object, as `Event.as_dict` gave it; `ValueError` names the field that is wrong."""
     name = values.get("type")
     if not isinstance(name, str):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rtcstt.call import Call, Track
+from rtcstt.events import AnyEvent
 from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.journal import Batch, Journal, TrackProgress
 from rtcstt.fleet.schedule import Schedule
@@ -33,7 +34,7 @@ class _Source:
     call: Call
     clock: SharedClock
 
-    def since(self, after: int, most: int) -> Any:
+    def since(self, after: int, most: int) -> Sequence[AnyEvent]:
         return self.call.feed.since(after, most)
 
     def progress(self) -> Mapping[str, TrackProgress]:
@@ -42,12 +43,11 @@ class _Source:
         return {name: self._of(track) for name, track in self.call.tracks.items()}
 
     def _of(self, track: Track) -> TrackProgress:
-        state = track.state()
-        if track.origin is not None:
-            state["origin"] = round(self.clock.to_shared(track.origin), 4)
-        return TrackProgress(track.floor, state)
+        origin = track.origin
+        shared = {} if origin is None else {"origin": round(self.clock.to_shared(origin), 4)}
+        return TrackProgress(track.floor, {**track.state(), **shared})
 
-    def snapshot(self) -> Mapping[str, Any]:
+    def snapshot(self) -> Mapping[str, object]:
         return self.call.snapshot()
 
     @property

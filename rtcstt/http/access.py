@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
 
@@ -190,7 +190,7 @@ class Authenticator:
         grants = claims.get("grants") if claims is not None else None
         if claims is None or not isinstance(grants, dict):
             return None
-        until = float(claims["exp"])
+        until = _expiry(claims)
         if isinstance(grants.get("read"), str):
             return Grant(frozenset({Permission.LISTEN}), expires=until, call=grants["read"])
         return Grant(frozenset({Permission.TRANSCRIBE}), expires=until) if grants.get("stt") is True else None
@@ -219,7 +219,7 @@ def is_signed(token: str) -> bool:
     return token.count(".") == 2 and token.startswith("eyJ")
 
 
-def _grant_of(claims: dict[str, Any], given: str) -> Grant:
+def _grant_of(claims: Mapping[str, object], given: str) -> Grant:
     """Of a valid JWT. A claim that is not known may be a misspelt restriction, so it is refused."""
     unknown = sorted(str(name)[:40] for name in claims.keys() - _CLAIMS)
     if unknown:
@@ -237,7 +237,12 @@ def _grant_of(claims: dict[str, Any], given: str) -> Grant:
         permissions |= {Permission.LISTEN} | ({Permission.MONITOR} if label is None else set())
     subject = claims.get("sub")
     identity = _digest("sub", subject) if isinstance(subject, str) and subject else _digest("token", given)
-    return Grant(frozenset(permissions), label, identity, float(claims["exp"]))
+    return Grant(frozenset(permissions), label, identity, _expiry(claims))
+
+
+def _expiry(claims: Mapping[str, object]) -> float:
+    """In s of UNIX time; `_claims` takes no other."""
+    return float(cast(float, claims["exp"]))
 
 
 def _claims(token: bytes, secret: bytes) -> dict[str, Any] | None:

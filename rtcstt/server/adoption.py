@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from rtcstt.call import Call, CallSettings, PreparedCall, Restored
+from rtcstt.call import Call, CallOptions, CallSettings, PreparedCall, Restored
 from rtcstt.server.admission import Requester
 from rtcstt.server.calls import Calls
 from rtcstt.server.entries import Entry
@@ -15,12 +14,12 @@ from rtcstt.server.entries import Entry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What does not change of a call that another server had. ``options`` are those of `CallSettings`."""
+    """What does not change of a call that another server had."""
 
     by: Requester
     label: str | None
-    metadata: Mapping[str, Any] | None
-    options: Mapping[str, Any]
+    metadata: Mapping[str, object] | None
+    options: CallOptions
     digests: tuple[str, ...]
     is_gateways: bool
 

@@ -8,10 +8,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from rtcstt import logs
-from rtcstt.call import Call, CallSettings, PreparedCall, Restored
+from rtcstt.call import Call, CallOptions, CallSettings, PreparedCall, Restored
 from rtcstt.errors import CallerError
 from rtcstt.fleet import ids
 from rtcstt.fleet.state import Counts
@@ -109,13 +108,10 @@ class Calls:
         *,
         by: Requester = ANYBODY,
         label: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        options: CallOptions | None = None,
     ) -> tuple[Call, str]:
-        """A new call, and the answer to its offer. Nothing of it is left when the offer is refused.
-
-        ``options`` are those of `CallSettings` that the caller chose.
-        """
+        """A new call, and the answer to its offer. Nothing of it is left when the offer is refused."""
         self._check_room(by)
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
         entry = self._enter(by, len(_mids(offer)), label, metadata, options or {})
@@ -136,8 +132,8 @@ class Calls:
         by: Requester = ANYBODY,
         tracks: int = 1,
         label: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        options: CallOptions | None = None,
     ) -> Call:
         """A new call without a peer. Who began it adds its ``tracks``, gives it audio, and hangs it up."""
         self._check_room(by, gateway=True)
@@ -233,8 +229,8 @@ class Calls:
         by: Requester,
         tracks: int,
         label: str | None,
-        metadata: Mapping[str, Any] | None,
-        options: Mapping[str, Any],
+        metadata: Mapping[str, object] | None,
+        options: CallOptions,
     ) -> Entry:
         """A call that counts from now on, so that offers at once cannot be too many."""
         settings = replace(self.settings, **options)

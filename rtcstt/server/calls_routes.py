@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import segno
@@ -154,7 +153,7 @@ async def _details(call: Call | Mirror, grant: Grant) -> web.Response:
     return web.json_response(shown, dumps=partial(json.dumps, allow_nan=False))
 
 
-def _turns(history: Sequence[AnyEvent]) -> Any:
+def _turns(history: Sequence[AnyEvent]) -> list[captions.TurnEntry]:
     return captions.transcript(history)["turns"]
 
 
@@ -162,7 +161,7 @@ async def _stream(call: Call | Mirror, after: int, response: web.StreamResponse)
     """Write events as they come, and a comment for each second without one: who reads knows that the server
     is there, and proxies keep the connection open."""
     feed = aiter(call.feed.subscribe(after=after))
-    following: asyncio.Task[Any] | None = None
+    following: asyncio.Task[AnyEvent | None] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(feed, None))

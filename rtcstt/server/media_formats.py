@@ -12,7 +12,6 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 from rtcstt.errors import CallerError, bad_request
 from rtcstt.http.bodies import checked_metadata
@@ -92,7 +91,7 @@ class Stated:
         return found
 
     @classmethod
-    def of_media_format(cls, stated: Mapping[str, Any], where: str) -> Stated:
+    def of_media_format(cls, stated: Mapping[str, object], where: str) -> Stated:
         """``{"encoding", "sampleRate" or "sample_rate", "channels"}``, any of them left out."""
         found = cls()
         if "encoding" in stated:
@@ -126,7 +125,7 @@ class About:
     """Whose audio it is."""
 
     label: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ class Start:
     stated: Stated
     about: About
     tracks: int = 1
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class Stop:
 class Other:
     """A message that is known to be of no concern, or a command of ours; with its object, where it is one."""
 
-    value: Mapping[str, Any] = field(default_factory=dict)
+    value: Mapping[str, object] = field(default_factory=dict)
 
 
 Message = Start | Media | Key | Stop | Other
@@ -252,14 +251,14 @@ def track_name(given: object) -> str | None:
     return given.removesuffix("_track") or given
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> dict[str, object]:
     try:
         return strict_json.load_object(text)
     except ValueError:
         raise bad_request("A text message is no JSON object.", NO_OBJECT) from None
 
 
-def _start(value: Mapping[str, Any]) -> Start:
+def _start(value: Mapping[str, object]) -> Start:
     start = value.get("start")
     if not isinstance(start, dict):
         raise bad_request("start is no object.")
@@ -278,7 +277,7 @@ def _start(value: Mapping[str, Any]) -> Start:
     return Start(stated, _about(ids), tracks, parameters)
 
 
-def _media(value: Mapping[str, Any]) -> Media:
+def _media(value: Mapping[str, object]) -> Media:
     media = value.get("media")
     if not isinstance(media, dict) or not isinstance(media.get("payload"), str):
         raise bad_request("media.payload is missing.")
@@ -298,7 +297,7 @@ def _base64(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars, validate=True)
 
 
-def _key(value: Mapping[str, Any]) -> Key:
+def _key(value: Mapping[str, object]) -> Key:
     told = value.get("dtmf")
     told = told if isinstance(told, dict) else {"digit": told} if isinstance(told, str) else value
     digit = str(told.get("digit", value.get("digit", ""))).upper()
@@ -310,7 +309,7 @@ def _key(value: Mapping[str, Any]) -> Key:
     return Key(digit, int(duration) if is_number else 0, track_name(told.get("track")))
 
 
-def _stated_in(value: Mapping[str, Any]) -> Stated:
+def _stated_in(value: Mapping[str, object]) -> Stated:
     """Vonage's ``content-type``, jambonz' ``sampleRate`` and ``mixType``, beside other things."""
     stated = Stated()
     if "content-type" in value:
@@ -346,10 +345,9 @@ def _asterisk_start(said: Mapping[str, str]) -> Start:
 _PARAMETERS = ("customParameters", "custom_parameters", "extra_headers")
 
 
-def _about(value: Mapping[str, Any]) -> About:
-    metadata: dict[str, Any] = {
-        name: value[name][:200] for name in _IDS if isinstance(value.get(name), str) and value[name]
-    }
+def _about(value: Mapping[str, object]) -> About:
+    ids = {name: text[:200] for name in _IDS if isinstance(text := value.get(name), str) and text}
+    metadata: dict[str, object] = {**ids}
     shown: dict[str, str] = {}
     for name in _PARAMETERS:
         given = value.get(name)
@@ -363,7 +361,7 @@ def _about(value: Mapping[str, Any]) -> About:
         if shown:
             metadata[name] = shown
     checked_metadata(metadata)
-    label = shown.get("label") or next((metadata[name] for name in _CALL_IDS if name in metadata), None)
+    label = shown.get("label") or next((ids[name] for name in _CALL_IDS if name in ids), None)
     return About(label[:200] if label else None, metadata)
 
 

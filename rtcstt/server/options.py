@@ -67,7 +67,7 @@ def option(
 class _Kind:
     """How the values of one option are read."""
 
-    read: Callable[[str], Any]
+    read: Callable[[str], object]
     is_flag: bool = False
     is_list: bool = False
     choices: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def add_arguments(
         groups.get(about["group"], parser).add_argument(*flags, **more)
 
 
-def _placeholder(name: str, read: Callable[[str], Any]) -> str:
+def _placeholder(name: str, read: Callable[[str], object]) -> str:
     """What stands for an option's value in the help: its unit, N for a number, else the name's last word."""
     last = name.rsplit("_", 1)[-1].upper()
     if read is int and last not in ("S", "MS", "PORT"):
@@ -109,11 +109,11 @@ def _placeholder(name: str, read: Callable[[str], Any]) -> str:
     return last
 
 
-def _groups(fields: Iterable[dataclasses.Field[Any]]) -> dict[str, None]:
+def _groups(fields: Iterable[dataclasses.Field[object]]) -> dict[str, None]:
     return dict.fromkeys(field.metadata["group"] for field in fields if field.metadata["group"])
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
+def _help(field: dataclasses.Field[object]) -> str:
     said = (
         field.default in (None, (), False) or isinstance(field.default, tuple) or field.metadata["positional"]
     )
@@ -220,14 +220,14 @@ def _kinds(of: type[DataclassInstance]) -> dict[str, _Kind]:
     return {field.name: _kind(hints[field.name], **_about(field)) for field in dataclasses.fields(of)}
 
 
-def _about(field: dataclasses.Field[Any]) -> dict[str, Any]:
+def _about(field: dataclasses.Field[object]) -> dict[str, Any]:
     return {name: field.metadata[name] for name in ("read", "each", "choices")}
 
 
 def _kind(
     hint: Any,
-    read: Callable[[str], Any] | None,
-    each: Callable[[str], Any] | None,
+    read: Callable[[str], object] | None,
+    each: Callable[[str], object] | None,
     choices: tuple[str, ...],
 ) -> _Kind:
     if each is not None:
@@ -251,12 +251,12 @@ def _truth(text: str) -> bool:
     return text.lower() in TRUE
 
 
-def _for_argparse(read: Callable[[str], Any]) -> Callable[[str], Any]:
+def _for_argparse(read: Callable[[str], object]) -> Callable[[str], object]:
     """argparse leaves out why a `ValueError` was raised."""
     if isinstance(read, type):
         return read
 
-    def reading(text: str) -> Any:
+    def reading(text: str) -> object:
         try:
             return read(text)
         except ValueError as error:
@@ -265,13 +265,13 @@ def _for_argparse(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return reading
 
 
-def _from_variable(name: str, kind: _Kind, text: str, variable: str) -> Any:
+def _from_variable(name: str, kind: _Kind, text: str, variable: str) -> object:
     if kind.is_list:
         return tuple(_read(name, kind, word, variable) for word in shlex.split(text.replace(",", " ")))
     return _read(name, kind, text, variable)
 
 
-def _from_toml(name: str, kind: _Kind, value: Any, source: str) -> Any:
+def _from_toml(name: str, kind: _Kind, value: object, source: str) -> object:
     if isinstance(value, list) and not kind.is_list:
         raise ConfigError(f"{name} cannot be a list ({source})")
     if not kind.is_list:
@@ -280,7 +280,7 @@ def _from_toml(name: str, kind: _Kind, value: Any, source: str) -> Any:
     return tuple(_read(name, kind, str(one), source) for one in values)
 
 
-def _read(name: str, kind: _Kind, text: str, source: str) -> Any:
+def _read(name: str, kind: _Kind, text: str, source: str) -> object:
     if kind.choices and text not in kind.choices:
         raise ConfigError(f"{name} must be {' or '.join(kind.choices)}, not {text!r} ({source})")
     try:
@@ -296,7 +296,7 @@ def _hint(text: str) -> str:
     return "; where Kubernetes sets it, say enableServiceLinks: false" if linked else ""
 
 
-def _from_file(path: Path, known: set[str]) -> Iterable[tuple[str, Any, str]]:
+def _from_file(path: Path, known: set[str]) -> Iterable[tuple[str, object, str]]:
     try:
         text = path.read_text()
         found = tomllib.loads(text)

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rtcstt import events
-from rtcstt.call import KeptTrack, PreparedCall, Recorder, Restored
+from rtcstt.call import CallOptions, KeptTrack, PreparedCall, Recorder, Restored, TrackState
 from rtcstt.feed import Feed
 from rtcstt.fleet import state as kept
 from rtcstt.fleet.journal import Journal
@@ -115,7 +115,7 @@ class Sharing:
     async def _kept(self, call: str, track: str, state: Mapping[str, Any]) -> KeptTrack:
         origin = state.get("origin")
         return KeptTrack(
-            state=state,
+            state=cast(TrackState, state),
             audio=[
                 Chunk(np.frombuffer(pcm, "<i2").astype(np.int16), start)
                 for start, pcm in await self._shared.store.audio(call, track)
@@ -146,7 +146,7 @@ def record_of(entry: Entry) -> dict[str, Any]:
 
 def kept_of(record: Mapping[str, Any]) -> Kept:
     """What `record_of` told of a call of another server."""
-    options = {
+    options: CallOptions = {
         "mode": record["mode"],
         "turn": TurnSettings(**record["turn"]),
         "keyterms": tuple(record["keyterms"]),

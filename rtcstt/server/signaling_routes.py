@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 from aiohttp import web
 
-from rtcstt.call import Call
+from rtcstt.call import Call, CallOptions
 from rtcstt.errors import CallerError
 from rtcstt.http.access import Grant, Permission
 from rtcstt.http.bodies import checked_metadata, parse_object, read_body, too_big
@@ -158,16 +158,22 @@ class SignalingRoutes:
             response.headers.add("Link", whip.ice_link(server))
 
 
-def about(body: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
+class About(TypedDict):
+    """What who places a call says of it."""
+
+    label: str | None
+    metadata: Mapping[str, object] | None
+    options: CallOptions
+
+
+def about(body: Mapping[str, object], grant: Grant) -> About:
     """What an offer says of its call; `CallerError` 400 when something of it is wrong."""
     mode, label, metadata = body.get("mode"), body.get("label"), body.get("metadata")
     if mode not in (None, "auto", "manual"):
         raise bad_request("mode must be auto or manual.", "unknown_mode")
     if label is not None and not (isinstance(label, str) and len(label) <= 200):
         raise bad_request("label must be a text of at most 200 characters.")
-    if metadata is not None:
-        metadata = checked_metadata(metadata)
-    options: dict[str, Any] = {} if mode is None else {"mode": mode}
+    options: CallOptions = {} if mode is None else {"mode": mode}
     if "turn" in body:
         options["turn"] = turn_settings(body["turn"])
     if "keyterms" in body:
@@ -176,10 +182,14 @@ def about(body: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
         options["language"] = check_language_code(body["language"])
     if "update_ms" in body:
         options["update_ms"] = _update_ms(body["update_ms"])
-    return {"label": grant.label or label, "metadata": metadata, "options": options}
+    return {
+        "label": grant.label or label,
+        "metadata": None if metadata is None else checked_metadata(metadata),
+        "options": options,
+    }
 
 
-def _keyterms(terms: Any) -> tuple[str, ...]:
+def _keyterms(terms: object) -> tuple[str, ...]:
     if not isinstance(terms, list) or not all(isinstance(term, str) and term for term in terms):
         raise bad_request("keyterms must be a list of texts.")
     if len(terms) > MAX_KEYTERMS or sum(map(len, terms)) > MAX_KEYTERM_CHARACTERS:
@@ -189,7 +199,7 @@ def _keyterms(terms: Any) -> tuple[str, ...]:
     return tuple(terms)
 
 
-def _update_ms(value: Any) -> float:
+def _update_ms(value: object) -> float:
     low, high = UPDATE_MS
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise bad_request(f"update_ms must be a number from {low:g} to {high:g}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from rtcstt import wire
 from rtcstt.events import AnyEvent, TranscriptGap, from_message
@@ -28,14 +27,14 @@ class Publisher:
     def time(self) -> float:
         return self.seconds(self.position)
 
-    def message(self, message: wire.ServerMessage, turn: Turn | None = None, **changed: Any) -> None:
+    def message(self, message: wire.ServerMessage, turn: Turn | None = None, **changed: object) -> None:
         """A message of the STT, with some of its fields ``changed``."""
         fields = {**wire.as_fields(message), **changed}
         if fields.get("transcript") != getattr(message, "transcript", None):
             fields.pop("confidence", None)  # it is of other words
         self._publish(fields, turn, message.request_id)
 
-    def own(self, type_: str, turn: Turn, **fields: Any) -> None:
+    def own(self, type_: str, turn: Turn, **fields: object) -> None:
         """What the STT might have said of a ``turn``, and did not."""
         self._publish({"type": type_, **fields}, turn, self.request_id)
 

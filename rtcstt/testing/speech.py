@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class _Event(Protocol):
     @property
     def type(self) -> str: ...
     @property
-    def fields(self) -> Mapping[str, Any]: ...
+    def fields(self) -> Mapping[str, object]: ...
 
 
 def transcript(events: Iterable[_Event]) -> str:
@@ -89,9 +89,9 @@ def transcript(events: Iterable[_Event]) -> str:
     texts = []
     for event in events:
         if event.type == "turn.end":
-            texts.append(event.fields["transcript"])
+            texts.append(str(event.fields["transcript"]))
         elif event.type == "transcript" and event.fields["is_final"]:
-            texts.append(event.fields["text"])
+            texts.append(str(event.fields["text"]))
     return "".join(texts)
 
 
@@ -171,7 +171,7 @@ class _Recogniser:
         self._id = request_id
         self._receiver = _Receiver()
         self.received = 0
-        self._pending: deque[tuple[int, Any]] = deque()
+        self._pending: deque[tuple[int, wire.ServerMessage]] = deque()
         self._words: list[str] = []
         self._speaking = False
         self._eager = False
@@ -193,12 +193,12 @@ class _Recogniser:
                 self._on_word(at)
         self._pause(self.received)
 
-    def due(self, *, everything: bool = False) -> Iterator[Any]:
+    def due(self, *, everything: bool = False) -> Iterator[wire.ServerMessage]:
         """The messages whose time has come."""
         while self._pending and (everything or self._pending[0][0] <= self.received):
             yield self._pending.popleft()[1]
 
-    def _say(self, at: int, message: Any) -> None:
+    def _say(self, at: int, message: wire.ServerMessage) -> None:
         self._pending.append((at + round(self._oracle.latency_s * SAMPLE_RATE), message))
 
     def _text(self, held: int = 0) -> str:

@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from rtcstt.errors import CallerError, ConnectionLost, UpstreamError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.stt.seam import Connection, Stt
 from rtcstt.testing.speech import Oracle, _Recogniser
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request, Response
 
 # -- an STT that behaves badly -----------------------------------------------------------------------
 
@@ -133,11 +137,11 @@ class ScriptedUpstream:
     @contextlib.asynccontextmanager
     async def listening(self, port: int = 0) -> AsyncIterator[str]:
         """Serve on loopback; yields the base URL for `rtcstt.Cartesia(base_url=...)`."""
-        from websockets.asyncio.server import ServerConnection, serve
+        from websockets.asyncio.server import serve
 
         records: dict[ServerConnection, tuple[ConnectionScript, ConnectionRecord]] = {}
 
-        async def answer(websocket: ServerConnection, request: Any) -> Any:
+        async def answer(websocket: ServerConnection, request: Request) -> Response | None:
             try:
                 handshake = _parse(request.path)
             except CallerError as error:
@@ -175,7 +179,7 @@ def _parse(path: str) -> wire.Handshake:
     return wire.Handshake.parse(endpoint, parse_qsl(parts.query, keep_blank_values=True))
 
 
-def _json_response(websocket: Any, status: int, body: dict[str, Any]) -> Any:
+def _json_response(websocket: ServerConnection, status: int, body: Mapping[str, object]) -> Response:
     response = websocket.respond(status, json.dumps(body))
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
@@ -238,7 +242,7 @@ class _MemoryPipe:
 
 
 class _SocketPipe:
-    def __init__(self, websocket: Any) -> None:
+    def __init__(self, websocket: ServerConnection) -> None:
         self._websocket = websocket
 
     async def send(self, data: str | bytes) -> None:

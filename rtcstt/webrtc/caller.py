@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
 from aiortc import RTCPeerConnection
 
@@ -200,7 +199,7 @@ class Caller:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _own(self, work: Any) -> None:
+    def _own(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

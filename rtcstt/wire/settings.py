@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rtcstt.errors import bad_request
 
@@ -59,7 +58,7 @@ TURN_RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-def turn_settings(values: Any, now: TurnSettings = NO_SETTINGS) -> TurnSettings:
+def turn_settings(values: object, now: TurnSettings = NO_SETTINGS) -> TurnSettings:
     """Settings from the JSON object of a `config` message, which change some of those that hold ``now``;
     `CallerError` 400 when they are wrong, by themselves or with the others."""
     if not isinstance(values, dict) or not values.keys() <= TURN_RANGES.keys():

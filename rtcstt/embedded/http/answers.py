@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from aiohttp import web
 
@@ -23,7 +22,7 @@ FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 GRANULARITIES = ("word", "segment")
 
 
-def transcript(batch: Batch, request_id: str, *, words: bool, gaps: Sequence[Gap] = ()) -> dict[str, Any]:
+def transcript(batch: Batch, request_id: str, *, words: bool, gaps: Sequence[Gap] = ()) -> dict[str, object]:
     """The answer of `POST /stt`. ``gaps``, where audio was lost, is an addition of ours."""
     answer = {
         "type": "transcript",
@@ -48,8 +47,8 @@ def openai(
     """The answer of `POST /audio/transcriptions`."""
     match response_format:
         case "json":
-            extra = {"logprobs": _logprobs(batch.words)} if logprobs else {}
-            return web.json_response({"text": batch.text, "usage": usage(batch)} | extra)
+            extra: dict[str, object] = {"logprobs": _logprobs(batch.words)} if logprobs else {}
+            return web.json_response({"text": batch.text, "usage": usage(batch), **extra})
         case "text":
             return web.Response(text=batch.text + "\n")
         case "verbose_json":
@@ -62,7 +61,7 @@ def openai(
     raise refused("response_format", f"must be one of {', '.join(FORMATS)}.")
 
 
-def usage(batch: Batch) -> dict[str, Any]:
+def usage(batch: Batch) -> dict[str, object]:
     """OpenAI bills by it; here it says how much audio there was."""
     return {"type": "duration", "seconds": math.ceil(batch.duration)}
 
@@ -74,21 +73,21 @@ def delta(text: str) -> bytes:
 
 def done(batch: Batch, *, logprobs: bool = False) -> bytes:
     """The last server-sent event: all of the text."""
-    extra = {"logprobs": _logprobs(batch.words)} if logprobs else {}
-    return _event({"type": "transcript.text.done", "text": batch.text, "usage": usage(batch)} | extra)
+    extra: dict[str, object] = {"logprobs": _logprobs(batch.words)} if logprobs else {}
+    return _event({"type": "transcript.text.done", "text": batch.text, "usage": usage(batch), **extra})
 
 
-def failed(error: dict[str, Any]) -> bytes:
+def failed(error: Mapping[str, object]) -> bytes:
     """A server-sent event in place of the rest."""
     return _event({"error": error})
 
 
-def _event(event: dict[str, Any]) -> bytes:
+def _event(event: Mapping[str, object]) -> bytes:
     return f"data: {json.dumps(event)}\n\n".encode()
 
 
-def _verbose(batch: Batch, granularities: Sequence[str], temperature: float) -> dict[str, Any]:
-    answer: dict[str, Any] = {
+def _verbose(batch: Batch, granularities: Sequence[str], temperature: float) -> dict[str, object]:
+    answer: dict[str, object] = {
         "task": "transcribe",
         "language": {"en": "english"}.get(batch.language, batch.language),
         "duration": round(batch.duration, 3),
@@ -104,7 +103,7 @@ def _verbose(batch: Batch, granularities: Sequence[str], temperature: float) -> 
     return answer
 
 
-def _segment(number: int, words: Sequence[Word], temperature: float) -> dict[str, Any]:
+def _segment(number: int, words: Sequence[Word], temperature: float) -> dict[str, object]:
     """With every field that OpenAI's has. Whatever is here was taken for speech: ``no_speech_prob`` is 0.
     Tokens are not given: their numbers would mean something else than Whisper's."""
     text = _text(words)
@@ -133,7 +132,7 @@ def _logprob(word: Word) -> float:
     return math.log(max(word.confidence or 0.0, 1e-6)) if word.confidence is not None else 0.0
 
 
-def _logprobs(words: Sequence[Word]) -> list[dict[str, Any]]:
+def _logprobs(words: Sequence[Word]) -> list[dict[str, object]]:
     """Of words: they are what this recogniser is sure or unsure of."""
     return [
         {"token": word.word, "logprob": round(_logprob(word), 4), "bytes": list(word.word.encode())}
@@ -189,10 +188,10 @@ def _text(line: Sequence[Word]) -> str:
     return " ".join(word.word for word in line)
 
 
-def _words(words: Sequence[Word]) -> list[dict[str, Any]]:
+def _words(words: Sequence[Word]) -> list[dict[str, object]]:
     return [_word(word) for word in words]
 
 
-def _word(word: Word) -> dict[str, Any]:
+def _word(word: Word) -> dict[str, object]:
     timed = {"word": word.word, "start": word.start, "end": word.end}
     return timed if word.confidence is None else {**timed, "confidence": word.confidence}
