@@ -24,11 +24,11 @@ import os
 import re
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVarTuple
 
 from rtcstt import captions, whole_files
 from rtcstt.call import Call
@@ -37,6 +37,8 @@ from rtcstt.events import AnyEvent, merged
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk
 
 log = logging.getLogger(__name__)
+
+Args = TypeVarTuple("Args")
 
 WRITE_EVERY_S = 1.0
 MAX_WAITING = 60 * SAMPLE_RATE  # samples of one call that wait for the disk; beyond, they are dropped
@@ -75,7 +77,7 @@ class Recordings:
         call.recorder = recording
         return recording
 
-    async def in_thread(self, work: Any, *args: Any) -> None:
+    async def in_thread(self, work: Callable[[*Args], object], *args: *Args) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def close(self) -> None:
@@ -139,7 +141,7 @@ class Recording:
             found.append(event)
         return found[::-1]
 
-    async def _try(self, work: Any, *args: Any) -> bool:
+    async def _try(self, work: Callable[[*Args], object], *args: *Args) -> bool:
         try:
             await self._recordings.in_thread(work, *args)
         except OSError as error:
