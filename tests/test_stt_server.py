@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import io
 import json
 import resource
+import threading
 import time
+import warnings
 import wave
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from rtcstt.embedded.batch import Batch, Word
 from rtcstt.embedded.http import prompt, routes
 from rtcstt.embedded.http.answers import openai, segments
 from rtcstt.embedded.http.limits import LIMITS, HttpLimits
+from rtcstt.embedded.http.recordings import TemporaryFolders
 from rtcstt.embedded.service import Service
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.http.access import Authenticator, Permission
@@ -888,6 +893,33 @@ async def test_text_comes_as_events_where_a_stream_is_asked_for() -> None:
         assert "".join(event["delta"] for event in events[:-1]) == events[-1]["text"] == "word0 word1 word2"
         assert events[-1]["type"] == "transcript.text.done" and events[-1]["usage"]["seconds"] == 3
         assert events[-1]["logprobs"][0]["token"] == "word0"
+
+
+async def test_an_uploads_folder_is_removed_however_often_its_task_is_cancelled() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    folders, busy = TemporaryFolders(), threading.Event()
+    occupied = asyncio.create_task(asyncio.to_thread(busy.wait))
+    seen: asyncio.Queue[Path] = asyncio.Queue()
+
+    async def upload() -> None:
+        async with folders.open() as folder:
+            seen.put_nowait(folder)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(upload())
+    folder = await seen.get()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        gc.collect()
+        assert folder.exists()  # its removal waits for a thread
+        busy.set()
+        await folders.close()
+        gc.collect()
+    assert not folder.exists() and not [one for one in warned if one.category is ResourceWarning]
+    await occupied
 
 
 async def test_models_are_listed() -> None:

@@ -104,10 +104,12 @@ class RecordingRoutes:
         self._services = services
         self._limits = limits
         self._readers = Readers(limits.recordings, keep=KEPT_READERS)
+        self._folders = TemporaryFolders()
         self._batches = 0
 
     async def close(self) -> None:
         await self._readers.close()
+        await self._folders.close()
 
     def table(self) -> list[Route]:
         speech_to_text = partial(Route, permission=Permission.TRANSCRIBE, any_origin=True)
@@ -192,7 +194,7 @@ class RecordingRoutes:
         self._batches += 1
         try:
             service = await self._services()
-            async with _temporary_folder() as folder:
+            async with self._folders.open() as folder:
                 path = folder / "recording"
                 with _created(path) as file:
                     form = await upload.read_form(request, file, self._limits)
@@ -206,14 +208,26 @@ class RecordingRoutes:
             self._batches -= 1
 
 
-@contextlib.asynccontextmanager
-async def _temporary_folder() -> AsyncIterator[Path]:
-    """Removed in a thread: what is in it may be large."""
-    folder = tempfile.TemporaryDirectory(prefix="rtcstt-")
-    try:
-        yield Path(folder.name)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
+class TemporaryFolders:
+    """Folders for uploads. They are removed in threads, since what is in them may be large, and removed
+    however often the task that has one is cancelled: `close` waits for that."""
+
+    def __init__(self) -> None:
+        self._removals: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Path]:
+        folder = tempfile.TemporaryDirectory(prefix="rtcstt-")
+        try:
+            yield Path(folder.name)
+        finally:
+            removal = asyncio.create_task(asyncio.to_thread(folder.cleanup))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+            await asyncio.shield(removal)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._removals, return_exceptions=True)
 
 
 def _created(path: Path) -> IO[bytes]:
