@@ -12,6 +12,8 @@ import contextlib
 import errno
 import itertools
 import math
+import mmap
+import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,15 +25,17 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from rtcstt.errors import FileError
-from rtcstt.media import kinds, raw, truncation
+from rtcstt.media import joined, kinds, raw, truncation
 from rtcstt.media.mixing import Floats
 from rtcstt.media.pcm import Samples
+from rtcstt.media.skipped import Skipped
 from rtcstt.media.tracks import (
     MAX_CHANNELS,
     MISSING_S,
     RATES,
     SHORTEST_GAP_S,
     FileInfo,
+    Gap,
     Part,
     RawAudio,
     ReadSettings,
@@ -76,8 +80,7 @@ class AudioFile:
         try:
             if not stat.S_ISREG(self._path.stat().st_mode) and not self._path.is_dir():
                 raise FileError("cannot be read: it is no file but a pipe or a device (- is standard input)")
-            with self._path.open("rb") as file:
-                self._parts = [(0, 0)] if self._settings.raw else kinds.parts(file)
+            self._parts = [(0, 0)] if self._settings.raw else _parts(self._path)
         except (OSError, ValueError) as error:
             reason = (
                 "it is a folder without recordings" if isinstance(error, IsADirectoryError) else _plain(error)
@@ -104,8 +107,12 @@ class AudioFile:
             yield from self._raw(self._settings.raw)
             return
         tracks: list[Track] = []
+        place = self._parts[0][0]
         for begin, end in self._parts:
+            if tracks and begin > place:  # what lies between cannot be read
+                tracks[0].note_damage(seconds=tracks[0].position * (begin - place) / place)
             yield from self._part(begin, end, tracks)
+            place = end
         for track in tracks:
             yield from track.flush()
         if not any(track.decoded for track in tracks):
@@ -131,7 +138,7 @@ class AudioFile:
             by_index = {stream.index: track for stream, track in zip(streams, tracks, strict=False)}
             self._latest = 0.0
             before = tracks[0].position
-            yield from self._decoded(container, streams, by_index)
+            yield from self._decoded(container, streams, by_index, begin)
             missing = self._missing(container, streams[0], (begin, end), tracks[0].position - before)
             last = (begin, end) == self._parts[-1]
             yield from tracks[0].truncated(missing if last or not missing else math.inf)
@@ -165,14 +172,18 @@ class AudioFile:
             self._latest = max(self._latest, float(packet.pts * packet.time_base) - start / av.time_base)
 
     def _decoded(
-        self, container: InputContainer, streams: Sequence[AudioStream], tracks: dict[int, Track]
+        self,
+        container: InputContainer,
+        streams: Sequence[AudioStream],
+        tracks: dict[int, Track],
+        begin: int,
     ) -> Iterator[Part]:
-        read = 0  # bytes that became the sound so far
+        losses = _Losses(container, streams, tracks, self._path, begin)
         for packet in self._packets(container, streams):
             if packet is None:
-                for track in tracks.values():
-                    track.note_damage(unreadable=True)
+                losses.unreadable()
                 continue
+            yield from losses.before(packet)
             if packet.stream.index not in tracks:
                 self._note_other(container, packet)
                 continue
@@ -180,16 +191,15 @@ class AudioFile:
             try:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
-                if packet.size:  # an empty one, at the end, asks for what the decoder still has
-                    track.note_damage(seconds=track.position * packet.size / read if read else 0.0)
+                losses.undecodable(packet, track)
                 continue
-            if container.format.name in kinds.FRAMES:
-                read += packet.size
+            losses.decoded(packet)
             for frame in frames:
                 if isinstance(frame, av.AudioFrame) and frame.samples:
                     yield from track.push(frame)
             if all(track.is_over for track in tracks.values()):
                 return
+        losses.end()
 
     def _packets(
         self, container: InputContainer, streams: Sequence[AudioStream]
@@ -206,6 +216,8 @@ class AudioFile:
                 return
             except EOFError:
                 return
+            except IndexError:  # of a stream that only begins here: PyAV has none
+                self._tick()
             except av.FFmpegError:
                 self._tick()
                 errors += 1
@@ -236,7 +248,7 @@ class AudioFile:
             assert isinstance(stream, AudioStream)
             track = Track(ReadSettings(), 0, 1)
             track.begin(container)
-            decoded = self._decoded(container, [stream], {index: track})
+            decoded = self._decoded(container, [stream], {index: track}, part[0])
             return any(
                 isinstance(part, Sound) and float(np.abs(part.samples).max()) > SILENT
                 for part in itertools.chain(decoded, track.flush())
@@ -270,6 +282,63 @@ class AudioFile:
         yield from track.flush()
         if not track.decoded:
             raise FileError("there is no audio in it")
+
+
+class _Losses:
+    """What a container's packets, and its decoder, do not give of what is in it."""
+
+    def __init__(
+        self,
+        container: InputContainer,
+        streams: Sequence[AudioStream],
+        tracks: dict[int, Track],
+        path: Path,
+        begin: int,
+    ) -> None:
+        self._container = container
+        self._kind = container.format.name
+        self._tracks = list(tracks.values())
+        self._began = self._tracks[0].position
+        self._read = 0  # bytes that became sound
+        self._skipped = Skipped() if _all_is_read(container, streams) else None
+        self._first_sound = _first_sound(path, begin) if self._kind == "ogg" else -1
+
+    def unreadable(self) -> None:
+        """The container is, in some place; it may go on."""
+        for track in self._tracks:
+            track.note_damage(unreadable=True)
+
+    def before(self, packet: av.Packet[Any]) -> Iterator[Gap]:
+        """What was left out before it."""
+        if 0 <= self._first_sound < (packet.pos or 0):
+            yield self._tracks[0].damaged()
+        self._first_sound = -1
+        if self._skipped is None:
+            return
+        seconds = self._skipped.take(packet.pos, packet.size, self._seconds)
+        for track in self._tracks if seconds >= SHORTEST_GAP_S else ():
+            if self._kind in kinds.UNTIMED | kinds.COUNTED:
+                track.note_damage(seconds=seconds)
+            else:
+                yield from track.note_skipped()
+
+    def undecodable(self, packet: av.Packet[Any], track: Track) -> None:
+        if packet.size:  # an empty one, at the end, asks for what the decoder still has
+            known = self._kind in kinds.UNTIMED and self._read
+            track.note_damage(seconds=self._seconds * packet.size / self._read if known else 0.0)
+
+    def decoded(self, packet: av.Packet[Any]) -> None:
+        self._read += packet.size
+
+    def end(self) -> None:
+        """All packets were read: is something behind them?"""
+        if self._skipped is not None and self._kind in kinds.NOTHING_BEHIND:
+            if self._skipped.rest(self._container.size, self._seconds) > MISSING_S:
+                self.unreadable()
+
+    @property
+    def _seconds(self) -> float:
+        return self._tracks[0].position - self._began
 
 
 def _frame(samples: Floats, layout: str, declared: RawAudio) -> av.AudioFrame:
@@ -315,6 +384,30 @@ class _Window:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self._file.close()
+
+
+def _parts(path: Path) -> list[tuple[int, int]]:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return [(0, 0)]
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return joined.parts(data)
+
+
+def _first_sound(path: Path, begin: int) -> int:
+    """See `joined.first_sound`; from ``begin``."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return joined.first_sound(data, begin) - begin
+
+
+def _all_is_read(container: InputContainer, streams: Sequence[AudioStream]) -> bool:
+    """Whether the packets of all that is in it come, in the order of the file."""
+    kind = container.format.name
+    pictures = [
+        stream for stream in container.streams if stream.disposition & stream.disposition.attached_pic
+    ]
+    alone = len(container.streams) - len(pictures) == len(streams)
+    return kind not in kinds.INDEXED and (kind in kinds.FILMS or alone)
 
 
 def _channels(stream: AudioStream, settings: ReadSettings) -> int:

@@ -25,6 +25,7 @@ RATES = range(2000, 705_601)  # of what is read, in Hz
 MAX_CHANNELS = 32
 SHORTEST_GAP_S = 0.2
 MISSING_S = 1.0  # of a stated length, before its lack is told
+NEAR_S = 3.0  # from where bytes were left out to the hole in the clock: a page or packet holds so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,9 @@ class Track:
         self._done = 0  # samples that have left
         self._damaged = False
         self._unreadable = False
+        self._may_pause = True
+        self._skipped_at: float | None = None
+        self._hole: Gap | None = None  # the last that was taken for a pause
         self._lost = 0.0  # seconds
 
     def begin(self, container: InputContainer) -> None:
@@ -151,6 +155,7 @@ class Track:
         from_zero = container.format.name in kinds.FROM_ZERO
         may_jump = bool(int(container.format.flags) & TS_DISCONT)
         counted = container.format.name in kinds.COUNTED
+        self._may_pause = container.format.name not in kinds.WITHOUT_PAUSES
         self._timeline.start(0.0 if from_zero else start, may_jump=may_jump, counted=counted)
 
     def note_damage(self, *, unreadable: bool = False, seconds: float = 0.0) -> None:
@@ -159,6 +164,14 @@ class Track:
         self._damaged = True
         self._lost += seconds
         self._unreadable = self._unreadable or unreadable
+
+    def note_skipped(self) -> Iterator[Gap]:
+        """Something was left out of the file near here, of which the clock knows: the last hole, if it is
+        near, or the next."""
+        self._skipped_at = self.position
+        if self._hole is not None and self.position - self._hole.end <= NEAR_S:
+            yield self._hole
+            self._hole = self._skipped_at = None
 
     def damaged(self) -> Gap:
         """A part of unknown length is lost here."""
@@ -188,8 +201,8 @@ class Track:
         if silence:
             yield from self._drain()
             self._converter = _Converter.of(frame, self._settings.rate)
-            if self._damaged and silence >= SHORTEST_GAP_S:
-                yield Gap(before, before + silence, "damaged")
+            if silence >= SHORTEST_GAP_S:
+                yield from self._tell(Gap(before, before + silence, "damaged"))
             yield from self._silence(round(silence * self._settings.rate))
         self._damaged = self._unreadable = False
         converted = self._converter.convert(frame)
@@ -197,11 +210,23 @@ class Track:
             yield from self._hold(converted)
         self._check(self._timeline.position)
 
+    def _tell(self, hole: Gap) -> Iterator[Gap]:
+        """If it is damage, and not a pause."""
+        near = self._skipped_at is not None and hole.start - self._skipped_at <= NEAR_S
+        if self._damaged or near or not self._may_pause:
+            self._skipped_at = None
+            yield hole
+        else:
+            self._hole = hole
+
     def flush(self) -> Iterator[Part]:
         """What is left. A container that cannot be read to its end has lost an unknown rest."""
         yield from self._drain()
         self._converter = None
-        if self._unreadable:
+        begin, lost = self._timeline.position, self._lost
+        if lost >= SHORTEST_GAP_S and not self.is_over:
+            yield Gap(begin, min(begin + lost, self._settings.end), "damaged")
+        elif self._unreadable:
             yield self.damaged()
 
     def _check(self, position: float) -> None:
