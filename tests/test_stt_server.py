@@ -922,6 +922,27 @@ async def test_an_uploads_folder_is_removed_however_often_its_task_is_cancelled(
     await occupied
 
 
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, False),
+        ({"response_format": "text"}, False),
+        ({"stream": "true"}, False),
+        ({"response_format": "srt"}, True),
+        ({"response_format": "verbose_json"}, True),
+        ({"timestamp_granularities[]": "word"}, True),
+    ],
+)
+async def test_times_of_words_are_asked_for_where_they_are_answered(
+    fields: dict[str, str], asked: bool
+) -> None:
+    async with serving() as server:
+        data = form(wav(), model="whisper-1", **fields)
+        async with server.http.post(server.url + "/v1/audio/transcriptions", data=data) as response:
+            assert response.status == 200 and await response.read()
+        assert server.recognizer.options["words"] is asked
+
+
 async def test_models_are_listed() -> None:
     async with serving() as server:
         for path in ("/models", "/v1/models"):

@@ -167,6 +167,7 @@ class Echo:
         self.blocks = 0
         self.fails_at: int | None = None
         self.meanwhile: Callable[[], object] | None = None
+        self.settings = EngineSettings()
 
     async def transcribe(self, samples: np.ndarray) -> Recognised:
         self.blocks += 1
@@ -190,7 +191,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Echo:
         async def __aexit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(transcribe, "open_engine", lambda *_: Opened())
+    def opened(settings: EngineSettings, jobs: int) -> Opened:
+        echo.settings = settings
+        return Opened()
+
+    monkeypatch.setattr(transcribe, "open_engine", opened)
     return echo
 
 
@@ -235,8 +240,19 @@ def test_what_is_done_is_known_by_the_recording_and_by_what_it_was_made_with(
         assert command(source, *options) == 0 and engine.blocks == blocks
     os.utime(source, (1e9, 1e9))
     assert command(source, "--offset", "5") == 0 and engine.blocks == blocks + 1
-    assert command(source, "--offset", "5", "--format", "txt,srt") == 0 and engine.blocks == blocks + 1
+    assert command(source, "--offset", "5", "--format", "txt,srt") == 0 and engine.blocks == blocks + 2
     assert "00:00:05,6" in source.with_suffix(".srt").read_text()
+    assert command(source, "--offset", "5", "--format", "json") == 0 and engine.blocks == blocks + 2
+    assert command(source, "--offset", "5") == 0 and engine.blocks == blocks + 2
+
+
+def test_the_recogniser_is_asked_for_the_times_of_words_where_they_are_written(
+    tmp_path: Path, engine: Echo
+) -> None:
+    source = tone(tmp_path / "a.wav", 0.5)
+    for formats, timed in [("txt", False), ("txt,srt", True), ("json", True), ("vtt", True)]:
+        assert command(source, "--format", formats, "--force") == 0
+        assert engine.settings.word_times is timed, formats
 
 
 def test_what_is_not_ours_is_not_replaced_but_by_force_and_no_recording_ever_is(
@@ -261,10 +277,11 @@ def test_what_is_not_ours_is_not_replaced_but_by_force_and_no_recording_ever_is(
 def test_the_finished_pieces_of_a_recording_that_failed_are_kept(tmp_path: Path, engine: Echo) -> None:
     source = tone(tmp_path / "a.wav", 0.5, seconds=200)
     engine.fails_at = 3
-    assert command(source, "--jobs", "1") == 1 and not source.with_suffix(".txt").exists()
+    wanted = ("--jobs", "1", "--format", "json")
+    assert command(source, *wanted) == 1 and not source.with_suffix(".json").exists()
     assert engine.blocks == 3
     engine.fails_at = None
-    assert command(source, "--jobs", "1") == 0
+    assert command(source, *wanted) == 0
     whole = json.loads(render_of(source))
     assert engine.blocks == 3 + len(whole["turns"]) - 2 and len(whole["turns"]) >= 4
 

@@ -32,7 +32,9 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "failover": ("stt.failover",),
     "files": (
         "media.files",
+        "media.joined",
         "media.kinds",
+        "media.skipped",
         "media.mixing",
         "media.raw",
         "media.timeline",

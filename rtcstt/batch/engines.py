@@ -35,12 +35,15 @@ ENDPOINT_MODEL = "ink-whisper"  # of a server, unless another is asked for
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """``stt``: "embedded" or the base URL of a server; ``model`` None: its usual one."""
+    """``stt``: "embedded" or the base URL of a server; ``model`` None: its usual one. ``word_times``: the
+    embedded recogniser is asked when each word was said, which takes it about as long again; else that is
+    guessed."""
 
     stt: str = "embedded"
     model: str | None = None
     language: str | None = None
     keyterms: tuple[str, ...] = ()
+    word_times: bool = True
 
     @property
     def model_name(self) -> str:
@@ -58,10 +61,11 @@ class EmbeddedEngine:
         self._recognizer = recognizer
         self._language = configured_language(settings.language, recognizer.languages)
         self._keyterms = Terms(settings.keyterms)
+        self._word_times = settings.word_times
 
     async def transcribe(self, samples: Floats) -> Recognised:
         batch = await self._recognizer.transcribe(
-            samples, words=True, language=self._language, keyterms=self._keyterms
+            samples, words=True, timed=self._word_times, language=self._language, keyterms=self._keyterms
         )
         return Recognised(batch.text, batch.words, batch.language)
 

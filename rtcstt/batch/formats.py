@@ -24,6 +24,7 @@ class FormatSettings:
 
 
 PLAIN = FormatSettings()
+WITHOUT_WORD_TIMES = {"txt"}  # formats for which it is enough to know about when a word was said
 
 
 def render(whole: Transcription, name: str, settings: FormatSettings = PLAIN) -> str:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,9 +48,15 @@ class RunSettings:
         recording = asdict(self.recording)
         return _digest({"engine": asdict(self.engine), "recording": recording, "version": rtcstt.__version__})
 
+    @property
+    def with_word_times(self) -> RunSettings:
+        """What is made with these serves as well where words need no times."""
+        return replace(self, engine=replace(self.engine, word_times=True))
+
     def output_made_with(self, name: str) -> str:
         """All that decides what is in an output of that format."""
-        return _digest({"transcript": self.made_with, "format": name, "settings": asdict(self.formats)})
+        made_with = self.with_word_times.made_with
+        return _digest({"transcript": made_with, "format": name, "settings": asdict(self.formats)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,9 @@ class RunState:
         """What an earlier run made of this recording in this way. `FileError` without recording."""
         if self._settings.force or not work.outputs:
             return None
-        return self._first_state(work).transcript(stamp_of(work), self._settings.made_with)
+        state, stamp = self._first_state(work), stamp_of(work)
+        exact = state.transcript(stamp, self._settings.with_word_times.made_with)
+        return exact or state.transcript(stamp, self._settings.made_with)
 
     def is_done(self, work: Work) -> bool:
         """Whether all its outputs are there, of this recording and made in this way."""

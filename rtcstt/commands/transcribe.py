@@ -19,7 +19,7 @@ from rtcstt import whole_files
 from rtcstt.batch import sources, watch
 from rtcstt.batch.api import checked, checked_terms
 from rtcstt.batch.engines import EngineSettings, open_engine
-from rtcstt.batch.formats import FORMATS, FormatSettings, render
+from rtcstt.batch.formats import FORMATS, WITHOUT_WORD_TIMES, FormatSettings, render
 from rtcstt.batch.page import page
 from rtcstt.batch.recording import RecordingSettings, RecordingTranscriber
 from rtcstt.batch.report import report
@@ -254,7 +254,13 @@ def _settings(options: Options) -> RunSettings:
         _to_stdout(options) or ("-" in options.files and options.output_dir is None)
     ):
         raise ConfigError("standard output takes one --format")
-    engine = EngineSettings(options.stt, options.model, options.language, checked_terms(options.keyterm))
+    engine = EngineSettings(
+        options.stt,
+        options.model,
+        options.language,
+        checked_terms(options.keyterm),
+        word_times=options.stt != "embedded" or not WITHOUT_WORD_TIMES.issuperset(options.format),
+    )
     read = ReadSettings(
         split=modes[-1:] == ["split"] or bool(options.speakers),
         stream=options.audio_stream,

@@ -143,13 +143,15 @@ class Recognizer:
         samples: Audio | Iterable[Audio],
         *,
         words: bool = False,
+        timed: bool = True,
         language: str | None = None,
         keyterms: Terms = NO_TERMS,
     ) -> Batch:
-        """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow."""
+        """A whole recording, 16 kHz mono float32; give blocks of it for memory that does not grow. ``words``
+        are wanted, and their times ``timed`` by the recogniser, which takes it about as long again."""
         blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
         level_db = voice_level_db(samples) if isinstance(samples, np.ndarray) else START_DB
-        batch = self.batch(words=words, language=language, keyterms=keyterms, level_db=level_db)
+        batch = self.batch(words=words and timed, language=language, keyterms=keyterms, level_db=level_db)
         found: list[Word] = []
         while (block := await self._workers.run(BATCH, lambda: next(blocks, None))) is not None:
             found += await batch.push(block)
@@ -165,8 +167,8 @@ class Recognizer:
         keyterms: Terms = NO_TERMS,
         level_db: float = START_DB,
     ) -> BatchStream:
-        """The same, for audio that comes piece by piece. ``words``: their times are asked for. ``level_db``:
-        see `voice_level_db`."""
+        """The same, for audio that comes piece by piece. ``words``: their times are asked for, else guessed.
+        ``level_db``: see `voice_level_db`."""
         voice = self._vad.stream(level_db)
         listener = BatchListener(self.engine.stream(language, keyterms), voice, timed=words)
         return BatchStream(listener, self._workers)

@@ -288,8 +288,16 @@ def _opener(service: Service, form: Form) -> Callable[[float], BatchStream]:
         keyterms = wire.check_keyterms(given or prompt.terms(form.one("prompt")))
     except CallerError as error:
         raise FieldError("keyterm", f"keyterm: {error.message}", error.code) from error
-    terms = Terms(keyterms)
-    return lambda level_db: service.recognizer.batch(language=language, keyterms=terms, level_db=level_db)
+    terms, words = Terms(keyterms), _word_times(form)
+    return lambda level_db: service.recognizer.batch(
+        words=words, language=language, keyterms=terms, level_db=level_db
+    )
+
+
+def _word_times(form: Form) -> bool:
+    """Whether the answer tells times: to ask the recogniser for them takes it about as long again."""
+    timed = form.one("response_format") in ("verbose_json", "srt", "vtt")
+    return timed or "word" in form.several("timestamp_granularities")
 
 
 def _is_known(model: str) -> bool:
