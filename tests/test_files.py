@@ -1090,6 +1090,50 @@ def test_where_joined_files_begin(data: bytes, bounds: list[int]) -> None:
     assert joined.parts(data) == list(itertools.pairwise(bounds))
 
 
+CAF = b"caff\0\1\0\0" + chunk(b"desc", 4, ">q") + b"xxxx"
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 24)
+MKV = b"\x1aE\xdf\xa3\x8b\x42\x82\x88matroska\x18\x53\x80\x67"
+AC3 = b"\x0b\x77\0\0\x40\x40" + bytes(132)  # 32 kbit/s at 44.1 kHz: 138 bytes
+EAC3 = b"\x0b\x77\0\7\x30\x80" + bytes(10)
+SUN = b".snd" + struct.pack(">IIIII", 24, 8, 3, 8000, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "joined_at_its_end"),
+    [
+        (chunk(b"RIFF", 8) + b"AVI LIST" + chunk(b"RIFF", 8) + b"AVIXLIST", True),
+        (CAF + chunk(b"data", 6, ">q") + bytes(6), True),
+        (CAF + chunk(b"data", -1, ">q") + bytes(6), True),
+        (MKV + b"\x84" + bytes(4), True),
+        (MKV + b"\xff" + bytes(4), False),  # live: nobody knows where it ends
+        (MKV[:16] + b"\xec\x84" + bytes(4), False),
+        (ASF + bytes(16) + struct.pack("<Q", 30) + bytes(6) + bytes(16) + struct.pack("<Q", 24), True),
+        (ASF + bytes(16) + struct.pack("<Q", 0), False),
+        (SUN + bytes(8), True),
+        (SUN[:8] + b"\xff\xff\xff\xff" + SUN[12:] + bytes(8), True),
+        (AC3 + AC3, True),
+        (EAC3 + EAC3, True),
+        (b"riff" + bytes(12) + struct.pack("<Q", 50) + bytes(26), True),
+        (chunk(b"RIFF", 99) + b"WAVE", False),  # cut before its end
+        (b"\x47" + bytes(187) + b"\x47" + bytes(187) + b"\x47" + bytes(187), False),
+        (b"something else", False),
+        (b"ID3", False),
+    ],
+)
+def test_where_a_recording_ends_by_its_structure(first: bytes, joined_at_its_end: bool) -> None:
+    whole = len(first) + len(WAVE)
+    bounds = [0, len(first), whole] if joined_at_its_end else [0, whole]
+    assert joined.parts(first + WAVE) == list(itertools.pairwise(bounds))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\xff\xfb\x90", b"\xff\xeb\x90\0", b"\xff\xfb\0\0", b"\x0b\x77\0\0\xc0\x40", b"\xff\xf1\x7c\0\0\0\0"],
+)
+def test_what_only_looks_like_a_frame(head: bytes) -> None:
+    assert joined.parts(head + bytes(300) + WAVE) == [(0, len(head) + 300 + len(WAVE))]
+
+
 def test_folders_give_the_files_of_every_kind_that_is_read() -> None:
     """By the endings that FFmpeg has for it; left out are those of images and subtitles."""
     others = {"apl", "avif", "heic", "heif", "ism", "mks", "mjpg", "son", "vb", "ty+"}
