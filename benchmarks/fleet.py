@@ -19,9 +19,11 @@ import random
 import signal
 import string
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -226,8 +228,9 @@ async def follow(session: aiohttp.ClientSession, url: str) -> list[int]:
 
 @dataclass(slots=True)
 class Count:
-    """Of the words of several calls."""
+    """Of the words of several calls. The events of those that lost or doubled any are kept in ``folder``."""
 
+    folder: Path
     calls: int = 0
     words: int = 0
     lost: int = 0
@@ -237,10 +240,17 @@ class Count:
     def add(self, events: list[dict[str, Any]], sure: Sequence[str]) -> None:
         """``sure``: what was said where the call was received."""
         told = "".join(event["transcript"] for event in events if event["type"] == "turn.end").split()
+        lost = [word for word in sure if word not in set(told)]
+        doubled = sorted(word for word in set(told) if told.count(word) > 1)
         self.calls += 1
         self.words += len(sure)
-        self.lost += len(set(sure) - set(told))
+        self.lost += len(lost)
         self.doubled += len(told) - len(set(told))
+        if lost or doubled:
+            found = {"said": list(sure), "lost": lost, "doubled": doubled, "events": events}
+            path = self.folder / f"{events[0]['call']}.json"
+            path.write_text(json.dumps(found, indent=1))
+            print(f"{len(lost)} words lost, {len(doubled)} doubled: {path}", file=sys.stderr, flush=True)
         self.holes += [event["seq"] for event in events] != list(range(len(events)))
 
     def row(self) -> list[object]:
@@ -322,9 +332,9 @@ async def ended(
         count.add(events, one.said(events[-1]["missing"]))
 
 
-async def killed_and_resumed(calls: int) -> list[list[object]]:
+async def killed_and_resumed(calls: int, folder: Path) -> list[list[object]]:
     """WebRTC callers whose server is killed in mid-sentence: they offer again by themselves."""
-    count, back = Count(), list[float]()
+    count, back = Count(folder), list[float]()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(taught())
         fleet = Fleet(stack)
@@ -347,9 +357,9 @@ async def killed_and_resumed(calls: int) -> list[list[object]]:
     return [[*count.row(), len(back), f"{max(back, default=0):.1f} s"]]
 
 
-async def rolled(calls: int) -> list[list[object]]:
+async def rolled(calls: int, folder: Path) -> list[list[object]]:
     """All three servers are restarted, one after the other, while callers speak and others listen."""
-    count, whole = Count(), 0
+    count, whole = Count(folder), 0
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(taught())
         fleet = Fleet(stack)
@@ -377,9 +387,9 @@ async def rolled(calls: int) -> list[list[object]]:
     return [[*count.row(), moves, f"{whole} of {calls}"]]
 
 
-async def away(calls: int, away_s: float, *, paused: bool) -> list[list[object]]:
+async def away(calls: int, away_s: float, folder: Path, *, paused: bool) -> list[list[object]]:
     """Redis is killed and started empty, or stopped and continued, while gateways' calls go on."""
-    count, same = Count(), 0
+    count, same = Count(folder), 0
     oracle = ScriptedUpstream(ConnectionScript(oracle=Oracle(latency_s=0.2)))
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
@@ -485,14 +495,14 @@ async def measure(options: argparse.Namespace) -> None:
         print(markdown(head, await killed(options.calls)), flush=True)
     if wanted("resume"):
         head = [*COUNTED, "moved", "last one back after the kill"]
-        print(markdown(head, await killed_and_resumed(options.calls)), flush=True)
+        print(markdown(head, await killed_and_resumed(options.calls, options.keep)), flush=True)
     if wanted("roll"):
         head = [*COUNTED, "moves", "listeners without a hole"]
-        print(markdown(head, await rolled(options.calls)), flush=True)
+        print(markdown(head, await rolled(options.calls, options.keep)), flush=True)
     if wanted("away"):
         head = ["Redis", *COUNTED, "the same at another server"]
-        rows = await away(options.calls, 10.0, paused=True)
-        rows += await away(options.calls, 60.0, paused=False)
+        rows = await away(options.calls, 10.0, options.keep, paused=True)
+        rows += await away(options.calls, 60.0, options.keep, paused=False)
         print(markdown(head, rows), flush=True)
     if wanted("listeners"):
         head = ["listeners", "CPU of the owner, more", "each event once, in order", "all to the end"]
@@ -513,6 +523,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--listeners", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--minutes", type=float, default=20.0, help="of the soak (default: %(default)s)")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the events of calls go that lost or doubled words",
+    )
     parser.add_argument("--only", choices=SCENARIOS, help="the soak runs only when it is asked for")
     asyncio.run(measure(parser.parse_args(arguments)))
 

@@ -19,10 +19,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import os
 import random
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,8 +188,9 @@ def sample(pid: int) -> Sample:
 # -- calls that end ----------------------------------------------------------------------------------
 
 
-async def short_calls(count: int, folder: Path, url: str, pid: int) -> list[Sample]:
-    """So many calls, one after the other in each of some rows; what the server holds after every few."""
+async def short_calls(count: int, folder: Path, url: str, pid: int, keep: Path) -> list[Sample]:
+    """So many calls, one after the other in each of some rows; what the server holds after every few. The
+    events of calls without a text go to ``keep``."""
     voices = [opus_packets(at_48_khz(voice[: round(CALL_TALK_S * RATE)])) for voice in speech(folder)]
     numbers, samples, ended = iter(range(count)), list[Sample](), 0
     print("| calls | memory | threads | open files | with text |", flush=True)
@@ -196,7 +200,7 @@ async def short_calls(count: int, folder: Path, url: str, pid: int) -> list[Samp
         rest = iter(batch)
 
         async def row(rest: Iterator[int] = rest) -> int:
-            return sum([await short_call(voices[number % len(voices)], url) for number in rest])
+            return sum([await short_call(number, voices[number % len(voices)], url, keep) for number in rest])
 
         with_text += sum(await asyncio.gather(*(row() for _ in range(CALLS_AT_ONCE))))
         ended += len(batch)
@@ -215,16 +219,23 @@ def at_48_khz(voice: Samples) -> Samples:
     return np.interp(np.arange(3 * len(voice)) / 3, np.arange(len(voice)), voice).astype(np.int16)
 
 
-async def short_call(packets: Sequence[bytes], url: str) -> bool:
+async def short_call(number: int, packets: Sequence[bytes], url: str, keep: Path) -> bool:
     """Whether it had a text."""
     caller = Caller(packets, loopback=True)
+    began = time.monotonic()
     async with asyncio.timeout(120):
         await caller.dial(f"{url}/offer")
         await caller.played()
         await caller.hang_up()
     if caller.received[-1][1]["type"] != "session.end":
         raise SystemExit(f"a call ended without session.end: {caller.received[-1:]}")
-    return any(event["type"] == "turn.end" and event["transcript"] for _, event in caller.received)
+    if any(event["type"] == "turn.end" and event["transcript"] for _, event in caller.received):
+        return True
+    path = keep / f"without-text-{number}.json"
+    events = [(round(at - began, 3), event) for at, event in caller.received]
+    path.write_text(json.dumps(events, indent=1))
+    print(f"call {number} had no text: {path}", file=sys.stderr, flush=True)
+    return False
 
 
 def calls_verdict(samples: Sequence[Sample]) -> str | None:
@@ -243,14 +254,14 @@ def calls_verdict(samples: Sequence[Sample]) -> str | None:
     return None
 
 
-def run_calls(count: int, folder: Path) -> str | None:
+def run_calls(count: int, folder: Path, keep: Path) -> str | None:
     port = free_port()
     limits = ["--offers-per-minute", "10000", "--max-calls-per-address", "100"]
     program = str(Path(sys.executable).with_name("rtcstt"))
     command = [program, "serve", "--port", str(port), "--stt", "embedded", "--model", "tiny-en", *limits]
     with running(command, None) as server:
         await_port(port)
-        samples = asyncio.run(short_calls(count, folder, f"http://127.0.0.1:{port}", server.pid))
+        samples = asyncio.run(short_calls(count, folder, f"http://127.0.0.1:{port}", server.pid, keep))
     return calls_verdict(samples)
 
 
@@ -262,9 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pace", type=float, default=1.0, help="times real time, at most 2")
     parser.add_argument("--calls", type=int, help="so many short calls instead")
+    temporary = Path(tempfile.gettempdir())
+    parser.add_argument("--keep", type=Path, default=temporary, help="for events of calls without a text")
     options = parser.parse_args(arguments)
     if options.calls:
-        grown = run_calls(options.calls, options.data)
+        grown = run_calls(options.calls, options.data, options.keep)
     else:
         with server() as process:
             soak = Soak(process, options.data, 60 * options.minutes, options.pace)

@@ -8,10 +8,13 @@ should not be, and that turns, numbers, clock and ledger go on.
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,25 +135,37 @@ def check_turns(events: list[dict[str, Any]]) -> str:
     return "".join(event["transcript"] for event in ended)
 
 
+@contextlib.asynccontextmanager
+async def two_servers(
+    redis: RedisServer, folder: Path
+) -> AsyncIterator[tuple[aiohttp.ClientSession, Server, Server]]:
+    """The first of which the test kills, or has drained."""
+    options = ("--redis", redis.url)
+    async with (
+        started("serve", folder, *options) as one,
+        started("serve", folder, *options) as other,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session,
+    ):
+        yield session, one, other
+
+
+async def killed(server: Server) -> None:
+    os.kill(server.process.pid, signal.SIGKILL)
+    await asyncio.to_thread(server.process.wait)
+
+
 async def test_the_caller_of_a_killed_server_goes_on_at_another(
     redis: RedisServer, packets: list[bytes], tmp_path: Path
 ) -> None:
-    options = ("--redis", redis.url)
-    timeout = aiohttp.ClientTimeout(PATIENCE_S)
-    async with (
-        started("serve", tmp_path, *options) as other,
-        aiohttp.ClientSession(timeout=timeout) as session,
-    ):
-        async with started("serve", tmp_path, *options) as one:
-            talker = Talker(session, packets)
-            await talker.offer(one)
-            await spoken(session, other, talker.id)
-            async with asyncio.timeout(PATIENCE_S):
-                while not any(event["type"].startswith("turn.") for event in talker.events):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # until the data channel has brought one
-            before = list(talker.events)
-            os.kill(one.process.pid, signal.SIGKILL)
-            await asyncio.to_thread(one.process.wait)
+    async with two_servers(redis, tmp_path) as (session, one, other):
+        talker = Talker(session, packets)
+        await talker.offer(one)
+        await spoken(session, other, talker.id)
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(event["type"].startswith("turn.") for event in talker.events):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # until the data channel has brought one
+        before = list(talker.events)
+        await killed(one)
         await talker.offer(other)
         await asyncio.sleep(4.0)  # of speech
         events = await hung_up(session, other, talker.id)
@@ -165,20 +180,14 @@ async def test_the_caller_of_a_killed_server_goes_on_at_another(
 async def test_the_caller_of_a_server_that_drains_moves_without_a_gap(
     redis: RedisServer, packets: list[bytes], tmp_path: Path
 ) -> None:
-    options = ("--redis", redis.url)
-    timeout = aiohttp.ClientTimeout(PATIENCE_S)
-    async with (
-        started("serve", tmp_path, *options) as other,
-        aiohttp.ClientSession(timeout=timeout) as session,
-    ):
-        async with started("serve", tmp_path, *options) as one:
-            talker = Talker(session, packets)
-            await talker.offer(one)
-            await spoken(session, other, talker.id)
-            one.process.terminate()
-            await asyncio.wait_for(talker.asked_to_move.wait(), PATIENCE_S)
-            await talker.offer(one)  # a balancer may not know yet; this server passes it on
-            assert await asyncio.to_thread(one.process.wait, PATIENCE_S) == 0
+    async with two_servers(redis, tmp_path) as (session, one, other):
+        talker = Talker(session, packets)
+        await talker.offer(one)
+        await spoken(session, other, talker.id)
+        one.process.terminate()
+        await asyncio.wait_for(talker.asked_to_move.wait(), PATIENCE_S)
+        await talker.offer(one)  # a balancer may not know yet; this server passes it on
+        assert await asyncio.to_thread(one.process.wait, PATIENCE_S) == 0
         await asyncio.sleep(3.0)  # of speech
         events = await hung_up(session, other, talker.id)
         await talker.close()
@@ -204,8 +213,7 @@ async def test_the_caller_for_tests_offers_again_by_itself(
             await caller.dial(f"{one.url}/offer")
             assert caller.call
             await spoken(session, other, caller.call)
-            os.kill(one.process.pid, signal.SIGKILL)
-            await asyncio.to_thread(one.process.wait)
+            await killed(one)
         async with started("serve", tmp_path, *options) as again:
             await until(lambda: caller.resumed == 1, PATIENCE_S)
             again.process.terminate()
@@ -219,55 +227,88 @@ async def test_the_caller_for_tests_offers_again_by_itself(
     assert {gap["reason"] for gap in events[-1]["missing"]} == {"server"}
 
 
-async def test_a_gateway_and_a_whip_caller_go_on_elsewhere_with_the_calls_id(
+async def test_gateways_and_a_whip_caller_go_on_elsewhere(
     redis: RedisServer, packets: list[bytes], tmp_path: Path
 ) -> None:
-    """Their server is killed in mid-sentence; who has no `session.move` says which call it is."""
-    options = ("--redis", redis.url)
-    timeout = aiohttp.ClientTimeout(PATIENCE_S)
-    async with (
-        started("serve", tmp_path, *options) as other,
-        aiohttp.ClientSession(timeout=timeout) as session,
-    ):
-        sources: list[Gateway | WhipCaller] = [Gateway(session), WhipCaller(session, packets)]
-        async with started("serve", tmp_path, *options) as one:
-            for source in sources:
-                await source.connect(one)
-                assert await source.refusal(one) == "call_connected"
-            for source in sources:
-                await spoken(session, other, source.call)
-            os.kill(one.process.pid, signal.SIGKILL)
-            await asyncio.to_thread(one.process.wait)
+    """Their server is killed in mid-sentence; who has no `session.move` says which call it is, by its id here
+    or by the gateway's own."""
+    async with two_servers(redis, tmp_path) as (session, one, other):
+        known: list[Gateway | WhipCaller] = [Gateway(session), WhipCaller(session, packets)]
+        sources = [*known, *own_ids(session)]
+        for source in sources:
+            await source.connect(one)
+        for source in known:
+            assert await source.refusal(one) == "call_connected"
+        for source in sources:
+            await spoken(session, other, source.call)
+        await killed(one)
         for source in sources:
             await source.connect(other)
         await asyncio.sleep(3.0)  # of speech
         for source in sources:
-            events = await hung_up(session, other, source.call)
-            await source.close()
-            assert check_turns(events).strip()
-            assert "server" in [gap["reason"] for gap in events[-1]["missing"]]
-            assert len({event["track"] for event in events if event["type"] == "track.start"}) == 1
-            assert events[-1]["reason"] == "hung up" and not events[-1]["complete"]
+            await check_gone_on(session, other, source, "server")
+
+
+async def test_gateways_whose_connection_breaks_go_on_at_a_server_that_did_not_have_their_call(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async with two_servers(redis, tmp_path) as (session, one, other):
+        sources = own_ids(session)
+        for source in sources:
+            await source.connect(one)
+        for source in sources:
+            await spoken(session, other, source.call)
+            source.break_off()
+        for source in sources:
+            await until(partial(has_logged, one, f"call {source.call}: connection lost"))
+            await source.connect(other)
+        await asyncio.sleep(3.0)  # of speech
+        for source in sources:
+            await check_gone_on(session, other, source, "server")
+
+
+def has_logged(server: Server, text: str) -> bool:
+    return text in server.log.read_text()
+
+
+async def check_gone_on(
+    session: aiohttp.ClientSession, server: Server, source: Gateway | WhipCaller, reason: str
+) -> None:
+    """One call, one track, with what was not received in between."""
+    events = await hung_up(session, server, source.call)
+    await source.close()
+    assert check_turns(events).strip()
+    assert reason in [gap["reason"] for gap in events[-1]["missing"]]
+    assert len({event["track"] for event in events if event["type"] == "track.start"}) == 1
+    assert events[-1]["reason"] == "hung up" and not events[-1]["complete"]
+
+
+def own_ids(session: aiohttp.ClientSession) -> list[Gateway]:
+    """Gateways that know their call by ids of their own."""
+    return [Gateway(session, "pcm-1"), MediaStream(session, "CA-1")]
 
 
 class Gateway:
-    """A recording at its pace over `/pcm`, over one connection after the other."""
+    """A recording at its pace over `/pcm`, over one connection after the other. ``own``: its id for it."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, own: str = "") -> None:
         self._session = session
         self._samples = read(bundled_recording(), 16000)
         self._begun = asyncio.get_running_loop().time()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._talking: list[asyncio.Task[None]] = []
+        self._own = own
         self.call = ""
 
     async def connect(self, server: Server) -> None:
-        resumed = {"call": self.call} if self.call else {}
-        socket = await self._session.ws_connect(
-            f"{server.url}/pcm", params={"sample_rate": "16000", **resumed}
-        )
+        params = {"sample_rate": "16000"}
+        if self._own:
+            params["session"] = self._own
+        elif self.call:
+            params["call"] = self.call
+        socket = await self._session.ws_connect(f"{server.url}/pcm", params=params)
         self.call = self.call or (await socket.receive_json())["call"]
-        self._talking.append(asyncio.create_task(self._talk(socket)))
+        self._begin(socket)
 
     async def refusal(self, server: Server) -> str:
         """How a second connection for the call is refused."""
@@ -279,10 +320,20 @@ class Gateway:
             assert response.status == 409
             return str((await response.json())["error_code"])
 
+    def break_off(self) -> None:
+        """Without a close frame."""
+        connection = self._socket._response.connection if self._socket is not None else None
+        assert connection is not None and connection.transport is not None
+        connection.transport.abort()
+
     async def close(self) -> None:
         for task in self._talking:
             task.cancel()
         await asyncio.gather(*self._talking, return_exceptions=True)
+
+    def _begin(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._talking.append(asyncio.create_task(self._talk(socket)))
 
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         loop = asyncio.get_running_loop()
@@ -290,7 +341,30 @@ class Gateway:
             at = int((loop.time() - self._begun) * 10)
             chunk = self._samples[at * 1600 : (at + 1) * 1600]
             await asyncio.sleep(max(0.0, self._begun + (at + 1) / 10 - loop.time()))
-            await socket.send_bytes(chunk.tobytes() or bytes(3200))
+            await self._send(socket, chunk.tobytes() or bytes(3200))
+
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
+        await socket.send_bytes(data)
+
+
+class MediaStream(Gateway):
+    """The same in JSON, as Twilio does it; the call is found by its label."""
+
+    async def connect(self, server: Server) -> None:
+        socket = await self._session.ws_connect(f"{server.url}/media-stream")
+        form = {"encoding": "audio/x-l16", "sampleRate": 16000, "channels": 1}
+        await socket.send_json({"event": "start", "start": {"callSid": self._own, "mediaFormat": form}})
+        self._begin(socket)
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.call:
+                async with self._session.get(f"{server.url}/calls") as response:
+                    calls = (await response.json())["calls"]
+                self.call = next((call["call"] for call in calls if call["label"] == self._own), "")
+                await asyncio.sleep(0.05)
+
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
+        payload = base64.b64encode(data).decode()
+        await socket.send_json({"event": "media", "media": {"track": "inbound", "payload": payload}})
 
 
 class WhipCaller:

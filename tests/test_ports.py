@@ -75,7 +75,7 @@ async def test_calls_keep_to_their_ports_and_give_them_back() -> None:
                 await third.close()
             for caller in (first, second):
                 await caller.hang_up()
-        await asyncio.gather(*(entry.life for entry in calls._entries.values() if entry.life))
+        await asyncio.gather(*(entry.life for entry in calls.entries.values() if entry.life))
         async with calling(client) as again:
             await again.hang_up()
 
@@ -135,7 +135,7 @@ async def test_many_calls_share_one_udp_port_and_leave_nothing_behind() -> None:
                 await asyncio.gather(*(one.hang_up() for one in callers))
             finally:
                 await asyncio.gather(*(one.close() for one in callers))
-            await asyncio.gather(*(entry.life for entry in calls._entries.values() if entry.life))
+            await asyncio.gather(*(entry.life for entry in calls.entries.values() if entry.life))
             for call in calls.all():
                 assert call.ledgers()["0"]["received"] > 800
         assert port.connections == 0

@@ -371,7 +371,7 @@ async def test_tokens_say_who_may_call_and_who_may_listen() -> None:
 
 async def test_a_token_for_one_label_gets_to_know_of_no_other_call() -> None:
     async with serving(authenticator=Authenticator(("all",), SECRET)) as (client, calls):
-        calls._entries |= {
+        calls.entries |= {
             id: Entry(Call(id, stt=calls.stt, label=label), 0.0)
             for id, label in (("a", "desk"), ("b", "other"), ("c", None))
         }
@@ -466,7 +466,7 @@ async def test_a_call_ends_at_its_limits(limits: Limits, reason: str) -> None:
 
 async def test_an_ended_call_lets_go_of_its_connection_and_is_forgotten_in_time() -> None:
     async with serving(limits=Limits(keep_ended_s=0)) as (client, calls), calling(client) as caller:
-        entry = calls._entries[str(caller.call)]
+        entry = calls.entries[str(caller.call)]
         assert entry.peer is not None
         await caller.hang_up()
         await asyncio.wait_for(entry.life, 60)  # type: ignore[arg-type]
@@ -519,7 +519,7 @@ async def test_calls_are_recorded_where_asked_for(tmp_path: Path) -> None:
         async with calling(client) as caller:
             await asyncio.sleep(0.5)
             await caller.hang_up()
-            await asyncio.wait_for(calls._entries[str(caller.call)].life, 60)  # type: ignore[arg-type]
+            await asyncio.wait_for(calls.entries[str(caller.call)].life, 60)  # type: ignore[arg-type]
         recordings.dropped = 160
         text = await (await client.get("/metrics")).text()
         assert "rtcstt_recording_failures_total 0.0" in text and "rtcstt_not_recorded_ms_total 10.0" in text
@@ -536,7 +536,7 @@ async def test_metrics_keep_what_forgotten_calls_counted() -> None:
                 call = calls.find(str(caller.call))
                 call.counts.end_delays_s += [0.1, 0.6, 9.0]
                 call.command("nonsense")
-                life = calls._entries[call.id].life
+                life = calls.entries[call.id].life
                 assert life is not None
                 await caller.hang_up()
                 await asyncio.wait_for(life, 60)

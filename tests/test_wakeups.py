@@ -51,7 +51,9 @@ def test_few_wake_ups_do_not_wait_and_many_keep_their_pace() -> None:
         assert not time.pauses
 
 
-def test_what_is_there_already_is_not_kept_waiting(readable: tuple[socket.socket, socket.socket]) -> None:
+def test_a_socket_with_more_to_take_is_not_kept_waiting(
+    readable: tuple[socket.socket, socket.socket],
+) -> None:
     """A socket gives one datagram at a time: at 200 a second, a flood would push the others out."""
     time = _Time()
     with PacedSelector(time.clock, time.sleep) as selector, readable[0], readable[1]:
@@ -60,9 +62,28 @@ def test_what_is_there_already_is_not_kept_waiting(readable: tuple[socket.socket
             assert selector.select(None)
         assert not time.pauses
         readable[0].recv(1)
-        for _ in range(AT_ONCE + 1):
+        for _ in range(AT_ONCE):
             selector.select(BRIEFLY)
-        assert len(time.pauses) == 1, "and counts as no wake-up"
+        assert len(time.pauses) == 1, "and counts as no wake-up, but the first"
+
+
+def test_sockets_in_turn_are_kept_to_the_pace() -> None:
+    """A packet of each of many calls: they need not come one by one."""
+    time = _Time()
+    pairs = [socket.socketpair() for _ in range(2)]
+    with PacedSelector(time.clock, time.sleep) as selector:
+        for ours, _ in pairs:
+            selector.register(ours, 1)
+        for turn in range(AT_ONCE + 3 * PER_S):
+            ours, theirs = pairs[turn % 2]
+            theirs.send(b"x")
+            assert [key.fileobj for key, _ in selector.select(None)] == [ours]
+            ours.recv(1)
+        assert len(time.pauses) == 3 * PER_S
+        assert sum(time.pauses) == pytest.approx(3.0)
+    for pair in pairs:
+        for each in pair:
+            each.close()
 
 
 def test_who_has_something_to_do_does_not_wait(readable: tuple[socket.socket, socket.socket]) -> None:

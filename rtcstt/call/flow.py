@@ -343,7 +343,7 @@ class Flow:
         """Where on the track the audio lies that comes now; all that came before lies before it."""
         assert self.receiver.origin is not None
         elapsed = self._loop.time() - self.receiver.origin
-        return round((elapsed + self.receiver.lag_s) * SAMPLE_RATE)
+        return round((elapsed + self.receiver.clock.lag_s) * SAMPLE_RATE)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails on one track's audio must not end the timer, and with it the track."""

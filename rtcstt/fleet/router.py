@@ -27,7 +27,7 @@ from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
-from rtcstt.fleet.shared import RELEASE, Shared
+from rtcstt.fleet.shared import LOST, RELEASE, Shared
 from rtcstt.fleet.state import Entry, StoreAway
 from rtcstt.http.bodies import read_body
 from rtcstt.wire import strict_json
@@ -129,6 +129,8 @@ class Router:
         if path.startswith(RELEASE):
             await shared.writer.release(path.removeprefix(RELEASE))
             return web.Response(status=204)
+        if path.startswith(LOST):
+            return web.Response(status=204 if shared.is_lost(path.removeprefix(LOST)) else 409)
         if request.method == "POST" and path in _OFFERS:
             body = await read_body(request, MAX_BODY, code="offer_too_big")
             call = _resumed(request, body)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RELEASE = "/fleet/release/"  # of a request from one server to another
+LOST = "/fleet/lost/"  # asks whether the gateway of a call is gone
 BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
@@ -58,6 +59,8 @@ class Shared:
         self._grace_ms = round(grace_s * 1000)
         self.prepare: Callable[[str, Entry], Awaitable[None]] | None = None
         self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
+        self.is_lost: Callable[[str], bool] = lambda call: False
+        "Whether a call of this server has lost its gateway."
         self._about: dict[str, Mapping[str, Any]] = {}
         self._epoch = ""
         self._taking: dict[str, asyncio.Task[bool]] = {}
@@ -123,10 +126,7 @@ class Shared:
         entry = await self.store.find(call)
         if entry is None:
             return None
-        target = self.target(entry.owner)
-        if target is not None and self._proxy is not None:
-            with contextlib.suppress(Unreachable):
-                await self._proxy.get(target, RELEASE + call)
+        await self.ask(entry.owner, RELEASE + call)
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
             return None
@@ -268,15 +268,19 @@ class Shared:
     async def answers(self, node: str) -> bool:
         """Whether a node without a heartbeat lives all the same: then it is cut off from Redis alone, and its
         callers are still with it."""
+        return not self.nodes.has_refused(node) and await self.ask(node, "/healthz") == 200
+
+    async def ask(self, node: str, path: str) -> int | None:
+        """The status of another node's answer; None, and it is remembered, when there is none."""
         target = self.target(node)
-        if target is None or self._proxy is None or self.nodes.has_refused(node):
-            return False
+        if target is None or self._proxy is None:
+            return None
         try:
-            status, _ = await self._proxy.get(target, "/healthz")
-            return status == 200
+            status, _ = await self._proxy.get(target, path)
+            return status
         except Unreachable:
             self.nodes.refused(node)
-            return False
+            return None
 
 
 def _about(url: str, load: Load) -> dict[str, object]:

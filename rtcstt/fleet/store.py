@@ -5,6 +5,7 @@ and audio. The only module that talks to Redis; what fails there becomes `StoreA
 |---|---|---|
 | `secret` | what servers show each other | for ever |
 | `epoch` | a random text; another one: Redis has forgotten everything | for ever |
+| `gateway:D` | the call that was last placed with this digest of a gateway's own id | `OPEN_S` |
 | `nodes` | sorted set: node by its last heartbeat (Redis' time, in ms) | until its calls are taken over |
 | `node:N` | JSON: url, load | 5 s |
 | `owned:N` | set: the open calls of a node | with them |
@@ -156,6 +157,8 @@ class Store:
                 audio = self._audio_prefix(one.call)
                 if one.creation is not None:
                     begun, record = one.creation.begun, json.dumps(one.creation.record)
+                    if (key := one.creation.record.get("gateway_key")) is not None:
+                        pipe.set(self._key(f"gateway:{key}"), one.call, ex=OPEN_S)
                     rest = [node, one.fence, OPEN_S, audio, one.call, begun, record]
                     pipe.evalsha(self._create.sha, len(keys), *keys, *rest)
                 lifetime = self._keep_s if one.ended else OPEN_S
@@ -182,6 +185,12 @@ class Store:
     async def find(self, call: str) -> Entry | None:
         with _mapped():
             return _entry(await self._reading.hgetall(self._key(f"call:{call}")))
+
+    async def call_of_gateway(self, key: str) -> str | None:
+        """The call that was last placed with a gateway's key."""
+        with _mapped():
+            call = await self._reading.get(self._key(f"gateway:{key}"))
+        return None if call is None else _text(call)
 
     async def all(self) -> dict[str, Entry]:
         """Every call that is known, in the order of their beginning."""

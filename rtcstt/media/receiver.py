@@ -106,11 +106,6 @@ class AudioReceiver:
         """The next sample to go out, counted from the track's beginning."""
         return self.clock.position
 
-    @property
-    def lag_s(self) -> float:
-        """How much later than on a call without trouble audio goes out now."""
-        return self.clock.lag_s
-
     def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
         """From here on payload types mean this. ``reconnected``: another source takes over, and what was said
         since the last packet is lost."""
@@ -151,6 +146,9 @@ class AudioReceiver:
         self._pcm_delay_s = max(self._pcm_delay_s or 0.0, PCM_DELAY_S, PCM_DELAY_S + duration_s - PACKET_S)
         self.clock.push(samples, Label.RECEIVED, now)
         self._presence.received(now)
+        if self._hole_is_loss:
+            self._note_lost_until(self.clock.end - len(samples))
+        self._last.note(self.clock.end, len(samples), 0.0)
 
     def bye(self, ssrc: int, now: float) -> None:
         """A source says that it leaves (RTCP BYE, RFC 3550 section 6.6). It may come back."""
@@ -258,13 +256,14 @@ class AudioReceiver:
 
     def _note_loss(self, frame: Frame, count: int) -> None:
         """The frame, which is the last ``count`` samples, follows a hole in which packets were lost."""
-        end = self.clock.end - count
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
-        is_long = lost_s > LOST_S or frame.follows_doubt or self._hole_is_loss
-        start = self._last.missing_from
-        if is_long and self._last.end and end - start > LOST_S * SAMPLE_RATE:
+        if lost_s > LOST_S or frame.follows_doubt or self._hole_is_loss:
+            self._note_lost_until(self.clock.end - count)
+
+    def _note_lost_until(self, end: int) -> None:
+        start, self._hole_is_loss = self._last.missing_from, False
+        if self._last.end and end - start > LOST_S * SAMPLE_RATE:
             self._presence.signals.append(Lost(start, end, "network"))
-        self._hole_is_loss = False
 
     def _note_lost_end(self, now: float) -> None:
         """No packet tells what was lost after the last one. The sender's report does, where one came since;

@@ -22,6 +22,7 @@ class Kept:
     options: CallOptions
     digests: tuple[str, ...]
     is_gateways: bool
+    gateway_key: str | None = None
 
 
 def adopt(calls: Calls, id: str, restored: Restored, kept: Kept, begun: Callable[[Entry], None]) -> Entry:
@@ -65,6 +66,7 @@ def _entered(calls: Calls, call: Call, kept: Kept, tracks: int) -> Entry:
         secret_digests=set(kept.digests),
         streams=calls.streams.reserve(tracks),
         is_gateways=kept.is_gateways,
+        gateway_key=kept.gateway_key,
     )
     calls.add(entry)
     return entry

@@ -33,6 +33,7 @@ from rtcstt.server.calls import Calls
 from rtcstt.server.gateways import TIMING, Intake, Timing
 from rtcstt.server.media_formats import Form
 from rtcstt.server.options import host_and_port
+from rtcstt.server.returning import gateway_key, rejoin
 from rtcstt.wire.hosts import is_loopback
 
 log = logging.getLogger(__name__)
@@ -155,9 +156,13 @@ async def _serve(
     if kind != UUID or len(id) != 16:
         log.info("a connection that is no AudioSocket was closed")
         return
-    name = str(uuid.UUID(bytes=id))
+    name, by = str(uuid.UUID(bytes=id)), Requester(address=source)
+    key = gateway_key(by, "AudioSocket", name)
     try:
-        call = calls.begin(by=Requester(address=source), label=name, metadata={"uuid": name})
+        # Its server died, and the dial plan tries again.
+        call = await rejoin(calls, key, by, several=True)
+        if call is None:
+            call = calls.begin(by=by, label=name, metadata={"uuid": name}, key=key)
     except CallerError as error:
         log.warning("an AudioSocket was refused: %s", error.message)
         writer.write(bytes((TERMINATE, 0, 0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +17,7 @@ from rtcstt.fleet.state import Counts
 from rtcstt.limits import Slots
 from rtcstt.recordings import Recordings
 from rtcstt.server.admission import ANYBODY, Admission, Limits, Requester
-from rtcstt.server.entries import Entries, Entry
+from rtcstt.server.entries import QUIET_S, Entries, Entry
 from rtcstt.stt.seam import Stt
 from rtcstt.webrtc.connection import PeerSettings
 from rtcstt.webrtc.negotiation import Offer
@@ -25,7 +25,6 @@ from rtcstt.webrtc.peer import Peer
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 2.0  # a connection that sent nothing for so long may be replaced by a new offer
 LOOK_S = 0.2  # between two looks whether all callers have finished
 
 
@@ -52,13 +51,15 @@ class Calls:
         self.limits = limits
         self.recordings = recordings
         self.streams = streams or Slots(lambda: None)
-        self._entries = Entries()
+        self.entries = Entries()
         self._worker = worker
         self._admission = Admission(limits, self.streams)
         self.on_ended: Callable[[Call], None] = lambda call: None
         self.sharing: Callable[[], Counts | None] = lambda: None
         self.can_move: Callable[[], bool] = lambda: False
         "Whether another server would take the calls of this one."
+        self.fetch: Callable[[str], Awaitable[None]] = nothing_elsewhere
+        "Brings the call with a gateway's key here, where another server has it and has lost its gateway."
         self.on_begun: Callable[[Entry], None] = lambda entry: None
         self.on_forgotten: Callable[[str], None] = lambda call: None
         self.on_changed: Callable[[], None] = lambda: None
@@ -68,7 +69,7 @@ class Calls:
     @property
     def open(self) -> int:
         """Calls that have not ended."""
-        return len(self._entries.open())
+        return len(self.entries.open())
 
     @property
     def capacity(self) -> int:
@@ -85,13 +86,13 @@ class Calls:
         return self._admission.stopping
 
     def has(self, id: str) -> bool:
-        entry = self._entries.get(id)
+        entry = self.entries.get(id)
         return entry is not None and not entry.is_prepared
 
     def all(self) -> list[Call]:
         """Every call that is remembered, newest last."""
         self._forget()
-        return [entry.call for entry in self._entries.values() if not entry.is_prepared]
+        return [entry.call for entry in self.entries.values() if not entry.is_prepared]
 
     def find(self, id: str) -> Call:
         """`CallerError` 404 when there is none."""
@@ -100,7 +101,7 @@ class Calls:
     def entry(self, id: str) -> Entry:
         """The call with its connection and secret; `CallerError` 404 when there is none."""
         self._forget()
-        return self._entries.find(id)
+        return self.entries.find(id)
 
     async def place(
         self,
@@ -112,13 +113,13 @@ class Calls:
         options: CallOptions | None = None,
     ) -> tuple[Call, str]:
         """A new call, and the answer to its offer. Nothing of it is left when the offer is refused."""
-        self._check_room(by)
+        self.check_room(by)
         offer = Offer.parse(sdp, max_tracks=self._peers().max_tracks)  # bad offers go before there is a call
         entry = self._enter(by, len(_mids(offer)), label, metadata, options or {})
         try:
             answer = await entry.connect(offer, self._peers(), partial(self._lost, entry))
         except BaseException:
-            del self._entries[entry.call.id]
+            del self.entries[entry.call.id]
             self.on_changed()
             await entry.call.close("refused")
             entry.give_back()
@@ -134,18 +135,16 @@ class Calls:
         label: str | None = None,
         metadata: Mapping[str, object] | None = None,
         options: CallOptions | None = None,
+        key: str | None = None,
     ) -> Call:
-        """A new call without a peer. Who began it adds its ``tracks``, gives it audio, and hangs it up."""
-        self._check_room(by, gateway=True)
+        """A new call without a peer. Who began it adds its ``tracks``, gives it audio, and hangs it up.
+        ``key``: by which its gateway comes back."""
+        self.check_room(by, gateway=True)
         entry = self._enter(by, tracks, label, metadata, {**(options or {}), "outlives_peers": False})
         entry.is_gateways = True
+        entry.gateway_key = key
         self.start(entry)
         return entry.call
-
-    def admit_tracks(self, call: Call, count: int) -> bool:
-        """Whether a call that `begin` made may have so many tracks, for which streams are reserved then."""
-        streams = self.entry(call.id).streams
-        return streams is None or streams.grow(count)
 
     async def resume(
         self, id: str, sdp: str, *, by: Requester = ANYBODY, secret: str | None = None
@@ -181,21 +180,21 @@ class Calls:
 
     def prepared(self, id: str) -> PreparedCall | None:
         """A call that another server has, and that may go on here."""
-        return self._entries.prepared(id)
+        return self.entries.prepared(id)
 
     def commit(self, call: PreparedCall, restored: Restored, begun: Callable[[Entry], None]) -> None:
         """The prepared call is this server's now."""
-        self.start(self._entries[call.id], begun, restored)
+        self.start(self.entries[call.id], begun, restored)
         self.on_changed()
 
     def add(self, entry: Entry) -> None:
         """It counts from now on."""
-        self._entries[entry.call.id] = entry
+        self.entries[entry.call.id] = entry
         self.on_changed()
 
     def abandon(self, id: str) -> None:
         """Another server has the call now: here it ends without a word."""
-        entry = self._entries.pop(id, None)
+        entry = self.entries.pop(id, None)
         if entry is not None:
             entry.call.abandon()
             self.on_changed()
@@ -210,18 +209,18 @@ class Calls:
         self._admission.stopping = True
         self.on_changed()
         if self.can_move():
-            for entry in self._entries.values():
+            for entry in self.entries.values():
                 entry.ask_to_move("drain")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # It is time that ends a silence, no event.
-                while any(entry.speaks for entry in self._entries.values()):  # noqa: ASYNC110
+                while any(entry.speaks for entry in self.entries.values()):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_S)
 
     async def close(self, reason: str = "server stops") -> None:
         """Take no more calls, drain those that are open, and wait until all connections are closed."""
         self._admission.stopping = True
-        entries = list(self._entries.values())
+        entries = list(self.entries.values())
         await asyncio.gather(*(entry.close(reason) for entry in entries))
 
     def _enter(
@@ -260,9 +259,10 @@ class Calls:
         elif entry.peer is peer:  # and not replaced already
             await entry.lost(peer, reason, 0 if self.stopping else self.limits.resume_grace_s)
 
-    def _check_room(self, by: Requester, *, gateway: bool = False) -> None:
+    def check_room(self, by: Requester, *, gateway: bool = False) -> None:
+        """`CallerError` when no new call is taken from them."""
         self._forget()
-        self._admission.check(by, [entry.by for entry in self._entries.open()], gateway=gateway)
+        self._admission.check(by, [entry.by for entry in self.entries.open()], gateway=gateway)
 
     def _grow(self, entry: Entry, tracks: int) -> None:
         entry.streams = entry.streams or self.streams.reserve(0)
@@ -275,8 +275,12 @@ class Calls:
         self.on_changed()
 
     def _forget(self) -> None:
-        for id in self._entries.forget(asyncio.get_running_loop().time(), self.limits):
+        for id in self.entries.forget(asyncio.get_running_loop().time(), self.limits):
             self.on_forgotten(id)
+
+
+async def nothing_elsewhere(key: str) -> None:
+    """There is no other server."""
 
 
 def _mids(offer: Offer) -> set[str]:

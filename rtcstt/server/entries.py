@@ -10,6 +10,7 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rtcstt import logs
 from rtcstt.call import Call, PreparedCall
@@ -23,8 +24,15 @@ from rtcstt.webrtc.peer import Peer
 
 log = logging.getLogger(__name__)
 
+QUIET_S = 2.0  # a connection that sent nothing for so long may be replaced by another one
 MOVE_S = 10.0  # who is asked to move has so long to offer again, and then to be received there
 SILENT_S = 5.0  # the end of the server waits for no caller who sent nothing for so long
+
+
+class Connection(Protocol):
+    """A gateway's, that can be told to end."""
+
+    drop: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -45,6 +53,8 @@ class Entry:
     connecting: bool = False
     asked_to_move_at: float | None = None
     is_gateways: bool = False  # it has no peer, and never will
+    gateway_key: str | None = None  # by which the gateway finds it again; see `returning`
+    link: Connection | None = None  # the gateway's present connection
     life: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     ended: float | None = None
@@ -83,14 +93,22 @@ class Entry:
             raise CallerError(409, "no_gateway", "Not a gateway's call", message)
 
     def rejoin(self, by: Requester, secret: str | None) -> Call:
-        """The gateway of a call whose server died comes back; `CallerError` as `check_caller` has it, and 409
-        when another connection has the call."""
+        """The gateway of a call that lost it comes back; `CallerError` as `check_caller` has it, and 409 when
+        another connection has the call."""
         self.check_caller(by, secret, gateway=True)
-        if self.waiting is None:
+        if not self.awaits_gateway:
             raise CallerError(409, "call_connected", "Second gateway", "This call has a connection.")
-        self.waiting.cancel()
-        self.waiting = None
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
         return self.call
+
+    @property
+    def awaits_gateway(self) -> bool:
+        """Its connection is lost, or may be: nothing came for a moment."""
+        if self.call.state != "open" or not self.is_gateways:
+            return False
+        return self.waiting is not None or QUIET_S <= self.call.silent_s() < math.inf
 
     async def connect(
         self, offer: Offer, settings: PeerSettings, on_lost: Callable[[Peer, str], Awaitable[None]]
@@ -202,6 +220,15 @@ class Entries(dict[str, Entry]):
         if id not in self:
             raise no_such_call()
         return self[id]
+
+    def of_gateway(self, key: str) -> Entry | None:
+        """The newest open one, first of those that have lost their connection."""
+        found = [
+            entry
+            for entry in self.values()
+            if entry.gateway_key == key and entry.call.state == "open" and not entry.is_prepared
+        ]
+        return max(reversed(found), key=lambda entry: entry.awaits_gateway, default=None)
 
     def open(self) -> list[Entry]:
         """Those that have not ended."""

@@ -7,17 +7,20 @@
 Audio comes over TCP, so nothing is lost, but it may come in bursts, or as fast as the line allows: what is
 ahead of real time by more than `Timing.ahead_s` is left in the socket until its time has come. What makes no
 sense is ignored and counted; who sends much of it is let go.
+
+A connection that ends without a word (no close frame, no `stop`) is lost: its gateway may come back for a
+while. One that is closed, or silent for too long, has ended, and the call with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 
 from rtcstt import logs
 from rtcstt.call import Call
@@ -40,6 +43,7 @@ from rtcstt.server.media_formats import (
     pcm_message,
     reason,
 )
+from rtcstt.server.returning import GatewayLink
 
 MAX_MESSAGE = 256 * 1024
 MAX_BAD = 100  # messages that make no sense, of one connection
@@ -48,6 +52,9 @@ MAX_TRACKS = 8  # of one media stream
 MAX_EARLY = 500  # messages before the one that says what they are; they are kept till then
 MEDIA_STREAM = Form("pcm_mulaw", 8000)  # where a media stream does not say what it is
 SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
+ENDED: web.ResponseKey[bool] = web.ResponseKey("ended", bool)
+"""The socket was closed, by either end, or its audio has ended; anything else is a loss."""
+LOST = {1001, 1006, 1011, 1012, 1013, 1014}  # close codes of an end that had no choice: no hanging up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +119,10 @@ def check_websocket(request: web.Request) -> None:
         raise CallerError(426, "websocket_needed", "A WebSocket is needed", "This address is a WebSocket's.")
 
 
-Begin = Callable[[Start], Call]
+Begin = Callable[[Start], Awaitable[Call]]
 AdmitTrack = Callable[[Call, int], bool]
+Attach = Callable[[Call, Callable[[], None]], GatewayLink]
+"""Makes a connection that of a call; what it is given drops the connection."""
 
 
 def _websocket(request: web.Request) -> web.WebSocketResponse:
@@ -129,13 +138,18 @@ def _websocket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def serve_pcm(
-    request: web.Request, call: Call, stated: Stated, admit_track: AdmitTrack, timing: Timing = TIMING
+    request: web.Request,
+    call: Call,
+    attach: Attach,
+    stated: Stated,
+    admit_track: AdmitTrack,
+    timing: Timing = TIMING,
 ) -> web.WebSocketResponse:
     """One fork until it ends. ``stated``: what the URL says of the audio; a text before it may say the rest.
-    The call is over when its socket is, or the other way round, or when no message came for
+    The call is over when its socket is closed, or the other way round, or when no message came for
     ``timing.silent_s``."""
     socket = _websocket(request)
-    async with _hanging_up(call):
+    async with _held(call, request, socket, attach):
         await socket.prepare(request)
         fork = _Fork(call, stated, admit_track, timing)
         async with _ending_with(call, socket, tell=True):
@@ -146,6 +160,7 @@ async def serve_pcm(
                     elif message.type is WSMsgType.TEXT:
                         fork.obey(message.data)
             except CallerError as error:
+                socket[ENDED] = True
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     return socket
 
@@ -196,13 +211,15 @@ class _Fork:
 async def serve_media_stream(
     request: web.Request,
     begin: Begin,
+    attach: Attach,
     admit_track: AdmitTrack,
     stated: Stated | None = None,
     timing: Timing = TIMING,
 ) -> web.WebSocketResponse:
-    """One media stream until it ends. ``begin`` makes its call, from what the `start` message says, or
-    raises `CallerError`; ``admit_track`` tells whether it may have so many tracks; ``stated``: what the URL
-    says of the audio. Nothing but audio's own messages is known to the other end, so no events go back."""
+    """One media stream until it ends. ``begin`` makes its call from what the `start` message says, or finds
+    the one that goes on with it, or raises `CallerError`; ``admit_track`` tells whether it may have so many
+    tracks; ``stated``: what the URL says of the audio. Nothing but audio's own messages is known to the other
+    end, so no events go back."""
     socket = _websocket(request)
     await socket.prepare(request)
     early: list[Message | CallerError] = []
@@ -210,24 +227,29 @@ async def serve_media_stream(
         async with asyncio.timeout(timing.start_s):
             start = await _start_of(socket, timing.silent_s, early)
         form = (stated or Stated()).agreeing(start.stated, "start").form(MEDIA_STREAM)
-        call = begin(start)
+        call = await begin(start)
+    except _Lost:
+        pass
     except TimeoutError:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"no start message came")
     except CallerError as error:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     else:
-        async with _hanging_up(call), _ending_with(call, socket, tell=False):
+        async with _held(call, request, socket, attach), _ending_with(call, socket, tell=False):
             stream = _MediaStream(call, form, admit_track, timing)
             try:
                 for message in early:
                     await stream.take(message)
                 async for message in _messages(socket, timing.silent_s):
                     if isinstance(message, Stop):
+                        socket[ENDED] = True
                         break
                     await stream.take(message)
             except CallerError as error:
+                socket[ENDED] = True
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
-            await stream.flush()
+            finally:
+                await stream.flush()
     return socket
 
 
@@ -283,8 +305,13 @@ class _MediaStream:
         return Intake(self._call, names, self._form, self._timing)
 
 
+class _Lost(Exception):
+    """The other end is gone, and has not said that it goes."""
+
+
 async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[WSMessage]:
-    """The messages, until the socket ends, or none came for ``silent_s`` while one was waited for."""
+    """The messages, until the socket is closed, or none came for ``silent_s`` while one was waited for.
+    `_Lost` when it breaks."""
     closing: set[asyncio.Task[bool]] = set()  # `receive(timeout=...)` would drop the connection
 
     def give_up() -> None:
@@ -293,20 +320,30 @@ async def _received(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
 
     loop, others = asyncio.get_running_loop(), GivingWay()
     try:
-        while True:
+        while not socket.closed:
             await others.turn()
             overdue = loop.call_later(silent_s, give_up)
             try:
-                message = await anext(socket, None)
+                message = await socket.receive()
             except ConnectionError:  # a client who left, to whom a ping was to be answered
-                return
+                raise _Lost from None
             finally:
                 overdue.cancel()
-            if message is None:
-                return
-            yield message
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                yield message
+            elif _is_lost(message):
+                raise _Lost
+            else:
+                break
+        socket[ENDED] = True
     finally:
         await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _is_lost(end: WSMessage) -> bool:
+    if end.type is WSMsgType.ERROR:
+        return not isinstance(end.data, WebSocketError)  # which is for what makes no sense
+    return end.type is WSMsgType.CLOSED or (end.type is WSMsgType.CLOSE and end.data in LOST)
 
 
 async def _start_of(
@@ -351,13 +388,27 @@ async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
 
 
 @asynccontextmanager
-async def _hanging_up(call: Call) -> AsyncIterator[None]:
-    """Whatever ends the connection ends the call; its last words are still for those who listen to it."""
+async def _held(
+    call: Call, request: web.Request, socket: web.WebSocketResponse, attach: Attach
+) -> AsyncIterator[None]:
+    """The call has this connection. When it breaks, the gateway may come back; whatever else ends it ends the
+    call, whose last words are still for those who listen to it."""
+
+    def drop() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    link, lost = attach(call, drop), False
     with logs.about_call(call.id):
         try:
             yield
+        except _Lost:
+            lost = True
+        except asyncio.CancelledError:
+            lost = request.transport is None  # aiohttp cancels this when a client has left
+            raise
         finally:
-            call.hang_up("hung up")
+            link.close(lost=lost and not socket.get(ENDED, False))
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from rtcstt.wire import strict_json
 SAMPLE_RATES = (8000, 96000)
 ENCODINGS = ("pcm_s16le", "pcm_mulaw", "pcm_alaw")
 NO_OBJECT = "no_json_object"
+MAX_ID = 128  # characters of a gateway's own id of a call
 MAX_HELD = 4  # messages that wait for an earlier one of their track
 
 # Names without "audio/" and "x-", in lower case. Exotel says how its linear samples are wrapped: in base64.
@@ -130,12 +131,14 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The audio is stated. ``parameters`` are the caller's own, with their secrets."""
+    """The audio is stated. ``parameters`` are the caller's own, with their secrets. ``id``: the gateway's own
+    for the call and its tracks, by which it comes back; None where it states none."""
 
     stated: Stated
     about: About
     tracks: int = 1
     parameters: Mapping[str, object] = field(default_factory=dict)
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,9 @@ def _start(value: Mapping[str, object]) -> Start:
     tracks = max(1, len(names - {None}), stated.channels or 1)
     ids = {**{name: value[name] for name in _IDS if name in value}, **start}
     parameters = next((v for n in _PARAMETERS if isinstance(v := start.get(n), dict)), {})
-    return Start(stated, _about(ids), tracks, parameters)
+    call = next((str(v)[:MAX_ID] for n in _CALL_IDS if isinstance(v := ids.get(n), str) and v), None)
+    id = None if call is None else " ".join([call, *sorted(str(name) for name in names)])
+    return Start(stated, _about(ids), tracks, parameters, id)
 
 
 def _media(value: Mapping[str, object]) -> Media:

@@ -18,7 +18,8 @@ from rtcstt.call import CallOptions, KeptTrack, PreparedCall, Recorder, Restored
 from rtcstt.feed import Feed
 from rtcstt.fleet import state as kept
 from rtcstt.fleet.journal import Journal
-from rtcstt.fleet.shared import Shared
+from rtcstt.fleet.ownership import Act
+from rtcstt.fleet.shared import LOST, Shared
 from rtcstt.fleet.state import StoreAway
 from rtcstt.media.pcm import Chunk
 from rtcstt.server.admission import Requester
@@ -56,6 +57,8 @@ class Sharing:
         shared.writer.lost = self._lost
         shared.take_over = self._take_over
         shared.prepare = self._prepare
+        shared.is_lost = self._is_lost
+        calls.fetch = self._fetch
         calls.can_move = shared.has_successor
         calls.sharing = shared.counts
 
@@ -77,6 +80,36 @@ class Sharing:
         adopted = adopt(self._calls, call, restored, kept_of(entry.record), begun)
         if ends:
             adopted.call.hang_up("server lost")
+
+    def _is_lost(self, call: str) -> bool:
+        return self._calls.has(call) and self._calls.entry(call).awaits_gateway
+
+    async def _fetch(self, key: str) -> None:
+        """A gateway has come to this server: the call it lost comes here too, if another server has it, or
+        had it when it died. While Redis is away nobody knows, and the call that begins is a new one."""
+        try:
+            call = await self._shared.store.call_of_gateway(key)
+            if call is None or not await self._has_lost_its_gateway(call):
+                return
+            claimed = await self._shared.take_from_living(call)
+            if claimed is None:
+                return
+            entry, fence = claimed
+            restored = await self._restored(call, entry)
+            begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
+            adopt(self._calls, call, restored, kept_of(entry.record), begun)
+        except StoreAway as error:
+            log.warning("the call of a gateway that came back cannot be looked for: %s", error)
+
+    async def _has_lost_its_gateway(self, call: str) -> bool:
+        """Of a call of another server, as that one says, or because it has died."""
+        act, entry = await self._shared.locate(call)
+        if entry is None or act not in (Act.CLAIM, Act.PASS_ON, Act.PREPARE):
+            return False
+        if act is Act.CLAIM and not await self._shared.answers(entry.owner):
+            return True
+        status = await self._shared.ask(entry.owner, LOST + call)
+        return status == 204 or (status is None and self._shared.nodes.is_dead(entry.owner))
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:
         """Another server drains, and the caller of this call offers to this one."""
@@ -135,6 +168,7 @@ def record_of(entry: Entry) -> dict[str, Any]:
         "identity": entry.by.identity,
         "digests": sorted(entry.secret_digests),
         "gateway": entry.is_gateways,
+        "gateway_key": entry.gateway_key,
         "mode": settings.mode,
         "turn": dataclasses.asdict(settings.turn),
         "keyterms": list(settings.keyterms),
@@ -161,4 +195,5 @@ def kept_of(record: Mapping[str, Any]) -> Kept:
         options=options,
         digests=tuple(record["digests"]),
         is_gateways=bool(record["gateway"]),
+        gateway_key=record.get("gateway_key"),
     )

@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class PacedSelector(selectors.DefaultSelector):
-    """Begins to wait no more than so often in a second; then all that has come in the meantime is there. What
-    is there already is never kept waiting: asyncio takes one datagram of a socket at a time, and behind a
-    flood the packets of calls would be dropped."""
+    """Begins to wait no more than so often in a second; then all that has come in the meantime is there. A
+    socket that is readable again when its last datagram has been taken is never kept waiting: asyncio takes
+    one of a socket at a time, and behind a flood the packets of calls would be dropped."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -33,16 +33,19 @@ class PacedSelector(selectors.DefaultSelector):
         super().__init__()
         self._clock, self._sleep = clock, sleep
         self._bucket = TokenBucket(PER_S, AT_ONCE)
+        self._last: set[int] = set()  # what was ready the last time
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
         if timeout is None or timeout > 0:  # else there is something to do already
-            if ready := super().select(0):
-                return ready
-            pause_s = self._bucket.spend(self._clock(), 1.0)
-            if pause_s > 0:
-                self._sleep(pause_s)
-                timeout = None if timeout is None else max(0.0, timeout - pause_s)
-        return super().select(timeout)
+            if self._last.isdisjoint(key.fd for key, _ in ready):
+                pause_s = self._bucket.spend(self._clock(), 1.0)
+                if pause_s > 0:
+                    self._sleep(pause_s)
+                    timeout = None if timeout is None else max(0.0, timeout - pause_s)
+                ready = super().select(timeout)
+        self._last = {key.fd for key, _ in ready}
+        return ready
 
 
 def run(work: Coroutine[object, object, T]) -> T:
