@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from ports import free_port
 from processes import started
@@ -33,7 +34,7 @@ from rtcstt.server.admission import Limits
 from rtcstt.server.calls import Calls
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.settings import Settings
-from rtcstt.testing import ScriptedUpstream
+from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.connection import PeerSettings
 
 yaml = pytest.importorskip("yaml", reason="no PyYAML here (pip install pyyaml)")
@@ -46,6 +47,7 @@ pytestmark = [
 __all__ = ["apart"]  # a fixture
 KUBERNETES = DEPLOY / "kubernetes"
 PATIENCE_S = 60.0
+WORDS = "it was the best of times"
 
 
 def documents(folder: Path) -> list[dict[str, Any]]:
@@ -226,53 +228,62 @@ def names_of(family: Metric) -> Iterator[str]:
 
 
 async def test_nginx_finds_a_call_whichever_server_it_asks(tmp_path: Path) -> None:
-    """The configuration of the fleet, with the same parts as processes: one of three servers is killed."""
+    """The configuration of the fleet, with the same parts as processes: one of three servers is killed, and
+    the text of its calls is still there."""
     port = free_port()
+    one_stt, other_stt = ScriptedUpstream(), ScriptedUpstream()
     with redis_server(tmp_path) as redis, contextlib.ExitStack() as stack:
-        options = ("--stt", "ws://127.0.0.1:9", "--redis", redis.url, "--drain-timeout-s", "0.2")
-        async with (
-            started("serve", tmp_path, *options) as one,
-            started("serve", tmp_path, *options) as two,
-            started("serve", tmp_path, *options) as three,
-        ):
-            text = (DEPLOY / "nginx.fleet.conf").read_text()
-            for number, server in enumerate((one, two, three), 1):
-                text = text.replace(f"serve-{number}:8080", server.url.removeprefix("http://"))
-            text = text.replace("listen 8080;", f"listen 127.0.0.1:{port};")
-            text = text.replace("/dev/stdout", f"{tmp_path}/access.log")
-            kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            temporary = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-            around = f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} http {{"
-            (tmp_path / "nginx.conf").write_text(f"{around} {temporary}\n{text}\n}}\n")
-            command = [program("nginx", "nginx-light"), "-c", f"{tmp_path}/nginx.conf"]
-            stack.enter_context(
-                listening([*command, "-e", f"{tmp_path}/error.log"], port, tmp_path / "nginx.log")
-            )
-            url = f"http://127.0.0.1:{port}"
-            headers = {"Host": "127.0.0.1"}
-            timeout = aiohttp.ClientTimeout(PATIENCE_S)
-            async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-                calls = []
-                for _ in range(6):
-                    socket = await session.ws_connect(f"{url}/pcm")
-                    calls.append((await socket.receive_json())["call"])
-                    await socket.send_bytes(bytes(3200))
-                for call in calls:
-                    for _ in range(3):
-                        await answers(session, f"{url}/calls/{call}")
-                os.kill(two.process.pid, signal.SIGKILL)
-                await asyncio.to_thread(two.process.wait)
-                for call in calls:
-                    for _ in range(3):
-                        async with session.get(f"{url}/calls/{call}/transcript.txt") as response:
-                            assert response.status == 200
+        async with one_stt.listening() as first, other_stt.listening() as second:
+            options = ("--stt", first, "--stt", second, "--redis", redis.url, "--resume-grace-s", "1")
+            await check_nginx(tmp_path, stack, port, options)
+    assert one_stt.connections and other_stt.connections
 
 
-async def answers(session: aiohttp.ClientSession, url: str) -> None:
-    """Returns once it does: what is written behind takes a moment."""
+async def check_nginx(
+    tmp_path: Path, stack: contextlib.ExitStack, port: int, options: tuple[str, ...]
+) -> None:
+    async with (
+        started("serve", tmp_path, *options) as one,
+        started("serve", tmp_path, *options) as two,
+        started("serve", tmp_path, *options) as three,
+    ):
+        text = (DEPLOY / "nginx.fleet.conf").read_text()
+        for number, server in enumerate((one, two, three), 1):
+            text = text.replace(f"serve-{number}:8080", server.url.removeprefix("http://"))
+        text = text.replace("listen 8080;", f"listen 127.0.0.1:{port};")
+        text = text.replace("/dev/stdout", f"{tmp_path}/access.log")
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+        around = f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} http {{"
+        (tmp_path / "nginx.conf").write_text(f"{around} {temporary}\n{text}\n}}\n")
+        command = [program("nginx", "nginx-light"), "-c", f"{tmp_path}/nginx.conf"]
+        stack.enter_context(
+            listening([*command, "-e", f"{tmp_path}/error.log"], port, tmp_path / "nginx.log")
+        )
+        url = f"http://127.0.0.1:{port}"
+        headers = {"Host": "127.0.0.1"}
+        timeout = aiohttp.ClientTimeout(PATIENCE_S)
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+            calls = []
+            for _ in range(6):
+                socket = await session.ws_connect(f"{url}/pcm?sample_rate=16000")
+                calls.append((await socket.receive_json())["call"])
+                await socket.send_bytes(np.concatenate([speech(WORDS), silence(1.0)]).tobytes())
+            for call in calls:
+                for _ in range(3):
+                    await answers(session, f"{url}/calls/{call}/transcript.txt", WORDS)
+            os.kill(two.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(two.process.wait)
+            for call in calls:
+                for _ in range(3):
+                    await answers(session, f"{url}/calls/{call}/transcript.txt", WORDS)
+
+
+async def answers(session: aiohttp.ClientSession, url: str, text: str = "") -> None:
+    """Returns once it does, with the ``text``: what is written behind takes a moment."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             async with session.get(url) as response:
-                if response.status == 200:
+                if response.status == 200 and text in await response.text():
                     return
             await asyncio.sleep(0.05)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import aioice
 import pytest
@@ -16,6 +17,7 @@ from test_server import TONE, calling, serving
 from rtcstt.errors import ConfigError
 from rtcstt.server.assembly import turn_login
 from rtcstt.server.settings import Settings
+from rtcstt.webrtc.aiortc_private import shape_gathering
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.connection import IceServer, PeerSettings, UdpPort
 from rtcstt.webrtc.playback import opus_packets
@@ -143,6 +145,38 @@ async def test_many_calls_share_one_udp_port_and_leave_nothing_behind() -> None:
             assert shared.demultiplexer.addresses == 0
     finally:
         port.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_port_answers_from_the_address_that_was_asked(host: str) -> None:
+    """IPv4 and IPv6 side by side: ICE takes an answer from no other address."""
+    port = UdpPort(0)
+    await port.open(("127.0.0.1", "::1"))
+    callee, caller = aioice.Connection(ice_controlling=False), aioice.Connection(ice_controlling=True)
+    try:
+        shape(callee, "127.0.0.1", "::1", ports=port)
+        shape(caller, host)
+        await asyncio.gather(callee.gather_candidates(), caller.gather_candidates())
+        assert {one.host for one in callee.local_candidates} == {"127.0.0.1", "::1"}
+        for one, other in ((callee, caller), (caller, callee)):
+            one.remote_username, one.remote_password = other.local_username, other.local_password
+            for candidate in other.local_candidates:
+                await one.add_remote_candidate(candidate)
+            await one.add_remote_candidate(None)
+        async with asyncio.timeout(50):
+            await asyncio.gather(callee.connect(), caller.connect())
+            await caller.send(b"\x80 there")
+            assert await callee.recv() == b"\x80 there"
+            await callee.send(b"\x80 back")
+            assert await caller.recv() == b"\x80 back"
+    finally:
+        await asyncio.gather(callee.close(), caller.close())
+        port.close()
+
+
+def shape(connection: aioice.Connection, *hosts: str, ports: UdpPort | None = None) -> None:
+    transport = SimpleNamespace(transport=SimpleNamespace(_connection=connection))
+    shape_gathering(transport, timeout_s=1.0, hosts=hosts, loopback=False, ports=ports)  # type: ignore[arg-type]
 
 
 async def test_one_port_and_ice_servers_go_together(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from redis_server import RedisServer, redis_server
 from test_ownership import Register
 
 from rtcstt.errors import ConfigError
+from rtcstt.fleet.proxy import CALLER, NODE, SECRET
+from rtcstt.fleet.shared import LOST, RELEASE
 from rtcstt.fleet.state import Creation, StoreAway, Write, Written
 from rtcstt.fleet.store import Store, check_version
 from rtcstt.server.settings import Settings
@@ -286,6 +288,11 @@ async def test_any_server_answers_for_any_call(redis: RedisServer, tmp_path: Pat
         for name in ("captions.vtt", "captions.srt", "transcript.txt", "transcript.json"):
             assert (await get(session, f"{other.url}/calls/{call}/{name}"))[0] == 200
         assert (await get(session, f"{other.url}/calls/nobody"))[0] == 404
+        for inside in (LOST, RELEASE):  # what only servers may ask each other
+            assert (await get(session, f"{one.url}{inside}{call}"))[0] == 404
+            for forged in ({SECRET: "x"}, {NODE: "x"}, {CALLER: "127.0.0.1"}):
+                async with session.get(f"{one.url}{inside}{call}", headers=forged) as response:
+                    assert response.status == 403
         listeners = [asyncio.create_task(follow(session, other, call)) for _ in range(150)]
         here = asyncio.create_task(follow(session, one, call))
         async with session.delete(f"{other.url}/calls/{call}") as response:
