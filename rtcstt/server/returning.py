@@ -12,6 +12,8 @@ from rtcstt.server.entries import Entry, digest
 
 log = logging.getLogger(__name__)
 
+BACK_S = 10.0  # a gateway that comes back does it soon, and who reads along waits for the end of its call
+
 
 def gateway_key(by: Requester, kind: str, id: str) -> str:
     """What finds a gateway's call by the gateway's own id for it: of nobody who has another token."""
@@ -46,9 +48,11 @@ class GatewayLink:
 
 def attach(calls: Calls, call: Call, drop: Callable[[], None]) -> GatewayLink:
     """A gateway's connection has the call from now on; ``drop`` ends it when another one takes its place."""
-    return GatewayLink(
-        calls.entry(call.id), lambda: 0 if calls.stopping else calls.limits.resume_grace_s, drop
-    )
+
+    def grace_s() -> float:
+        return 0.0 if calls.stopping else min(BACK_S, calls.limits.resume_grace_s)
+
+    return GatewayLink(calls.entry(call.id), grace_s, drop)
 
 
 def admit_tracks(calls: Calls, call: Call, count: int) -> bool:
