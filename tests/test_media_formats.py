@@ -24,6 +24,7 @@ from rtcstt.server.media_formats import (
     Start,
     Stated,
     Stop,
+    Unreadable,
     media_message,
     pcm_message,
 )
@@ -252,8 +253,22 @@ def test_whatever_a_start_states_wrongly_is_refused_at_once(inside: dict[str, An
 
 @pytest.mark.parametrize("payload", ["?", 7, None, [], "é"])
 def test_a_payload_that_is_none(payload: object) -> None:
-    with pytest.raises(CallerError, match=r"media\.payload"):
-        media_message(json.dumps({"event": "media", "media": {"payload": payload}}))
+    message = media_message(json.dumps({"event": "media", "media": {"payload": payload, "track": "a_track"}}))
+    assert isinstance(message, Unreadable)
+    assert message.problem.startswith("media.payload") and message.track == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ('{"media": {"payload": "AAAAAAAA"}}', 6),
+        ('{"event": "media", "media": {"payload": "AAAA', 3),
+        ('"payload"', 0),
+    ],
+)
+def test_a_broken_message_with_audio(text: str, size: int) -> None:
+    message = media_message(text)
+    assert isinstance(message, Unreadable) and message.size == size
 
 
 @given(st.text(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9),

@@ -535,6 +535,41 @@ class WholeCall:
         return said, sorted(packets, key=lambda pair: pair[0]), at, jitter_s + network.delay_s + 0.02
 
 
+@dataclass
+class BesideOthers(WholeCall):
+    """The same, while other sources of the section send silence for some of the time: whoever of them is
+    the main one, no word of who speaks is torn."""
+
+    def source(self) -> tuple[Said, list[tuple[float, Packet | Callable[[Track], None]]], float, float]:
+        said, packets, end_s, slack_s = super().source()
+        for number in range(self.dice.randint(1, 3)):
+            packets += self.quiet(100 + number, end_s)
+        return said, sorted(packets, key=lambda pair: pair[0]), end_s, slack_s + 0.6
+
+    def quiet(self, ssrc: int, end_s: float) -> list[tuple[float, Packet | Callable[[Track], None]]]:
+        """With pauses that are announced or not, losses, jitter, and an end by BYE or none."""
+        dice = self.dice
+        caller = ScriptedCaller(ssrc=ssrc, sequence=dice.randrange(2**16))
+        start_s = dice.choice([0.0, 0.5, dice.uniform(0.0, end_s)])
+        caller.hold(start_s)
+        for _ in range(dice.randint(1, 5)):
+            caller.mute(dice.uniform(0.1, 4.0))  # any sound would change the words
+            kind, rest_s = dice.random(), dice.choice([0.1, 0.4, 1.0, 6.0])
+            if kind < 0.3:
+                caller.pause(rest_s)
+            elif kind < 0.6:
+                caller.hold(rest_s)
+        count = len(caller.packets())
+        first = dice.randrange(count)
+        lost = frozenset(range(first, first + dice.choice([0, 1, 5, 12, 40])))
+        jitter_s = dice.choice([0.0, 0.03, 0.06])
+        arrived = caller.packets(Network(lost=lost, jitter_s=jitter_s, seed=self.seed + ssrc))
+        packets: list[tuple[float, Packet | Callable[[Track], None]]] = [*arrived]
+        if dice.random() < 0.5 and arrived:
+            packets.append((arrived[-1][0] + dice.choice([0.0, 0.1]), partial(Track.bye, ssrc=ssrc)))
+        return packets
+
+
 def reports(caller: ScriptedCaller, *, every_s: float) -> Iterator[tuple[float, Callable[[Track], None]]]:
     """Sender reports, which are not lost."""
     sent = caller.packets(Network(delay_s=0.021))
@@ -551,3 +586,9 @@ def reports(caller: ScriptedCaller, *, every_s: float) -> Iterator[tuple[float, 
 @example(600236)  # another source begins with one packet, a loss, and the rest
 def test_what_a_whole_call_does_not_transcribe_is_missing(seed: int) -> None:
     assert run_virtual(WholeCall(seed).talk()) == 0
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32))
+def test_who_speaks_beside_quiet_sources_is_transcribed_or_missing(seed: int) -> None:
+    assert run_virtual(BesideOthers(seed).talk()) == 0

@@ -71,6 +71,10 @@ class Run:
         self.until(at, expects_nothing=expects_nothing)
         self.clock.push(samples, label, at)
 
+    def pause(self, count: int, arrival: float) -> None:
+        silence = np.zeros(self.clock.pause(count, arrival), np.int16)
+        self.clock.push(silence, Label.SILENCE, arrival)
+
     def talk(self, first: int, last: int, *, shift: float = 0.0, like: Samples | None = None) -> None:
         """The frames ``first`` to ``last`` of a steady sender, each as it is complete."""
         for i in range(first, last):
@@ -201,7 +205,7 @@ class TestSilence:
         run.talk(0, 50)
         run.until(1.4, expects_nothing=True)
         assert max(np.diff([at for at, _ in run.chunks])) <= 0.02 + 1e-6
-        run.clock.pause(20 * FRAME, 1.42)
+        run.pause(20 * FRAME, 1.42)
         run.talk(70, 100)
         assert run.clock.ledger.counts[Label.SILENCE] == 20 * FRAME
         assert len(run.close(2.0)) == 2 * SAMPLE_RATE
@@ -209,7 +213,7 @@ class TestSilence:
     def test_a_pause_that_nobody_had_time_to_fill(self) -> None:
         run = Run()
         run.talk(0, 50)
-        run.clock.pause(5 * FRAME, 1.12)
+        run.pause(5 * FRAME, 1.12)
         run.talk(55, 100)
         sound = run.close(2.0)
         assert not sound[50 * FRAME : 55 * FRAME].any()
@@ -218,7 +222,7 @@ class TestSilence:
     def test_a_pause_that_leads_beyond_the_present_is_shortened(self) -> None:
         run = Run()
         run.talk(0, 50)
-        run.clock.pause(3600 * SAMPLE_RATE, 1.02)
+        run.pause(3600 * SAMPLE_RATE, 1.02)
         assert run.clock.ledger.counts[Label.SILENCE] == 2 * MARGIN
 
 
@@ -259,7 +263,7 @@ class TestStall:
         run.talk(0, 100)
         run.until(3.0)
         run.feed(loud(9000, 5 * FRAME), 3.02, Label.CONCEALED)
-        run.clock.pause(45 * FRAME, 3.02)
+        run.pause(45 * FRAME, 3.02)
         run.feed(loud(150), 3.02)
         run.talk(151, 200)
         sound = run.close(4.0)
@@ -346,7 +350,7 @@ def test_any_schedule_adds_up(chunk_ms: int, delay: float, seed: int, frames: in
         at += chance.choice([0.0, 0.02, 0.02, 0.02, 0.03, 0.1, 0.7])
         label = chance.choice([Label.RECEIVED] * 6 + [Label.RECOVERED, Label.CONCEALED, Label.SILENCE])
         if chance.random() < 0.05:
-            run.clock.pause(chance.randrange(8000), at)
+            run.pause(chance.randrange(8000), at)
         sounds = label is not Label.SILENCE and chance.random() < loudness
         received += sounds and label in (Label.RECEIVED, Label.RECOVERED)
         made_up = 0 if label in (Label.RECEIVED, Label.RECOVERED) else 5000

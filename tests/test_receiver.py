@@ -453,10 +453,11 @@ class TestBadInput:
 
     def test_only_what_is_inaudible(self) -> None:
         received = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
-        assert received.chunks == []
-        assert received.receiver.origin is None
+        assert received.ledger.counts[Label.SILENCE] == received.ledger.sent > 0
         reason = "packets of payload type 77 arrive, 96, 0, 111 was agreed"
-        assert [signal for _, signal in received.signals] == [Ignored(reason, 77)], "once"
+        ignored, lost = (signal for _, signal in received.signals)
+        assert ignored == Ignored(reason, 77), "once"
+        assert lost == Lost(0, 50 * FRAME, "network"), "it may have been speech"
         assert received.receiver.stats()["unknown_type"] == 50
 
     def test_another_peer_connection_takes_over(self) -> None:
@@ -588,5 +589,5 @@ class TestOtherSources:
         arrivals = [*stream(150), *other_source(9, 20, 50)]
         gone = START + 70 * 0.02 + 0.05
         received = call(arrivals, after(150), told={gone: lambda receiver, now: receiver.bye(9, now)})
-        assert set(range(75, 150)) <= received.marks()
+        assert set(range(85, 150)) <= received.marks(), "its last words are still mixed in at first"
         assert not any(isinstance(signal, Muted) for _, signal in received.signals)

@@ -146,7 +146,8 @@ class TestParse:
         (b"\xf9", 40),  # two frames
         (b"\xfb\x03", 60),  # three frames
         (b"\xfb", 0),  # code 3 without its count
-        (b"\x1b\x3f", 120),  # never longer than an Opus packet may be
+        (b"\x1b\x02", 120),
+        (b"\x1b\x3f", 0),  # longer than an Opus packet may be: it is none
     ],
 )
 def test_opus_duration(payload: bytes, ms: float) -> None:

@@ -50,9 +50,10 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "ownership": ("fleet.journal", "fleet.node", "fleet.ownership", "fleet.state"),
     "pcm": ("media.clock", "media.pcm"),
     "pool": ("stt.choice",),
-    "media_cases media_formats receiver rtp": (
+    "media_cases media_formats receiver rtp unread": (
         "media.candidates",
         "media.g711",
+        "media.losses",
         "media.playout",
         "media.presence",
         "media.receiver",
@@ -60,6 +61,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
         "media.sequence",
         "media.signals",
         "media.source",
+        "media.sources",
         "media.suspicion",
     ),
     "resampling": ("media.resampling",),

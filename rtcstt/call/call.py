@@ -12,10 +12,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypedDict
 
 from rtcstt import wire
 from rtcstt.call.flow import Shared
+from rtcstt.call.left_out import LeftOut
 from rtcstt.call.restored import Restored
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.call.track import Track, TrackSnapshot
@@ -23,6 +25,7 @@ from rtcstt.errors import CallerError, UpstreamError
 from rtcstt.events import (
     WITHOUT_WORDS,
     AnyEvent,
+    AudioIgnored,
     AudioLedger,
     Dtmf,
     ErrorEvent,
@@ -129,6 +132,7 @@ class Call:
         self._time = 0.0
         self._commands = TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
         self._digits = TokenBucket(DIGITS_PER_S, DIGITS_AT_ONCE)
+        self._left_out = LeftOut()
         self._ending: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         if restored is None:
@@ -175,14 +179,25 @@ class Call:
             return before[-1]
         name = f"{track}.{len(before)}" if before else track  # one that came back after its end
         new = Track(self._shared, name, track, codecs)
-        if self._ending is not None or len(self.tracks) >= MAX_TRACKS:
+        if self._ending is not None:
             new.discard()
+            return new
+        if len(self.tracks) >= MAX_TRACKS:
+            self.publish(AudioIgnored(track=name, reason=f"a call has {MAX_TRACKS} tracks at most"))
+            new.discard(partial(self.leave_out, ""))
             return new
         self.tracks[name] = new
         self.publish(TrackStart(track=name))
         if speaker := _named_at_first(self.metadata, len(self.tracks) - 1):
             self.publish(TrackNamed(track=name, speaker=speaker))
         return new
+
+    def leave_out(self, track: str, duration_s: float) -> None:
+        """Audio came for which there is no track, or no speech-to-text stream: that is a gap, said in parts.
+        ``track`` empty: nobody knows whose it is."""
+        start = self._shared.offset_s(self._loop.time() - duration_s)
+        for gap in self._left_out.note(track, start, start + duration_s):
+            self.publish(gap)
 
     def command(self, text: str) -> None:
         """Do what a caller asked for over a data channel; an `error` event says what cannot be done.
@@ -201,7 +216,7 @@ class Call:
     def refuse(self, error: CallerError) -> None:
         """Tell the caller what of theirs is not taken, in an `error` event, unless it is too much."""
         if self._is_allowed(self._commands):
-            self._say_error(error)
+            self.publish(_said_of(error))
 
     def finalize(self) -> None:
         """Manual mode: transcribe what was said until now. `CallerError` 400 in auto mode."""
@@ -318,33 +333,29 @@ class Call:
             case _:
                 raise wire.bad_request(_KNOWN, "unknown_message")
 
-    def _say_error(self, error: CallerError) -> None:
-        self.publish(
-            ErrorEvent(
-                title=error.title,
-                message=error.message,
-                status_code=error.status,
-                error_code=error.code,
-                request_id=error.request_id,
-            )
-        )
-
     async def _end(self, reason: str) -> None:
         await asyncio.gather(*(track.drain(reason) for track in self.tracks.values()))
         ledgers = self.ledgers()
+        for gap in self._left_out.due(math.inf):
+            self.publish(gap)
         missing = merged(self.counts.missing)
+        tracks = [TrackLedger(track=track, ledger=ledger) for track, ledger in ledgers.items()]
         self.publish(
-            SessionEnd(
-                reason=reason,
-                tracks=[TrackLedger(track=track, ledger=ledger) for track, ledger in ledgers.items()],
-                ledger=ledgers,
-                complete=not missing,
-                missing=missing,
-            )
+            SessionEnd(reason=reason, tracks=tracks, ledger=ledgers, complete=not missing, missing=missing)
         )
         log.info("call %s: ended (%s) after %.1f s", self.id, reason, self.time)
         self._closed.set()
         self.feed.close()
+
+
+def _said_of(error: CallerError) -> ErrorEvent:
+    return ErrorEvent(
+        title=error.title,
+        message=error.message,
+        status_code=error.status,
+        error_code=error.code,
+        request_id=error.request_id,
+    )
 
 
 def _named(message: Mapping[str, object], tracks: Collection[str]) -> TrackNamed:

@@ -148,6 +148,7 @@ class Flow:
 
     def __init__(self, shared: Shared, track: str, codecs: Mapping[int, Codec]) -> None:
         self.failures = 0
+        self.outside_s = 0.0  # audio that came and waits, where there is no room for it yet
         self._shared = shared
         self.track = track
         self._loop = asyncio.get_running_loop()
@@ -186,6 +187,13 @@ class Flow:
         if self._timer is None:
             self._schedule()
 
+    def drop_pcm(self, duration_s: float, reason: str) -> None:
+        now = self._loop.time()
+        self._flush_pcm(now)
+        self.receiver.drop_pcm(duration_s, now, reason)
+        if self._timer is None:
+            self._schedule()
+
     def finalize(self) -> None:
         if self.stream is None:  # nothing has come
             self._shared.report(FlushDone(track=self.track))
@@ -201,6 +209,8 @@ class Flow:
         self._guarded(lambda: self._flush_pcm(now))
         self._guarded(lambda: self._send(self.receiver.pull(now)))
         self._guarded(lambda: self._send(self.receiver.close(now)))
+        if self.outside_s and self.receiver.origin is not None:
+            self.receiver.note_outside(self.outside_s)
         self._report_signals()
         if self.stream is not None:
             for _ in self._flushes:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rtcstt import wire
-from rtcstt.call.flow import Flow, KeptTrack, Shared, TrackState, TrackStats
+from rtcstt.call.flow import PACKET_S, Flow, KeptTrack, Shared, TrackState, TrackStats
 from rtcstt.errors import UpstreamError
-from rtcstt.events import AudioLedger, TrackEnd
+from rtcstt.events import AudioLedger, GapReason, TrackEnd
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
 from rtcstt.media.rtp import Codec, Packet
 
@@ -51,6 +51,7 @@ class Track:
         self._loop = asyncio.get_running_loop()
         self._flow: Flow | _Ended = Flow(shared, track, codecs or {})
         self._draining: asyncio.Task[None] | None = None
+        self._leave_out: Callable[[float], None] = lambda duration_s: None
 
     @property
     def track(self) -> str:
@@ -69,11 +70,28 @@ class Track:
         """One RTP packet, at the moment of its arrival."""
         if flow := self._open():
             flow.push(packet)
+        elif packet.payload:
+            self._leave_out(PACKET_S)
 
     def push_pcm(self, samples: Samples, sample_rate: int) -> None:
         """Some int16 mono audio of a source that has no packets, in real time."""
         if flow := self._open():
             flow.push_pcm(samples, sample_rate)
+        else:
+            self._leave_out(len(samples) / sample_rate)
+
+    def drop_pcm(self, duration_s: float = 0.0, reason: GapReason = "network") -> None:
+        """Audio came that is not understood: that is a gap. ``duration_s`` 0: nobody knows how much; then all
+        since the last that came."""
+        if flow := self._open():
+            flow.drop_pcm(duration_s, reason)
+        else:
+            self._leave_out(duration_s)
+
+    def wait_outside(self, duration_s: float) -> None:
+        """So much PCM has come and waits until there is room. If the track ends before, it is a gap."""
+        if isinstance(self._flow, Flow):
+            self._flow.outside_s = duration_s
 
     def renegotiate(self, codecs: Mapping[int, Codec], *, reconnected: bool = True) -> None:
         """Payload types mean something else. ``reconnected``: another connection carries the track on."""
@@ -131,9 +149,11 @@ class Track:
         if isinstance(self._flow, Flow):
             await asyncio.shield(self._begin_drain(self._flow, reason))
 
-    def discard(self) -> None:
-        """Take no audio, and say nothing: there are too many tracks, or the call is at its end."""
+    def discard(self, leave_out: Callable[[float], None] = lambda duration_s: None) -> None:
+        """Take no audio: there are too many tracks, or the call is at its end. ``leave_out`` is told how much
+        comes, in s."""
         self.ended = True
+        self._leave_out = leave_out
 
     def _begin_drain(self, flow: Flow, reason: str) -> asyncio.Task[None]:
         self.ended = True

@@ -43,13 +43,15 @@ class Candidates:
         """Those of a source, which is no candidate any more."""
         return self._packets.pop(ssrc)
 
-    def take_rival(self, present: int | None, last_arrival: float, now: float) -> list[Arrived]:
+    def take_rival(
+        self, present: int | None, last_arrival: float, now: float, *, at_once: bool
+    ) -> list[Arrived]:
         """Those of a source that sends beside the ``present`` one, whose last packet came at
-        ``last_arrival``; none where there is no such."""
+        ``last_arrival``; none where there is no such. ``at_once``: whether or not the present one sends."""
         for ssrc, packets in self._packets.items():
             began = packets[0].arrival
             beside = now - began >= RIVAL_S and last_arrival - began >= RIVAL_S / 2
-            if ssrc != present and len(packets) >= 5 and beside:
+            if ssrc != present and (at_once and len(packets) >= 2 or beside and len(packets) >= 5):
                 return self.take(ssrc)
         return []
 

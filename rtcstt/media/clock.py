@@ -93,6 +93,11 @@ class AudioClock:
         return self.position + self._queue.length
 
     @property
+    def next(self) -> int:
+        """Where audio belongs that comes now: silence may have gone out for it."""
+        return self.end - self._injected
+
+    @property
     def position(self) -> int:
         """The next sample to go out, counted from the call's beginning."""
         return self.ledger.sent + self._hole
@@ -143,20 +148,33 @@ class AudioClock:
         if not self._injected:
             self._append(samples, label)
         elif label in (Label.CONCEALED, Label.SILENCE):
-            self._append(self._without_injected(samples, label), label)
+            self._append(samples[self.cover(len(samples), label) :], label)
         else:
-            self._resume(arrival, len(samples))
+            self.resume(arrival, len(samples))
             self._append(samples, label)
         if label is Label.RECEIVED:
             self._lead.note(self.ahead(arrival), arrival)
 
-    def pause(self, count: int, arrival: float) -> None:
-        """``count`` samples of silence that the sender left out before the audio that arrived now;
-        less what was injected already, and no more than leads to the present, or keeps words apart."""
+    def pause(self, count: int, arrival: float) -> int:
+        """The sender left out ``count`` samples of silence before the audio that arrived now. How many of
+        them are to be pushed: less what was injected already, and no more than leads to the present, or
+        keeps words apart."""
         covered = min(count, self._injected)
         self._injected -= covered
         lacking = max(2 * MARGIN, round(-self.ahead(arrival) * SAMPLE_RATE))
-        self._queue_silence(min(count - covered, lacking))
+        return max(0, min(count - covered, lacking, MAX_QUEUED - self._queue.length))
+
+    def cover(self, count: int, label: Label) -> int:
+        """How many of ``count`` samples that come now silence has gone out for already; they are not to be
+        pushed. None of what was received: it goes out late."""
+        if label not in (Label.CONCEALED, Label.SILENCE):
+            return 0
+        covered = min(count, self._injected)
+        self._injected -= covered
+        if label is not Label.SILENCE:
+            self.ledger.counts[label] += covered
+            self.ledger.discard("covered by silence", covered)
+        return covered
 
     def pull(
         self,
@@ -235,7 +253,7 @@ class AudioClock:
         if not len(samples):
             return
         self.ledger.counts[label] += len(samples)
-        if label is Label.SILENCE:
+        if label is Label.SILENCE and not samples.any():  # others may be mixed in
             self._queue.append(samples, True)
         else:
             self._loudness.sample(samples)
@@ -251,16 +269,7 @@ class AudioClock:
         self._hole += dropped
         self._overflow = start, self.position
 
-    def _without_injected(self, samples: Samples, label: Label) -> Samples:
-        """What stands for lost or silent time, less the silence that went out for it already."""
-        covered = min(len(samples), self._injected)
-        self._injected -= covered
-        if label is not Label.SILENCE:
-            self.ledger.counts[label] += covered
-            self.ledger.discard("covered by silence", covered)
-        return samples[covered:]
-
-    def _resume(self, arrival: float, count: int) -> None:
+    def resume(self, arrival: float, count: int) -> None:
         """Audio comes again after a silence: what the silence still lacks goes out before it."""
         self._injected = 0
         self._queue_silence(round(-self.ahead(arrival) * SAMPLE_RATE) - count)

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtcstt.media.candidates import Candidates
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import Codec, Packet, meaning
 from rtcstt.media.sequence import FIRST_DELAY_S, LEAP_S, MAX_WAITING, Arrived, Counters, Sequence
 
 START_HOLD_S = 0.08  # the first packet waits this long for earlier ones that were overtaken
@@ -87,8 +87,14 @@ class Playout:
     """
 
     def __init__(
-        self, codecs: Mapping[int, Codec], *, max_delay_s: float = 0.2, counters: Counters | None = None
+        self,
+        codecs: Mapping[int, Codec],
+        *,
+        max_delay_s: float = 0.2,
+        counters: Counters | None = None,
+        shares: bool = False,
     ) -> None:
+        """``shares``: what other sources send is somebody else's, until the present one has said BYE."""
         self.codecs = codecs
         self.counters = counters or Counters()
         self.first_arrival: float | None = None
@@ -97,6 +103,9 @@ class Playout:
         "When the last packet of the present source came."
         self.paused = False
         "The last packet said that nothing follows for a while: DTX, comfort noise, or BYE."
+        self.has_others = False
+        "There are known ones beside the present source: who is new is one of them, and takes nothing over."
+        self._shares = shares
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
         self._candidates = Candidates(self.counters)
@@ -133,7 +142,7 @@ class Playout:
     def push(self, packet: Packet, now: float) -> bool:
         """Store a packet. False when it means nothing here: its payload type or its source is unknown."""
         self.counters.received += 1
-        codec = self.codecs.get(packet.payload_type)
+        codec = meaning(self.codecs, packet.payload_type)
         source = self._source
         if codec is None:
             self.counters.unknown_type += 1
@@ -203,13 +212,27 @@ class Playout:
         return self._unseen_s > LOST_S
 
     @property
+    def has_left(self) -> bool:
+        """The present source said BYE, and nothing came of it since."""
+        return self._left
+
+    @property
     def is_sending(self) -> bool:
         """Whether the newest packet of the present source was speech, and announced no pause."""
         return self._source is not None and self._source.ends_in_speech and not self.paused
 
     def take_rival(self, now: float) -> list[Arrived]:
         """The packets so far of a source that sends beside the present one; none where there is no such."""
-        return self._candidates.take_rival(self.ssrc, self.last_arrival, now)
+        at_once = self.has_others or self.is_silent(now)
+        return self._candidates.take_rival(self.ssrc, self.last_arrival, now, at_once=at_once)
+
+    def take_candidates(self, other: Playout) -> None:
+        """Those that the other one, which had been the main one, knew of."""
+        self._candidates, other._candidates = other._candidates, self._candidates
+
+    def is_silent(self, now: float) -> bool:
+        """Whether so little came of the present source that another may take its place."""
+        return now - self.last_arrival >= max(SWITCH_S, self.delay)
 
     def _take_over(self, arrived: Arrived) -> bool:
         """A packet of another source, or from elsewhere in the sequence. Whether the stream goes on there."""
@@ -220,6 +243,8 @@ class Playout:
         return True
 
     def _may_take_over(self, newcomers: list[Arrived]) -> bool:
+        if newcomers[-1].packet.ssrc != self.ssrc and (self.has_others or (self._shares and not self._left)):
+            return False
         if self._left:
             return True
         if len(newcomers) < 2:
@@ -227,7 +252,7 @@ class Playout:
         first, last = newcomers[-2].packet, newcomers[-1].packet
         if last.ssrc == self.ssrc and (last.sequence - first.sequence) & 0xFFFF == 1:
             return self.last_arrival < newcomers[0].arrival  # and nothing came of the old place meanwhile
-        return newcomers[-1].arrival - self.last_arrival >= max(SWITCH_S, self.delay)
+        return self.is_silent(newcomers[-1].arrival)
 
     def _restart(self, newcomers: list[Arrived]) -> None:
         self._ready.extend(self.flush())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtcstt.errors import RemoteProtocolError
@@ -55,6 +56,17 @@ class Codec:
         return min(length, round(LONGEST_S * self.clock_rate))
 
 
+_COMFORT_NOISE = {13: Codec("CN", 8000)}  # static (RFC 3551 section 6); some send it without having agreed to
+
+
+def meaning(codecs: Mapping[int, Codec], payload_type: int) -> Codec | None:
+    """What a payload type means where ``codecs`` were agreed."""
+    return codecs.get(payload_type) or _COMFORT_NOISE.get(payload_type)
+
+
+OPUS_LONGEST = 5760  # at 48 kHz
+
+
 def _opus_frame(config: int) -> int:
     if config < 12:
         return (480, 960, 1920, 2880)[config & 3]
@@ -72,7 +84,7 @@ def opus_duration(payload: bytes) -> int:
     frame, count = _OPUS[payload[0]]
     if count is None:
         count = payload[1] & 0x3F if len(payload) > 1 else 0
-    return min(frame * count, 5760)
+    return frame * count if frame * count <= OPUS_LONGEST else 0  # such a packet is none (section 3.4)
 
 
 _SENDER_REPORT, _BYE = 200, 203

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from rtcstt.media.codecs import Decoded, Decoder, decoder_for
+from rtcstt.media.losses import MAIN, Unread
 from rtcstt.media.pcm import SAMPLE_RATE, Ledger, Samples
 from rtcstt.media.playout import LOST_S, Cause, Frame, Gap, Playout
 from rtcstt.media.rtp import Codec, Packet
@@ -16,9 +17,15 @@ from rtcstt.media.sequence import Arrived, Counters
 from rtcstt.media.signals import Lost
 
 MAX_SIDES = 3  # sources beside the main one
+STOPPED_S = 0.3  # after so long what is stored of one waits for no more
+SILENT_S = 1.0  # one that sends nothing for so long makes room for another
 GONE_S = 5.0  # one that sends nothing for so long is forgotten
-PRIMED = SAMPLE_RATE * 60 // 1000  # samples that a second source has in store before it is mixed in
-MAX_STORED = SAMPLE_RATE * 400 // 1000  # and the most; beyond, its oldest are discarded
+PRIMED = (
+    SAMPLE_RATE * 160 // 1000
+)  # samples that a second source has in store before it is mixed in, at least
+SPARE = SAMPLE_RATE * 30 // 1000  # beyond the jitter of both
+FRAME = SAMPLE_RATE // 50
+MAX_STORED = SAMPLE_RATE * 2  # and the most; beyond, its oldest are discarded
 QUIET = 100  # the highest sample of what may be left out to be on time again
 
 
@@ -26,12 +33,13 @@ class Source:
     """Packets in, `Decoded` out; the decoder follows the codec."""
 
     def __init__(self, codecs: Mapping[int, Codec], *, max_delay_s: float, counters: Counters) -> None:
-        self.playout = Playout(codecs, max_delay_s=max_delay_s, counters=counters)
+        self.playout = Playout(codecs, max_delay_s=max_delay_s, counters=counters, shares=True)
         self.codec: Codec | None = None
         self._decoder: Decoder | None = None
         self._bad_payloads = 0
         self.is_bad = False
         """What was decoded last could not be read: it is concealed."""
+        self._usual = FRAME  # samples of a packet: what one claims that cannot be read means little
 
     @property
     def bad_payloads(self) -> int:
@@ -51,6 +59,10 @@ class Source:
         bad = self._decoder.bad_payloads
         decoded = self._decoder.decode(item)
         self.is_bad = self._decoder.bad_payloads > bad
+        if self.is_bad:
+            decoded = _first(decoded, self._usual)
+        elif isinstance(item, Frame):
+            self._usual = item.codec.duration(item.payload) * SAMPLE_RATE // item.codec.clock_rate
         return [*rest, *decoded] if rest else decoded
 
     def change_codec(self, codec: Codec | None) -> list[Decoded]:
@@ -68,52 +80,97 @@ class SideSource:
     """A source beside the main one; its audio is stored until it can be added to the main one's. ``end``:
     where on the track's clock its last audio is, in samples."""
 
-    def __init__(self, source: Source, end: int = 0) -> None:
+    def __init__(self, source: Source, end: int = 0, *, replaced: bool = False) -> None:
+        """``replaced``: by a source that began when this one had fallen silent."""
         self.source = source
-        self._end = end
+        self._replaced = replaced
+        self.end = end
         self._losses: list[Lost] = []
+        self._unread = Unread()
         self._stored: deque[Decoded] = deque()
         self._length = 0
         self._is_primed = False
+        self._needed = PRIMED
+        self._level = 0  # what others had in store since it waits
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it said BYE, and nothing of it is left."""
+        return self.source.playout.has_left and not self._length
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether there is sound in what is stored."""
+        return any(int(np.abs(part.samples).max(initial=0)) >= QUIET for part in self._stored)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether what is stored goes on from what was added last."""
+        return self._is_primed
+
+    def is_sending(self, now: float, within_s: float) -> bool:
+        playout = self.source.playout
+        return playout.is_sending and now - playout.last_arrival < within_s
 
     def push(self, packet: Packet, now: float) -> bool:
+        self._replaced = False
         return self.source.playout.push(packet, now)
 
-    def advance(self, now: float, at: int) -> Iterator[Decoded]:
+    def advance(self, now: float, at: int, present: int) -> Iterator[Decoded]:
         """Decode what is due. What is discarded for want of room is given out. ``at``: where on the track's
-        clock the next audio goes."""
+        clock the next audio goes, ``present``: where what comes now belongs."""
         while (item := self.source.playout.pop(now)) is not None:
             if isinstance(item, Frame):
-                self._note_loss(item, at + self._length)
-                self._store(self.source.decode(item))
-                self._end = at + self._length
+                self._take(item, at, present - round(min(GONE_S, max(0.0, now - item.arrival)) * SAMPLE_RATE))
             elif item.cause is Cause.LOST:
                 self._store(self.source.decode(item))
-        while self._length > MAX_STORED or (self._length > 2 * PRIMED and self._begins_quiet()):
+        if now - self.source.playout.last_arrival > STOPPED_S:
+            self.release()
+        while self._length > MAX_STORED or (self._length > 2 * self._needed and self._begins_quiet()):
+            if not self._begins_quiet():
+                self._unread.note("overflow", at, at + len(self._stored[0].samples), "overflow", least=0)
             yield self._take_first()
+
+    def _take(self, frame: Frame, at: int, came: int) -> None:
+        before = self._length
+        self._note_loss(frame, at + before)
+        self._store(self.source.decode(frame))
+        self.end = at + self._length
+        if self.source.is_bad:
+            self._unread.note(MAIN, max(0, came - max(FRAME, self._length - before)), came)
+        else:
+            self._unread.over(MAIN)
 
     def _store(self, decoded: list[Decoded]) -> None:
         for part in decoded:
             self._stored.append(part)
             self._length += len(part.samples)
 
-    def take_losses(self) -> list[Lost]:
+    def take_losses(self, at: int, *, everything: bool = False) -> list[Lost]:
         """Those that are too long to be concealed, since this was last asked."""
         losses, self._losses = self._losses, []
-        return losses
+        return losses + self._unread.due(at, everything=everything)
 
     def _note_loss(self, frame: Frame, end: int) -> None:
         lost_s = frame.lost * frame.codec.duration(frame.payload) / frame.codec.clock_rate
-        start = self._end if frame.follows_doubt else max(self._end, end - round(lost_s * SAMPLE_RATE))
-        if end - start > LOST_S * SAMPLE_RATE:
-            self._losses.append(Lost(start, end, "network"))
+        is_long = lost_s > LOST_S or frame.follows_doubt  # where in the hole they were nobody knows
+        if is_long and end - self.end > LOST_S * SAMPLE_RATE:
+            self._losses.append(Lost(self.end, end, "network"))
+
+    def note_lost_end(self, now: float, end: int) -> None:
+        """Nothing more comes: what it sent after its last packet is lost, where it had not said that it would
+        stop."""
+        patience_s = math.inf if self._replaced else LOST_S
+        if self.source.has_lost(now, by=patience_s) and end - self.end > LOST_S * SAMPLE_RATE:
+            self._losses.append(Lost(self.end, end, "network"))
 
     def _begins_quiet(self) -> bool:
         return int(np.abs(self._stored[0].samples).max(initial=0)) < QUIET
 
-    def add_to(self, samples: Samples) -> tuple[Samples, list[Decoded]]:
-        """``samples`` with what is stored added to them, and what of it was used."""
-        self._is_primed = self._length >= PRIMED or (self._is_primed and self._length > 0)
+    def add_to(self, samples: Samples, delay_s: float, level: int) -> tuple[Samples, list[Decoded]]:
+        """``samples`` with what is stored added to them, and what of it was used. ``delay_s``: what covers
+        the jitter of the source that these are of; ``level``: what others have in store."""
+        self._prime(delay_s, level)
         if not self._is_primed:
             return samples, []
         mixed, used, at = samples.astype(np.int32), list[Decoded](), 0
@@ -130,10 +187,31 @@ class SideSource:
             used.append(first)
         return np.clip(mixed, -32768, 32767).astype(np.int16), used
 
-    def finish(self, at: int) -> list[Decoded]:
-        """All that it has: no more comes."""
-        overflow = list(self.advance(math.inf, at))
-        return [*overflow, *self.take_all()]
+    def _prime(self, delay_s: float, level: int) -> None:
+        """So much is stored at first that it does not run dry in a word, as jitter has it; and no less than
+        of others, so that who goes on in the place of another does not begin before that one's last word."""
+        if self._is_primed and 0 < self._length < self._needed // 2 and self._begins_quiet():
+            self._is_primed = self.source.playout.paused  # where it is quiet there is time to store more
+        if not self._is_primed:
+            jitter = round((self.source.playout.delay + delay_s) * SAMPLE_RATE)
+            self._level = max(self._level, level)
+            self._needed = max(PRIMED, jitter + SPARE, self._level)
+        ready = self._length >= self._needed or self.source.playout.has_left
+        self._is_primed = self._length > 0 and (self._is_primed or ready)
+        self._level = 0 if self._is_primed else self._level
+
+    def flush(self) -> None:
+        """No more comes of it."""
+        self._store(self.source.change_codec(None))
+
+    def release(self) -> None:
+        """What is stored need wait for no more."""
+        self._is_primed = self._length > 0
+
+    @property
+    def stored(self) -> int:
+        """Samples."""
+        return self._length
 
     def take_all(self) -> list[Decoded]:
         """All that is stored, which is no more than a moment."""
@@ -153,6 +231,7 @@ class SideSources:
         self._max_delay_s = max_delay_s
         self._counters = counters
         self._sides: dict[int, SideSource] = {}
+        self._gone: list[Lost] = []  # of sources that are no more
 
     def __len__(self) -> int:
         return len(self._sides)
@@ -167,46 +246,94 @@ class SideSources:
         if side.source.playout.ssrc is not None:
             self._sides[side.source.playout.ssrc] = side
 
-    def admit(self, packets: list[Arrived], codecs: Mapping[int, Codec]) -> bool:
+    def admit(self, packets: list[Arrived], codecs: Mapping[int, Codec], ledger: Ledger) -> bool:
         """Another source, from its first packets on. Whether there is room for it."""
-        if len(self._sides) >= MAX_SIDES:
+        if len(self._sides) >= MAX_SIDES and not self._make_room(packets[-1].arrival, ledger):
             return False
         source = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
         source.playout.begin(packets)
         self.add(SideSource(source))
         return True
 
-    def take(self, ssrc: int) -> SideSource | None:
-        return self._sides.pop(ssrc, None)
+    def _make_room(self, now: float, ledger: Ledger) -> bool:
+        """Forget the one that has been silent for longest."""
+        ssrc, side = min(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival)
+        if now - side.source.playout.last_arrival < SILENT_S:
+            return False
+        self._gone += side.take_losses(0, everything=True)
+        _account(side.take_all(), "other source", ledger)
+        del self._sides[ssrc]
+        return True
 
     def take_after(self, arrival: float) -> SideSource | None:
-        """The one that sent last, where that was after ``arrival``."""
-        last = max(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival, default=None)
-        if last is None or last[1].source.playout.last_arrival < arrival:
+        """Of those that sent after ``arrival`` the one that speaks, or else sent last: what is stored of
+        another may be shorter."""
+        sent = [pair for pair in self._sides.items() if pair[1].source.playout.last_arrival >= arrival]
+        if not sent:
             return None
-        return self._sides.pop(last[0])
+        ssrc, _ = max(sent, key=lambda pair: (pair[1].is_loud, pair[1].source.playout.last_arrival))
+        return self._sides.pop(ssrc)
 
-    def advance(self, now: float, at: int, ledger: Ledger) -> int:
+    def advance(self, now: float, at: int, present: int, ledger: Ledger) -> int:
         """Decode what is due, and forget who is gone; how many bad payloads those had. ``at``: where on the
-        track's clock the next audio goes."""
+        track's clock the next audio goes, ``present``: where what comes now belongs."""
         bad = 0
         for ssrc, side in list(self._sides.items()):
-            _account(side.advance(now, at), "other source", ledger)
-            if now - side.source.playout.last_arrival > GONE_S:
+            _account(side.advance(now, at, present), "other source", ledger)
+            if side.has_left or now - side.source.playout.last_arrival > GONE_S:
                 del self._sides[ssrc]
+                self._gone += side.take_losses(at, everything=True)
                 _account(side.take_all(), "other source", ledger)
                 bad += side.source.bad_payloads
         return bad
 
-    def take_losses(self) -> list[Lost]:
-        return [lost for side in self._sides.values() for lost in side.take_losses()]
+    def flush(self, at: int, ledger: Ledger) -> None:
+        """No more comes of them: what is there is stored."""
+        for side in self:
+            _account(side.advance(math.inf, at, at), "other source", ledger)
+            side.flush()
 
-    def mix(self, samples: Samples, ledger: Ledger) -> Samples:
-        """Audio of the main source with that of the others added."""
+    def are_sending(self, now: float, within_s: float) -> bool:
+        """Whether speech of one of them came within the last ``within_s``."""
+        return any(side.is_sending(now, within_s) for side in self._sides.values())
+
+    def count_sending(self, now: float) -> int:
+        """Of how many something came in the last moment."""
+        return sum(now - side.source.playout.last_arrival < SILENT_S for side in self)
+
+    def note_lost_ends(self, now: float, end: int) -> None:
+        """Nothing more comes of any of them."""
+        for side in self:
+            side.note_lost_end(now, end)
+
+    def take_losses(self, at: int, *, everything: bool = False) -> list[Lost]:
+        gone, self._gone = self._gone, []
+        return gone + [lost for side in self for lost in side.take_losses(at, everything=everything)]
+
+    def take_longest(self) -> list[Decoded]:
+        """Of what they have stored the longest; the others go out with it."""
+        for side in self:
+            side.release()
+        longest = max(self, key=lambda side: side.stored, default=None)
+        return longest.take_all() if longest is not None else []
+
+    def mix(self, samples: Samples, delay_s: float, ledger: Ledger) -> Samples:
+        """Audio of the main source with that of the others added. ``delay_s``: what covers the jitter of the
+        main source."""
+        level = max(side.stored if side.is_mixed else 0 for side in self)
         for side in self._sides.values():
-            samples, used = side.add_to(samples)
+            samples, used = side.add_to(samples, delay_s, level)
             _account(used, "mixed", ledger)
         return samples
+
+
+def _first(decoded: Iterable[Decoded], count: int) -> list[Decoded]:
+    """The first ``count`` samples."""
+    parts = []
+    for part in decoded:
+        parts.append(Decoded(part.samples[:count], part.label))
+        count -= len(parts[-1].samples)
+    return [part for part in parts if len(part.samples)]
 
 
 def _account(decoded: Iterable[Decoded], reason: str, ledger: Ledger) -> None:

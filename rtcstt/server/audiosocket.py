@@ -42,6 +42,7 @@ TERMINATE, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
 # Signed linear at these rates; 0x10 is what Asterisk sends, the others came with version 22.
 _HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
 RATES = dict(zip(range(0x10, 0x19), _HZ, strict=True))
+MAYBE_AUDIO = range(0x19, ERROR)  # kinds of later versions
 TRACK = "0"
 MAX_CONNECTIONS = 1000
 
@@ -152,7 +153,7 @@ async def _serve(
     calls: Calls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str, timing: Timing
 ) -> None:
     async with asyncio.timeout(timing.start_s):
-        kind, id = await _frame(reader)
+        kind, id, _ = await _frame(reader)
     if kind != UUID or len(id) != 16:
         log.info("a connection that is no AudioSocket was closed")
         return
@@ -182,10 +183,11 @@ async def _receive(call: Call, reader: asyncio.StreamReader, timing: Timing) -> 
     intake: tuple[int, Intake] | None = None
     skipped: Counter[int] = Counter()
     others = GivingWay()
-    while True:
+    is_whole = True
+    while is_whole:
         await others.turn()
         async with asyncio.timeout(timing.silent_s):
-            kind, data = await _frame(reader)
+            kind, data, is_whole = await _frame(reader)
         if kind in (TERMINATE, ERROR):
             return
         if kind == DTMF and len(data) == 1 and chr(data[0]).upper() in KEYS:
@@ -196,15 +198,22 @@ async def _receive(call: Call, reader: asyncio.StreamReader, timing: Timing) -> 
             if skipped[kind] == 1 and kind not in (UUID, DTMF):
                 reason = f"AudioSocket frames of kind 0x{kind:02x} arrive, which hold no audio known here"
                 call.publish(AudioIgnored(track=TRACK, reason=reason))
+            if kind in MAYBE_AUDIO:
+                intake = intake or (kind, Intake(call, [TRACK], Form("pcm_s16le")))
+                intake[1].drop()
             continue
         if intake is None or intake[0] != kind:
             intake = kind, Intake(call, [TRACK], Form("pcm_s16le", RATES[kind]))
         await intake[1].push(data)
 
 
-async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """Its kind, what it holds, and whether it is whole: one may be cut by the end of the connection."""
     head = await reader.readexactly(3)
-    return head[0], await reader.readexactly(int.from_bytes(head[1:], "big"))
+    try:
+        return head[0], await reader.readexactly(int.from_bytes(head[1:], "big")), True
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        return head[0], getattr(error, "partial", b""), False
 
 
 async def _hang_up_with(call: Call, writer: asyncio.StreamWriter) -> None:

@@ -39,6 +39,7 @@ from rtcstt.server.media_formats import (
     Start,
     Stated,
     Stop,
+    Unreadable,
     media_message,
     pcm_message,
     reason,
@@ -81,6 +82,7 @@ class Intake:
         self._tracks = [call.add_track(track) for track in tracks]
         self._read = READERS[form.encoding]
         self._rest = b""  # of a sample, or of a pair of them, that was cut by the end of a message
+        self._usual_s = 0.0  # of a message
         self._order = ChunkOrder()
         self._suspicion = Suspicion(form.encoding, form.sample_rate, form.channels)
 
@@ -91,12 +93,19 @@ class Intake:
         self._rest, data = data[whole:], data[:whole]
         for guess in self._suspicion.push(data, asyncio.get_running_loop().time()):
             self._call.publish(AudioSuspect(track=self._tracks[0].track, guess=guess))
-        frames = self._read(data).reshape(-1, self.form.channels)
-        step = round(self._timing.piece_s * self.form.sample_rate)
+        frames, rate = self._read(data).reshape(-1, self.form.channels), self.form.sample_rate
+        self._usual_s = len(frames) / rate
+        step = round(self._timing.piece_s * rate)
         for start in range(0, len(frames), step):
-            await self._wait()
+            await self._wait((len(frames) - start) / rate)
             for index, track in enumerate(self._tracks):
-                track.push_pcm(frames[start : start + step, index], self.form.sample_rate)
+                track.push_pcm(frames[start : start + step, index], rate)
+
+    def drop(self, size: int = 0) -> None:
+        """A message of about so many bytes of audio cannot be read; 0: as much as usual."""
+        duration_s = self.form.duration_s(size) or self._usual_s
+        for track in self._tracks:
+            track.drop_pcm(duration_s)
 
     async def push_chunk(self, media: Media) -> None:
         """The same for a message that may have its number, and may have been overtaken."""
@@ -108,9 +117,15 @@ class Intake:
         for data in self._order.flush():
             await self.push(data)
 
-    async def _wait(self) -> None:
+    async def _wait(self, duration_s: float) -> None:
+        """Until there is room for audio that is so long."""
+        for track in self._tracks:
+            track.wait_outside(duration_s)
         while any(track.queued_s > self._timing.ahead_s and not track.ended for track in self._tracks):  # noqa: ASYNC110
             await asyncio.sleep(self._timing.wait_s)  # only time makes room
+        for track in self._tracks:
+            if not track.ended:
+                track.wait_outside(0.0)
 
 
 def check_websocket(request: web.Request) -> None:
@@ -159,8 +174,12 @@ async def serve_pcm(
                         await fork.intake().push(message.data)
                     elif message.type is WSMsgType.TEXT:
                         fork.obey(message.data)
+                    elif (broken := _broken(message)) is not None:
+                        call.publish(AudioIgnored(track="0", reason=broken.problem))
+                        fork.intake().drop(broken.size)
             except CallerError as error:
                 socket[ENDED] = True
+                call.refuse(error)
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     return socket
 
@@ -247,6 +266,7 @@ async def serve_media_stream(
                     await stream.take(message)
             except CallerError as error:
                 socket[ENDED] = True
+                call.refuse(error)
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
             finally:
                 await stream.flush()
@@ -274,13 +294,29 @@ class _MediaStream:
                     raise bad_request("start states another format than before.")
             case Key(track=track, digit=digit, duration_ms=duration_ms):
                 self._call.publish(Dtmf(track=track or "inbound", digit=digit, duration_ms=duration_ms))
-            case Media(track=track):
-                if track not in self._intakes and len(self._intakes) < MAX_TRACKS:
-                    self._intakes[track] = self._admitted(track)
-                if track not in self._intakes:
-                    self._ignore(f"media.track: there are more than {MAX_TRACKS} tracks.")
-                elif (intake := self._intakes[track]) is not None:
+            case Media(track=track, data=data):
+                intake = self._intake(track)
+                if intake is not None:
                     await intake.push_chunk(message)
+                elif track in self._intakes:
+                    self._call.leave_out(track or "inbound", self._form.duration_s(len(data)))
+                else:
+                    self._ignore(f"media.track: there are more than {MAX_TRACKS} tracks.")
+                    self._call.leave_out("", self._form.duration_s(len(data)))
+            case Unreadable(problem=problem, track=track, size=size):
+                self._ignore(problem)
+                if track is None and self._intakes:
+                    track = next(iter(self._intakes))  # nobody knows whose it was
+                if (intake := self._intake(track)) is not None:
+                    intake.drop(size)
+                else:
+                    self._call.leave_out("", self._form.duration_s(size))
+
+    def _intake(self, track: str | None) -> Intake | None:
+        """None where there is no room for it."""
+        if track not in self._intakes and len(self._intakes) < MAX_TRACKS:
+            self._intakes[track] = self._admitted(track)
+        return self._intakes.get(track)
 
     def _ignore(self, reason: str) -> None:
         """Said once for each reason."""
@@ -353,8 +389,9 @@ async def _start_of(
     async for message in _messages(socket, silent_s):
         if isinstance(message, Start):
             return message
-        if len(early) < MAX_EARLY:
-            early.append(message)
+        if len(early) >= MAX_EARLY:
+            raise bad_request(f"start did not come within {MAX_EARLY} messages.")
+        early.append(message)
     raise bad_request("The stream ended before its start message.")
 
 
@@ -372,19 +409,37 @@ async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIter
     `start` that is not understood is refused by raising `CallerError`."""
     bad = 0
     async for message in _received(socket, silent_s):
+        understood: Message | CallerError
         try:
-            if message.type is not WSMsgType.TEXT:
-                raise bad_request("Audio comes in JSON here, not as binary messages.")
-            understood = media_message(message.data)
+            understood = _understood(message)
         except CallerError as error:
             if error.message.startswith("start"):
                 raise
-            yield error
+            understood = error
+        yield understood
+        if isinstance(understood, Unreadable | CallerError):
             bad += 1
             if bad > MAX_BAD:
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
-        else:
-            yield understood
+                problem = understood.message if isinstance(understood, CallerError) else understood.problem
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(bad_request(problem)))
+
+
+def _understood(message: WSMessage) -> Message:
+    if message.type is WSMsgType.TEXT:
+        return media_message(message.data)
+    if message.type is WSMsgType.BINARY:
+        return Unreadable("Audio comes in JSON here, not as binary messages.", size=len(message.data))
+    return _broken(message) or Other()
+
+
+def _broken(message: WSMessage) -> Unreadable | None:
+    """What ended the connection in the midst of a message, which may have held audio."""
+    error = message.data
+    if message.type is not WSMsgType.ERROR or not isinstance(error, WebSocketError):
+        return None
+    if error.code == WSCloseCode.MESSAGE_TOO_BIG:
+        return Unreadable(f"a message has more than {MAX_MESSAGE} bytes", size=MAX_MESSAGE)
+    return Unreadable(f"a message breaks the WebSocket protocol: {error}"[:200])
 
 
 @asynccontextmanager

@@ -46,6 +46,7 @@ _IDS = (
     *("applicationSid", "user_id", "client_state", "from", "to", "direction", "connection_id", "channel"),
     *("channel_id",),
 )
+_PAYLOAD = re.compile(r'"payload"(?:\s*:\s*"([^"]*))?')
 _TRACK = re.compile(r"[A-Za-z0-9_.\-]{1,32}")
 
 
@@ -66,6 +67,10 @@ class Form:
     def frame_bytes(self) -> int:
         """One sample of every channel."""
         return self.channels * (2 if self.encoding == "pcm_s16le" else 1)
+
+    def duration_s(self, size: int) -> float:
+        """Of so many bytes."""
+        return size / (self.frame_bytes * self.sample_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,16 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message with audio that cannot be read, and why. ``size``: bytes of audio that it seems to hold, 0
+    where that is not known."""
+
+    problem: str
+    track: str | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     digit: str
     duration_ms: int
@@ -169,13 +184,21 @@ class Other:
     value: Mapping[str, object] = field(default_factory=dict)
 
 
-Message = Start | Media | Key | Stop | Other
+Message = Start | Media | Unreadable | Key | Stop | Other
 
 
 def media_message(text: str) -> Message:
     """A message of a media stream (JSON with an ``event``). Raises `CallerError` 400 naming the field that is
-    not understood."""
-    value = _object(text)
+    not understood; what holds audio is `Unreadable` then."""
+    try:
+        return _media_message(_object(text))
+    except CallerError as error:
+        if (payload := _PAYLOAD.search(text)) is None:
+            raise
+        return Unreadable(error.message, size=len(payload[1] or "") * 3 // 4)
+
+
+def _media_message(value: Mapping[str, object]) -> Message:
     event = value.get("event")
     if not isinstance(event, str):
         raise bad_request("event is missing.")
@@ -282,17 +305,20 @@ def _start(value: Mapping[str, object]) -> Start:
     return Start(stated, _about(ids), tracks, parameters, id)
 
 
-def _media(value: Mapping[str, object]) -> Media:
+def _media(value: Mapping[str, object]) -> Media | Unreadable:
     media = value.get("media")
-    if not isinstance(media, dict) or not isinstance(media.get("payload"), str):
-        raise bad_request("media.payload is missing.")
+    if not isinstance(media, dict):
+        return Unreadable("media is no object.")
+    track, payload = track_name(media.get("track")), media.get("payload")
+    if not isinstance(payload, str):
+        return Unreadable("media.payload is missing.", track)
     try:
-        data = _base64(media["payload"])
+        data = _base64(payload)
     except (binascii.Error, ValueError):
-        raise bad_request("media.payload is no base64.") from None
+        return Unreadable("media.payload is no base64.", track, len(payload) * 3 // 4)
     chunk = str(media.get("chunk", ""))
     number = int(chunk) if chunk.isascii() and chunk.isdecimal() and len(chunk) < 12 else None
-    return Media(data, track_name(media.get("track")), number)
+    return Media(data, track, number)
 
 
 def _base64(text: str) -> bytes:
