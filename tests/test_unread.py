@@ -164,7 +164,7 @@ async def audiosocket_of_later_version(talk: Talk) -> None:
     begin = asyncio.get_running_loop().time()
     for number, samples, is_impaired in talk.frames():
         await until_frame(begin, number)
-        reader.feed_data(frame(0x20 if is_impaired else 0x12, samples.astype("<i2").tobytes()))
+        reader.feed_data(frame(0x1F if is_impaired else 0x12, samples.astype("<i2").tobytes()))
     reader.feed_data(frame(audiosocket.TERMINATE, b""))
     await receiving
 

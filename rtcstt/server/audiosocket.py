@@ -42,7 +42,7 @@ TERMINATE, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
 # Signed linear at these rates; 0x10 is what Asterisk sends, the others came with version 22.
 _HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
 RATES = dict(zip(range(0x10, 0x19), _HZ, strict=True))
-MAYBE_AUDIO = range(0x19, ERROR)  # kinds of later versions
+MAYBE_AUDIO = range(0x19, 0x20)  # of later versions: 0x10 to 0x1f are for signed linear
 TRACK = "0"
 MAX_CONNECTIONS = 1000
 
