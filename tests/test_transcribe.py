@@ -330,11 +330,14 @@ def test_the_page_of_transcripts_is_searched_and_plays(tmp_path: Path, engine: E
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto((tmp_path / "index.html").as_uri())
         page.fill("input", "level 0.2")
-        page.wait_for_function("document.querySelector('output').textContent === '1 lines'")
+        page.wait_for_function("document.querySelector('output').textContent === '1 line'")
         assert page.locator("h2:visible").all_inner_texts() == ["quiet.wav"]
         assert page.locator("mark:visible").all_inner_texts() == ["level", "0.2"]
         page.click("li button:visible")
         page.wait_for_function("document.querySelector('audio')?.currentTime >= 0.6")  # of its first word
+        below = "document.querySelector('audio').getBoundingClientRect().top >= header.offsetHeight"
+        page.evaluate("document.body.style.paddingBottom = '200vh'; scrollTo(0, 60)")
+        page.wait_for_function(below)  # it stays in view, below the search
         browser.close()
     assert problems == []
 

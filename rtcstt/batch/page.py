@@ -30,7 +30,13 @@ def page(results: Sequence[Result], folder: Path, offset: float = 0.0) -> str:
     )
     count = failed.count("<li>")
     trouble = f"<details><summary>{count} failed</summary><ul>{failed}</ul></details>" if failed else ""
-    return _PAGE.format(style=_STYLE, script=_SCRIPT, count=len(done), trouble=trouble, sections=sections)
+    return _PAGE.format(
+        style=_STYLE,
+        script=_SCRIPT,
+        count=_count(len(done), "transcript"),
+        trouble=trouble,
+        sections=sections,
+    )
 
 
 def _section(result: Result, folder: Path, offset: float) -> Iterator[str]:
@@ -40,7 +46,8 @@ def _section(result: Result, folder: Path, offset: float) -> Iterator[str]:
     yield (
         f'<section data-src="{_link(result.source, folder)}" data-kind={kind} data-offset="{offset:g}">'
         f"<h2>{_text(whole.name)}</h2>"
-        f"<p class=about>{captions.stamp(whole.duration, '.')[:8]}, {len(whole.text.split())} words, "
+        f"<p class=about>{captions.stamp(round(whole.duration), '.')[:8]}, "
+        f"{_count(len(whole.text.split()), 'word')}, "
         f"{_text(whole.language or '')} {_text(whole.model)}</p><div class=player></div><ol>"
     )
     yield from (line for _, line in sorted(_lines(whole), key=lambda line: line[0]))
@@ -68,37 +75,47 @@ def _link(source: Path, folder: Path) -> str:
     return quote(os.fsencode(Path(path).as_posix()))
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _text(text: str) -> str:
     return html.escape(text)
 
 
 _STYLE = """
-:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 15%, Canvas); }
+:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 15%, Canvas);
+  --dim: color-mix(in srgb, CanvasText 68%, Canvas); --focus: light-dark(#1a5fd0, #8ab4ff); }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 0 1rem 4rem; }
-header { position: sticky; top: 0; background: Canvas; padding: 1rem 0 .5rem;
+header { position: sticky; top: 0; z-index: 2; background: Canvas; padding: 1rem 0 .5rem;
   border-bottom: 1px solid var(--line); }
 h1 { font-size: 1.25rem; margin: 0 0 .5rem; }
-input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem .75rem; border: 1px solid GrayText;
+input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem .75rem; border: 1px solid var(--dim);
   border-radius: .375rem; }
 section { content-visibility: auto; contain-intrinsic-size: auto 20rem; }
 h2 { font-size: 1.1rem; margin: 1.75rem 0 0; overflow-wrap: anywhere; }
-.about, time, .gap { color: GrayText; }
+.about, time, .gap { color: var(--dim); }
 .about { margin: 0 0 .5rem; font-size: .875rem; }
 ol { list-style: none; margin: 0; padding: 0; }
 li button { font: inherit; color: inherit; background: none; border: 0; border-radius: .25rem;
   text-align: start; width: 100%; padding: .2rem .4rem; cursor: pointer; display: flex; gap: .6rem; }
 li button:hover { background: color-mix(in srgb, Highlight 15%, Canvas); }
-li button:focus-visible, input:focus-visible { outline: 2px solid Highlight; outline-offset: 1px; }
+li button:focus-visible, input:focus-visible { outline: 2px solid var(--focus); outline-offset: 1px; }
 li button.now { background: color-mix(in srgb, Highlight 25%, Canvas); }
 li.gap { padding: .2rem .4rem; }
 time { font-variant-numeric: tabular-nums; flex: none; font-size: .875rem; padding-top: .1rem; }
 mark { background: Mark; color: MarkText; }
-audio, video { width: 100%; max-height: 20rem; }
+.player { position: sticky; top: var(--header, 0); z-index: 1; background: Canvas; }
+audio, video { display: block; width: 100%; max-height: min(20rem, 35vh); padding: .25rem 0; }
 [hidden] { display: none; }
 """
 
 _SCRIPT = """
 const find = document.querySelector("input"), count = document.querySelector("output");
+const header = document.querySelector("header");
+new ResizeObserver(() => document.documentElement.style.setProperty("--header", `${header.offsetHeight}px`))
+  .observe(header);  // the player stays in view below it
+if (matchMedia("(hover: hover)").matches) find.focus();  // elsewhere it would bring up a keyboard
 const sections = [...document.querySelectorAll("section")].map((element) => ({
   element,
   name: element.querySelector("h2").textContent.toLowerCase(),
@@ -117,7 +134,7 @@ function search() {
     }
     element.hidden = words.length > 0 && !any;
   }
-  count.textContent = words.length ? `${shown} lines` : "";
+  count.textContent = words.length ? `${shown} ${shown === 1 ? "line" : "lines"}` : "";
 }
 function highlight(span, words) {
   if (!span || (!words.length && !span.querySelector("mark"))) return;
@@ -170,8 +187,8 @@ _PAGE = """<!doctype html>
 <title>Transcripts</title>
 <style>{style}</style>
 <header>
-<h1>{count} transcripts</h1>
-<input type="search" placeholder="Search all transcripts" aria-label="Search all transcripts" autofocus>
+<h1>{count}</h1>
+<input type="search" placeholder="Search all transcripts" aria-label="Search all transcripts">
 <output aria-live="polite"></output>
 </header>
 <main>
