@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from rtcstt.batch.sources import ENDINGS
 from rtcstt.errors import FileError
 from rtcstt.file_worker import decode, encode, parse_request, request
-from rtcstt.media import joined, kinds, raw, truncation
+from rtcstt.media import joined, kinds, layouts, raw, truncation
 from rtcstt.media.files import AudioFile, read
 from rtcstt.media.mixing import Mixer, downmix
 from rtcstt.media.skipped import Skipped
@@ -51,6 +52,16 @@ def whole(path: Path, settings: ReadSettings | None = None) -> tuple[np.ndarray,
 def onset(samples: np.ndarray) -> float:
     """When it gets loud, in s."""
     return float(np.argmax(np.abs(samples[0]) > 0.02)) / RATE
+
+
+def chunk(name: bytes, size: int, order: str = "<I") -> bytes:
+    return name + struct.pack(order, size)
+
+
+def box(name: bytes, body: bytes, *, wide: bool = False) -> bytes:
+    if wide:
+        return (1).to_bytes(4, "big") + name + (16 + len(body)).to_bytes(8, "big") + body
+    return (8 + len(body)).to_bytes(4, "big") + name + body
 
 
 # Name, seconds, and when the speech begins on the container's clock.
@@ -123,6 +134,56 @@ def test_planar_sound_of_eight_channels_and_more_is_read(tmp_path: Path, codec: 
     assert len(samples) == channels
     mixed, _ = whole(path)
     assert np.abs(mixed[0, 4000:12000]).max() == pytest.approx(0.25, abs=0.05)
+
+
+def aiff(tag: int, channels: int) -> bytes:
+    """A second of the speech in each channel, in an order of Core Audio's."""
+    common = b"COMM" + struct.pack(">IhIh", 18, channels, RATE, 16) + bytes.fromhex("400cfa00000000000000")
+    layout = b"CHAN" + struct.pack(">IIII", 12, tag, 0, 0)
+    sound = np.repeat((speech()[:RATE] * 32767).astype(">i2"), channels).tobytes()
+    body = b"AIFF" + layout + common + chunk(b"SSND", 8 + len(sound), ">I") + bytes(8) + sound
+    return chunk(b"FORM", len(body), ">I") + body
+
+
+@pytest.mark.parametrize(
+    "tag", [0x7A0006, 0x7C0006, 0x7F0008, 0x800008, 0x8A0005, 0x900008, 0x920015, 0x790006]
+)
+def test_orders_of_channels_at_which_ffmpeg_crashes_are_hidden_from_it(tmp_path: Path, tag: int) -> None:
+    """It writes beyond its memory; here in another process, as often as it takes to be sure."""
+    (tmp_path / "a.aiff").write_bytes(aiff(tag, tag & 0xFF))
+    program = (
+        "import sys; from rtcstt.media.files import AudioFile\n"
+        "for _ in range(20): parts = list(AudioFile(sys.argv[1]))\n"
+        "print(max(float(abs(part.samples).max()) for part in parts))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.aiff"], capture_output=True, check=True, timeout=600
+    )
+    assert float(done.stdout) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("data", "places"),
+    [
+        (aiff(0x800008, 1)[:99], [20]),
+        (aiff(0x790006, 1)[:99], []),
+        (aiff(0x800008, 1)[:22], []),
+        (
+            b"caff\0\1\0\0"
+            + chunk(b"chan", 12, ">q")
+            + b"\0\x80\0\x08"
+            + bytes(8)
+            + chunk(b"data", -1, ">q"),
+            [20],
+        ),
+        (box(b"ftyp", bytes(8)) + box(b"moov", bytes(8) + box(b"chan", bytes(4) + b"\0\x7c\0\6")), [44]),
+        (box(b"ftyp", bytes(8)) + box(b"moov", bytes(8) + b"a channel of text and more of it"), []),
+        (box(b"wide", b"") + box(b"mdat", bytes(9), wide=True) + bytes(16), []),
+        (b"RIFF", []),
+    ],
+)
+def test_where_orders_of_channels_are(data: bytes, places: list[int]) -> None:
+    assert sorted(layouts.hidden(b"xx" + data, 2, 2 + len(data))) == places
 
 
 def test_what_is_no_number_is_silence_and_only_that(tmp_path: Path) -> None:
@@ -392,10 +453,6 @@ def test_the_last_of_joined_files_may_be_truncated(tmp_path: Path) -> None:
 
 def stated(data: bytes, kind: str) -> truncation.Stated:
     return truncation.stated(io.BytesIO(b"before" + data + b"after"), 6, 6 + len(data), kind)
-
-
-def chunk(name: bytes, size: int, order: str = "<I") -> bytes:
-    return name + struct.pack(order, size)
 
 
 WHOLE, CUT_OFF = truncation.Stated(), truncation.Stated(float("inf"))
@@ -1062,12 +1119,6 @@ def test_a_joined_file_that_cannot_be_read_is_a_gap_behind_the_others(tmp_path: 
     samples, gaps = whole(tmp_path / "b.wav")
     assert samples.shape[1] == len(speech())
     assert [(gap.reason, gap.start) for gap in gaps] == [("damaged", pytest.approx(11.0))]
-
-
-def box(name: bytes, body: bytes, *, wide: bool = False) -> bytes:
-    if wide:
-        return (1).to_bytes(4, "big") + name + (16 + len(body)).to_bytes(8, "big") + body
-    return (8 + len(body)).to_bytes(4, "big") + name + body
 
 
 BOX = box(b"ftyp", b"isom" * 4)

@@ -90,8 +90,8 @@ body { font: 1rem/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; p
 header { position: sticky; top: 0; z-index: 2; background: Canvas; padding: 1rem 0 .5rem;
   border-bottom: 1px solid var(--line); }
 h1 { font-size: 1.25rem; margin: 0 0 .5rem; }
-input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem .75rem; border: 1px solid var(--dim);
-  border-radius: .375rem; }
+input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem .75rem;
+  border: 1px solid var(--dim); border-radius: .375rem; }
 section { content-visibility: auto; contain-intrinsic-size: auto 20rem; }
 h2 { font-size: 1.1rem; margin: 1.75rem 0 0; overflow-wrap: anywhere; }
 .about, time, .gap { color: var(--dim); }

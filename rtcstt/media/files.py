@@ -8,12 +8,8 @@ said as a `Gap`. Only the file itself is opened, and only as one of the kinds in
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
 import math
-import mmap
-import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,11 +38,11 @@ from rtcstt.media.tracks import (
     Sound,
     Track,
 )
+from rtcstt.media.window import Window, mapped
 
 OPUS_RATE = 48000
 MAX_STREAMS = 16  # read at once with ``stream="all"``
 ERRORS_IN_A_ROW = 1000  # of the container's, before the rest is given up
-MAX_PLACE = 1 << 43  # in a file; file systems have a bound too
 SILENT = 2 / 32768  # a stream whose loudest sample is no louder is silent
 _PROTOCOLS = {"format_whitelist": kinds.DEMUXERS, "protocol_whitelist": "none"}
 
@@ -80,7 +76,8 @@ class AudioFile:
         try:
             if not stat.S_ISREG(self._path.stat().st_mode) and not self._path.is_dir():
                 raise FileError("cannot be read: it is no file but a pipe or a device (- is standard input)")
-            self._parts = [(0, 0)] if self._settings.raw else _parts(self._path)
+            with mapped(self._path) as data:
+                self._parts = [(0, 0)] if self._settings.raw else joined.parts(data)
         except (OSError, ValueError) as error:
             reason = (
                 "it is a folder without recordings" if isinstance(error, IsADirectoryError) else _plain(error)
@@ -255,7 +252,7 @@ class AudioFile:
             )
 
     def _open(self, begin: int, end: int) -> InputContainer:
-        window = _Window(self._path, begin, end, self._settings.ending or self._path.suffix)
+        window = Window(self._path, begin, end, self._settings.ending or self._path.suffix)
         try:
             container = av.open(
                 window, "r", metadata_errors="ignore", container_options=_PROTOCOLS, buffer_size=1 << 17
@@ -301,7 +298,10 @@ class _Losses:
         self._began = self._tracks[0].position
         self._read = 0  # bytes that became sound
         self._skipped = Skipped() if _all_is_read(container, streams) else None
-        self._first_sound = _first_sound(path, begin) if self._kind == "ogg" else -1
+        self._first_sound = -1
+        if self._kind == "ogg":
+            with mapped(path) as data:
+                self._first_sound = joined.first_sound(data, begin) - begin
 
     def unreadable(self) -> None:
         """The container is, in some place; it may go on."""
@@ -346,58 +346,6 @@ def _frame(samples: Floats, layout: str, declared: RawAudio) -> av.AudioFrame:
     frame.planes[0].update(samples.tobytes())
     frame.sample_rate = declared.rate
     return frame
-
-
-class _Window:
-    """A part of a file, as PyAV reads it. It has the file's name, by whose ending FFmpeg knows some kinds."""
-
-    def __init__(self, path: Path, begin: int, end: int, ending: str) -> None:
-        self._file = path.open("rb")
-        self._begin = begin
-        self._length = end - begin
-        self._at = 0
-        self.name = "recording" + "".join(c for c in ending if c.isascii() and (c.isalnum() or c == "."))
-        self._file.seek(begin)
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(max(0, min(size, self._length - self._at)))
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        place = {0: 0, 1: self._at, 2: self._length}[whence] + offset
-        if not 0 <= place <= MAX_PLACE:
-            return -errno.EINVAL  # as lseek; FFmpeg may go on without, but not after an exception
-        self._at = place
-        self._file.seek(self._begin + self._at)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self._file.close()
-
-
-def _parts(path: Path) -> list[tuple[int, int]]:
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return [(0, 0)]
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return joined.parts(data)
-
-
-def _first_sound(path: Path, begin: int) -> int:
-    """See `joined.first_sound`; from ``begin``."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return joined.first_sound(data, begin) - begin
 
 
 def _all_is_read(container: InputContainer, streams: Sequence[AudioStream]) -> bool:
