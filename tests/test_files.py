@@ -29,6 +29,7 @@ from rtcstt.media.mixing import Mixer, downmix
 from rtcstt.media.skipped import Skipped
 from rtcstt.media.timeline import Timeline
 from rtcstt.media.tracks import FileInfo, Gap, RawAudio, ReadSettings, Sound
+from rtcstt.media.window import Window, mapped
 from rtcstt.reading import Readers
 
 FILES = Path(__file__).parent / "fixtures" / "files"
@@ -184,6 +185,23 @@ def test_orders_of_channels_at_which_ffmpeg_crashes_are_hidden_from_it(tmp_path:
 )
 def test_where_orders_of_channels_are(data: bytes, places: list[int]) -> None:
     assert sorted(layouts.hidden(b"xx" + data, 2, 2 + len(data))) == places
+
+
+def test_a_part_of_a_file_as_it_is_read(tmp_path: Path) -> None:
+    """However little at a time; what is hidden is hidden, and seeking is that of files."""
+    data = aiff(0x800008, 1)[:99]
+    (tmp_path / "a.bin").write_bytes(b"before" + data + b"after")
+    part = Window(tmp_path / "a.bin", 6, 6 + len(data), ".AI ff")
+    hidden = data[:20] + layouts.UNKNOWN + data[24:]
+    for size in (1, 3, 7, 99):
+        assert part.seek(0) == 0
+        assert b"".join(part.read(size) for _ in range(100)) == hidden
+    assert part.seek(-5, 2) == part.tell() == 94 and part.read(99) == hidden[-5:]
+    assert part.seek(-1) < 0 and part.seek(1 << 60) < 0 and part.tell() == 99
+    assert part.name == "recording.AIff" and part.seekable()
+    part.close()
+    with mapped(Path(os.devnull)) as nothing:
+        assert nothing == b""
 
 
 def test_what_is_no_number_is_silence_and_only_that(tmp_path: Path) -> None:

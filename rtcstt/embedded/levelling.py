@@ -8,9 +8,9 @@ that, in what is so quiet that the detector finds no voice in it, a very quiet o
 
 **Before the decoder** (`raised`) a stretch whose voice is below -45 dB gets one gain for all of it, a power
 of two, so that it hardly changes while a turn grows. Above that nothing is touched: there the recogniser does
-as well without. Noise of half a step of 16 bits is added: a voice at -70 dB has three bits left, and what is
-rounded to stairs and zeros is understood worse than the same with a little noise (a telephone call at -55 dB
-peak: 25 % of the words wrong without, 18 % with it).
+as well without. Nothing is added: noise of half a step of 16 bits, against the stairs of a voice that has
+three bits left, costs more words than it saves (a telephone call at -50 dB peak, the mean of four roundings:
+15.3 % of the words wrong without, 15.9 % with it; 13.7 % at its own level).
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ SILENT_DB, SILENT_FRAMES = -93.0, 15  # nothing is looked for where half a secon
 FOUND_FRAMES = 6  # of clear voice, a fifth of a second, and the voice is known
 RAISED_BELOW_DB = -45.0  # the level of a voice that is raised for the decoder
 STEP_DB = 20 * math.log10(2)
-HALF_BIT = 0.5 / 32768
 
 
 class Leveller:
@@ -99,8 +98,7 @@ def raised(samples: Audio) -> Audio:
     if level_db is None or level_db >= RAISED_BELOW_DB:
         return samples
     steps = int(min(TARGET_DB - level_db, MOST_DB) / STEP_DB)
-    noise = np.random.default_rng(0).uniform(-HALF_BIT, HALF_BIT, len(samples))
-    louder: Audio = np.clip((samples + noise.astype(np.float32)) * np.float32(2**steps), -1, 1)
+    louder: Audio = np.clip(samples * np.float32(2**steps), -1, 1)
     return louder
 
 
