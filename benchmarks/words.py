@@ -29,7 +29,7 @@ import soxr
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from rtcstt.embedded.batch import BatchListener, Word
-from rtcstt.embedded.completeness import fit_of
+from rtcstt.embedded.completeness import Fit, fit_of
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.smart_turn import SmartTurn
 from rtcstt.embedded.engines.vad import Vad
@@ -149,11 +149,11 @@ class Bench:
         judge = models.find("smart-turn")
         self._judge = SmartTurn(judge) if judge else None
 
-    def listener(self, voice: Voice, settings: TurnSettings = DEFAULT_TURN) -> Listener:
-        engine = self._engine.stream("en", self._keyterms)
-        return Listener(
-            engine, voice, self._judge, settings, live=self._engine.live, fit=fit_of(self._engine.name)
-        )
+    def listener(
+        self, voice: Voice, settings: TurnSettings = DEFAULT_TURN, fit: Fit | None = None
+    ) -> Listener:
+        engine, fit = self._engine.stream("en", self._keyterms), fit or fit_of(self._engine.name)
+        return Listener(engine, voice, self._judge, settings, live=self._engine.live, fit=fit)
 
     def live(self, samples: Audio, settings: TurnSettings = DEFAULT_TURN) -> Received:
         received = Received()

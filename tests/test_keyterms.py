@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtcstt.embedded.hypothesis import Hypothesis
 from rtcstt.embedded.keyterms import BEGIN, INSIDE, KeyTerms
 
 PIECES = [
@@ -86,3 +89,75 @@ def test_only_what_continues_a_term_is_ever_raised_inside(terms: list[str], befo
             if written[at:]
         )
         assert inside if by == INSIDE else any(one.startswith(piece) for one in spelled)
+
+
+class Letters:
+    """Tokens that are the characters of a text; a space begins a word."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids)).strip()
+
+    def starts_word(self, token: int) -> bool:
+        return chr(token) == " "
+
+    def is_punctuation(self, token: int) -> bool:
+        return chr(token) in ".,?!"
+
+
+def spliced(plain: str, led: str, *terms: str, forced: int = 0, finished: bool = True) -> str:
+    def written(text: str, done: bool, odds: float) -> Hypothesis:
+        ids = tuple(map(ord, text))
+        return Hypothesis(ids, done, -0.1, odds=(odds,) * (len(ids) - forced))
+
+    own = written(plain, True, 0.5)
+    found = KeyTerms(terms, {}).spliced(own, written(led, finished, 0.9), Letters(), forced)
+    assert len(found.odds) == len(found.ids) - forced
+    return Letters().text(found.ids)
+
+
+@pytest.mark.parametrize(
+    ("plain", "led", "expected"),
+    [
+        # without terms, led by them, and what becomes of the two
+        ("buy a chrome cast, and I", "buy a Chromecast and aye", "buy a Chromecast, and I"),
+        ("as at Mr. Carcor, is to", "as at Mr. Carker as to", "as at Mr. Carker, is to"),
+        ("at Digim.", "at Digium?", "at Digium."),
+        ("the digim's box", "that Digium's box", "the Digium's box"),
+        ("so Digium calls", "sew Digium falls", "so Digium calls"),  # it is there without
+        ("it is there", "it was there", "it is there"),  # no term in it
+        ("the dig", "the Digi", "the dig"),  # half a one
+        ("go there", "go Digium there", "go there"),  # in the place of nothing
+        ("in an asterisks change", "in an inter Asterisk exchange", "in an asterisks change"),
+        ("Carca", "Carker", "Carker"),
+    ],
+)
+def test_of_what_terms_lead_to_only_whole_terms_are_taken(plain: str, led: str, expected: str) -> None:
+    assert spliced(plain, led, "Chromecast", "Carker", "Digium", "Asterisk") == expected
+
+
+def test_a_term_of_two_words_may_replace_one_or_three() -> None:
+    assert spliced("Mr. burked faster sees", "Mr. Birket Foster sees", "Birket Foster").startswith(
+        "Mr. Birket"
+    )
+    assert spliced("a birch can new slid", "a birch canoe slid", "birch canoe") == "a birch canoe slid"
+    assert spliced("the birds can use lid", "the birch canoe slid", "birch canoe") == "the birch canoe lid"
+
+
+def test_what_was_forced_stays() -> None:
+    assert spliced("my Di gim is", "my Digium is", "Digium", forced=5) == "my Digium is"
+
+
+def test_what_did_not_stop_is_no_help() -> None:
+    assert spliced("at Digim", "at Digium", "Digium", finished=False) == "at Digim"
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.sampled_from("a b Digium dig Carker,".split())),
+    st.lists(st.sampled_from("a c Digium".split())),
+)
+def test_other_words_are_never_touched(plain: list[str], led: list[str]) -> None:
+    found = spliced(" ".join(plain), " ".join(led), "Digium").split()
+    others = iter(word for word in plain if word != "Digium")
+    assert all(word in others for word in found if word.strip(",") != "Digium")  # in this order
+    assert found == plain or "Digium" in led

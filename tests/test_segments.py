@@ -16,20 +16,31 @@ from rtcstt.embedded.segments import HARD, LETTERS_PER_S, Segment, word_odds
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import TurnEagerEnd, TurnEnd, TurnResume, TurnSettings, TurnUpdate
 
-SPELLED = {1: "my", 2: "fellow", 3: "America", 4: "ns", 5: "ask", 6: "not", 7: ".", 8: "The", 9: "Paris"}
+SPELLED = {
+    1: "my",
+    2: "fellow",
+    3: "America",
+    4: "ns",
+    5: "ask",
+    6: "not",
+    7: ".",
+    8: "The",
+    9: "Paris",
+    10: ",",
+}
 
 
 class Spelled:
     """Tokens of which not every one is a word."""
 
     def text(self, ids: Sequence[int]) -> str:
-        return "".join(SPELLED[i] if i in (4, 7) else f" {SPELLED[i]}" for i in ids).strip()
+        return "".join(SPELLED[i] if i in (4, 7, 10) else f" {SPELLED[i]}" for i in ids).strip()
 
     def starts_word(self, token: int) -> bool:
-        return token not in (4, 7)
+        return token not in (4, 7, 10)
 
     def is_punctuation(self, token: int) -> bool:
-        return token == 7
+        return token in (7, 10)
 
 
 class Script:
@@ -73,6 +84,15 @@ def test_the_last_word_before_an_eager_end_may_turn_out_to_be_half_of_one() -> N
     assert any(isinstance(m, TurnResume) for m in messages)
     assert check(messages) == ["my fellow Americans ask not."]
     assert (1, 2) in script.forced, "decoded again from where the words were sure"
+
+
+def test_a_full_stop_of_an_eager_end_stays_but_does_not_keep_the_sentence_from_going_on() -> None:
+    """The recogniser is not told of it again, where it expects a comma now."""
+    script = Script((1.6, (1, 2, 3, 7), 0.995), (9.0, (1, 2, 3, 10, 5, 6, 7), 0.995))
+    messages = receive(listening(script), sound(-0.5, 1.0, -0.38, 2.0, -6.0))
+    assert [m.transcript for m in messages if isinstance(m, TurnEagerEnd)][0] == "my fellow America."
+    assert check(messages) == ["my fellow America. Ask not."]
+    assert not any(7 in forced for forced in script.forced)
 
 
 def test_what_would_change_published_text_is_not_taken() -> None:

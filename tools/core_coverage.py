@@ -89,6 +89,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     ),
     "wire": ("wire", "wire.handshake", "wire.messages", "wire.order", "wire.settings"),
     "word_times": ("embedded.word_times",),
+    "wording": ("embedded.wording",),
 }
 
 

@@ -7,16 +7,26 @@ were measured (`benchmarks/keyterms.py`); twice as much finds a few terms more a
 
 A term is looked for at the beginning of words, as it was given and with a capital letter. A name is found
 where the model takes its sound for something near; what sounds like nothing the model knows is not found.
+
+A decoder that is led to a term often writes other words around it than it would have, and is now and then
+led astray by one that was not said. So it writes twice, and of what it writes with the terms raised only
+whole terms are taken, in the place of the words that are there without (`KeyTerms.spliced`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+
+from rtcstt.embedded.hypothesis import Hypothesis, Vocabulary
 
 BEGIN, INSIDE = 1.0, 4.0
+MARKS = ".,?!;:\"'()-"  # around words
 LONGEST = 24  # bytes of a token that is looked for
 WORD = "\u2581"  # what Moonshine's tokens have for the space before a word
+
+_Range = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -37,6 +47,7 @@ class KeyTerms:
         self._vocabulary = vocabulary
         self._root = _Place()
         self._begin, self._inside = BEGIN * strength, INSIDE * strength
+        self._words = {tuple(map(_bare, term.split())) for term in terms} - {()}
         for term in terms:
             words = " ".join(term.split())
             for spelled in {words, words[:1].upper() + words[1:]} - {""}:
@@ -75,6 +86,67 @@ class KeyTerms:
                 found.append((token, further))
             found += self._reached(further, spelled + bytes([byte]))
         return found
+
+    def spliced(self, plain: Hypothesis, led: Hypothesis, vocabulary: Vocabulary, forced: int) -> Hypothesis:
+        """What was written without the terms, but for the whole terms that are in ``led``, written with them.
+        Both begin with the same ``forced`` tokens."""
+        if led.ids == plain.ids or not (led.finished and plain.finished):
+            return plain
+        own, other = _Words(plain, vocabulary, forced), _Words(led, vocabulary, forced)
+        ids, odds = list(plain.ids), [1.0] * forced + list(plain.odds)
+        for (first, last), (begin, end) in reversed(list(self._replaced(own.bare, other.bare))):
+            start, stop = own.starts[first], own.stop(last - 1)
+            taken = slice(other.starts[begin], other.stop(end - 1))
+            ids[start:stop], odds[start:stop] = led.ids[taken], other.odds[taken]
+        return replace(plain, ids=tuple(ids), odds=tuple(odds[forced:]))
+
+    def _replaced(self, own: Sequence[str], led: Sequence[str]) -> Iterator[tuple[_Range, _Range]]:
+        """Which words of their own make room for which of those they were led to. Where more words differ
+        than those of a term, as many stay on both sides of it."""
+        terms = list(self._whole(led))
+        for tag, first, last, begin, end in SequenceMatcher(None, own, led, autojunk=False).get_opcodes():
+            within = [
+                (max(one, begin), min(other, end)) for one, other in terms if one < end and other > begin
+            ]
+            if tag != "replace" or not within:
+                continue
+            at, until = within[0][0], within[-1][1]
+            room = first + at - begin, last - (end - until)
+            if room[0] < room[1] and sum(other - one for one, other in within) == until - at:
+                yield room, (at, until)
+
+    def _whole(self, words: Sequence[str]) -> Iterator[_Range]:
+        """Where there are terms among the words, the longest ones."""
+        at = 0
+        while at < len(words):
+            fits = [len(term) for term in self._words if tuple(words[at : at + len(term)]) == term]
+            if fits:
+                yield at, at + max(fits)
+            at += max(fits, default=1)
+
+
+class _Words:
+    """The words of a hypothesis: where each starts among its tokens, and how it reads without marks."""
+
+    def __init__(self, found: Hypothesis, vocabulary: Vocabulary, forced: int) -> None:
+        ids = found.ids
+        self.odds = [1.0] * forced + list(found.odds)
+        self.starts = [at for at, token in enumerate(ids) if at == 0 or vocabulary.starts_word(token)]
+        spans = list(zip(self.starts, [*self.starts[1:], len(ids)], strict=False))
+        self.bare = [_bare(vocabulary.text(ids[start:end])) for start, end in spans]
+        self._stops = [
+            max((at + 1 for at in range(start, end) if not vocabulary.is_punctuation(ids[at])), default=end)
+            for start, end in spans
+        ]
+
+    def stop(self, word: int) -> int:
+        """The token behind its last one that is no mark."""
+        return self._stops[word]
+
+
+def _bare(word: str) -> str:
+    """Without marks, case, and the "'s" of a possessive."""
+    return word.casefold().strip(MARKS).removesuffix("'s")
 
 
 class Progress:

@@ -18,6 +18,7 @@ text is asked for and what is said of it:
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -239,17 +240,19 @@ class Listener:
         if self._by_silence:
             self._endpointer.answer(UNFINISHED_S)
             return
-        evidence = Evidence(self._sound(), self._text.stop, self._text.with_pause, self._endpointer.longest_s)
+        evidence = Evidence(None, self._text.stop, self._text.with_pause, self._endpointer.longest_s)
+        if self._fit.asks_at_once(evidence):
+            evidence = replace(evidence, at_once=self._text.stop_at_once())
+        if self._judge is not None and self._fit.asks_sound(evidence):
+            evidence = replace(evidence, sound=self._sound(self._judge))
         self.asked = self.position - round(self._endpointer.silence_s * SAMPLE_RATE), evidence
         self._endpointer.answer(self._fit.wait_s(evidence))
 
-    def _sound(self) -> float | None:
+    def _sound(self, judge: Judge) -> float:
         """How complete it sounds, the silence behind it left out but for a moment."""
-        if self._judge is None:
-            return None
         spare = max(0, int((self._endpointer.silence_s - TAIL_S) * SAMPLE_RATE))
         recent = np.concatenate(self._recent)
-        return self._judge.complete(recent[: len(recent) - spare])
+        return judge.complete(recent[: len(recent) - spare])
 
 
 def _closing_pause_s(length: int) -> float:

@@ -13,7 +13,8 @@ before. A core; what happens when is `listener`'s.
 - A full stop in the midst of a turn is left out where the model was not sure of it; an eager end may be
   wrong.
 - When speech goes on after an eager end, its last word may turn out to be half of one ("America",
-  "Americans"). So it is decoded once more, and taken where it continues the published text.
+  "Americans"), and its full stop a comma. So it is decoded once more, and taken where its words continue the
+  published text, in which that full stop stays.
 
 Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was said in
 a cough will answer. It answers music as well ("Thank you for watching!") with odds that are no worse than for
@@ -30,7 +31,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rtcstt.embedded.cuts import Tail, part, quietest
-from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis, Recogniser, Spoken, Streaming, Vocabulary
+from rtcstt.embedded.hypothesis import (
+    FRAME,
+    Audio,
+    Ending,
+    Hypothesis,
+    Recogniser,
+    Spoken,
+    Streaming,
+    Vocabulary,
+)
+from rtcstt.embedded.wording import common, continued, joined, letters, uncapitalised, unmarked, whole_words
 from rtcstt.media.pcm import SAMPLE_RATE
 
 PRE_ROLL = int(0.5 * SAMPLE_RATE)  # before a turn, so that its first sound is in it
@@ -49,16 +60,6 @@ DOUBTFUL = 0.83  # mean voice activity of what may be no voice at all
 LETTERS, LETTERS_PER_S = 2, 20  # the most that is said in so many seconds of voice
 INVENTED = frozenset(["you", "so"])  # what recognisers say of music
 SURE_STOP = 0.85  # the probability of a full stop that stays in the midst of a turn
-
-# Words that, with a capital letter behind no full stop, only seem to begin a sentence.
-COMMON = frozenset(
-    "a an the and or but nor so because if when while where who which that this these those of to for with"
-    " from in into on at by as than then not is are was were be been has have had do does did can could will"
-    " would shall should may might must my your his her its our their he she it we you they there here what"
-    " how any all some no one two three four five six seven eight nine ten twenty thirty forty fifty"
-    " hundred thousand".split()
-)
-
 
 Run = tuple[int, int]  # samples between which there is voice
 
@@ -116,6 +117,16 @@ class Segment:
         was missed for a moment."""
         return 0 < self.settled <= self.resumed - APART
 
+    def since_speech(self, audio: Audio, lead: int) -> tuple[Audio, int]:
+        """Its audio, with so much before its first speech, and where that begins."""
+        first = self.runs[0][0] if self.runs else 0
+        at = first - lead if lead > LEAD else max(0, first - lead)
+        return np.pad(audio[max(0, at) :], (max(0, -at), 0)), at
+
+    def says_no_more(self, text: str) -> bool:
+        """Than was published for an eager end, but for punctuation."""
+        return self.text == self.settled_text and len(letters(text)) <= len(letters(self.text))
+
     def voice(self, begin: int, end: int, probability: float) -> None:
         """There is voice of this probability, after all that was known so far."""
         if self.settled and not self.resumed:
@@ -157,9 +168,7 @@ class Segment:
 
     def reopen(self, vocabulary: Vocabulary) -> None:
         """The last published word may be recognised differently from now on, as far as the text stays."""
-        count = len(self.ids)
-        while count and vocabulary.is_punctuation(self.ids[count - 1]):
-            count -= 1
+        count = unmarked(vocabulary, self.ids)
         while count and not vocabulary.starts_word(self.ids[count - 1]):
             count -= 1
         self.forced = self.ids[: max(0, count - 1)]
@@ -171,9 +180,7 @@ class Segment:
         before = self.understood
         if before is None or len(before.odds) != len(before.ids):
             return None
-        count = len(before.ids)
-        while count and vocabulary.is_punctuation(before.ids[count - 1]):
-            count -= 1
+        count = unmarked(vocabulary, before.ids)
         ids = before.ids[:count]
         if count <= len(self.forced) or ids[: len(self.forced)] != self.forced or found.ids[:count] == ids:
             return None
@@ -182,9 +189,11 @@ class Segment:
     def piece(self, length: int, vocabulary: Vocabulary) -> Piece:
         """What was said in its first ``length`` samples."""
         found, words = self.paused, tuple[Spoken, ...]()
-        if found is not None and found.ids == self.ids:
+        shown = self.text.split()
+        if found is not None and found.ids == self.ids and len(found.words) == len(shown):
             words = tuple(
-                Spoken(word, self.start + begin, self.start + end) for word, begin, end in found.words
+                Spoken(word, self.start + begin, self.start + end)
+                for word, (_, begin, end) in zip(shown, found.words, strict=True)
             )
         return Piece(self.text, self.before(length), words, word_odds(vocabulary, self.ids, self.odds))
 
@@ -219,7 +228,7 @@ class TurnText:
 
     @property
     def transcript(self) -> str:
-        text = _joined([piece.text for piece in self._closed] + [self.segment.text])
+        text = joined([piece.text for piece in self._closed] + [self.segment.text])
         return " " + text if text and self._said else text
 
     @property
@@ -230,12 +239,22 @@ class TurnText:
             return paused.stop
         return None if self.segment.text else self._closed_stop
 
+    def stop_at_once(self) -> float | None:
+        """How probable it is by how it was said; None: not known. Costs about half a decode."""
+        paused = self.segment.paused
+        ids = paused.ids[: unmarked(self._tokens, paused.ids)] if paused is not None else ()
+        if not ids or not isinstance(self._recogniser, Ending):
+            return None
+        length = min(self.length, self.segment.last_speech + TRIM)
+        audio, _ = self.segment.since_speech(self._audio.first(length), LEAD)
+        return self._recogniser.stop_at_once(audio, ids)
+
     @property
     def with_pause(self) -> str:
         """The turn's text with what was decoded in this pause, published or not."""
         paused = self.segment.paused
         text = self._worded(paused.ids) if paused else self.segment.text
-        return _joined([piece.text for piece in self._closed] + [text])
+        return joined([piece.text for piece in self._closed] + [text])
 
     def append(self, samples: Audio) -> None:
         self._audio.append(samples)
@@ -251,12 +270,12 @@ class TurnText:
         if not found.finished or not segment.believes(found, self._tokens):
             return
         if self.streaming is not None:
-            self._publish(found, _whole_words(self._tokens, found.ids, len(found.ids)))
+            self._publish(found, whole_words(self._tokens, found.ids, len(found.ids)))
             return
         segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
         if len(segment.recent) >= AGREE:
             self._publish(
-                found, _whole_words(self._tokens, found.ids, _agreed(self.segment, found, self._tokens))
+                found, whole_words(self._tokens, found.ids, _agreed(self.segment, found, self._tokens))
             )
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
@@ -269,7 +288,7 @@ class TurnText:
             return
         found = self._decode_twice(length)
         since = min(length, segment.last_speech) - segment.settled
-        if segment.went_on and since >= least and self._says_no_more(found):
+        if segment.went_on and since >= least and segment.says_no_more(self._worded(found.ids)):
             end = segment.start + length
             self.settle()
             self.decode_pause(end - self.segment.start, least=least)
@@ -288,10 +307,8 @@ class TurnText:
         found = self.segment.paused
         if found is None:
             return
-        count = len(found.ids)
-        if not final and found.stop is not None and found.stop < SURE_STOP:
-            while count and self._tokens.is_punctuation(found.ids[count - 1]):
-                count -= 1
+        unsure = not final and found.stop is not None and found.stop < SURE_STOP
+        count = unmarked(self._tokens, found.ids) if unsure else len(found.ids)
         self._publish(found, found.ids[:count])
 
     def close(self, length: int, *, least: int = MIN_VOICED) -> None:
@@ -386,29 +403,19 @@ class TurnText:
     ) -> Hypothesis:
         """``begun``: what it has to begin with, where that is more than what is forced."""
         segment = self.segment
-        first = segment.runs[0][0] if segment.runs else 0
-        silent = first - lead
-        audio = self._audio.first(length)[max(0, silent) :]
-        if silent < 0 and lead > LEAD:
-            audio = np.pad(audio, (-silent, 0))
+        audio, at = segment.since_speech(self._audio.first(length), lead)
         forced, odds = (segment.forced, segment.odds) if begun is None else (begun.ids, begun.odds)
         if growing and self.streaming is not None:
             found = self.streaming.so_far(audio)
         else:
             found = self._recogniser.decode(audio, forced, segment.draft, timed=timed)
-        if forced != segment.ids and not self._worded(found.ids).startswith(segment.text):
-            forced = segment.forced = segment.ids
-            found = self._recogniser.decode(audio, forced, found.ids, timed=timed)
+        for more in (segment.ids[: unmarked(self._tokens, segment.ids)], segment.ids):
+            if len(more) > len(forced) and not self._worded(found.ids).startswith(segment.text):
+                forced = segment.forced = more
+                found = self._recogniser.decode(audio, forced, found.ids, timed=timed)
         segment.draft = found.ids
-        at = silent if lead > LEAD else max(0, silent)
         words = tuple(Spoken(word, max(0, at + begin), at + end) for word, begin, end in found.words)
         return replace(found, odds=odds[: len(forced)] + found.odds, words=words)
-
-    def _says_no_more(self, found: Hypothesis) -> bool:
-        """Than was published for an eager end, but for punctuation."""
-        segment = self.segment
-        said = len(_letters(self._worded(found.ids)))
-        return segment.text == segment.settled_text and said <= len(_letters(segment.text))
 
     def _publish(self, found: Hypothesis, ids: tuple[int, ...]) -> None:
         """The first ``ids`` of what was found, where they say more than was published and nothing else."""
@@ -421,10 +428,7 @@ class TurnText:
     def _worded(self, ids: Sequence[int]) -> str:
         """The segment's text. A sentence that goes on has no capital letter, as far as that can be known."""
         text = self._tokens.text(ids)
-        first = text.split(" ", 1)[0].rstrip(",.?!;:")
-        if self.segment.continues and first.lower() in COMMON:
-            return text[:1].lower() + text[1:]
-        return text
+        return continued(self.segment.text, uncapitalised(text) if self.segment.continues else text)
 
     def _drop(self, length: int, spoken: int) -> None:
         """The segment ends after ``length`` samples, its speech after ``spoken``."""
@@ -435,7 +439,7 @@ class TurnText:
             self._left_out = whole[len(segment.text) :] if whole.startswith(segment.text) else ""
         self._closed.append(self.segment.piece(spoken, self._tokens))
         self._audio.drop(length)
-        last = _joined([closed.text for closed in self._closed])[-1:]
+        last = joined([closed.text for closed in self._closed])[-1:]
         self.segment = self.segment.rest(length, continues=last.isalnum() or last == ",")
 
 
@@ -461,38 +465,10 @@ def _agreed(segment: Segment, found: Hypothesis, vocabulary: Vocabulary) -> int:
         for index, (token, odds) in enumerate(zip(found.ids, found.odds, strict=False))
         if odds < SURE_TOKEN and index >= len(segment.ids) and not vocabulary.is_punctuation(token)
     )
-    by_all = _common(segment.recent) if len(segment.recent) == AGREE_UNSURE else 0
-    return max(by_all, min(_common(segment.recent[-AGREE:]), next(doubted, len(found.ids))))
-
-
-def _whole_words(vocabulary: Vocabulary, ids: tuple[int, ...], agreed: int) -> tuple[int, ...]:
-    """Those within the agreed tokens, less the newest one and punctuation at the end."""
-    starts = [index for index, token in enumerate(ids) if vocabulary.starts_word(token)]
-    ends = [end for end in [*starts[1:], len(ids)] if end <= agreed][:-1]
-    end = ends[-1] if ends else 0
-    while end and vocabulary.is_punctuation(ids[end - 1]):
-        end -= 1
-    return ids[:end]
-
-
-def _joined(texts: Sequence[str]) -> str:
-    return " ".join(text for text in texts if text)
+    by_all = common(segment.recent) if len(segment.recent) == AGREE_UNSURE else 0
+    return max(by_all, min(common(segment.recent[-AGREE:]), next(doubted, len(found.ids))))
 
 
 def _likelihood(found: Hypothesis) -> float:
     """The mean log-probability of all its tokens, those that were forced included."""
     return float(np.mean(np.log(np.maximum(found.odds, 1e-30)))) if found.odds else -np.inf
-
-
-def _letters(text: str) -> str:
-    return "".join(letter for letter in text if letter.isalnum())
-
-
-def _common(hypotheses: Sequence[tuple[int, ...]]) -> int:
-    """How many tokens the hypotheses have in common from the beginning."""
-    count = 0
-    for tokens in zip(*hypotheses, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        count += 1
-    return count

@@ -15,7 +15,9 @@ What was learned by measuring (word error rate on read speech):
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from rtcstt.media.pcm import SAMPLE_RATE
 
 BEGIN, END = 1, 2
 TOKENS_PER_S = 13.0  # more than anybody says: two for each of ", one", numbers being dictated in a hurry
-LEAD, TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE)
+LEAD, TAIL, SHORT_TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE), int(0.1 * SAMPLE_RATE)
 SHORTEST = SAMPLE_RATE // 10
 STATE = 384  # samples for each of the encoder's states
 SHOWN = 12  # states more, each time, that the decoder is shown to find out when words were said
@@ -137,15 +139,36 @@ class Moonshine:
         """The most likely tokens for 16 kHz audio, given that they begin with ``forced``.
 
         ``draft``: what was decoded of nearly the same audio before. It changes nothing but the cost: one pass
-        of the decoder verifies all of it. ``terms``: those that are expected.
+        of the decoder verifies all of it. ``terms``: those that are expected, written in the place of words
+        that sound like them.
         ``timed``: also when each word was said, at the cost of another decode.
         """
-        expected = draft[len(forced) :] if tuple(draft[: len(forced)]) == tuple(forced) else ()
+        feed = self._encoded(audio)
         most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
+        found = self._written(feed, forced, draft, most)
+        if terms is not None and found.finished:
+            self._forget(feed, 0)
+            led = self._written(feed, forced, found.ids, most, terms)
+            found = terms.spliced(found, led, self.tokens, len(forced))
+            if timed:  # which looks at what the decoder knows of these tokens
+                self._forget(feed, 0)
+                for _ in itertools.islice(self._logits(feed, found.ids, (), ()), 1):
+                    pass
+        return replace(found, words=self._timed(feed, found.ids, len(audio))) if timed else found
+
+    def _written(
+        self,
+        feed: dict[str, Any],
+        forced: Sequence[int],
+        draft: Sequence[int],
+        most: int,
+        terms: KeyTerms | None = None,
+    ) -> Hypothesis:
+        """What the decoder writes of the encoded audio, at most so many tokens."""
+        expected = draft[len(forced) :] if tuple(draft[: len(forced)]) == tuple(forced) else ()
         ids, odds, last = list(forced), list[float](), 0.0
         finished, stop = False, 0.0
         within = terms.after(forced) if terms is not None else None
-        feed = self._encoded(audio)
         for logits in self._logits(feed, forced, expected, ids):
             if len(ids) >= most:
                 break
@@ -164,14 +187,17 @@ class Moonshine:
                 del ids[len(forced) + repeated :], odds[repeated:]
                 break
         logprobs = np.log(np.maximum([*odds, last] if finished else odds, 1e-30))
-        return Hypothesis(
-            tuple(ids),
-            finished,
-            float(logprobs.mean()) if len(logprobs) else 0.0,
-            stop,
-            words=self._timed(feed, ids, len(audio)) if timed else (),
-            odds=tuple(odds),
-        )
+        logprob = float(logprobs.mean()) if len(logprobs) else 0.0
+        return Hypothesis(tuple(ids), finished, logprob, stop, odds=tuple(odds))
+
+    def stop_at_once(self, audio: Audio, ids: Sequence[int]) -> float:
+        """How probable it is that the sentence ends after these tokens, the last that are said in the audio.
+        Half a second of silence behind them, which `decode` gives it for the sake of words, makes it expect a
+        full stop behind nearly everything; with a tenth it goes by how they are said."""
+        feed = self._encoded(audio, SHORT_TAIL)
+        feed["input_ids"] = np.array([[BEGIN, *ids]], np.int64)
+        logits = self._decoder.run(["logits"], feed)[0][0, -1]
+        return float(_choose(logits, {}, may_end=True)[1][self._stops].sum())
 
     def _logits(
         self, feed: dict[str, Any], forced: Sequence[int], expected: Sequence[int], ids: Sequence[int]
@@ -234,8 +260,8 @@ class Moonshine:
         logprobs: NDArray[np.float32] = chosen - most - np.log(np.exp(logits - most[:, None]).sum(axis=1))
         return logprobs
 
-    def _encoded(self, audio: Audio) -> dict[str, Any]:
-        padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
+    def _encoded(self, audio: Audio, tail: int = TAIL) -> dict[str, Any]:
+        padded = np.pad(audio, (LEAD, max(tail, SHORTEST - len(audio)))).astype(np.float32)
         feed: dict[str, Any] = {"input_values": padded[None]}
         if self._masks_encoder:
             feed["attention_mask"] = np.ones((1, len(padded)), np.int64)
@@ -273,6 +299,9 @@ class MoonshineStream:
         self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
     ) -> Hypothesis:
         return self._model.decode(raised(audio), forced, draft, self._terms, timed=timed)
+
+    def stop_at_once(self, audio: Audio, ids: Sequence[int]) -> float:
+        return self._model.stop_at_once(raised(audio), ids)
 
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
