@@ -67,7 +67,7 @@ DOUBT_S, DOUBTS = 1.26, (0.95, 0.97)  # seconds to wait at least; below which pr
 SIGNS = {"sound": 1, "stop": 1, "at_once": 1, "dangling": -1, "hanging": -1, "letter": -1, "number": -1}
 MOST = {"sound": 1.0, "stop": 1.5, "at_once": 1.5}
 SOON_S, LATE_S, SOFT_S = 0.41, 1.0, (0.03, 0.01)  # of ends; how sharply ends and pauses are told apart
-DELAY, LATE, TOO_MANY, LARGE = 0.3, 3.0, 0.2, 0.002  # what counts how much beside the share of late ends
+DELAY, LATE, TOO_MANY, LARGE = 0.3, 3.0, 0.2, 0.002  # weights beside the share of ends not soon
 MARGIN_S = 0.04  # a pause may as well have been so much longer
 
 # What flite says, with pauses between these parts.

@@ -14,9 +14,7 @@ Whatever is said, a speaker who has paused in this turn and gone on is given som
 who reads aloud makes every clause sound like a sentence.
 
 The weights, and the seconds to wait for each degree of completeness, differ from model to model. They are
-fitted to recordings by `benchmarks/endpointing.py`, which prints them as they stand here; but the seconds of
-tiny-en and its `Doubt` were chosen for its weights, as soon as no more pauses within clauses, at commas and
-in numbers end a turn, since a fit of all together broke more. A core.
+fitted to recordings by `benchmarks/endpointing.py`, which prints them as they stand here. A core.
 """
 
 from __future__ import annotations
