@@ -424,6 +424,48 @@ def test_a_drain_lasts_as_long_as_the_stt_makes_progress() -> None:
     assert 5 < run_virtual(main()) < 60
 
 
+class Slow(Chatterer):
+    """Another STT on a machine that is too slow: of each 2 s of audio it takes no more for 7 s."""
+
+    def __init__(self, stt: ScriptedUpstream) -> None:
+        self._stt = stt
+
+    async def connect(self, handshake: wire.Handshake) -> Slow:
+        self._connection, self._taken = await self._stt.connect(handshake), 0
+        return self
+
+    async def send(self, data: str | bytes) -> None:
+        self._taken += len(data) if isinstance(data, bytes) else 0
+        if self._taken > 2 * 32_000:
+            self._taken = 0
+            await asyncio.sleep(7.0)
+        await self._connection.send(data)
+
+    async def recv(self) -> str:
+        return str(await self._connection.recv())
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def test_a_drain_lasts_while_the_stt_is_only_behind() -> None:
+    """At 350 % load it is silent for longer than the patience again and again, and gives every word."""
+
+    async def main() -> float:
+        said, events = Said(), list[AnyEvent]()
+        async with ScriptedUpstream() as stt:
+            stream = Stream(Slow(stt), on_event=events.append, drain_timeout_s=5.0)
+            stream.start()
+            await play(stream, speech(said.phrase(60, 0.0), word_s=WORD_S, gap_s=GAP_S))
+            begin = asyncio.get_running_loop().time()
+            await stream.close()
+        assert transcript(events).split() == said.words
+        assert not [event for event in events if isinstance(event, TranscriptGap)]
+        return asyncio.get_running_loop().time() - begin
+
+    assert 20 < run_virtual(main()) < 60
+
+
 def test_a_drain_has_an_end() -> None:
     async def main() -> float:
         stream = Stream(Chatterer(), on_event=lambda event: None, limits=Limits(drain_s=8.0))

@@ -12,6 +12,7 @@ from rtcstt.stt.limits import Limits
 from rtcstt.stt.seam import Connection
 from rtcstt.stt.transcription import Transcription
 
+PATIENCE = 2.0  # times the longest that the connection took between two signs of progress
 LOOK_S = 1.0  # at most between two looks whether something is due, or the STT has stalled
 
 
@@ -37,10 +38,21 @@ class Serving:
         self._wake = asyncio.Event()
         self._received = asyncio.Event()
         self.connected = False
-        self.progress = 0.0
-        "When audio was last sent, or a message received."
+        self._progress = 0.0
+        self._slowest_s = 0.0
         self.stalls = 0
         self._sending_since = math.inf
+
+    def progressed(self, now: float) -> None:
+        """Audio was sent, or a message received; or the end has begun."""
+        if self.connected:
+            self._slowest_s = max(self._slowest_s, now - self._progress)
+        self._progress = now
+
+    def patience_ends(self, patience_s: float) -> float:
+        """When no progress was made for so long that none is to be expected: after ``patience_s``; but one
+        that takes its time with each piece, as it has shown, is only behind."""
+        return self._progress + max(patience_s, PATIENCE * self._slowest_s)
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -49,7 +61,9 @@ class Serving:
     def begin(self) -> None:
         """The connection that `serve` gets next begins to count."""
         client = wire.ManualClient() if self._manual else wire.TurnsClient()
-        self._core.connected(client, asyncio.get_running_loop().time())
+        self._progress = asyncio.get_running_loop().time()
+        self._slowest_s = 0.0
+        self._core.connected(client, self._progress)
         self.connected = True
 
     async def serve(self, connection: Connection, until: asyncio.Task[Connection] | None) -> Ending:
@@ -112,7 +126,7 @@ class Serving:
         for data in self._core.data_to_send(loop.time()):
             self._sending_since = loop.time()
             await connection.send(data)
-            self.progress = loop.time()
+            self.progressed(loop.time())
         self._sending_since = math.inf
 
     async def _watch_sending(self) -> None:
@@ -135,7 +149,7 @@ class Serving:
         trusted = loop.time() + self._limits.trusted_after_s
         while True:
             data = await connection.recv()
-            self.progress = loop.time()
+            self.progressed(loop.time())
             spoke = self._core.receive(data)
             self._on_news()
             self._received.set()

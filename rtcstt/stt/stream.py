@@ -140,12 +140,12 @@ class Stream:
         """Send what is queued and the protocol's `close`, publish what still comes, end the open turn, and
         say what got no text.
 
-        Lasts as long as the STT makes progress: no longer than ``drain_timeout_s`` without any, and
-        `Limits.drain_s` in all. Idempotent.
+        Lasts as long as the STT makes progress: no longer than ``drain_timeout_s`` without any (or twice as
+        long as it has taken between two signs of it before), and `Limits.drain_s` in all. Idempotent.
         """
         if not self._closing:
             self._closing = True
-            self._serving.progress = asyncio.get_running_loop().time()
+            self._serving.progressed(asyncio.get_running_loop().time())
             self._core.finish()
             self._serving.wake()
         if self._task is not None:
@@ -165,7 +165,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._limits.drain_s
         while not task.done():
-            left = min(self._serving.progress + self._drain_timeout_s, end) - loop.time()
+            left = min(self._serving.patience_ends(self._drain_timeout_s), end) - loop.time()
             if left <= 0:
                 self._timed_out = self._serving.connected
                 return
