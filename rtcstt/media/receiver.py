@@ -106,7 +106,7 @@ class AudioReceiver:
                 self._presence.ignore("red", "packets arrive that cannot be read as red (RFC 2198)")
                 self._sources.note_unread(now)
             return
-        elif codec.name != "opus":
+        elif codec.name != "opus" and packet.ssrc == self._sources.main.playout.ssrc:
             self._presence.signals += self._suspicion.push(codec, packet.payload, now)
         known = self._sources.push(packet, now, is_known_type=codec is not None)
         if known and (packet.payload or not self._presence.is_stalled):  # keep-alives end no stall

@@ -35,6 +35,14 @@ READERS: Mapping[str, Callable[[bytes], Samples]] = {
     "pcm_alaw": lambda data: np.asarray(ALAW[np.frombuffer(data, np.uint8)]),
 }
 
+# What is guessed, but not taken, as well
+_GUESSED: Mapping[str, Callable[[bytes], Samples]] = {
+    **READERS,
+    "pcm_u8": lambda data: ((np.frombuffer(data, np.uint8).astype(np.int16) - 128) << 8).astype(np.int16),
+}
+# Of these one read as the other is hardly rougher than speech may be, but always rougher than read rightly.
+_ALIKE = {"pcm_mulaw": ("pcm_alaw", "pcm_u8"), "pcm_alaw": ("pcm_mulaw", "pcm_u8")}
+
 
 class Suspicion:
     """One stream's. ``encoding`` is one of `READERS`."""
@@ -78,19 +86,21 @@ class Suspicion:
         rough = _roughness(self._read(self._encoding, window))
         if not rough:
             return None  # silence
-        if rough > SPEECH:
-            others = {
-                name: _roughness(self._read(name, window)) for name in READERS if name != self._encoding
-            }
+        others = {
+            name: _roughness(self._read(name, window))
+            for name in (_GUESSED if rough > SPEECH else _ALIKE.get(self._encoding, ()))
+            if name != self._encoding
+        }
+        if others:
             best = min(others, key=lambda name: others[name])
-            guess = best if others[best] < min(SPEECH, rough / ROUGHER) else ""
+            guess = best if 0 < others[best] < min(SPEECH, rough / ROUGHER) else ""
         self._guesses.append(guess)
         is_sure = guess and self._guesses.count(guess) >= NEEDED
         return f"{guess}, not {self._encoding}" if is_sure else None
 
     def _read(self, encoding: str, window: bytes) -> NDArray[np.float64]:
         """The first channel."""
-        samples = READERS[encoding](window)
+        samples = _GUESSED[encoding](window)
         return samples[:: self._channels].astype(np.float64)
 
     def _pace(self, duration_s: float, now: float) -> str | None:
