@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.errors import CallerError
-from rtcstt.media.files import read
+from rtcstt.media import files
 from rtcstt.media.g711 import ALAW, MULAW
 from rtcstt.media.suspicion import Suspicion
 from rtcstt.server.media_formats import (
@@ -341,11 +341,14 @@ def suspect(stated: str, data: bytes, *, rate: int = 8000, pace: float = 1.0) ->
     return found
 
 
-@pytest.mark.parametrize("stated", ["pcm_s16le", "pcm_mulaw", "pcm_alaw"])
-@pytest.mark.parametrize("real", list(ENCODED))
+@pytest.mark.parametrize(
+    ("stated", "real"),
+    [  # A-law and unsigned samples are too alike for a sentence that is so short
+        *((stated, real) for stated in ("pcm_s16le", "pcm_mulaw") for real in ENCODED),
+        *(("pcm_alaw", real) for real in ENCODED if real != "pcm_u8"),
+    ],
+)
 def test_speech_that_is_read_in_another_encoding(stated: str, real: str) -> None:
-    if (stated, real) == ("pcm_alaw", "pcm_u8"):
-        pytest.skip("these two are too alike for a short sentence")
     found = suspect(stated, ENCODED[real])
     wanted = [] if real == stated else [f"{real}, not {stated}"]
     assert [guess for guess in found if "pace" not in guess] == wanted
@@ -362,7 +365,7 @@ def test_real_speech_as_mu_law_and_a_law(shared_data: Path) -> None:
     found = long = 0
     recordings = [path for path in sorted(shared_data.iterdir()) if path.suffix in (".wav", ".flac", ".ogg")]
     for path in recordings[::2]:
-        samples = np.asarray(read(path, rate=8000))[: 8000 * 8]
+        samples = np.asarray(files.read(path, rate=8000))[: 8000 * 8]
         mu_law, a_law = codes(MULAW, samples), codes(ALAW, samples)
         assert suspect("pcm_mulaw", mu_law) == suspect("pcm_alaw", a_law) == [], path.name
         assert suspect("pcm_s16le", samples.astype("<i2").tobytes()) == [], path.name
