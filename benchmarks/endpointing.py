@@ -64,8 +64,8 @@ SECONDS = ((0.36, 1.05),) * 4 + ((0.36, 0.8), (0.36, 0.6))  # at the others
 RHYTHM = ((1.2, 2.0), (0.6, 1.0))
 ANSWER_S, SHORT_FROM = 0.55, ((-6.0, -4.5), (-5.0, -1.6))  # how complete: known answers, others
 DOUBT_S, DOUBTS = 1.26, (0.95, 0.97)  # seconds to wait at least; below which probability of a full stop
-SIGNS = {"sound": 1, "stop": 1, "at_once": 1, "dangling": -1, "hanging": -1, "letter": -1, "number": -1}
-MOST = {"sound": 1.0, "stop": 1.5, "at_once": 1.5}
+SIGNS = {"sound": 1, "stop": 1, "dangling": -1, "hanging": -1, "letter": -1, "number": -1}
+MOST = {"sound": 1.0, "stop": 1.5}
 SOON_S, LATE_S, SOFT_S = 0.41, 1.0, (0.03, 0.01)  # of ends; how sharply ends and pauses are told apart
 DELAY, LATE, TOO_MANY, LARGE = 0.3, 3.0, 0.2, 0.002  # weights beside the share of ends not soon
 MARGIN_S = 0.04  # a pause may as well have been so much longer
@@ -130,11 +130,7 @@ class Watched:
 
 
 class Asking(Fit):
-    """Asks for all that may weigh, also where it makes no difference with the present constants."""
-
-    def asks_at_once(self, evidence: Evidence) -> bool:
-        said = spoken(evidence.words)
-        return bool(said) and (is_answer(said) or not is_doubted(evidence, said, self.doubt.stop))
+    """Asks how it sounds also where that makes no difference with the present constants."""
 
     def asks_sound(self, evidence: Evidence) -> bool:
         return True
@@ -399,7 +395,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, without in (
         (args.model, frozenset[str]()),
-        ("without odds of words", frozenset({"stop", "at_once"})),
+        ("without odds of words", frozenset({"stop"})),
     ):
         folds = [
             fit([sample for sample in samples if sample.fold != fold], without=without)

@@ -57,17 +57,6 @@ def test_what_was_published_stays(engine: Moonshine, voice: Audio) -> None:
     assert engine.decode(voice, other).ids[: len(other)] == other
 
 
-def test_where_a_sentence_may_end_is_told_by_how_it_is_said(engine: Moonshine, voice: Audio) -> None:
-    """ "It was the best of times, it was the worst of times", and a part of it."""
-    stream = engine.stream()
-    ends = []
-    for seconds in (1.9, 4.6):
-        audio = voice[: int(seconds * SAMPLE_RATE)]
-        ids = [token for token in engine.decode(audio).ids if not engine.tokens.is_punctuation(token)]
-        ends.append(stream.stop_at_once(audio, ids))
-    assert 0 <= ends[0] < 0.9 < 0.97 < ends[1] <= 1, ends
-
-
 def test_many_threads_may_ask_at_once(engine: Moonshine, voice: Audio) -> None:
     parts = [voice[: seconds * SAMPLE_RATE] for seconds in (2, 3, 4, 2, 3, 4)]
     alone = [engine.decode(part) for part in parts]

@@ -85,13 +85,6 @@ class Recogniser(Protocol):
 
 
 @runtime_checkable
-class Ending(Protocol):
-    """One that tells how it expects a sentence to end by how it is said (`moonshine.MoonshineStream`)."""
-
-    def stop_at_once(self, audio: Audio, ids: Sequence[int]) -> float: ...
-
-
-@runtime_checkable
 class Streaming(Recogniser, Protocol):
     """One that takes audio as it comes, and never takes back what it has said (`streaming.StreamingStream`).
     Nothing is decoded twice, so segments may be long."""

@@ -241,8 +241,6 @@ class Listener:
             self._endpointer.answer(UNFINISHED_S)
             return
         evidence = Evidence(None, self._text.stop, self._text.with_pause, self._endpointer.longest_s)
-        if self._fit.asks_at_once(evidence):
-            evidence = replace(evidence, at_once=self._text.stop_at_once())
         if self._judge is not None and self._fit.asks_sound(evidence):
             evidence = replace(evidence, sound=self._sound(self._judge))
         self.asked = self.position - round(self._endpointer.silence_s * SAMPLE_RATE), evidence

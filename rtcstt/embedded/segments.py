@@ -34,7 +34,6 @@ from rtcstt.embedded.cuts import Tail, part, quietest
 from rtcstt.embedded.hypothesis import (
     FRAME,
     Audio,
-    Ending,
     Hypothesis,
     Recogniser,
     Spoken,
@@ -238,16 +237,6 @@ class TurnText:
         if paused is not None and paused.ids:
             return paused.stop
         return None if self.segment.text else self._closed_stop
-
-    def stop_at_once(self) -> float | None:
-        """How probable it is by how it was said; None: not known. Costs about half a decode."""
-        paused = self.segment.paused
-        ids = paused.ids[: unmarked(self._tokens, paused.ids)] if paused is not None else ()
-        if not ids or not isinstance(self._recogniser, Ending):
-            return None
-        length = min(self.length, self.segment.last_speech + TRIM)
-        audio, _ = self.segment.since_speech(self._audio.first(length), LEAD)
-        return self._recogniser.stop_at_once(audio, ids)
 
     @property
     def with_pause(self) -> str:

@@ -34,7 +34,7 @@ from rtcstt.media.pcm import SAMPLE_RATE
 
 BEGIN, END = 1, 2
 TOKENS_PER_S = 13.0  # more than anybody says: two for each of ", one", numbers being dictated in a hurry
-LEAD, TAIL, SHORT_TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE), int(0.1 * SAMPLE_RATE)
+LEAD, TAIL = int(0.1 * SAMPLE_RATE), int(0.5 * SAMPLE_RATE)
 SHORTEST = SAMPLE_RATE // 10
 STATE = 384  # samples for each of the encoder's states
 SHOWN = 12  # states more, each time, that the decoder is shown to find out when words were said
@@ -190,15 +190,6 @@ class Moonshine:
         logprob = float(logprobs.mean()) if len(logprobs) else 0.0
         return Hypothesis(tuple(ids), finished, logprob, stop, odds=tuple(odds))
 
-    def stop_at_once(self, audio: Audio, ids: Sequence[int]) -> float:
-        """How probable it is that the sentence ends after these tokens, the last that are said in the audio.
-        Half a second of silence behind them, which `decode` gives it for the sake of words, makes it expect a
-        full stop behind nearly everything; with a tenth it goes by how they are said."""
-        feed = self._encoded(audio, SHORT_TAIL)
-        feed["input_ids"] = np.array([[BEGIN, *ids]], np.int64)
-        logits = self._decoder.run(["logits"], feed)[0][0, -1]
-        return float(_choose(logits, {}, may_end=True)[1][self._stops].sum())
-
     def _logits(
         self, feed: dict[str, Any], forced: Sequence[int], expected: Sequence[int], ids: Sequence[int]
     ) -> Iterator[NDArray[np.float32]]:
@@ -260,8 +251,8 @@ class Moonshine:
         logprobs: NDArray[np.float32] = chosen - most - np.log(np.exp(logits - most[:, None]).sum(axis=1))
         return logprobs
 
-    def _encoded(self, audio: Audio, tail: int = TAIL) -> dict[str, Any]:
-        padded = np.pad(audio, (LEAD, max(tail, SHORTEST - len(audio)))).astype(np.float32)
+    def _encoded(self, audio: Audio) -> dict[str, Any]:
+        padded = np.pad(audio, (LEAD, max(TAIL, SHORTEST - len(audio)))).astype(np.float32)
         feed: dict[str, Any] = {"input_values": padded[None]}
         if self._masks_encoder:
             feed["attention_mask"] = np.ones((1, len(padded)), np.int64)
@@ -299,9 +290,6 @@ class MoonshineStream:
         self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
     ) -> Hypothesis:
         return self._model.decode(raised(audio), forced, draft, self._terms, timed=timed)
-
-    def stop_at_once(self, audio: Audio, ids: Sequence[int]) -> float:
-        return self._model.stop_at_once(raised(audio), ids)
 
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
