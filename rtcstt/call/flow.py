@@ -59,6 +59,7 @@ from rtcstt.stt.transcription import TranscriptionState
 log = logging.getLogger(__name__)
 
 MAX_HELD = 500  # packets; 10 s
+MAX_ARRIVED = 16  # packets that wait to be taken in together; 0.3 s
 MAX_MARKS = 1000  # chunks with concealed audio that are remembered: of the last minutes at least
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
 JITTER_S = 0.2  # of a call that moves: both servers receive it, so what looks like a shorter hole is none
@@ -153,7 +154,8 @@ class Flow:
         self.track = track
         self._loop = asyncio.get_running_loop()
         settings = shared.settings
-        self.receiver = AudioReceiver(codecs, chunk_ms=settings.chunk_ms, max_delay_ms=settings.max_delay_ms)
+        self._receiver = AudioReceiver(codecs, chunk_ms=settings.chunk_ms, max_delay_ms=settings.max_delay_ms)
+        self._arrived: deque[tuple[Packet, float]] = deque()  # not yet taken in
         self.stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pcm = _PcmSource()
@@ -165,25 +167,38 @@ class Flow:
         self.moves = False  # another server may be receiving the caller already
         self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
+    @property
+    def receiver(self) -> AudioReceiver:
+        """With all that has arrived taken in."""
+        while self._arrived:
+            packet, at = self._arrived.popleft()
+            self._guarded(partial(self._receiver.push, packet, at))
+        return self._receiver
+
     def push(self, packet: Packet) -> None:
-        if self._held is None:
-            self._receive(packet, self._loop.time())
-            return
-        self._held.append((packet, self._loop.time()))
-        if len(self._held) == 1:
-            self._on_held()
+        now = self._loop.time()
+        if self._held is not None:
+            self._held.append((packet, now))
+            if len(self._held) == 1:
+                self._on_held()
+        elif self._timer is None or self._nothing_since is not None:
+            self._receive(packet, now)
+        else:
+            self._arrived.append((packet, now))  # taken in together they cost less than one by one
+            if len(self._arrived) >= MAX_ARRIVED:
+                self._advance()
 
     def _receive(self, packet: Packet, now: float) -> None:
         if self._nothing_since is not None:
             self._skip_what_nobody_received(now - PACKET_S)
-        self.receiver.push(packet, now)
+        self._receiver.push(packet, now)
         if self._timer is None:
             self._schedule()
 
     def push_pcm(self, samples: Samples, sample_rate: int) -> None:
         now = self._loop.time()
         self._skip_what_nobody_received(now - len(samples) / sample_rate)
-        self.receiver.push_pcm(self._pcm.resample(samples, sample_rate), now)
+        self._receiver.push_pcm(self._pcm.resample(samples, sample_rate), now)
         if self._timer is None:
             self._schedule()
 
@@ -225,7 +240,7 @@ class Flow:
     @property
     def time(self) -> float:
         """The end of what was sent, on the call's audio clock."""
-        return self._seconds(self.receiver.position) if self.stream is not None else 0.0
+        return self._seconds(self._receiver.position) if self.stream is not None else 0.0
 
     @property
     def failure(self) -> UpstreamError | None:
@@ -252,8 +267,7 @@ class Flow:
         }
 
     def restore(self, kept: KeptTrack) -> None:
-        """Go on from what another server kept: at once with what it had received, with new audio when some
-        comes."""
+        """Go on from what another server kept: with what it had received at once, then with what comes."""
         if kept.origin is None or "flow" not in kept.state:
             return
         flow = kept.state["flow"]
@@ -267,13 +281,11 @@ class Flow:
             self._report(Lost(settled, kept.audio[0].start, "server"))
 
     def hold(self, on_held: Callable[[], None]) -> None:
-        """Keep packets for `release`; ``on_held`` is called with the first one."""
         self._held, self._on_held = deque(maxlen=MAX_HELD), on_held
         self._tolerated_s = JITTER_S
 
     @property
     def held_since(self) -> float | None:
-        """When the first of the packets kept came."""
         return self._held[0][1] if self._held else None
 
     def release(self) -> None:
@@ -309,7 +321,7 @@ class Flow:
             self.receiver.push_pcm(rest, now)
 
     def _schedule(self) -> None:
-        due = self.receiver.next_due(self._loop.time())
+        due = self._receiver.next_due(self._loop.time())
         self._timer = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
@@ -319,13 +331,13 @@ class Flow:
     def _advance(self) -> None:
         now = self._loop.time()
         self._guarded(lambda: self._send(self.receiver.pull(now, waits=self.moves)))
-        while self._flushes and self.stream and self.receiver.position >= self._flushes[0]:
+        while self._flushes and self.stream and self._receiver.position >= self._flushes[0]:
             self._flushes.popleft()
             self.stream.finalize()
         self._report_signals()
 
     def _report_signals(self) -> None:
-        for signal in self.receiver.signals():
+        for signal in self._receiver.signals():
             self._report(signal)
 
     def _report(self, signal: Signal) -> None:
@@ -340,7 +352,7 @@ class Flow:
         self._shared.report(event)
 
     def _send(self, chunks: Sequence[Chunk]) -> None:
-        self._concealed.note(self.receiver.position, self.receiver.ledger.counts[Label.CONCEALED])
+        self._concealed.note(self._receiver.position, self._receiver.ledger.counts[Label.CONCEALED])
         for chunk in chunks:
             self._stream_or_new().send(chunk)
             self._guarded(partial(self._record, chunk))
@@ -351,9 +363,9 @@ class Flow:
 
     def _received_until(self) -> int:
         """Where on the track the audio lies that comes now; all that came before lies before it."""
-        assert self.receiver.origin is not None
-        elapsed = self._loop.time() - self.receiver.origin
-        return round((elapsed + self.receiver.clock.lag_s) * SAMPLE_RATE)
+        assert self._receiver.origin is not None
+        elapsed = self._loop.time() - self._receiver.origin
+        return round((elapsed + self._receiver.clock.lag_s) * SAMPLE_RATE)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails on one track's audio must not end the timer, and with it the track."""
@@ -364,13 +376,12 @@ class Flow:
             if self.failures == 1:
                 log.exception("failed on a track's audio (further failures are only counted)")
 
-    def _seconds(self, sample: int) -> float:
-        """On the call's clock."""
+    def _seconds(self, sample: int) -> float:  # on the call's clock
         return self._offset_s() + sample / SAMPLE_RATE
 
     def _offset_s(self) -> float:
-        assert self.receiver.origin is not None  # there is audio
-        return self._shared.offset_s(self.receiver.origin)
+        assert self._receiver.origin is not None  # there is audio
+        return self._shared.offset_s(self._receiver.origin)
 
     def _stream_or_new(self, state: TranscriptionState | None = None) -> Stream:
         """The way to the STT, made when the track's place on the call's clock is known. ``state``: of the one

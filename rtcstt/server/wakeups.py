@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from rtcstt.limits import TokenBucket
 
-PER_S = 200  # wake-ups, once there have been `AT_ONCE` in short order: nothing is later than 5 ms by it
+PER_S = 100  # wake-ups, once there have been `AT_ONCE` in short order: nothing is later than 10 ms by it
 AT_ONCE = 50
 
 T = TypeVar("T")
