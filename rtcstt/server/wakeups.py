@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from rtcstt.limits import TokenBucket
 
-PER_S = 100  # wake-ups, once there have been `AT_ONCE` in short order: nothing is later than 10 ms by it
+PER_S = 200  # wake-ups, once there have been `AT_ONCE` in short order: nothing is later than 5 ms by it
 AT_ONCE = 50
+MANY = 4  # sockets with something at each wake-up: half as many do then, and nothing is later than 10 ms
 
 T = TypeVar("T")
 
@@ -34,17 +35,20 @@ class PacedSelector(selectors.DefaultSelector):
         self._clock, self._sleep = clock, sleep
         self._bucket = TokenBucket(PER_S, AT_ONCE)
         self._last: set[int] = set()  # what was ready the last time
+        self._taken = 0  # of what was ready, since the last pause
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if timeout is None or timeout > 0:  # else there is something to do already
             if self._last.isdisjoint(key.fd for key, _ in ready):
-                pause_s = self._bucket.spend(self._clock(), 1.0)
+                pause_s = self._bucket.spend(self._clock(), 2.0 if self._taken > MANY else 1.0)
+                self._taken = 0
                 if pause_s > 0:
                     self._sleep(pause_s)
                     timeout = None if timeout is None else max(0.0, timeout - pause_s)
                 ready = super().select(timeout)
         self._last = {key.fd for key, _ in ready}
+        self._taken += len(ready)
         return ready
 
 
