@@ -139,6 +139,15 @@ class Concealed:
             self._marks.append((self._before, position, total - self._total))
         self._before, self._total = position, total
 
+    def told(self, event: AnyEvent, begin_s: Callable[[], float]) -> AnyEvent:
+        """A turn's end with how much of it was made up. ``begin_s``: of the track, on the call's clock."""
+        if isinstance(event, TurnEnd):
+            begin = begin_s()
+            start, end = (round((at - begin) * SAMPLE_RATE) for at in (event.start, event.end))
+            if count := self.between(start, end):
+                return replace(event, concealed=count / 16)
+        return event
+
     def between(self, start: int, end: int) -> int:
         """How many samples, to the chunk."""
         return sum(count for begin, until, count in self._marks if begin < end and start < until)
@@ -213,7 +222,7 @@ class Flow:
         if self.stream is None:  # nothing has come
             self._shared.report(FlushDone(track=self.track))
             return
-        self._flushes.append(self._received_until())
+        self._flushes.append(_received_until(self.receiver, self._loop.time()))
         self._advance()
 
     async def close(self) -> None:
@@ -344,12 +353,7 @@ class Flow:
         self._shared.report(event_of(signal, self.track, self._seconds))
 
     def _tell(self, event: AnyEvent) -> None:
-        if isinstance(event, TurnEnd):
-            begin = self._offset_s()
-            samples = [round((at - begin) * SAMPLE_RATE) for at in (event.start, event.end)]
-            if count := self._concealed.between(samples[0], samples[1]):
-                event = replace(event, concealed=count / 16)
-        self._shared.report(event)
+        self._shared.report(self._concealed.told(event, self._offset_s))
 
     def _send(self, chunks: Sequence[Chunk]) -> None:
         self._concealed.note(self._receiver.position, self._receiver.ledger.counts[Label.CONCEALED])
@@ -360,12 +364,6 @@ class Flow:
     def _record(self, chunk: Chunk) -> None:
         if self._shared.recorder is not None:
             self._shared.recorder.write(self.track, chunk, self._offset_s())
-
-    def _received_until(self) -> int:
-        """Where on the track the audio lies that comes now; all that came before lies before it."""
-        assert self._receiver.origin is not None
-        elapsed = self._loop.time() - self._receiver.origin
-        return round((elapsed + self._receiver.clock.lag_s) * SAMPLE_RATE)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails on one track's audio must not end the timer, and with it the track."""
@@ -405,6 +403,12 @@ class Flow:
             )
             self.stream.start()
         return self.stream
+
+
+def _received_until(receiver: AudioReceiver, now: float) -> int:
+    """Where on the track the audio lies that comes ``now``; all that came before lies before it."""
+    assert receiver.origin is not None
+    return round((now - receiver.origin + receiver.clock.lag_s) * SAMPLE_RATE)
 
 
 def _ledger_of(received: Ledger, account: Account) -> AudioLedger:
