@@ -380,3 +380,43 @@ def test_noise_and_silence_raise_no_suspicion() -> None:
     for data in (noise, bytes(160_000), b"\xff" * 80_000, b"\xd5" * 80_000):
         for stated in ("pcm_s16le", "pcm_mulaw", "pcm_alaw"):
             assert suspect(stated, data) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ('{"encoding": "pcm_mulaw", "sample_rate": 8000}', Stated("pcm_mulaw", 8000)),
+        ('{"sample_rate": 16000.0, "channels": 2}', Stated(None, 16000, 2)),
+        ('{"codec": "PCMA"}', Stated("pcm_alaw")),
+        ('{"codec": "of conduct", "rate": 3, "format": "short"}', Stated()),  # somebody's own
+        ('{"content-type": "audio/L16@24000h"}', Stated("pcm_s16le", 24000)),
+    ],
+)
+def test_what_a_first_text_of_ones_own_states(text: str, stated: Stated) -> None:
+    message = pcm_message(text)
+    assert isinstance(message, Start) and message.stated == stated
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"codec": "opus"}', "codec"),
+        ('{"sample_rate": 16000, "encoding": "flac"}', "encoding"),
+        ('{"sample_rate": 16000, "sampleRate": 8000}', "sample_rate"),
+        ('{"channels": 6}', "channels"),
+    ],
+)
+def test_what_a_first_text_of_ones_own_states_wrongly(text: str, named: str) -> None:
+    with pytest.raises(CallerError, match=named):
+        pcm_message(text)
+
+
+def test_media_formats_by_other_names() -> None:
+    start = {"mediaFormat": {"codec": "PCMA", "rate": "16000", "channels": 1}}
+    message = media_message(json.dumps({"event": "start", "start": start}))
+    assert isinstance(message, Start) and message.stated == Stated("pcm_alaw", 16000, 1)
+
+
+@pytest.mark.parametrize("begin", ["DTMF_BEGIN digit:1", '{"event": "dtmf_start", "digit": "1"}'])
+def test_a_key_that_begins_is_told_at_its_end(begin: str) -> None:
+    assert pcm_message(begin) == Other()

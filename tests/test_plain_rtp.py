@@ -106,6 +106,10 @@ async def test_strangers_and_nonsense_are_not_received() -> None:
         events = await events_of(process)
     assert text(events) == WORDS
     assert events[-1]["ledger"]["0"]["received"] == len(AUDIO) / 16
+    assert [event["reason"] for event in events if event["type"] == "audio.ignored"] == [
+        "datagrams arrive that are no RTP",
+        "packets of 127.0.0.2 arrive, but 127.0.0.1 spoke first",
+    ]
 
 
 @pytest.mark.parametrize("name", ["PCMU", "PCMA", "G722", "opus"])

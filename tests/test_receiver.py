@@ -591,3 +591,40 @@ class TestOtherSources:
         received = call(arrivals, after(150), told={gone: lambda receiver, now: receiver.bye(9, now)})
         assert set(range(85, 150)) <= received.marks(), "its last words are still mixed in at first"
         assert not any(isinstance(signal, Muted) for _, signal in received.signals)
+
+
+class TestOddSenders:
+    """Each sample is as long as it is said to be, or told as missing."""
+
+    @pytest.mark.parametrize(
+        "timestamp",
+        [
+            lambda i: 0,
+            lambda i: 20 * i,
+            lambda i: 640 * (i // 2),  # two packets with the same one
+            lambda i: round(FRAME * (i + 0.2 * math.sin(37 * i))),  # of a clock on the wall
+            lambda i: random.Random(i).randrange(2**32),
+        ],
+    )
+    def test_timestamps_put_no_silence_between_packets(self, timestamp: Callable[[int], int]) -> None:
+        arrivals = [
+            (at, replace(p, timestamp=timestamp(i) & 0xFFFFFFFF)) for i, (at, p) in enumerate(stream(200))
+        ]
+        received = call(arrivals, after(200))
+        received.check(chunk_ms=20)
+        assert received.marks() == set(range(200))
+        assert received.ledger.counts[Label.SILENCE] <= 2 * FRAME
+
+    def test_numbers_without_order_are_missing(self) -> None:
+        chance = random.Random(3)
+        arrivals = [(at, replace(p, sequence=chance.randrange(2**16))) for at, p in stream(200)]
+        received = call(arrivals, after(200))
+        lost = [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert sum(one.end - one.start for one in lost) > 150 * FRAME
+        assert max(one.end for one in lost) <= 210 * FRAME
+
+    def test_a_source_for_each_second_is_received_and_nothing_is_missing(self) -> None:
+        arrivals = [(at, replace(p, ssrc=100 + i // 50)) for i, (at, p) in enumerate(stream(300))]
+        received = call(arrivals, after(300))
+        assert received.ledger.counts[Label.RECEIVED] == 300 * FRAME
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost | SeveralSources)]

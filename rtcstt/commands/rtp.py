@@ -20,6 +20,7 @@ from typing import Any
 from rtcstt.commands.models import OFFLINE, ensure
 from rtcstt.embedded import DEFAULT_MODEL, MODEL_NAMES, Embedded
 from rtcstt.errors import CallerError, ConfigError, RemoteProtocolError
+from rtcstt.events import AudioIgnored
 from rtcstt.http.serving import cannot_listen, on_stop_signals
 from rtcstt.media.rtp import CLOCK_RATES, Codec
 from rtcstt.server.options import check_range, host_and_port, option
@@ -39,6 +40,7 @@ USUAL = {
     "L16": (96, Codec("L16", 16000)),
 }
 WATCH_S = 0.2
+MAX_SAID = 8  # reasons why something is ignored
 IDLE_S = (0.0, 86400.0)
 
 
@@ -101,18 +103,26 @@ class _Receiver(asyncio.DatagramProtocol):
         self.first_packet = math.inf
         "The loop's time at which the first packet came."
         self.ignored = 0
+        self._said: set[str] = set()
 
     def datagram_received(self, data: bytes, address: tuple[str | Any, int]) -> None:
         if self._source not in (None, address[0]):
-            self.ignored += 1
+            self._ignore(f"packets of {address[0]} arrive, but {self._source} spoke first")
             return
         try:
             self._transcriber.push(data)
         except RemoteProtocolError:
-            self.ignored += 1
+            self._ignore("datagrams arrive that are no RTP")
         else:
             self._source = address[0]
             self.first_packet = min(self.first_packet, self._clock())
+
+    def _ignore(self, reason: str) -> None:
+        """Said once for each of the first reasons; the rest is counted."""
+        self.ignored += 1
+        if reason not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(reason)
+            self._transcriber.call.publish(AudioIgnored(track="", reason=reason))
 
     def connection_lost(self, _: Exception | None) -> None:
         if self.ignored:

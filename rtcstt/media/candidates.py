@@ -17,6 +17,7 @@ class Candidates:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self._dropped: float | None = None
         self._packets: dict[int, list[Arrived]] = {}  # of each source: near each other in one sequence
 
     def __len__(self) -> int:
@@ -31,17 +32,22 @@ class Candidates:
         packets = self._packets.setdefault(ssrc, [])
         goes_on = packets and arrived.arrival - packets[-1].arrival <= FORGOTTEN_S
         if packets and not (goes_on and near(arrived.packet, packets[0].packet)):
-            self._counters.stray += len(packets)
+            self._drop(packets)
             packets.clear()
         packets.append(arrived)
         if len(packets) > MAX_PACKETS:
+            self._drop(packets[:1])
             del packets[0]
-            self._counters.stray += 1
         return packets
 
     def take(self, ssrc: int) -> list[Arrived]:
         """Those of a source, which is no candidate any more."""
         return self._packets.pop(ssrc)
+
+    def take_dropped(self) -> float | None:
+        """When the first packet of speech came that was dropped since this was last asked."""
+        dropped, self._dropped = self._dropped, None
+        return dropped
 
     def take_rival(
         self, present: int | None, last_arrival: float, now: float, *, at_once: bool
@@ -67,4 +73,9 @@ class Candidates:
         last = sorted((packets[-1].arrival, ssrc) for ssrc, packets in self._packets.items())
         for i, (arrival, ssrc) in enumerate(last):
             if i <= len(last) - MAX_SOURCES or now - arrival > FORGOTTEN_S:
-                self._counters.stray += len(self._packets.pop(ssrc))
+                self._drop(self._packets.pop(ssrc))
+
+    def _drop(self, packets: list[Arrived]) -> None:
+        self._counters.stray += len(packets)
+        speech = (arrived.arrival for arrived in packets if arrived.speech is not None)
+        self._dropped = next(speech, None) if self._dropped is None else self._dropped

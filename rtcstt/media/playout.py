@@ -226,6 +226,10 @@ class Playout:
         at_once = self.has_others or self.is_silent(now)
         return self._candidates.take_rival(self.ssrc, self.last_arrival, now, at_once=at_once)
 
+    def take_dropped(self) -> float | None:
+        """When the first of those packets came that since the last time were dropped as stray ones."""
+        return self._candidates.take_dropped()
+
     def take_candidates(self, other: Playout) -> None:
         """Those that the other one, which had been the main one, knew of."""
         self._candidates, other._candidates = other._candidates, self._candidates
@@ -297,6 +301,8 @@ class Playout:
         end, duration = self._end, arrived.duration
         claimed = source.place(packet.timestamp, end) - end
         hole = self._believable(claimed, lost * duration, arrived.arrival) if claimed > 0 else 0
+        if not lost and 2 * hole < duration:
+            hole = 0  # timestamps are not that exact everywhere: nobody pauses for half a packet
         if hole:
             self._ready.extend(_gaps(codec, end, hole, lost=lost, duration=duration, behind=arrived))
         position = end + hole

@@ -84,6 +84,8 @@ class SideSource:
         """``replaced``: by a source that began when this one had fallen silent."""
         self.source = source
         self._replaced = replaced
+        self.began = -math.inf
+        "When its first packet came, where it is new."
         self.end = end
         self._losses: list[Lost] = []
         self._unread = Unread()
@@ -252,7 +254,9 @@ class SideSources:
             return False
         source = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
         source.playout.begin(packets)
-        self.add(SideSource(source))
+        side = SideSource(source)
+        side.began = packets[0].arrival
+        self.add(side)
         return True
 
     def _make_room(self, now: float, ledger: Ledger) -> bool:
@@ -292,6 +296,10 @@ class SideSources:
         for side in self:
             _account(side.advance(math.inf, at, at), "other source", ledger)
             side.flush()
+
+    def began_after(self, arrival: float) -> bool:
+        """Whether one of them did."""
+        return any(side.began > arrival for side in self)
 
     def are_sending(self, now: float, within_s: float) -> bool:
         """Whether speech of one of them came within the last ``within_s``."""

@@ -62,6 +62,8 @@ class Sources:
         known = side.push(packet, now) if side is not None else self.main.playout.push(packet, now)
         if not known and is_known_type:
             self._admit_rival(now)
+            if (since := self.main.playout.take_dropped()) is not None:
+                self.note_unread(now, since=since)
         return known
 
     def bye(self, ssrc: int, now: float) -> bool:
@@ -148,6 +150,9 @@ class Sources:
             self._clock.begin(self._unread_since)
             since = self._unread_since
         reason = "network" if whose == MAIN else "overflow"
+        if since is not None and self.losses.unread.grows(whose):
+            self.losses.unread.extend(whose, self.place(now))
+            return
         start = self.place(now - PACKET_S if since is None else since)
         self.losses.unread.note(whose, start, self.place(now), reason)
 
@@ -180,7 +185,8 @@ class Sources:
             self._hand_over(now, replaced=True)
             return
         if admitted:
-            self._presence.signals.append(SeveralSources(1 + self.sides.count_sending(now)))
+            if self.main.playout.last_arrival > packets[0].arrival:
+                self._presence.signals.append(SeveralSources(1 + self.sides.count_sending(now)))
             return
         self.counters.stray += len(packets)
         self._presence.ignore("sources", f"more than {1 + MAX_SIDES} sources send at once")
@@ -196,8 +202,9 @@ class Sources:
         self._note_others()
         playout = self.main.playout
         patience_s = 0.0 if playout.paused else max(HANDOVER_S, playout.delay)
-        if self.sides and now - playout.last_arrival > patience_s:
-            self._hand_over(now)
+        replaced = playout.is_silent(now) and self.sides.began_after(playout.last_arrival)
+        if self.sides and (replaced or now - playout.last_arrival > patience_s):
+            self._hand_over(now, replaced=replaced)
 
     def _note_others(self) -> None:
         self.main.playout.has_others = len(self.sides) > 0

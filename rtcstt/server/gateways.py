@@ -223,7 +223,7 @@ class _Fork:
                 self._call.metadata = self._call.metadata or about.metadata
             case Key(digit=digit, duration_ms=duration_ms):
                 self._call.publish(Dtmf(track="0", digit=digit, duration_ms=duration_ms))
-            case Other():
+            case Other(value=value) if value:
                 self._call.command(text)
 
 

@@ -38,6 +38,8 @@ _IN_QUERY = {
     "channels": "channels",
 }
 _SLIN = {"12": 12000, "16": 16000, "24": 24000, "32": 32000, "44": 44100, "48": 48000, "96": 96000}
+_CODECS = {*_NAMES, "opus", "g722", "g729", "gsm", "ilbc", "amr", "amr-wb", "speex", "mp3", "aac"}
+_BEGINS = ("BEGIN", "START")  # of a key that is told again at its end
 _MIXES = {"mono": 1, "mixed": 1, "stereo": 2}  # jambonz'
 _CALL_IDS = ("callSid", "call_sid", "callId", "call_control_id", "call_session_id", "callUUID")
 _IDS = (
@@ -46,6 +48,7 @@ _IDS = (
     *("applicationSid", "user_id", "client_state", "from", "to", "direction", "connection_id", "channel"),
     *("channel_id",),
 )
+_AT_RATE = re.compile(r"([^@]+)@(\d+)h?", re.IGNORECASE)
 _PAYLOAD = re.compile(r'"payload"(?:\s*:\s*"([^"]*))?')
 _TRACK = re.compile(r"[A-Za-z0-9_.\-]{1,32}")
 
@@ -87,7 +90,7 @@ class Stated:
         naming the one that is not taken, or does not agree with another."""
         found = cls()
         for name, given in query.items():
-            match _IN_QUERY.get(name.lower().replace("_", "").replace("-", "")):
+            match _meaning_of(name):
                 case "encoding":
                     found = found.agreeing(_media_type(name, given), name)
                 case "sample_rate":
@@ -100,14 +103,14 @@ class Stated:
     def of_media_format(cls, stated: Mapping[str, object], where: str) -> Stated:
         """``{"encoding", "sampleRate" or "sample_rate", "channels"}``, any of them left out."""
         found = cls()
-        if "encoding" in stated:
-            found = _media_type(f"{where}.encoding", stated["encoding"])
-        for name in ("sampleRate", "sample_rate"):
-            if name in stated:
-                rate = _rate(f"{where}.{name}", stated[name])
-                found = found.agreeing(cls(sample_rate=rate), where)
-        if "channels" in stated:
-            found = found.agreeing(cls(channels=_channels(f"{where}.channels", stated["channels"])), where)
+        for name, given in stated.items():
+            match _meaning_of(name):
+                case "encoding":
+                    found = found.agreeing(_media_type(f"{where}.{name}", given), where)
+                case "sample_rate":
+                    found = found.agreeing(cls(sample_rate=_rate(f"{where}.{name}", given)), where)
+                case "channels":
+                    found = found.agreeing(cls(channels=_channels(f"{where}.{name}", given)), where)
         return found
 
     def agreeing(self, other: Stated, where: str) -> Stated:
@@ -214,7 +217,7 @@ def _media_message(value: Mapping[str, object]) -> Message:
         case "stop" | "closed":
             return Stop()
         case name if "dtmf" in name:
-            return _key(value)
+            return Other() if name.upper().endswith(_BEGINS) else _key(value)
     return Other(value)
 
 
@@ -227,13 +230,14 @@ def pcm_message(text: str) -> Message:
     if event == "MEDIA_START":
         return _asterisk_start({str(name): str(given) for name, given in value.items()})
     if "dtmf" in event.lower():
-        return _key(value)
+        return Other() if event.upper().endswith(_BEGINS) else _key(value)
     if event.lower() in ("start", "media") and isinstance(value.get(event.lower()), dict):
         raise bad_request(f"event is {event.lower()!r}: audio in JSON messages is taken at /media-stream.")
     if "type" in value and not event:
         return Other(value)
     label = _about(value).label
-    return Start(_stated_in(value), About(label, checked_metadata(value)))
+    stated = _stated_in(value).agreeing(_stated_beside(value), "the first message")
+    return Start(stated, About(label, checked_metadata(value)))
 
 
 class ChunkOrder:
@@ -356,13 +360,32 @@ def _stated_in(value: Mapping[str, object]) -> Stated:
     return stated
 
 
+def _meaning_of(name: str) -> str | None:
+    return _IN_QUERY.get(name.lower().replace("_", "").replace("-", ""))
+
+
+def _stated_beside(value: Mapping[str, object]) -> Stated:
+    """Of a first text that is somebody's own: a rate, channels, and an encoding; by other names, or with other
+    values where no rate is stated, they mean something else there."""
+    stated = Stated()
+    for name in ("sample_rate", "sampleRate", "samplingRate"):
+        if name in value:
+            stated = stated.agreeing(Stated(sample_rate=_rate(name, value[name])), name)
+    for name in ("encoding", "codec"):
+        if name in value and (stated.sample_rate or str(value[name]).lower() in _CODECS):
+            stated = stated.agreeing(_media_type(name, value[name]), name)
+    if "channels" in value:
+        stated = stated.agreeing(Stated(channels=_channels("channels", value["channels"])), "channels")
+    return stated
+
+
 def _asterisk(text: str) -> Message:
     """chan_websocket's plain texts: a name, then ``field:value`` words."""
     name, *words = text.split(" ")
     said = dict(word.split(":", 1) for word in words if ":" in word)
     if name == "MEDIA_START":
         return _asterisk_start(said)
-    return _key(said) if name == "DTMF_END" or "digit" in said else Other()
+    return Other() if name.endswith(_BEGINS) else _key(said) if "digit" in said else Other()
 
 
 def _asterisk_start(said: Mapping[str, str]) -> Start:
@@ -399,6 +422,8 @@ def _about(value: Mapping[str, object]) -> About:
 def _media_type(name: str, given: object) -> Stated:
     """``audio/x-mulaw;rate=8000;channels=1``: without case, its parameters in any order."""
     kind, *parameters = (part.strip() for part in str(given)[:200].split(";"))
+    if (at := _AT_RATE.fullmatch(kind)) is not None:  # L16@24000h, as in SignalWire's settings
+        kind, parameters = at[1], [f"rate={at[2]}", *parameters]
     encoding, rate = _encoding(name, kind)
     stated = Stated(encoding, rate)
     for parameter in parameters:
@@ -424,6 +449,7 @@ def _encoding(name: str, given: object) -> tuple[str, int | None]:
 
 def _rate(name: str, given: object) -> int:
     text, (low, high) = str(given), SAMPLE_RATES
+    text = text.removesuffix(".0") if isinstance(given, float) else text
     if not (text.isascii() and text.isdecimal() and len(text) < 9 and low <= int(text) <= high):
         raise bad_request(f"{name} must be a whole number of Hz from {low} to {high}.")
     return int(text)
