@@ -375,7 +375,7 @@ class TestSources:
         for i in range(20_000):
             playout.push(packet(i, ssrc=i % 1000), 10 + 0.001 * i)
             drain(playout, 10 + 0.001 * i)
-        assert len(playout._candidates) <= MAX_SOURCES * MAX_PACKETS
+        assert len(playout.candidates) <= MAX_SOURCES * MAX_PACKETS
         assert len(playout._ready) == 0
 
     def test_a_stray_packet_of_long_ago_is_no_beginning(self) -> None:

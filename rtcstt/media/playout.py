@@ -108,7 +108,7 @@ class Playout:
         self._shares = shares
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
-        self._candidates = Candidates(self.counters)
+        self.candidates = Candidates(self.counters)
         self._source: Sequence | None = None
         self._left = False  # the present source said BYE
         self._in_doubt = False  # whether what was before the present sequence was all that was sent
@@ -154,7 +154,7 @@ class Playout:
         if source is None:
             source = self._source = Sequence(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
         number = source.number(packet)
-        if number is None or self._candidates.are_followed_by(packet, self.last_arrival):
+        if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now
         self._left = False
@@ -224,15 +224,7 @@ class Playout:
     def take_rival(self, now: float) -> list[Arrived]:
         """The packets so far of a source that sends beside the present one; none where there is no such."""
         at_once = self.has_others or self.is_silent(now)
-        return self._candidates.take_rival(self.ssrc, self.last_arrival, now, at_once=at_once)
-
-    def take_dropped(self) -> float | None:
-        """When the first of those packets came that since the last time were dropped as stray ones."""
-        return self._candidates.take_dropped()
-
-    def take_candidates(self, other: Playout) -> None:
-        """Those that the other one, which had been the main one, knew of."""
-        self._candidates, other._candidates = other._candidates, self._candidates
+        return self.candidates.take_rival(self.ssrc, self.last_arrival, now, at_once=at_once)
 
     def is_silent(self, now: float) -> bool:
         """Whether so little came of the present source that another may take its place."""
@@ -240,10 +232,10 @@ class Playout:
 
     def _take_over(self, arrived: Arrived) -> bool:
         """A packet of another source, or from elsewhere in the sequence. Whether the stream goes on there."""
-        newcomers = self._candidates.add(arrived)
+        newcomers = self.candidates.add(arrived)
         if not self._may_take_over(newcomers):
             return False
-        self._restart(self._candidates.take(arrived.packet.ssrc))
+        self._restart(self.candidates.take(arrived.packet.ssrc))
         return True
 
     def _may_take_over(self, newcomers: list[Arrived]) -> bool:

@@ -62,7 +62,7 @@ class Sources:
         known = side.push(packet, now) if side is not None else self.main.playout.push(packet, now)
         if not known and is_known_type:
             self._admit_rival(now)
-            if (since := self.main.playout.take_dropped()) is not None:
+            if (since := self.main.playout.candidates.take_dropped()) is not None:
                 self.note_unread(now, since=since)
         return known
 
@@ -218,7 +218,8 @@ class Sources:
             self._push_stored(now)
         elif side is not None:
             old, self.main = self.main, side.source
-            self.main.playout.take_candidates(old.playout)
+            new = self.main.playout  # who may take over from it has been waiting already
+            new.candidates, old.playout.candidates = old.playout.candidates, new.candidates
             self.sides.add(SideSource(old, self.losses.end, replaced=replaced))
             if (count := side.stored) and not side.is_mixed:  # there may be a pause before it
                 self._clock.resume(now, count)

@@ -365,8 +365,8 @@ def _meaning_of(name: str) -> str | None:
 
 
 def _stated_beside(value: Mapping[str, object]) -> Stated:
-    """Of a first text that is somebody's own: a rate, channels, and an encoding; by other names, or with other
-    values where no rate is stated, they mean something else there."""
+    """Of a first text that is somebody's own: a rate, channels, and an encoding; by other names, or with
+    other values where no rate is stated, they mean something else there."""
     stated = Stated()
     for name in ("sample_rate", "sampleRate", "samplingRate"):
         if name in value:
