@@ -267,9 +267,13 @@ L16 = Codec("L16", 16000)
 
 
 class Connection:
-    """One of a caller's connections: the same audio at the same moments, in packets of its own."""
+    """One of a caller's connections: the same audio at the same moments, in packets of its own. What is due
+    within ``stalls`` (from, to; s of the call) comes at its end, all at once."""
 
-    def __init__(self, call: Call, samples: Samples, begun: float, seed: int) -> None:
+    def __init__(
+        self, call: Call, samples: Samples, begun: float, seed: int, stalls: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        self._stalls = stalls
         self._track = call.add_track("0", {96: L16})
         self._samples, self._begun = samples, begun
         dice = random.Random(seed)
@@ -277,11 +281,14 @@ class Connection:
 
     async def send(self) -> None:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         for start in range(0, len(self._samples), PACKET):
             due = self._begun + (start + PACKET) / SAMPLE_RATE
-            if due < loop.time():
+            if due < began:
                 continue
-            await asyncio.sleep(due - loop.time())
+            if self._stalls[0] <= due - self._begun < self._stalls[1]:
+                due = self._begun + self._stalls[1]
+            await asyncio.sleep(max(0.0, due - loop.time()))
             number = start // PACKET
             packet = Packet(
                 payload_type=96,
@@ -296,13 +303,19 @@ class Connection:
 
 
 async def move(
-    seed: int, moves_s: float, overlap_s: float, latency_s: float, *, both_s: float = math.inf
+    seed: int,
+    moves_s: float,
+    overlap_s: float,
+    latency_s: float,
+    *,
+    both_s: float = math.inf,
+    stalls: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """``both_s``: so long the caller sends over both connections, which may end before the old server lets
-    go of the call."""
+    go of the call. ``stalls``: see `Connection`."""
     said, samples = conversation(seed)
-    if both_s < overlap_s:
-        samples = np.concatenate([samples, silence(overlap_s)])  # they are there to the end of the move
+    if both_s < overlap_s or stalls[1]:
+        samples = np.concatenate([samples, silence(overlap_s + stalls[1])])  # they are there to the end
     loop = asyncio.get_running_loop()
     settings = CallSettings(outlives_peers=True)
     script = ConnectionScript(oracle=Oracle(latency_s=latency_s, hold_words=seed % 3))
@@ -310,7 +323,7 @@ async def move(
         kept = Kept()
         old = Call("call", stt=stt, settings=settings, recorder=kept)
         begun = loop.time()
-        first = asyncio.create_task(Connection(old, samples, begun, seed).send())
+        first = asyncio.create_task(Connection(old, samples, begun, seed, stalls).send())
         await asyncio.wait({first}, timeout=moves_s)
 
         for track in old.tracks.values():
@@ -318,7 +331,7 @@ async def move(
         new = PreparedCall("call", stt=stt, settings=settings)
         came = asyncio.Event()
         new.on_received = came.set
-        second = asyncio.create_task(Connection(new, samples, begun, seed + 1).send())
+        second = asyncio.create_task(Connection(new, samples, begun, seed + 1, stalls).send())
         listener = asyncio.create_task(collected(new))
         await asyncio.wait_for(came.wait(), 1.0)
         await asyncio.sleep(min(overlap_s, both_s))
@@ -326,6 +339,7 @@ async def move(
             first.cancel()
             await asyncio.sleep(overlap_s - both_s)
         assert not new.feed.history, "nothing is published before"
+        old.hand_over()
         what = kept.of(old)
         old.abandon()
         new.commit(restored(what))
@@ -348,6 +362,18 @@ async def move(
 def test_a_call_that_moves_slowly_loses_no_word_either(seed: int, overlap_s: float) -> None:
     """The caller has closed the old connection before the old server has let go of the call."""
     run_virtual(move(seed, 1.0, overlap_s, 0.2, both_s=2.0))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("stall_s", [0.6, 1.5, 3.0])
+@pytest.mark.parametrize("moves_s", [-0.4, 0.05, 0.5, 1.5])
+def test_a_caller_who_stalled_loses_no_word_when_their_call_moves(
+    seed: int, stall_s: float, moves_s: float
+) -> None:
+    """What came late, all at once, is still being sent on by the old server: it is received here as well, or
+    is not there at all."""
+    begin, end = 1.0, 1.0 + stall_s
+    run_virtual(move(seed, end + moves_s, 0.8, 0.2, stalls=(begin, end)))
 
 
 async def collected(call: Call) -> list[AnyEvent]:

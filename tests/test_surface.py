@@ -55,6 +55,7 @@ SHELLS = {
     "embedded.workers",
 }
 OTHER_CORES = EVERYBODY_CORES | {
+    "call.held",
     "captions",
     "captions.cutting",
     "fleet.ids",

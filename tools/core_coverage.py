@@ -29,6 +29,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "dtmf": ("media.dtmf", "media.red"),
     "endpointer": ("embedded.endpointer",),
     "events": ("events", "events.base", "events.session", "events.speech"),
+    "held": ("call.held",),
     "failover": ("stt.failover",),
     "files": (
         "media.files",

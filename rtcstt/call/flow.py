@@ -17,6 +17,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from rtcstt import wire
+from rtcstt.call.held import HeldPackets
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.errors import UpstreamError
 from rtcstt.events import (
@@ -58,7 +59,6 @@ from rtcstt.stt.transcription import TranscriptionState
 
 log = logging.getLogger(__name__)
 
-MAX_HELD = 500  # packets; 10 s
 MAX_ARRIVED = 16  # packets that wait to be taken in together; 0.3 s
 MAX_MARKS = 1000  # chunks with concealed audio that are remembered: of the last minutes at least
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
@@ -170,9 +170,11 @@ class Flow:
         self._pcm = _PcmSource()
         self._concealed = Concealed()
         self._flushes: deque[int] = deque()  # samples to be sent before each `finalize` asked for
-        self._held: deque[tuple[Packet, float]] | None = None
+        self._held: HeldPackets | None = None
         self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
+        self._lag_s = 0.0  # what came there went out so late
+        self._is_handed_over = False
         self.moves = False  # another server may be receiving the caller already
         self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
@@ -185,9 +187,11 @@ class Flow:
         return self._receiver
 
     def push(self, packet: Packet) -> None:
+        if self._is_handed_over:
+            return
         now = self._loop.time()
         if self._held is not None:
-            self._held.append((packet, now))
+            self._held.add(packet, now)
             if len(self._held) == 1:
                 self._on_held()
         elif self._timer is None or self._nothing_since is not None:
@@ -205,6 +209,8 @@ class Flow:
             self._schedule()
 
     def push_pcm(self, samples: Samples, sample_rate: int) -> None:
+        if self._is_handed_over:
+            return
         now = self._loop.time()
         self._skip_what_nobody_received(now - len(samples) / sample_rate)
         self._receiver.push_pcm(self._pcm.resample(samples, sample_rate), now)
@@ -286,27 +292,36 @@ class Flow:
         self._stream_or_new(stt).replay(kept.audio)
         settled = stt["settled"]  # what was said before has its text
         self._nothing_since = kept.audio[-1].end if kept.audio else settled
+        self._lag_s = flow["clock"]["lag"] / SAMPLE_RATE
         if kept.audio and kept.audio[0].start > max(settled, stt["begin"]):
             self._report(Lost(settled, kept.audio[0].start, "server"))
 
+    def hand_over(self) -> None:
+        """Another server takes the call: send on all that was received, and receive no more."""
+        self.stop()
+        self._is_handed_over = True
+        now = self._loop.time()
+        self._guarded(lambda: self._flush_pcm(now))
+        self._guarded(lambda: self._send(self.receiver.hand_over(now)))
+        self._report_signals()
+
     def hold(self, on_held: Callable[[], None]) -> None:
-        self._held, self._on_held = deque(maxlen=MAX_HELD), on_held
+        self._held, self._on_held = HeldPackets(), on_held
         self._tolerated_s = JITTER_S
 
     @property
     def held_since(self) -> float | None:
-        return self._held[0][1] if self._held else None
+        return self._held.since if self._held is not None else None
 
     def release(self) -> None:
         """From now on it is this server that receives the caller; first the packets that the other one did
         not have."""
-        held, self._held = self._held or (), None
+        held, self._held = self._held or HeldPackets(), None
         received = -math.inf
         if self._nothing_since is not None and self.receiver.origin is not None:
-            received = self.receiver.origin + self._nothing_since / SAMPLE_RATE
-        for packet, at in held:
-            if at > received:
-                self._receive(packet, at)
+            received = self.receiver.origin + self._nothing_since / SAMPLE_RATE - self._lag_s
+        for packet, at in held.after(received + PACKET_S / 2, self.receiver.codecs):
+            self._receive(packet, at)
         if held and self.stream is not None:  # whoever pauses now is connected all the same
             self._nothing_since = None
             if self._timer is None:
@@ -318,7 +333,7 @@ class Flow:
         start, self._nothing_since = self._nothing_since, None
         if start is None:
             return
-        self.receiver.clock.skip(now)
+        self.receiver.clock.skip(now, self._lag_s)
         if self.receiver.position - start > self._tolerated_s * SAMPLE_RATE:
             self._report(Lost(start, self.receiver.position, "server"))
 

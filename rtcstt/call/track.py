@@ -118,6 +118,11 @@ class Track:
         if flow := self._open():
             flow.moves = True
 
+    def hand_over(self) -> None:
+        """Another server takes the call: send on all that was received, and receive no more."""
+        if flow := self._open():
+            flow.hand_over()
+
     def finalize(self) -> None:
         """Manual mode: what came until now is sent, which takes until its chunk is full, then transcribed."""
         if flow := self._open():

@@ -52,12 +52,14 @@ POLL_S = 0.005  # while a chunk waits for late audio
 
 
 class ClockState(TypedDict):
-    """A clock's counts in samples: ``counts`` by `Label`, ``discarded`` by reason."""
+    """A clock's counts in samples: ``counts`` by `Label`, ``discarded`` by reason. ``lag``: audio goes out so
+    much later than on a call without trouble."""
 
     counts: dict[str, int]
     discarded: dict[str, int]
     sent: int
     hole: int
+    lag: int
 
 
 class AudioClock:
@@ -106,7 +108,13 @@ class AudioClock:
         """What another server needs to go on counting, besides `origin`. For JSON."""
         counts = {label.value: count for label, count in self.ledger.counts.items()}
         discarded = dict(self.ledger.discarded)
-        return {"counts": counts, "discarded": discarded, "sent": self.ledger.sent, "hole": self._hole}
+        return {
+            "counts": counts,
+            "discarded": discarded,
+            "sent": self.ledger.sent,
+            "hole": self._hole,
+            "lag": round(self.lag_s * SAMPLE_RATE),
+        }
 
     def restore(self, state: ClockState, origin: float) -> None:
         """Go on from what `state` gave on another server. What had not gone out there is lost."""
@@ -117,9 +125,10 @@ class AudioClock:
             self.ledger.discard("server", self.ledger.queued)
         self._origin = origin
 
-    def skip(self, now: float) -> None:
-        """Nothing was received until ``now``; nothing stands for that time."""
-        self._hole += max(0, round(-self.ahead(now) * SAMPLE_RATE))
+    def skip(self, now: float, lag_s: float = 0.0) -> None:
+        """Nothing was received until ``now``; nothing stands for that time. ``lag_s``: what had been received
+        before went out so late, and so does what comes."""
+        self._hole += max(0, round((lag_s - self.ahead(now)) * SAMPLE_RATE))
 
     def take_overflow(self) -> tuple[int, int] | None:
         """From where to where audio was dropped because it came faster than it may go out; each is told
@@ -212,6 +221,10 @@ class AudioClock:
         """All that is queued, and silence up to ``now``, at once; the last chunk may be short."""
         if self._origin is not None:
             self._queue_silence(round(-self.ahead(now) * SAMPLE_RATE))
+        return self.hand_over()
+
+    def hand_over(self) -> list[Chunk]:
+        """All that is queued, at once; the last chunk may be short."""
         chunks = []
         while self._queue.length:
             chunks.append(self._send(min(self._chunk, self._queue.length)))

@@ -63,6 +63,11 @@ class AudioReceiver:
         )
 
     @property
+    def codecs(self) -> Mapping[int, Codec]:
+        """By payload type."""
+        return self._codecs
+
+    @property
     def ledger(self) -> Ledger:
         return self.clock.ledger
 
@@ -182,8 +187,14 @@ class AudioReceiver:
             max(now, self._presence.stall_due(paused=self._sources.main.playout.paused)),
         )
 
+    def hand_over(self, now: float) -> list[Chunk]:
+        """Everything that is still inside, at once, for another server. Nothing may be pushed after."""
+        self._sources.flush(now)
+        self._presence.signals += self._losses.due(self.clock.end, everything=True)
+        return self.clock.hand_over()
+
     def close(self, now: float) -> list[Chunk]:
-        """Everything that is still inside, at once. Nothing may be pushed after."""
+        """The same, with silence up to ``now``, and what is known of losses at the end."""
         self._sources.flush(now)
         chunks = self.clock.close(now)
         self._note_lost_end(now)
