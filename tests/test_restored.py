@@ -339,7 +339,8 @@ async def move(
             first.cancel()
             await asyncio.sleep(overlap_s - both_s)
         assert not new.feed.history, "nothing is published before"
-        old.hand_over()
+        for track in old.tracks.values():
+            track.hand_over()
         what = kept.of(old)
         old.abandon()
         new.commit(restored(what))

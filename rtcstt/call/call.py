@@ -261,11 +261,6 @@ class Call:
             if self.caller_may_listen or isinstance(event, WITHOUT_WORDS):
                 yield event
 
-    def hand_over(self) -> None:
-        """Another server takes the call: all that was received is sent on, so that it can be kept for it."""
-        for track in self.tracks.values():
-            track.hand_over()
-
     def abandon(self) -> None:
         """Another server has the call: nothing is published any more, and everything is let go."""
         self._closed.set()

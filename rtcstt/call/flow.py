@@ -400,22 +400,7 @@ class Flow:
         """The way to the STT, made when the track's place on the call's clock is known. ``state``: of the one
         on another server, which it goes on from."""
         if self.stream is None:
-            settings = self._shared.settings
-            self.stream = Stream(
-                self._shared.stt,
-                track=self.track,
-                on_event=self._tell,
-                mode=settings.mode,
-                settings=self._shared.turn,
-                keyterms=settings.keyterms,
-                language=settings.language,
-                update_ms=settings.update_ms,
-                offset_s=self._offset_s(),
-                fallback=settings.fallback,
-                patience_s=settings.patience_s,
-                drain_timeout_s=settings.drain_timeout_s,
-                state=state,
-            )
+            self.stream = _stream_of(self._shared, self.track, self._tell, self._offset_s(), state)
             self.stream.start()
         return self.stream
 
@@ -424,6 +409,31 @@ def _received_until(receiver: AudioReceiver, now: float) -> int:
     """Where on the track the audio lies that comes ``now``; all that came before lies before it."""
     assert receiver.origin is not None
     return round((now - receiver.origin + receiver.clock.lag_s) * SAMPLE_RATE)
+
+
+def _stream_of(
+    shared: Shared,
+    track: str,
+    on_event: Callable[[AnyEvent], None],
+    offset_s: float,
+    state: TranscriptionState | None,
+) -> Stream:
+    settings = shared.settings
+    return Stream(
+        shared.stt,
+        track=track,
+        on_event=on_event,
+        mode=settings.mode,
+        settings=shared.turn,
+        keyterms=settings.keyterms,
+        language=settings.language,
+        update_ms=settings.update_ms,
+        offset_s=offset_s,
+        fallback=settings.fallback,
+        patience_s=settings.patience_s,
+        drain_timeout_s=settings.drain_timeout_s,
+        state=state,
+    )
 
 
 def _ledger_of(received: Ledger, account: Account) -> AudioLedger:

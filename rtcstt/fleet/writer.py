@@ -266,7 +266,8 @@ class Writer:
         owned = self._owned.get(call)
         if owned is None:
             return
-        owned.call.hand_over()
+        for track in owned.call.tracks.values():
+            track.hand_over()
         while await self._write([call]):
             pass
         if self._owned.get(call) is owned:
