@@ -699,7 +699,7 @@ def test_a_pause_that_a_recorder_left_out_is_no_damage(tmp_path: Path) -> None:
 
 def test_the_first_pages_of_ogg_that_are_damaged_are_missed(tmp_path: Path) -> None:
     data = bytearray(encoded(tmp_path / "a.opus", "libopus", 48000))
-    first = joined.first_sound(bytes(data), 0)
+    first = joined.first_page(bytes(data), 0, data.rindex(b"OggS"))
     data[first + 100 : first + 200] = bytes(100)  # its checksum is wrong now
     (tmp_path / "a.opus").write_bytes(data)
     samples, (gap,) = whole(tmp_path / "a.opus")
@@ -755,6 +755,35 @@ def test_what_no_recording_is_behind_a_row_of_packets_is_told(tmp_path: Path) ->
     (tmp_path / "a.ts").write_bytes(films + other)
     samples, (gap,) = whole(tmp_path / "a.ts")
     assert samples.shape[1] / RATE == pytest.approx(11.0, abs=0.1) and gap.reason == "damaged"
+
+
+def test_a_tag_with_a_picture_behind_mp3_is_no_damage(tmp_path: Path) -> None:
+    one = encoded(tmp_path / "a.mp3", "mp3", 44100)
+    ape = b"APETAGEX" + struct.pack("<IIII8x", 2000, 50_032, 1, 0x80000000)
+    lyrics = b"LYRICSBEGIN" + bytes(39)
+    tags = ape + os.urandom(50_000) + ape + lyrics + b"000050LYRICS200" + b"TAG" + bytes(125)
+    (tmp_path / "a.mp3").write_bytes(one + tags)
+    assert joined.parts(one + tags) == [(0, len(one))]
+    samples, gaps = whole(tmp_path / "a.mp3")
+    assert samples.shape[1] / RATE == pytest.approx(11.0, abs=0.1) and not gaps
+
+
+def test_films_in_ogg_may_begin_with_pictures(tmp_path: Path) -> None:
+    """Pages of theirs come before those of the sound, and end before its packets."""
+    one = encoded(tmp_path / "a.opus", "libopus", 48000)
+    at = joined.first_page(one, 0, one.rindex(b"OggS"))
+    picture = bytearray(one[:at])
+    picture[14:18] = b"pict"  # another serial number; nothing that is known
+    page = b"OggS\0\0" + struct.pack("<q", 99) + b"pict" + bytes(8) + b"\1\1x"
+    heads = [bytes(picture[:47]), bytes(one[:at]), page]
+    (tmp_path / "a.ogv").write_bytes(b"".join(heads) + one[at:])
+    assert not whole(tmp_path / "a.ogv")[1]
+
+
+def test_a_recording_of_a_few_samples_is_one(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(9, 0.5), 44100)
+    samples, gaps = whole(tmp_path / "a.wav")
+    assert samples.shape == (1, 3) and not gaps
 
 
 def test_tags_among_frames_of_adts_are_no_damage(tmp_path: Path) -> None:

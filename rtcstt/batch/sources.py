@@ -16,9 +16,9 @@ DIRECTIONS = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", 
 # ending.
 ENDINGS = frozenset(
     """
-    3g2 3gp 722 aa aa3 aac ac3 act adts adx aea aif aifc aiff alac amr apc ape asf ast au avi avr awb
-    bonk c2 caf dav dff dif divx dsf dss dts dtshd dv eac3 ec3 f4a f4v fap flac flv g722 g723_1 g729 gsm
-    gxf hcom iamf iff ircam isma ismv ivr kar kux latm lc3 loas m2a m2ts m4a m4b m4r m4v mac mj2 mk3d
+    3g2 3gp 722 aa aa3 aac ac3 act adts adx aea aif aifc aiff alac amr apc ape aptx aptxhd asf ast au avi
+    avr awb bonk c2 caf dav dff dif divx dsf dss dts dtshd dv eac3 ec3 f4a f4v fap flac flv g722 g723_1 g729
+    gsm gxf hcom iamf iff ircam isma ismv ivr kar kux latm lc3 loas m2a m2ts m4a m4b m4r m4v mac mj2 mk3d
     mka mkv mlp mov mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga msbc mts mxf nist nsp nsv nut oga ogg ogv ogx
     oma omg opus osq paf psp pvf qcp qoa qt ra rco rf64 rka rm rmvb rso sbc sd2 sds sdx sf shn sln snd
     sou sox spdif sph spx tak tco thd ts tta ty viv vob voc vqe vqf vql w64 wa wav wave weba webm wma

@@ -298,10 +298,8 @@ class _Losses:
         self._began = self._tracks[0].position
         self._read = 0  # bytes that became sound
         self._skipped = Skipped() if _all_is_read(container, streams) else None
-        self._first_sound = -1
-        if self._kind == "ogg":
-            with mapped(path) as data:
-                self._first_sound = joined.first_sound(data, begin) - begin
+        self._path, self._begin = path, begin
+        self._is_first = True
 
     def unreadable(self) -> None:
         """The container is, in some place; it may go on."""
@@ -310,9 +308,12 @@ class _Losses:
 
     def before(self, packet: av.Packet[Any]) -> Iterator[Gap]:
         """What was left out before it."""
-        if 0 <= self._first_sound < (packet.pos or 0):
-            yield self._tracks[0].damaged()
-        self._first_sound = -1
+        if self._is_first and self._kind == "ogg" and packet.pos is not None:
+            with mapped(self._path) as data:
+                place = self._begin + packet.pos
+                if joined.first_page(data, self._begin, place) < place:
+                    yield self._tracks[0].damaged()
+        self._is_first = False
         if self._skipped is None:
             return
         seconds = self._skipped.take(packet.pos, packet.size, self._seconds)

@@ -62,9 +62,15 @@ def parts(data: Data) -> list[tuple[int, int]]:
         end, following = _until(data, begin)
         found.append((begin, end))
         begin = following
-    if begin is not None and found:
-        found[-1] = found[-1][0], size
-    return found or [(0, size)]
+    if not found:
+        return [(0, size)]
+    last, end = found[-1]
+    if begin is not None:  # more than are looked for
+        end = size
+    if end == size and _row_begins(data, _tag_end(data, last)):
+        end = max(last + 1, _tags_behind(data, last))
+    found[-1] = last, end
+    return found
 
 
 def _behind_tag(data: Data) -> int:
@@ -78,6 +84,22 @@ def _tag_end(data: Data, at: int) -> int:
     if len(head) < 10 or head[:3] != b"ID3":
         return at
     return at + 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+
+
+def _tags_behind(data: Data, begin: int) -> int:
+    """Where tags begin that are at the end of the file: of ID3 (version 1), Lyrics3, and APE."""
+    end = len(data)
+    while end > begin:
+        if data[end - 128 : end - 125] == b"TAG":
+            end -= 128
+        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+            end -= 15 + int(data[end - 15 : end - 9])
+        elif data[end - 32 : end - 24] == b"APETAGEX":
+            end -= max(32, _number(data, end - 20, "<I"))
+            end -= 32 * (data[end - 32 : end - 24] == b"APETAGEX")  # not each has a header
+        else:
+            break
+    return max(begin, end)
 
 
 def _until(data: Data, begin: int) -> tuple[int, int | None]:
@@ -288,14 +310,14 @@ def _ogg(data: Data, begin: int) -> tuple[int, int | None]:
     return len(data), None
 
 
-def first_sound(data: Data, begin: int) -> int:
-    """Where the first page of an Ogg file is in which sound ends, damaged or not; -1 if there is none."""
-    at = data.find(b"OggS\0", begin)
-    while at >= 0 and at + 14 <= len(data):
-        if 0 < _number(data, at + 6, "<q"):
+def first_page(data: Data, begin: int, place: int) -> int:
+    """Where the first page with sound is, damaged or not, of the Ogg stream that has a page at this place."""
+    at = begin
+    while 0 <= (at := data.find(b"OggS\0", at, place)):
+        if data[at + 14 : at + 18] == data[place + 14 : place + 18] and _number(data, at + 6, "<q") > 0:
             return at
-        at = data.find(b"OggS\0", at + 5)
-    return -1
+        at += 5
+    return place
 
 
 def _matroska(data: Data, begin: int) -> int:

@@ -11,7 +11,8 @@ DEMUXERS = (
     # sound
     "wav,w64,aiff,caf,au,flac,ogg,mp3,aac,ac3,eac3,dts,dtshd,mlp,truehd,loas,latm,amr,amrnb,amrwb,wv,tta,ape,tak,"
     "mpc,mpc8,dsf,iff,shn,qcp,sox,voc,ircam,nistsphere,pvf,paf,avr,oma,xwma,bonk,osq,qoa,rka,wavarc,dss,act,apc,"
-    "g722,g723_1,g729,gsm,ilbc,sln,lc3,codec2,vqf,wve,rso,sbc,aea,rm,hcom,mmf,iamf,spdif,epaf,sds,sdx,nsp,aa,adx,wsd,"
+    "aptx,aptx_hd,g722,g723_1,g729,gsm,ilbc,sln,lc3,codec2,vqf,wve,rso,sbc,aea,rm,hcom,mmf,iamf,spdif,epaf,sds,"
+    "sdx,nsp,aa,adx,wsd,"
     # film, with sound
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,asf_o,mpeg,mpegts,wtv,mxf,nut,dv,gxf,nsv,ivr,kux,live_flv,"
     "dhav,nuv,pva,siff,smjpeg,swf,ty,vivo"

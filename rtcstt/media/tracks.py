@@ -223,8 +223,10 @@ class Track:
         """What is left. A container that cannot be read to its end has lost an unknown rest."""
         yield from self._drain()
         self._converter = None
-        begin, lost = self._timeline.position, self._lost
-        if lost >= SHORTEST_GAP_S and not self.is_over:
+        if self.decoded and not self._done:  # too few samples for the converter
+            yield from self._silence(max(1, round(self.position * self._settings.rate)))
+        begin, lost = self.position, self._lost
+        if lost >= MISSING_S and not self.is_over:
             yield Gap(begin, min(begin + lost, self._settings.end), "damaged")
         elif self._unreadable:
             yield self.damaged()
