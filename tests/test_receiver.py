@@ -615,9 +615,11 @@ class TestOddSenders:
         assert received.marks() == set(range(200))
         assert received.ledger.counts[Label.SILENCE] <= 2 * FRAME
 
-    def test_numbers_without_order_are_missing(self) -> None:
-        chance = random.Random(3)
-        arrivals = [(at, replace(p, sequence=chance.randrange(2**16))) for at, p in stream(200)]
+    @pytest.mark.parametrize(
+        "number", [lambda i: random.Random(i).randrange(2**16), lambda i: 0, lambda i: 60_000 - i]
+    )
+    def test_numbers_without_order_are_missing(self, number: Callable[[int], int]) -> None:
+        arrivals = [(at, replace(p, sequence=number(i))) for i, (at, p) in enumerate(stream(200))]
         received = call(arrivals, after(200))
         lost = [signal for _, signal in received.signals if isinstance(signal, Lost)]
         assert sum(one.end - one.start for one in lost) > 150 * FRAME

@@ -44,6 +44,16 @@ class Candidates:
         """Those of a source, which is no candidate any more."""
         return self._packets.pop(ssrc)
 
+    def note_dropped(self, arrival: float) -> None:
+        """A packet of speech that came then was dropped."""
+        self._dropped = arrival if self._dropped is None else self._dropped
+
+    def drop_all(self) -> None:
+        """Nothing more comes."""
+        for packets in self._packets.values():
+            self._drop(packets)
+        self._packets.clear()
+
     def take_dropped(self) -> float | None:
         """When the first packet of speech came that was dropped since this was last asked."""
         dropped, self._dropped = self._dropped, None
@@ -77,5 +87,7 @@ class Candidates:
 
     def _drop(self, packets: list[Arrived]) -> None:
         self._counters.stray += len(packets)
-        speech = (arrived.arrival for arrived in packets if arrived.speech is not None)
-        self._dropped = next(speech, None) if self._dropped is None else self._dropped
+        for arrived in packets:
+            if arrived.speech is not None:
+                self.note_dropped(arrived.arrival)
+                return

@@ -166,6 +166,9 @@ class Playout:
     def _add(self, source: Sequence, arrived: Arrived, number: int) -> None:
         if len(self._ready) >= MAX_WAITING:
             self.counters.overflow += 1
+        elif source.is_other(arrived, number):
+            self.counters.duplicate += 1
+            self.candidates.note_dropped(arrived.arrival)
         elif source.add(arrived, number):
             self._take(source, arrived, 0)
 

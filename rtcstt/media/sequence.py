@@ -128,6 +128,17 @@ class Sequence:
         taken = self._taken.get(number)
         return number if taken is None or taken == (packet.timestamp, packet.payload) else None
 
+    def is_other(self, arrived: Arrived, number: int) -> bool:
+        """Whether its number is that of another packet of speech that waits, or of none that was to come:
+        from before the beginning."""
+        if arrived.speech is None or number > self._highest:
+            return False
+        waiting = self._waiting.get(number)
+        if waiting is not None:
+            return waiting.speech is not None and waiting.packet.payload != arrived.packet.payload
+        is_over = self._next is not None and number < self._next
+        return is_over and number not in self._taken and number not in self._gaps
+
     def add(self, arrived: Arrived, number: int) -> bool:
         """Whether it is the one in turn and nothing else waits: then it is taken already."""
         if number == self._next and not self._waiting and number == self._highest + 1:

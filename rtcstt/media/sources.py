@@ -24,6 +24,7 @@ from rtcstt.media.signals import SeveralSources
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
 
 PACKET_S = 0.02  # what is not understood is taken for so long
+OTHERS, STRAY = "others", "stray"  # whose, of what is not received
 HANDOVER_S = 0.2  # of silence of the main source, until another one takes its place
 
 
@@ -62,8 +63,6 @@ class Sources:
         known = side.push(packet, now) if side is not None else self.main.playout.push(packet, now)
         if not known and is_known_type:
             self._admit_rival(now)
-            if (since := self.main.playout.candidates.take_dropped()) is not None:
-                self.note_unread(now, since=since)
         return known
 
     def bye(self, ssrc: int, now: float) -> bool:
@@ -86,6 +85,7 @@ class Sources:
         (side.source if side is not None else self.main).playout.report(ssrc, sent, now)
 
     def advance(self, now: float) -> None:
+        self._note_dropped(now)
         if self.sides:
             self._advance_sides(now)
         while (item := self.main.playout.pop(now)) is not None:
@@ -93,12 +93,19 @@ class Sources:
 
     def flush(self, now: float) -> None:
         """Nothing more comes."""
+        self.main.playout.candidates.drop_all()
+        self._note_dropped(now)
         self._advance_sides(now)
         for item in self.main.playout.flush():
             self._take(item)
         self._push(self.main.change_codec(None), now)
         self.sides.flush(self._clock.end, self._clock.ledger)
         self._push_stored(now)
+
+    def _note_dropped(self, now: float) -> None:
+        """Packets that belong to no sequence, or of which another had the number, were dropped."""
+        if (since := self.main.playout.candidates.take_dropped()) is not None:
+            self.note_unread(now, STRAY, since)
 
     def note_lost_ends(self, now: float) -> None:
         """At the end: what the others sent after their last packets is lost."""
@@ -149,7 +156,7 @@ class Sources:
                 return
             self._clock.begin(self._unread_since)
             since = self._unread_since
-        reason = "network" if whose == MAIN else "overflow"
+        reason = "overflow" if whose == OTHERS else "network"
         if since is not None and self.losses.unread.grows(whose):
             self.losses.unread.extend(whose, self.place(now))
             return
@@ -190,7 +197,7 @@ class Sources:
             return
         self.counters.stray += len(packets)
         self._presence.ignore("sources", f"more than {1 + MAX_SIDES} sources send at once")
-        self.note_unread(now, "others", packets[0].arrival - PACKET_S)
+        self.note_unread(now, OTHERS, packets[0].arrival - PACKET_S)
 
     def _advance_sides(self, now: float) -> None:
         present = self.place(now) if self._clock.origin is not None else 0
