@@ -13,7 +13,7 @@ from rtcstt import events
 
 FILE = Path(__file__).resolve().parents[1] / "rtcstt" / "server" / "static" / "events.d.ts"
 HEAD = "// The events of a call, made from the classes of rtcstt/events.py by tests/event_types.py.\n"
-NAMES = {str: "string", int: "number", float: "number", bool: "boolean", Any: "unknown"}
+NAMES = {str: "string", int: "number", float: "number", bool: "boolean", object: "unknown", Any: "unknown"}
 
 
 def declarations() -> str:

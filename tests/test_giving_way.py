@@ -23,20 +23,23 @@ from rtcstt.http import serving
 from rtcstt.server import audiosocket, gateways
 
 MANY = 20_000  # of the smallest things, which take 20 ms at the very least
-EMPTY, OVER = WSMessage(WSMsgType.BINARY, b"", None), WSMessage(WSMsgType.CLOSED, None, None)
+EMPTY, OVER = WSMessage(WSMsgType.BINARY, b"", None), WSMessage(WSMsgType.CLOSE, 1000, None)
 
 
-class Socket:
-    """A WebSocket of which many empty messages have come."""
+class Socket(dict[object, object]):
+    """A WebSocket of which many empty messages have come, and then the end."""
+
+    closed = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._messages = itertools.chain(itertools.repeat(EMPTY, MANY), itertools.repeat(OVER))
         self.unreadable = False
 
     async def receive(self) -> WSMessage:
         return next(self._messages)
 
-    def __aiter__(self) -> Socket:
+    def __aiter__(self) -> Socket:  # type: ignore[override]
         return self
 
     async def __anext__(self) -> WSMessage:
