@@ -49,7 +49,7 @@ def check_one_call(events: list[dict[str, Any]], track: str = "0") -> None:
     (gap,) = events[-1]["missing"]
     assert gap["reason"] == "network" and not events[-1]["complete"]
     begin = len(AUDIO) / 16000
-    assert gap["start"] == pytest.approx(begin, abs=0.3) and gap["end"] - gap["start"] > AWAY_S / 2
+    assert gap["start"] == pytest.approx(begin, abs=1.5) and gap["end"] - gap["start"] > AWAY_S / 2
 
 
 async def test_pcm_goes_on_with_the_gateways_own_id() -> None:

@@ -25,8 +25,10 @@ from rtcstt.fleet.state import StoreAway, Write, Written
 from rtcstt.fleet.store import Store
 from rtcstt.fleet.writer import Writer
 from rtcstt.media.pcm import Chunk
-from rtcstt.testing import ScriptedUpstream, run_virtual
+from rtcstt.media.rtp import Codec, Packet
+from rtcstt.testing import ScriptedUpstream, run_virtual, silence, speech, transcript
 
+PACKET, L16 = 320, Codec("L16", 16000)  # 20 ms
 ANSWER_S = 0.01  # of the store, to each write
 
 
@@ -74,6 +76,44 @@ def test_a_call_that_another_server_takes_is_not_ended_by_a_write_that_began_bef
                 assert store.writes and not writer.has("c")
             await call.wait_closed()
         assert not [one for round_ in store.writes for one in round_ if "closed" in one.operations]
+
+    run_virtual(main())
+
+
+class _Away(_Slow):
+    """A store that is away once it is asked to be."""
+
+    is_away = False
+
+    async def write(self, node: str, writes: Sequence[Write]) -> list[Written | StoreAway]:
+        written = await super().write(node, writes)
+        if self.is_away:
+            raise StoreAway("away")
+        return written
+
+
+def test_a_call_that_cannot_be_handed_over_is_received_here_as_before() -> None:
+    said = "they go on speaking while redis is away and are received all the same"
+
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            store, call = _Away(), Call("c", stt=stt)
+            async with writing(store, call) as writer:
+                track, samples = call.add_track("0", {96: L16}), np.concatenate([speech(said), silence(1.5)])
+                for number in range(len(samples) // PACKET):
+                    if number == 100:
+                        store.is_away = True
+                        call.publish(SttBehind(track="0", lag=1.0))  # there is something to write
+                        releasing = asyncio.create_task(writer.release("c"))
+                    payload = samples[number * PACKET : (number + 1) * PACKET].astype(">i2").tobytes()
+                    track.push(Packet(1, number, number * PACKET, 96, payload))
+                    await asyncio.sleep(0.02)
+                with pytest.raises(StoreAway):
+                    await releasing
+                assert writer.has("c")
+            await call.close()
+        assert transcript(call.feed.history) == said
+        assert call.feed.history[-1].complete  # type: ignore[union-attr]
 
     run_virtual(main())
 

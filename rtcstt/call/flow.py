@@ -174,7 +174,6 @@ class Flow:
         self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
         self._lag_s = 0.0  # what came there went out so late
-        self._is_handed_over = False
         self.moves = False  # another server may be receiving the caller already
         self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
@@ -187,8 +186,6 @@ class Flow:
         return self._receiver
 
     def push(self, packet: Packet) -> None:
-        if self._is_handed_over:
-            return
         now = self._loop.time()
         if self._held is not None:
             self._held.add(packet, now)
@@ -209,8 +206,6 @@ class Flow:
             self._schedule()
 
     def push_pcm(self, samples: Samples, sample_rate: int) -> None:
-        if self._is_handed_over:
-            return
         now = self._loop.time()
         self._skip_what_nobody_received(now - len(samples) / sample_rate)
         self._receiver.push_pcm(self._pcm.resample(samples, sample_rate), now)
@@ -297,20 +292,24 @@ class Flow:
             self._report(Lost(settled, kept.audio[0].start, "server"))
 
     def hand_over(self) -> None:
-        """Another server takes the call: send on all that was received, and receive no more."""
+        """Another server takes the call: send on all that was received. What comes is kept, for `release`
+        should it not take the call after all."""
         self.stop()
-        self._is_handed_over = True
+        self._timer = None
+        self._held = HeldPackets()
         now = self._loop.time()
         self._guarded(lambda: self._flush_pcm(now))
         self._guarded(lambda: self._send(self.receiver.hand_over(now)))
         self._report_signals()
 
     def hold(self, on_held: Callable[[], None]) -> None:
+        """See `Track.hold`."""
         self._held, self._on_held = HeldPackets(), on_held
         self._tolerated_s = JITTER_S
 
     @property
     def held_since(self) -> float | None:
+        """When the first of the packets kept came."""
         return self._held.since if self._held is not None else None
 
     def release(self) -> None:
@@ -324,8 +323,8 @@ class Flow:
             self._receive(packet, at)
         if held and self.stream is not None:  # whoever pauses now is connected all the same
             self._nothing_since = None
-            if self._timer is None:
-                self._schedule()
+        if self._timer is None and self._nothing_since is None and self._receiver.origin is not None:
+            self._schedule()
 
     def _skip_what_nobody_received(self, now: float) -> None:
         """What was sent while no server was there to receive it is a gap, however short: nothing stands for
@@ -389,7 +388,8 @@ class Flow:
             if self.failures == 1:
                 log.exception("failed on a track's audio (further failures are only counted)")
 
-    def _seconds(self, sample: int) -> float:  # on the call's clock
+    def _seconds(self, sample: int) -> float:
+        """On the call's clock."""
         return self._offset_s() + sample / SAMPLE_RATE
 
     def _offset_s(self) -> float:

@@ -119,7 +119,8 @@ class Track:
             flow.moves = True
 
     def hand_over(self) -> None:
-        """Another server takes the call: send on all that was received, and receive no more."""
+        """Another server takes the call: send on all that was received, and keep what comes. `release` when
+        it does not take it after all."""
         if flow := self._open():
             flow.hand_over()
 

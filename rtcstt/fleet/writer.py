@@ -262,14 +262,20 @@ class Writer:
         self.lost(call)
 
     async def release(self, call: str) -> None:
-        """Another node takes the call of this one: write all that is known of it, then say nothing more."""
+        """Another node takes the call of this one: write all that is known of it, then say nothing more.
+        Where that cannot be written, `StoreAway`, and the call goes on here."""
         owned = self._owned.get(call)
         if owned is None:
             return
         for track in owned.call.tracks.values():
             track.hand_over()
-        while await self._write([call]):
-            pass
+        try:
+            while await self._write([call]):
+                pass
+        except BaseException:  # the other one cannot take it
+            for track in owned.call.tracks.values():
+                track.release()
+            raise
         if self._owned.get(call) is owned:
             log.info("call %s: another server takes it", call)
             self.moved_away += 1

@@ -188,7 +188,8 @@ class AudioReceiver:
         )
 
     def hand_over(self, now: float) -> list[Chunk]:
-        """Everything that is still inside, at once, for another server. Nothing may be pushed after."""
+        """Everything that is still inside, at once, for another server. More may be pushed if that one does
+        not take the call."""
         self._sources.flush(now)
         self._presence.signals += self._losses.due(self.clock.end, everything=True)
         return self.clock.hand_over()
