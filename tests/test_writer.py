@@ -80,7 +80,7 @@ def test_a_call_that_another_server_takes_is_not_ended_by_a_write_that_began_bef
     run_virtual(main())
 
 
-class _Away(_Slow):
+class _GoesAway(_Slow):
     """A store that is away once it is asked to be."""
 
     is_away = False
@@ -97,7 +97,7 @@ def test_a_call_that_cannot_be_handed_over_is_received_here_as_before() -> None:
 
     async def main() -> None:
         async with ScriptedUpstream() as stt:
-            store, call = _Away(), Call("c", stt=stt)
+            store, call = _GoesAway(), Call("c", stt=stt)
             async with writing(store, call) as writer:
                 track, samples = call.add_track("0", {96: L16}), np.concatenate([speech(said), silence(1.5)])
                 for number in range(len(samples) // PACKET):
