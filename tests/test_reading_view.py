@@ -366,11 +366,13 @@ async def test_push_to_talk_by_keyboard_held_or_switched(place: Place) -> None:
             await page.keyboard.press("Enter")
             await expect(talk).to_have_attribute("aria-pressed", pressed)
         said = {"type": "transcript", "call": "C", "time": 1, "track": "0", "turn": 0, "start": 0, "end": 1}
-        for seq, text in enumerate(("It was ", "the best.")):
+        texts = ["It was ", "the best."]
+        for seq, text in enumerate(texts):
             event = {**said, "seq": seq, "is_final": True, "text": text}
             await page.evaluate("(event) => document.getElementById('captions').receive(event)", event)
         spoken = await page.locator("#captions [role=log] p").all_text_contents()
-        assert spoken == ["It was ", "the best."], "a screen reader is told, each word once"
+        # What the microphone gave while the keys were down may have its own text by now.
+        assert [text for text in spoken if text in texts] == texts, "a screen reader is told, each word once"
 
 
 async def test_a_call_can_be_read_after_a_reload_and_leaving_one_asks(place: Place) -> None:
