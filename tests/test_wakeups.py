@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from rtcstt.server.wakeups import AT_ONCE, MANY, PER_S, PacedSelector, run
+from rtcstt.server.wakeups import AT_ONCE, LONGER, PER_S, PacedSelector, run
 
 
 class _Time:
@@ -67,8 +67,19 @@ def test_a_socket_with_more_to_take_is_not_kept_waiting(
         assert len(time.pauses) <= 2, "and counts as no wake-up, but the first"
 
 
+MANY, SOME = (many for many, _ in LONGER)
+
+
 @pytest.mark.parametrize(
-    ("calls", "per_s"), [(1, PER_S), (MANY, PER_S), (MANY + 1, PER_S / 2), (20, PER_S / 2)]
+    ("calls", "per_s"),
+    [
+        (1, PER_S),
+        (SOME, PER_S),
+        (SOME + 1, PER_S / 2),
+        (MANY, PER_S / 2),
+        (MANY + 1, PER_S / 4),
+        (40, PER_S / 4),
+    ],
 )
 def test_sockets_in_turn_are_kept_to_the_pace(calls: int, per_s: float) -> None:
     """A packet of each of many calls: they need not come one by one."""
