@@ -181,9 +181,13 @@ class Flow:
     def receiver(self) -> AudioReceiver:
         """With all that has arrived taken in."""
         while self._arrived:
-            packet, at = self._arrived.popleft()
-            self._guarded(partial(self._receiver.push, packet, at))
+            self._guarded(self._take_in)
         return self._receiver
+
+    def _take_in(self) -> None:
+        """What has arrived, up to the packet that something fails on."""
+        while self._arrived:
+            self._receiver.push(*self._arrived.popleft())
 
     def push(self, packet: Packet) -> None:
         now = self._loop.time()

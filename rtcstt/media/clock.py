@@ -45,8 +45,8 @@ LEAD_WINDOW_S = 1.0
 MARGIN = int(0.12 * SAMPLE_RATE)  # quiet that is kept before and after speech when lag is won back
 QUIET = 40.0  # root mean square of int16 samples; about -58 dB of full scale
 LOWEST_FLOOR = 5.0  # digital silence says nothing about the room
-SAMPLED = 5  # one of so many frames is looked at to know the noise floor
-FLOOR_FRAMES = 100  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
+SAMPLED = 10  # one of so many frames is looked at to know the noise floor
+FLOOR_FRAMES = 50  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
 MAX_RUN = SAMPLE_RATE // 50
 POLL_S = 0.005  # while a chunk waits for late audio
 
@@ -431,6 +431,6 @@ class _Loudness:
         if level >= LOWEST_FLOOR:
             self._levels.append(level)
         self._frames += 1
-        if self._frames % 10 == 0 and self._levels:
+        if self._frames % 5 == 0 and self._levels:
             self._floor = sorted(self._levels)[len(self._levels) // 10]
         return level <= QUIET or level < min(2 * self._floor, 0.1 * self._peak)
