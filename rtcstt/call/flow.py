@@ -10,13 +10,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from rtcstt import wire
+from rtcstt.call.concealed import Concealed
 from rtcstt.call.held import HeldPackets
 from rtcstt.call.settings import CallSettings, Recorder
 from rtcstt.errors import UpstreamError
@@ -33,7 +34,6 @@ from rtcstt.events import (
     TrackMuted,
     TrackUnmuted,
     TranscriptGap,
-    TurnEnd,
 )
 from rtcstt.media.clock import ClockState
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
@@ -60,7 +60,6 @@ from rtcstt.stt.transcription import TranscriptionState
 log = logging.getLogger(__name__)
 
 MAX_ARRIVED = 16  # packets that wait to be taken in together; 0.3 s
-MAX_MARKS = 1000  # chunks with concealed audio that are remembered: of the last minutes at least
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
 JITTER_S = 0.2  # of a call that moves: both servers receive it, so what looks like a shorter hole is none
 
@@ -124,35 +123,6 @@ class TrackStats(TypedDict):
     failures: int
 
 
-class Concealed:
-    """Where a track's audio was made up by packet loss concealment, by the count of its ledger."""
-
-    def __init__(self) -> None:
-        self._total = 0
-        self._before = 0
-        self._marks: deque[tuple[int, int, int]] = deque(maxlen=MAX_MARKS)
-        "From, to, and how many samples between are made up."
-
-    def note(self, position: int, total: int) -> None:
-        """``total`` samples were made up before ``position``."""
-        if total > self._total:
-            self._marks.append((self._before, position, total - self._total))
-        self._before, self._total = position, total
-
-    def told(self, event: AnyEvent, begin_s: Callable[[], float]) -> AnyEvent:
-        """A turn's end with how much of it was made up. ``begin_s``: of the track, on the call's clock."""
-        if isinstance(event, TurnEnd):
-            begin = begin_s()
-            start, end = (round((at - begin) * SAMPLE_RATE) for at in (event.start, event.end))
-            if count := self.between(start, end):
-                return replace(event, concealed=count / 16)
-        return event
-
-    def between(self, start: int, end: int) -> int:
-        """How many samples, to the chunk."""
-        return sum(count for begin, until, count in self._marks if begin < end and start < until)
-
-
 class Flow:
     """What a `Track` has while it takes audio."""
 
@@ -181,13 +151,8 @@ class Flow:
     def receiver(self) -> AudioReceiver:
         """With all that has arrived taken in."""
         while self._arrived:
-            self._guarded(self._take_in)
+            self._guarded(partial(_take_in, self._arrived, self._receiver))
         return self._receiver
-
-    def _take_in(self) -> None:
-        """What has arrived, up to the packet that something fails on."""
-        while self._arrived:
-            self._receiver.push(*self._arrived.popleft())
 
     def push(self, packet: Packet) -> None:
         now = self._loop.time()
@@ -455,6 +420,12 @@ def _ledger_of(received: Ledger, account: Account) -> AudioLedger:
         discarded_by_reason={reason: count / 16 for reason, count in by_reason.items()},
         unanswered=account.unanswered / 16,
     )
+
+
+def _take_in(arrived: deque[tuple[Packet, float]], receiver: AudioReceiver) -> None:
+    """What has arrived, up to the packet that something fails on."""
+    while arrived:
+        receiver.push(*arrived.popleft())
 
 
 class _PcmSource:
