@@ -1,10 +1,14 @@
-"""Packets kept while another server has the call: which of them it did not have."""
+"""Small cores of a track: packets kept while another server has the call, whether this process stood still,
+and how much of a turn was made up."""
 
 from __future__ import annotations
 
 import pytest
 
+from rtcstt.call.concealed import Concealed
 from rtcstt.call.held import MAX_HELD, HeldPackets
+from rtcstt.call.stall import LONGEST_S, Stall
+from rtcstt.events import TurnEnd, TurnStart
 from rtcstt.media.rtp import Codec, Packet
 
 OPUS = Codec("opus", 48000, 2)
@@ -51,3 +55,27 @@ def test_the_oldest_packets_make_room() -> None:
     for number in range(MAX_HELD + 2):
         held.add(packet(number), number * 0.02)
     assert len(held) == MAX_HELD and held.since == 0.04
+
+
+def test_a_process_that_stood_still_reads_for_as_long() -> None:
+    stall = Stall()
+    stall.note(1.0, 1.09)
+    assert not stall.lasts(1.09)
+    stall.note(2.0, 2.3)
+    assert stall.lasts(2.59) and not stall.lasts(2.61)
+    stall.note(10.0, 70.0)
+    assert not stall.lasts(70.0 + LONGEST_S)
+
+
+def test_what_was_made_up_counts_for_the_turn_in_which_it_was() -> None:
+    concealed = Concealed()
+    concealed.note(16_000, 0)
+    concealed.note(32_000, 480)
+    concealed.note(48_000, 480)
+    ends = [
+        TurnEnd(track="0", turn=0, transcript="", start=start, end=start + 0.9) for start in (5.0, 6.0, 7.0)
+    ]
+    told = [concealed.told(end, lambda: 5.0) for end in ends]
+    assert [end.concealed for end in told if isinstance(end, TurnEnd)] == [None, 30.0, None]
+    start = TurnStart(track="0", turn=0, start=5.0, end=5.0)
+    assert concealed.told(start, lambda: 5.0) is start

@@ -231,6 +231,30 @@ class TestBadNetwork:
         assert received.ledger.counts[Label.SILENCE] <= 1.5 * FRAME  # the end of the call
         assert received.ledger.discarded == {}
 
+    @pytest.mark.parametrize("stall_s", [0.3, 0.45])
+    def test_a_stall_in_a_word_puts_no_silence_into_it(self, stall_s: float) -> None:
+        back = after(100) + stall_s
+        arrivals = [(max(at, back) if at > after(100) else at, p) for at, p in stream(200)]
+        received = call(arrivals, after(200), chunk_ms=100)
+        assert received.marks() == set(range(200))
+        assert received.ledger.counts[Label.SILENCE] <= FRAME, "at the end"
+
+    @pytest.mark.parametrize("pace", [0.9, 0.96])
+    def test_a_slow_clock_puts_no_silence_into_a_word(self, pace: float) -> None:
+        """Two seconds of speech, and as much of a pause: there the sender's clock is made up for."""
+        talk = stream(600, payload=lambda i: quiet() if i % 200 >= 100 else None)
+        arrivals = [(START + (at - START) / pace, p) for at, p in talk]
+        received = call(arrivals, arrivals[-1][0] + 0.02, chunk_ms=100)
+        is_loud = np.abs(received.sound.astype(int)) >= LOUD_FROM
+        assert np.count_nonzero(np.diff(is_loud.astype(int)) > 0) <= 3, "words, each in one piece"
+        assert received.ledger.counts[Label.RECEIVED] == 600 * FRAME
+
+    def test_a_sender_of_half_the_audio_is_not_waited_for_for_ever(self) -> None:
+        arrivals = [(START + 2 * (at - START), p) for at, p in stream(500)]
+        received = call(arrivals, arrivals[-1][0], chunk_ms=100)
+        last = received.chunks[-1][1]
+        assert last.start + len(last.samples) >= (received.end - START - 2.5) * SAMPLE_RATE
+
     def test_a_burst_after_a_stall(self) -> None:
         """Words are sent late; the pauses between them give the time back."""
         talk = stream(1500, payload=lambda i: quiet() if i % 50 >= 25 else None)
@@ -262,12 +286,13 @@ class TestSilence:
         assert received.ledger.discarded == {}
         assert [type(signal) for _, signal in received.signals] == [Stalled, Resumed]
 
-    def test_the_tail_is_out_when_packets_stop(self) -> None:
-        received = call(stream(103), after(103) + 1.0, chunk_ms=100)
-        last = {
-            at for at, chunk in received.chunks if 102 in set(np.abs(chunk.samples.astype(int)) - LOUD_FROM)
-        }
-        assert min(last) <= after(103) + 0.1 + 0.2
+    @pytest.mark.parametrize(("soft_from", "wait_s"), [(98, 0.2), (103, 0.5)])
+    def test_the_tail_is_out_when_packets_stop(self, soft_from: int, wait_s: float) -> None:
+        """Later where they stop in a word: that may be a stall, and no silence is to be put into the word."""
+        sent = stream(103, payload=lambda i: quiet() if i >= soft_from else None)
+        received = call(sent, after(103) + 1.0, chunk_ms=100)
+        tail = next(at for at, chunk in received.chunks if chunk.start + len(chunk.samples) >= 103 * FRAME)
+        assert after(103) + wait_s - 0.03 <= tail <= after(103) + 0.1 + wait_s
 
     def dtx(self, *, jitter: float = 0.0, loss: float = 0.0) -> tuple[Arrivals, float]:
         """Opus as browsers send it: two seconds of packets, then every 400 ms one, and a 1-byte one."""
@@ -584,6 +609,40 @@ class TestOtherSources:
         told = [signal for _, signal in received.signals if isinstance(signal, Ignored)]
         assert [signal.reason for signal in told] == ["more than 4 sources send at once"]
         assert received.receiver.stats()["stray"] > 0
+
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_another_ssrc_in_a_word_puts_no_silence_into_it(self, others: int) -> None:
+        """It begins where the first one ends, beside a quiet source or none; the timer asks a bit later."""
+        new = [(at + 0.003, p) for at, p in other_source(9, 100, 100)]
+        beside = [(at, replace(p, ssrc=20, payload=quiet())) for at, p in other_source(11, 20, 180) if others]
+        received = call([*stream(100), *new, *beside], after(200), chunk_ms=100)
+        assert received.marks() >= set(range(200))
+        sound = np.abs(received.sound.astype(int)) >= LOUD_FROM
+        assert np.count_nonzero(np.diff(sound.astype(int)) > 0) <= 1
+
+    @pytest.mark.parametrize("says_bye", [True, False])
+    def test_the_last_words_of_a_second_source_are_whole(self, says_bye: bool) -> None:
+        """The main one stops at the same time: what is stored goes on without a hole."""
+        silent = [(at, replace(p, payload=quiet())) for at, p in stream(102)]
+        gone = after(100) + 0.03
+        told: dict[float, Told] = {gone: lambda receiver, now: receiver.bye(9, now)} if says_bye else {}
+        received = call([*silent, *other_source(9, 20, 80)], after(200), chunk_ms=100, told=told)
+        loud_at = np.flatnonzero(np.abs(received.sound.astype(int)) >= LOUD_FROM - 12)
+        assert len(loud_at) >= 79 * FRAME and np.count_nonzero(np.diff(loud_at) > 1) == 0
+
+    def test_what_one_lost_before_it_goes_on_with_another_ssrc_is_told(self) -> None:
+        silent = [(at, replace(p, payload=quiet())) for at, p in other_source(9, 5, 195)]
+        new = [(at, replace(p, ssrc=11)) for at, p in other_source(11, 140, 60)]
+        received = call([*stream(60), *silent, *new], after(205))
+        (told,) = [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert (told.start, told.end) == pytest.approx((60 * FRAME, 140 * FRAME), abs=0.3 * SAMPLE_RATE)
+
+    def test_three_that_are_silent_make_room_for_who_sends(self) -> None:
+        """Each SSRC sends for half a second; four have done so in the last two seconds."""
+        arrivals = [(at, replace(p, ssrc=100 + i // 20)) for i, (at, p) in enumerate(stream(300))]
+        received = call(arrivals, after(300))
+        assert received.ledger.counts[Label.RECEIVED] == 300 * FRAME
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost | Ignored)]
 
     def test_a_second_source_that_leaves_says_nothing_of_the_first(self) -> None:
         arrivals = [*stream(150), *other_source(9, 20, 50)]

@@ -55,7 +55,9 @@ SHELLS = {
     "embedded.workers",
 }
 OTHER_CORES = EVERYBODY_CORES | {
+    "call.concealed",
     "call.held",
+    "call.stall",
     "captions",
     "captions.cutting",
     "fleet.ids",

@@ -20,6 +20,7 @@ from rtcstt import wire
 from rtcstt.call.concealed import Concealed
 from rtcstt.call.held import HeldPackets
 from rtcstt.call.settings import CallSettings, Recorder
+from rtcstt.call.stall import Stall
 from rtcstt.errors import UpstreamError
 from rtcstt.events import (
     AnyEvent,
@@ -144,6 +145,7 @@ class Flow:
         self._on_held: Callable[[], None] = lambda: None
         self._nothing_since: int | None = None  # the sample from which on nothing was received on any server
         self._lag_s = 0.0  # what came there went out so late
+        self._stall = Stall()
         self.moves = False  # another server may be receiving the caller already
         self._tolerated_s = PACKET_S  # a hole between two servers of so long
 
@@ -314,15 +316,17 @@ class Flow:
 
     def _schedule(self) -> None:
         due = self._receiver.next_due(self._loop.time())
-        self._timer = self._loop.call_at(due, self._tick)
+        self._timer = self._loop.call_at(due, self._tick, due)
 
-    def _tick(self) -> None:
+    def _tick(self, due: float) -> None:
+        self._stall.note(due, self._loop.time())
         self._advance()
         self._schedule()
 
     def _advance(self) -> None:
         now = self._loop.time()
-        self._guarded(lambda: self._send(self.receiver.pull(now, waits=self.moves)))
+        waits = self.moves or self._stall.lasts(now)
+        self._guarded(lambda: self._send(self.receiver.pull(now, waits=waits)))
         while self._flushes and self.stream and self._receiver.position >= self._flushes[0]:
             self._flushes.popleft()
             self.stream.finalize()
@@ -342,11 +346,8 @@ class Flow:
         self._concealed.note(self._receiver.position, self._receiver.ledger.counts[Label.CONCEALED])
         for chunk in chunks:
             self._stream_or_new().send(chunk)
-            self._guarded(partial(self._record, chunk))
-
-    def _record(self, chunk: Chunk) -> None:
-        if self._shared.recorder is not None:
-            self._shared.recorder.write(self.track, chunk, self._offset_s())
+            if (recorder := self._shared.recorder) is not None:
+                self._guarded(partial(recorder.write, self.track, chunk, self._offset_s()))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails on one track's audio must not end the timer, and with it the track."""

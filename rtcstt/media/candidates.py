@@ -24,6 +24,9 @@ class Candidates:
         """How many packets are kept."""
         return sum(map(len, self._packets.values()))
 
+    def __contains__(self, ssrc: int) -> bool:
+        return ssrc in self._packets
+
     def add(self, arrived: Arrived) -> list[Arrived]:
         """All packets of that source so far."""
         ssrc = arrived.packet.ssrc

@@ -48,6 +48,7 @@ LOWEST_FLOOR = 5.0  # digital silence says nothing about the room
 SAMPLED = 10  # one of so many frames is looked at to know the noise floor
 FLOOR_FRAMES = 50  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
 MAX_RUN = SAMPLE_RATE // 50
+MOMENT = 5  # packets, to know whether what came last was a word
 POLL_S = 0.005  # while a chunk waits for late audio
 
 
@@ -75,6 +76,7 @@ class AudioClock:
         self._max_delay_s = max_delay_s
         self._loudness = _Loudness()
         self._queue = _Queue(self._loudness)
+        self._last: deque[Samples] = deque(maxlen=MOMENT)  # of what came
         self._origin: float | None = None
         self._delay = 0.0
         self._not_before = -math.inf  # the catch-up limit
@@ -140,6 +142,11 @@ class AudioClock:
     def lag_s(self) -> float:
         """How much later than on a call without trouble audio goes out now."""
         return max(0.0, self._lead.value)
+
+    @property
+    def ends_in_sound(self) -> bool:
+        """Whether there is sound in the last moment of what came: it ends in a word, or shortly after."""
+        return any(not self._loudness.is_quiet(samples) for samples in self._last)
 
     def begin(self, origin: float) -> None:
         """The call's time begins at ``origin``: when the first sample was spoken, as far as known
@@ -266,6 +273,7 @@ class AudioClock:
         if not len(samples):
             return
         self.ledger.counts[label] += len(samples)
+        self._last.append(samples)
         if label is Label.SILENCE and not samples.any():  # others may be mixed in
             self._queue.append(samples, True)
         else:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rtcstt.media.clock import AudioClock
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.playout import LOST_S, Frame
 from rtcstt.media.signals import Lost
 
+PACKET_S = 0.02  # what is not understood is taken for so long
 MAIN = "main"  # whose, of what the track's main source sends
 APART = round(0.2 * SAMPLE_RATE)  # between what is not understood, until it is said as two stretches
 OVER = SAMPLE_RATE  # after so long without more of it a stretch is over
@@ -76,6 +78,39 @@ class Unread:
                 stretch.start, stretch.least = stretch.end, 0
         due, self._due = self._due, []
         return due
+
+
+class NotTaken:
+    """Packets that are not taken, by their arrival. Where nothing else comes, the track's ``clock`` begins
+    with them."""
+
+    def __init__(self, clock: AudioClock, unread: Unread) -> None:
+        self._clock = clock
+        self._unread = unread
+        self._since: float | None = None  # before the clock has begun
+
+    def note(
+        self, now: float, whose: str = MAIN, since: float | None = None, *, reason: str = "network"
+    ) -> None:
+        """A packet that came ``now`` is not taken, or those are that came ``since`` then."""
+        if self._clock.origin is None:
+            if self._since is None:
+                self._since = now - PACKET_S
+            if now - self._since <= LOST_S:
+                return
+            self._clock.begin(self._since)
+            since = self._since
+        if since is not None and self._unread.grows(whose):
+            self._unread.extend(whose, self.place(now))
+            return
+        start = self.place(now - PACKET_S if since is None else since)
+        self._unread.note(whose, start, self.place(now), reason)
+
+    def place(self, at: float) -> int:
+        """Where on the clock audio lies whose last sample was spoken then; 0 before the clock has begun."""
+        if self._clock.origin is None:
+            return 0
+        return max(0, round((at - self._clock.origin + self._clock.lag_s) * SAMPLE_RATE))
 
 
 class Losses:

@@ -14,10 +14,11 @@ timestamps at another rate). After a browser's `replaceTrack(null)` neither numb
 pause: it is no gap here, and the audio clock has filled it meanwhile.
 
 Another source, or a far place in the sequence, takes over when two of its packets came and the
-present source is silent; at once where the present source said BYE, or where the same source stepped back
-(RFC 3550 appendix A.1). A stray packet takes nothing over, and packets of the old source that are
-still under way are waited for like any other. A source that sends beside the present one is a `rival`. There
-may be several new sources at once, whose packets come in turns: each is judged by its own.
+present source is silent; at once where the present source said BYE, where several send in turns
+(`turn_taking`), or where the same source stepped back (RFC 3550 appendix A.1). A packet of another SSRC that
+goes on with number and timestamp is of the same source. A stray packet takes nothing over, and packets of the
+old source that are still under way are waited for like any other. A source that sends beside the present one
+is a `rival`. There may be several new sources at once: each is judged by its own packets.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class Playout:
         "The last packet said that nothing follows for a while: DTX, comfort noise, or BYE."
         self.has_others = False
         "There are known ones beside the present source: who is new is one of them, and takes nothing over."
+        self.in_turns = False
+        "Several sources send in turns: whoever sends takes over."
         self._shares = shares
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()
@@ -117,12 +120,17 @@ class Playout:
         self._end = 0  # media position after the last frame, in units of `_codec`
         self._codec: Codec | None = None
         self._end_arrival = 0.0
-        self._fastest = math.inf  # arrival less media time, of the packet that was under way shortest
+        self._holes = _Holes()
 
     @property
     def ssrc(self) -> int | None:
         """The present source."""
         return self._source.ssrc if self._source is not None else None
+
+    @property
+    def name(self) -> int:
+        """The SSRC with which the present source began."""
+        return self._source.name if self._source is not None else 0
 
     @property
     def delay(self) -> float:
@@ -154,6 +162,8 @@ class Playout:
         if source is None:
             source = self._source = Sequence(packet, now, self.counters, self._max_delay_s, START_HOLD_S)
         number = source.number(packet)
+        if number is None and packet.ssrc != source.ssrc and packet.ssrc not in self.candidates:
+            number = source.adopt(arrived)
         if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now
@@ -242,8 +252,11 @@ class Playout:
         return True
 
     def _may_take_over(self, newcomers: list[Arrived]) -> bool:
-        if newcomers[-1].packet.ssrc != self.ssrc and (self.has_others or (self._shares and not self._left)):
-            return False
+        if newcomers[-1].packet.ssrc != self.ssrc:
+            if self.in_turns:
+                return True
+            if self.has_others or (self._shares and not self._left):
+                return False
         if self._left:
             return True
         if len(newcomers) < 2:
@@ -270,7 +283,7 @@ class Playout:
         first = newcomers[0]
         source = Sequence(first.packet, first.arrival, self.counters, self._max_delay_s, 0.0)
         self._source = source
-        self._fastest = math.inf
+        self._holes = _Holes()
         for arrived in newcomers:
             number = source.number(arrived.packet)
             if number is not None:
@@ -294,24 +307,20 @@ class Playout:
         lost += source.lost_before
         source.lost_before = 0
         end, duration = self._end, arrived.duration
-        claimed = source.place(packet.timestamp, end) - end
-        hole = self._believable(claimed, lost * duration, arrived.arrival) if claimed > 0 else 0
+        missing, came = lost * duration, (self._end_arrival, arrived.arrival)
+        claimed = source.place(packet, end, missing) - end
+        hole = self._holes.believable(claimed, missing, end, codec.clock_rate, came) if claimed > 0 else 0
         if not lost and 2 * hole < duration:
             hole = 0  # timestamps are not that exact everywhere: nobody pauses for half a packet
         if hole:
             self._ready.extend(_gaps(codec, end, hole, lost=lost, duration=duration, behind=arrived))
         position = end + hole
-        self._note_transit(arrived.arrival - position / codec.clock_rate, claims_hole=claimed > 0)
+        self._holes.note(arrived.arrival - position / codec.clock_rate, claims_hole=claimed > 0)
         self._ready.append(Frame(packet.payload, codec, position, arrived.arrival, lost, self._in_doubt))
         self._in_doubt = False
-        source.anchor(packet.timestamp, position)
+        source.anchor(packet, position)
         self._end = position + duration
         self._end_arrival = arrived.arrival
-
-    def _note_transit(self, transit: float, *, claims_hole: bool) -> None:
-        """A hole that is claimed proves nothing: it is what is to be judged."""
-        if transit > self._fastest + LEAP_S or (transit < self._fastest and not claims_hole):
-            self._fastest = transit
 
     def _change_codec(self, codec: Codec) -> None:
         if self._codec is not None and self._codec.clock_rate != codec.clock_rate and self._source:
@@ -319,17 +328,28 @@ class Playout:
             self._source.forget_timestamps()
         self._codec = codec
 
-    def _believable(self, hole: int, missing: int, arrival: float) -> int:
-        """The hole that timestamps claim, as far as our clock and the ``missing`` media time of lost packets
-        confirm it."""
-        assert self._codec is not None
-        rate = self._codec.clock_rate
-        if hole > (max(0.0, arrival - self._end_arrival) + LEAP_S) * rate:
+
+class _Holes:
+    """Those that timestamps claim, as far as our clock bears them out."""
+
+    def __init__(self) -> None:
+        self._fastest = math.inf  # arrival less media time, of the packet that was under way shortest
+
+    def believable(self, hole: int, missing: int, end: int, rate: int, came: tuple[float, float]) -> int:
+        """Of a ``hole`` after ``end`` as much as the ``missing`` media time of lost packets and our clock
+        confirm; in units of ``rate``. ``came``: when the packets did before and behind it."""
+        before, behind = came
+        if hole > (max(0.0, behind - before) + LEAP_S) * rate:
             return 0
-        early_s = self._fastest - EARLY_S - (arrival - (self._end + hole) / rate)
+        early_s = self._fastest - EARLY_S - (behind - (end + hole) / rate)
         if early_s <= 0 or self._fastest == math.inf:
             return hole
         return max(hole - round(early_s * rate), min(hole, missing))
+
+    def note(self, transit: float, *, claims_hole: bool) -> None:
+        """A hole that is claimed proves nothing: it is what is to be judged."""
+        if transit > self._fastest + LEAP_S or (transit < self._fastest and not claims_hole):
+            self._fastest = transit
 
 
 def _gaps(codec: Codec, position: int, hole: int, *, lost: int, duration: int, behind: Arrived) -> list[Gap]:

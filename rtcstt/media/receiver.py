@@ -26,6 +26,8 @@ from rtcstt.media.suspicion import PayloadSuspicion
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
 PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
+STALL_S = 2.5  # times the longest delay: so long a stall in a word may be, until silence is put into it
+MOST_BEHIND_S = 2.0  # audio that comes for longer at less than its pace is not waited for
 IDLE_POLL_S = 0.1  # while there is no sound at all
 NO_SPEECH = 4  # bytes: a payload of a type that was not agreed and is no longer holds no speech
 
@@ -109,7 +111,7 @@ class AudioReceiver:
                 self.push(inner, now)
             if self._redundancy.bad > bad:
                 self._presence.ignore("red", "packets arrive that cannot be read as red (RFC 2198)")
-                self._sources.note_unread(now)
+                self._sources.not_taken.note(now)
             return
         elif codec.name != "opus" and packet.ssrc == self._sources.main.playout.ssrc:
             self._presence.signals += self._suspicion.push(codec, packet.payload, now)
@@ -133,7 +135,7 @@ class AudioReceiver:
         if self.clock.origin is None:
             self.clock.begin(now - duration_s)
         self._pcm_delay_s = self._pcm_delay_s or PCM_DELAY_S
-        at, present = self.clock.next, self._sources.place(now)
+        at, present = self.clock.next, self._sources.not_taken.place(now)
         count = round(duration_s * SAMPLE_RATE) or max(0, present - at)
         begin = max(at, present - count)
         self.clock.push(np.zeros(begin + count - at, np.int16), Label.SILENCE, now)
@@ -167,14 +169,24 @@ class AudioReceiver:
         self._presence.signals += self._digits.poll(now)
         self._presence.watch(now, paused=playout.paused)
         delay = playout.usual_delay if self._pcm_delay_s is None else self._pcm_delay_s
-        expected_until = math.inf if waits else -math.inf
-        if self._pcm_delay_s is not None and self.last_received is not None and not waits:
-            # Over TCP nothing is lost: what comes slower than real time is late, and no word has a hole.
-            expected_until = self.last_received + self._max_delay_s
+        expected_until = math.inf if waits else self._expected_until(now)
         nothing = playout.paused and not waits
         if self._sources.are_others_sending(now):
             expected_until, nothing = math.inf, False
         return self.clock.pull(now, delay, expects_nothing=nothing, expected_until=expected_until)
+
+    def _expected_until(self, now: float) -> float:
+        """What comes slower than real time, or after a stall, is late, and no word has a hole: until then
+        audio is waited for, longer where a word is not over."""
+        if self._pcm_delay_s is not None:  # over TCP nothing is lost
+            return math.inf if self.last_received is None else self.last_received + self._max_delay_s
+        usual = self._sources.last_audio + self._max_delay_s
+        if self.clock.ahead(now) < -MOST_BEHIND_S:
+            return -math.inf
+        stall_s = STALL_S * self._max_delay_s
+        if usual <= now < self._sources.last_audio + stall_s and self.clock.ends_in_sound:
+            return self._sources.last_audio + stall_s
+        return usual
 
     def next_due(self, now: float) -> float:
         """When to call `pull` next."""
@@ -229,7 +241,7 @@ class AudioReceiver:
         number = packet.payload_type
         self._presence.ignore(number, _not_agreed(number, self._codecs), number)
         if len(packet.payload) > NO_SPEECH:
-            self._sources.note_unread(now)
+            self._sources.not_taken.note(now)
 
     def _note_lost_end(self, now: float) -> None:
         """No packet tells what was lost after the last one. The sender's report does, where one came since;

@@ -28,6 +28,7 @@ MAX_DROPOUT, MAX_MISORDER = 3000, 100  # sequence numbers (RFC 3550 appendix A.1
 LEAP_S = 1.0  # how much more a timestamp may claim to have passed than our own clock saw
 MAX_REMEMBERED = 512  # gaps remembered to tell late packets from duplicates
 SLIGHT_S = 0.0005  # by so much the extremes of transit times may change without another look at the delay
+NEXT = 16  # sequence numbers that are near by themselves, however many SSRCs their sender uses
 SCALE_PACKETS = 20  # in a row whose timestamps claim the same multiple of their payload
 SCALE_TOLERANCE = 0.35  # of the payload's duration, for the pace of the packets that claim it
 
@@ -98,7 +99,7 @@ class Sequence:
     def __init__(
         self, first: Packet, now: float, counters: Counters, max_delay_s: float, hold_s: float
     ) -> None:
-        self.ssrc = first.ssrc
+        self.ssrc = self.name = first.ssrc
         self.transit = Transit(max_delay_s)
         self.lost_before = 0  # lost sequence numbers before packets that were no speech
         self._counters = counters
@@ -109,8 +110,9 @@ class Sequence:
         self._lost = 0  # given up, directly before `_next`
         self._gaps: deque[int] = deque(maxlen=MAX_REMEMBERED)
         self._taken: dict[int, tuple[int, bytes]] = {}  # the last ones, to tell a step back from a duplicate
-        self._anchor: tuple[int, int] | None = None  # a timestamp and the position it stands for
+        self._anchor: tuple[Packet, int] | None = None  # a packet and its position
         self._scale = _Scale()
+        self._adopted = 0  # packets with another SSRC than the one before
         self._sent = SentCount()
         self._newest: Arrived | None = None  # by sequence number
 
@@ -127,6 +129,32 @@ class Sequence:
         number = self._highest + ahead
         taken = self._taken.get(number)
         return number if taken is None or taken == (packet.timestamp, packet.payload) else None
+
+    def adopt(self, arrived: Arrived) -> int | None:
+        """A packet of another SSRC that goes on here: its sender has changed the SSRC, and counts on. It is
+        the next one by its number, and came in its time, or any by number and timestamp; where that has
+        happened twice, by its number alone. Its number; None where that is not so."""
+        packet, newest = arrived.packet, self._newest
+        ahead = signed16(packet.sequence - self._highest)
+        number = self._highest + ahead
+        if newest is None or not newest.duration or newest.speech is not arrived.speech:
+            return None
+        if abs(ahead) > MAX_MISORDER or number in self._waiting or number in self._taken:
+            return None
+        assert newest.speech is not None  # it has a duration
+        duration_s = newest.duration / newest.speech.clock_rate
+        is_next = ahead == 1 and arrived.arrival - newest.arrival >= duration_s / 2
+        if not is_next and not (self._adopted > 1 and abs(ahead) <= NEXT and self._misses(number)):
+            claimed = self._scale.media(signed32(packet.timestamp - newest.packet.timestamp))
+            if claimed != ahead * newest.duration or not self._misses(number):
+                return None
+        self.ssrc = packet.ssrc
+        self._adopted += 1
+        return number
+
+    def _misses(self, number: int) -> bool:
+        """Whether it has not come."""
+        return self._next is None or number > self._highest or number >= self._next or number in self._gaps
 
     def is_other(self, arrived: Arrived, number: int) -> bool:
         """Whether its number is that of another packet of speech that waits, or of none that was to come:
@@ -217,15 +245,17 @@ class Sequence:
         self._taken[number] = (packet.timestamp, packet.payload)
         self._taken.pop(number - MAX_MISORDER - 1, None)
 
-    def place(self, timestamp: int, end: int) -> int:
-        """The media position of a timestamp; ``end`` where there is nothing to compare it with."""
+    def place(self, packet: Packet, end: int, missing: int) -> int:
+        """The media position of a packet. ``end``: of the audio so far; ``missing``: what was lost after it,
+        which is all that is known where there is no timestamp of that SSRC to compare with."""
         if self._anchor is None:
             return end
         known, position = self._anchor
-        return position + self._scale.media(signed32(timestamp - known))
+        place = position + self._scale.media(signed32(packet.timestamp - known.timestamp))
+        return place if packet.ssrc == known.ssrc else end + missing
 
-    def anchor(self, timestamp: int, position: int) -> None:
-        self._anchor = (timestamp, position)
+    def anchor(self, packet: Packet, position: int) -> None:
+        self._anchor = packet, position
 
     def forget_timestamps(self) -> None:
         self._anchor = None

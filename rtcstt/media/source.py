@@ -17,8 +17,8 @@ from rtcstt.media.sequence import Arrived, Counters
 from rtcstt.media.signals import Lost
 
 MAX_SIDES = 3  # sources beside the main one
-STOPPED_S = 0.3  # after so long what is stored of one waits for no more
-SILENT_S = 1.0  # one that sends nothing for so long makes room for another
+STOPPED_S = 0.3  # one that sends nothing for so long waits for no more, and makes room for another
+SILENT_S = 1.0  # and is none that sends
 GONE_S = 5.0  # one that sends nothing for so long is forgotten
 PRIMED = (
     SAMPLE_RATE * 160 // 1000
@@ -87,6 +87,8 @@ class SideSource:
         self.began = -math.inf
         "When its first packet came, where it is new."
         self.end = end
+        self.stored_at = -math.inf
+        "When the last packet came that is stored."
         self._losses: list[Lost] = []
         self._unread = Unread()
         self._stored: deque[Decoded] = deque()
@@ -137,7 +139,7 @@ class SideSource:
         before = self._length
         self._note_loss(frame, at + before)
         self._store(self.source.decode(frame))
-        self.end = at + self._length
+        self.end, self.stored_at = at + self._length, frame.arrival
         if self.source.is_bad:
             self._unread.note(MAIN, max(0, came - max(FRAME, self._length - before)), came)
         else:
@@ -165,6 +167,13 @@ class SideSource:
         patience_s = math.inf if self._replaced else LOST_S
         if self.source.has_lost(now, by=patience_s) and end - self.end > LOST_S * SAMPLE_RATE:
             self._losses.append(Lost(self.end, end, "network"))
+
+    def note_replaced(self, now: float, at: int) -> None:
+        """Another source begins, when this one has fallen silent: what came of it no more is lost up to
+        there, where it had not said that it would stop."""
+        if self.source.has_lost(now, by=STOPPED_S):
+            self.note_lost_end(now, at)
+            self._replaced = True
 
     def _begins_quiet(self) -> bool:
         return int(np.abs(self._stored[0].samples).max(initial=0)) < QUIET
@@ -248,8 +257,12 @@ class SideSources:
         if side.source.playout.ssrc is not None:
             self._sides[side.source.playout.ssrc] = side
 
-    def admit(self, packets: list[Arrived], codecs: Mapping[int, Codec], ledger: Ledger) -> bool:
-        """Another source, from its first packets on. Whether there is room for it."""
+    def admit(self, packets: list[Arrived], codecs: Mapping[int, Codec], ledger: Ledger, at: int) -> bool:
+        """Another source, from its first packets on, which belong to ``at`` on the track's clock. Whether
+        there is room for it. It may be one of those that stopped unannounced, with another SSRC."""
+        for side in self:
+            if side.source.playout.last_arrival < packets[0].arrival:
+                side.note_replaced(packets[0].arrival, at)
         if len(self._sides) >= MAX_SIDES and not self._make_room(packets[-1].arrival, ledger):
             return False
         source = Source(codecs, max_delay_s=self._max_delay_s, counters=self._counters)
@@ -262,7 +275,7 @@ class SideSources:
     def _make_room(self, now: float, ledger: Ledger) -> bool:
         """Forget the one that has been silent for longest."""
         ssrc, side = min(self._sides.items(), key=lambda pair: pair[1].source.playout.last_arrival)
-        if now - side.source.playout.last_arrival < SILENT_S:
+        if now - side.source.playout.last_arrival < STOPPED_S:
             return False
         self._gone += side.take_losses(0, everything=True)
         _account(side.take_all(), "other source", ledger)
@@ -297,13 +310,22 @@ class SideSources:
             _account(side.advance(math.inf, at, at), "other source", ledger)
             side.flush()
 
+    def discard(self, at: int, ledger: Ledger) -> int:
+        """There is none any more, and what is stored of them goes; how many bad payloads those had."""
+        bad = sum(side.source.bad_payloads for side in self)
+        for side in self:
+            self._gone += side.take_losses(at, everything=True)
+            _account(side.take_all(), "other source", ledger)
+        self._sides.clear()
+        return bad
+
     def began_after(self, arrival: float) -> bool:
         """Whether one of them did."""
         return any(side.began > arrival for side in self)
 
     def are_sending(self, now: float, within_s: float) -> bool:
-        """Whether speech of one of them came within the last ``within_s``."""
-        return any(side.is_sending(now, within_s) for side in self._sides.values())
+        """Whether speech of one of them came within the last ``within_s``, or is stored."""
+        return any(side.stored or side.is_sending(now, within_s) for side in self._sides.values())
 
     def count_sending(self, now: float) -> int:
         """Of how many something came in the last moment."""
@@ -329,10 +351,16 @@ class SideSources:
         """Audio of the main source with that of the others added. ``delay_s``: what covers the jitter of the
         main source."""
         level = max(side.stored if side.is_mixed else 0 for side in self)
-        for side in self._sides.values():
-            samples, used = side.add_to(samples, delay_s, level)
-            _account(used, "mixed", ledger)
+        for side in self:
+            if side.is_mixed or not self._is_behind_another(side):
+                samples, used = side.add_to(samples, delay_s, level)
+                _account(used, "mixed", ledger)
         return samples
+
+    def _is_behind_another(self, side: SideSource) -> bool:
+        """Whether one that had fallen silent when this one began has not said its last word."""
+        before = (other for other in self if other.source.playout.last_arrival < side.began)
+        return any(other.is_mixed and other.is_loud for other in before)
 
 
 def _first(decoded: Iterable[Decoded], count: int) -> list[Decoded]:

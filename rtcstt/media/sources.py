@@ -4,27 +4,31 @@ A track is mostly one source at a time. Where a second one sends beside it for l
 decoded and mixed, as a conference bridge does: whoever speaks is received, and no word is cut by going from
 one to the other. Where the main source falls silent, another one becomes the main one; it is remembered for a
 while as one of the others, so that what is lost of it meanwhile is known when it comes back.
+
+Where several send in turns, there is one source for all of them, in the order in which their packets come.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from rtcstt.media.clock import AudioClock
 from rtcstt.media.codecs import Decoded
-from rtcstt.media.losses import MAIN, Losses
+from rtcstt.media.losses import PACKET_S, Losses, NotTaken
+from rtcstt.media.pauses import Pauses
 from rtcstt.media.pcm import SAMPLE_RATE, Label
 from rtcstt.media.playout import LOST_S, Cause, Frame, Gap
 from rtcstt.media.presence import Presence
-from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.sequence import Counters
+from rtcstt.media.rtp import Codec, Packet, meaning
+from rtcstt.media.sequence import Arrived, Counters
 from rtcstt.media.signals import SeveralSources
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source
+from rtcstt.media.turn_taking import TurnTaking
 
-PACKET_S = 0.02  # what is not understood is taken for so long
-OTHERS, STRAY = "others", "stray"  # whose, of what is not received
+OTHERS, STRAY, TORN = "others", "stray", "torn"  # whose, of what is not received
 HANDOVER_S = 0.2  # of silence of the main source, until another one takes its place
 
 
@@ -45,11 +49,16 @@ class Sources:
         self._clock = clock
         self._presence = presence
         self.losses = losses
+        self.not_taken = NotTaken(clock, losses.unread)
         self.counters = Counters()
         self.main = Source(codecs, max_delay_s=max_delay_s, counters=self.counters)
         self.sides = SideSources(max_delay_s, self.counters)
+        self._turns: TurnTaking | None = None  # where there was another source in the last moment
+        self.last_audio = -math.inf
+        "When the packet came whose audio was taken last."
+        self._is_new = False  # the main one, and nothing of it was taken yet; or there was a pause
+        self._pauses = Pauses(max_delay_s)
         self._bad_payloads = 0  # of sources that are gone
-        self._unread_since: float | None = None  # before the clock has begun
 
     def renegotiate(self, codecs: Mapping[int, Codec]) -> None:
         """From here on payload types mean this."""
@@ -59,10 +68,13 @@ class Sources:
 
     def push(self, packet: Packet, now: float, *, is_known_type: bool) -> bool:
         """Whether it is of a source that is received."""
+        is_only = packet.ssrc == self.main.playout.ssrc and self._turns is None
         side = self.sides.get(packet.ssrc) if self.sides else None
         known = side.push(packet, now) if side is not None else self.main.playout.push(packet, now)
         if not known and is_known_type:
             self._admit_rival(now)
+        if not is_only:
+            self._watch_turns(packet, self.main.playout.name if known and side is None else packet.ssrc, now)
         return known
 
     def bye(self, ssrc: int, now: float) -> bool:
@@ -90,6 +102,7 @@ class Sources:
             self._advance_sides(now)
         while (item := self.main.playout.pop(now)) is not None:
             self._take(item)
+        self._take_overdue(now)
 
     def flush(self, now: float) -> None:
         """Nothing more comes."""
@@ -98,6 +111,7 @@ class Sources:
         self._advance_sides(now)
         for item in self.main.playout.flush():
             self._take(item)
+        self._take_overdue(math.inf)
         self._push(self.main.change_codec(None), now)
         self.sides.flush(self._clock.end, self._clock.ledger)
         self._push_stored(now)
@@ -105,7 +119,7 @@ class Sources:
     def _note_dropped(self, now: float) -> None:
         """Packets that belong to no sequence, or of which another had the number, were dropped."""
         if (since := self.main.playout.candidates.take_dropped()) is not None:
-            self.note_unread(now, STRAY, since)
+            self.not_taken.note(now, STRAY, since)
 
     def note_lost_ends(self, now: float) -> None:
         """At the end: what the others sent after their last packets is lost."""
@@ -122,6 +136,16 @@ class Sources:
         return self._bad_payloads + sum(source.bad_payloads for source in sources)
 
     def _take(self, item: Frame | Gap) -> None:
+        for one, is_after_pause in self._pauses.sort(item, self.last_audio):
+            self._is_new |= is_after_pause
+            self._put(one)
+
+    def _take_overdue(self, now: float) -> None:
+        if (first := self._pauses.overdue(now)) is not None:
+            self._is_new = True
+            self._put(first)
+
+    def _put(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap):
             if item.cause is Cause.PAUSE:
                 count = item.duration * SAMPLE_RATE // item.codec.clock_rate
@@ -132,6 +156,10 @@ class Sources:
             return
         if self._clock.origin is None:
             self._begin(item)
+        if self._is_new:
+            self._is_new = False
+            count = item.codec.duration(item.payload) * SAMPLE_RATE // item.codec.clock_rate
+            self._resume(item.arrival, count, self.main.playout.delay)
         at = self._clock.next
         decoded = self.main.decode(item)
         self._push(decoded, item.arrival)
@@ -147,28 +175,8 @@ class Sources:
         name = source.codec.name if source.codec else "speech"
         self._presence.ignore("payload", f"payloads arrive that cannot be read as {name}")
 
-    def note_unread(self, now: float, whose: str = MAIN, since: float | None = None) -> None:
-        """A packet that came ``now`` is not understood, or those are that came ``since`` then."""
-        if self._clock.origin is None:
-            if self._unread_since is None:
-                self._unread_since = now - PACKET_S
-            if now - self._unread_since <= LOST_S:
-                return
-            self._clock.begin(self._unread_since)
-            since = self._unread_since
-        reason = "overflow" if whose == OTHERS else "network"
-        if since is not None and self.losses.unread.grows(whose):
-            self.losses.unread.extend(whose, self.place(now))
-            return
-        start = self.place(now - PACKET_S if since is None else since)
-        self.losses.unread.note(whose, start, self.place(now), reason)
-
-    def place(self, at: float) -> int:
-        """Where on the clock audio lies whose last sample was spoken then."""
-        assert self._clock.origin is not None
-        return max(0, round((at - self._clock.origin + self._clock.lag_s) * SAMPLE_RATE))
-
     def _push(self, decoded: list[Decoded], arrival: float) -> None:
+        self.last_audio = arrival
         for part in decoded:
             samples = part.samples
             if self.sides:
@@ -185,8 +193,9 @@ class Sources:
         packets = self.main.playout.take_rival(now)
         if not packets:
             return
-        admitted = self.sides.admit(packets, self._codecs, self._clock.ledger)
-        self._note_others()
+        at = self.not_taken.place(packets[0].arrival)
+        admitted = self.sides.admit(packets, self._codecs, self._clock.ledger, at)
+        self.main.playout.has_others = len(self.sides) > 0
         if admitted and self.main.playout.is_silent(now):
             self.losses.hole_is_loss |= self.main.has_lost(now)
             self._hand_over(now, replaced=True)
@@ -197,24 +206,49 @@ class Sources:
             return
         self.counters.stray += len(packets)
         self._presence.ignore("sources", f"more than {1 + MAX_SIDES} sources send at once")
-        self.note_unread(now, OTHERS, packets[0].arrival - PACKET_S)
+        self.not_taken.note(now, OTHERS, packets[0].arrival - PACKET_S, reason="overflow")
+
+    def _watch_turns(self, packet: Packet, name: int, now: float) -> None:
+        arrived = Arrived.of(packet, now, meaning(self._codecs, packet.payload_type))
+        if (codec := arrived.speech) is None:
+            return
+        at = self.not_taken.place(now)
+        if self._turns is None:
+            self._turns = TurnTaking(now, at)
+        torn = self._turns.note(name, packet.sequence, arrived.duration / codec.clock_rate, now, at)
+        if torn is not None:
+            self.losses.unread.note(TORN, *torn, "network", least=0)
+        if self._turns.in_turns is not self.main.playout.in_turns:
+            self._change_turns(self._turns, now)
+        elif self._turns.sources == 1:
+            self._turns, self.main.playout.in_turns = None, False
+
+    def _change_turns(self, turns: TurnTaking, now: float) -> None:
+        """They send in turns, or do so no more."""
+        self.main.playout.in_turns = turns.in_turns
+        if not turns.in_turns:
+            return
+        self._presence.signals.append(SeveralSources(turns.sources))
+        for item in self.main.playout.flush():
+            self._take(item)
+        self._bad_payloads += self.sides.discard(self._clock.end, self._clock.ledger)
+        self.main.playout.has_others = len(self.sides) > 0
+        self.main.playout.candidates.drop_all()
+        self._clock.resume(now, 0)
 
     def _advance_sides(self, now: float) -> None:
-        present = self.place(now) if self._clock.origin is not None else 0
+        present = self.not_taken.place(now)
         self._bad_payloads += self.sides.advance(now, self._clock.end, present, self._clock.ledger)
         self._presence.signals += self.sides.take_losses(self._clock.end)
         for side in self.sides:
             if side.source.bad_payloads:
                 self._note_bad(side.source)
-        self._note_others()
+        self.main.playout.has_others = len(self.sides) > 0
         playout = self.main.playout
         patience_s = 0.0 if playout.paused else max(HANDOVER_S, playout.delay)
         replaced = playout.is_silent(now) and self.sides.began_after(playout.last_arrival)
         if self.sides and (replaced or now - playout.last_arrival > patience_s):
             self._hand_over(now, replaced=replaced)
-
-    def _note_others(self) -> None:
-        self.main.playout.has_others = len(self.sides) > 0
 
     def _hand_over(self, now: float, *, replaced: bool = False) -> None:
         """The main source is silent: the one that sent last takes its place."""
@@ -228,13 +262,20 @@ class Sources:
             new = self.main.playout  # who may take over from it has been waiting already
             new.candidates, old.playout.candidates = old.playout.candidates, new.candidates
             self.sides.add(SideSource(old, self.losses.end, replaced=replaced))
-            if (count := side.stored) and not side.is_mixed:  # there may be a pause before it
-                self._clock.resume(now, count)
+            self._is_new = not side.stored
+            if side.stored and not side.is_mixed:
+                self._resume(side.stored_at, side.stored, old.playout.delay)
             stored = side.take_all()
             self._push(stored, now)
             if stored or side.end:
                 self.losses.go_on_from(self._clock.end if stored else side.end)
-        self._note_others()
+        self.main.playout.has_others = len(self.sides) > 0
+
+    def _resume(self, arrival: float, count: int, jitter_s: float) -> None:
+        """The first ``count`` samples of a new main source follow. There may have been a pause before them;
+        what is as short as the jitter is none."""
+        if -self._clock.ahead(arrival) - count / SAMPLE_RATE > max(jitter_s, PACKET_S):
+            self._clock.resume(arrival, count)
 
     def _push_stored(self, now: float) -> None:
         """What the others have stored, where the main source sends nothing that it could be mixed with."""
