@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rtcstt import wire
 from rtcstt.embedded.completeness import Answers, Doubt, Fit
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
 from rtcstt.embedded.listener import Listener
@@ -282,6 +283,21 @@ def test_by_silence_only_the_timeout_ends_a_turn() -> None:
     listening = Listener(Rule(), Loud(), None, settings, by_silence=True)  # type: ignore[arg-type]
     assert check(receive(listening, sound(-0.5, 1.0, -2.8))) == []
     assert check([TurnStart(), *receive(listening, sound(-0.4))]) == [said(10)]
+
+
+@pytest.mark.parametrize("step", [512, 1600, 8000])
+def test_messages_say_how_much_audio_they_are_made_from(step: int) -> None:
+    """To the frame, however much came at once."""
+    listening = Listener(Rule(), Loud(), None, TurnSettings())  # type: ignore[arg-type]
+    messages = receive(listening, sound(-0.5, 1.0, -2.5, 1.0), step=step) + listening.flush()
+    positions = [wire.audio_position(message) or 0.0 for message in messages]
+    starts, ends = (
+        [position for message, position in zip(messages, positions, strict=True) if message.type == kind]
+        for kind in ("turn.start", "turn.end")
+    )
+    assert starts == pytest.approx([0.6, 4.1], abs=0.1)
+    assert 1.7 < ends[0] < 3.9 and ends[1] == pytest.approx(5.0)
+    assert positions == sorted(positions)
 
 
 def test_smart_turn_gets_this_turn_and_a_moment_of_silence() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rtcstt import wire
 from rtcstt.errors import RemoteProtocolError, UpstreamError
-from rtcstt.events import AnyEvent, SttReconnecting, Transcript
+from rtcstt.events import AnyEvent, SttReconnecting, Transcript, TurnEnd
 from rtcstt.events.speech import TurnEvent
 from rtcstt.media.pcm import Chunk
 from rtcstt.stt.stream import Stream
@@ -98,6 +98,7 @@ class Scene:
             end_s=dice.choice([0.6, 0.7, 1.0]),
             max_words=dice.choice([None, 2, 4]) if self.mode == "manual" else None,
             durations=dice.random() < 0.5,
+            positions=dice.random() < 0.3,
         )
 
     def _script(self) -> ConnectionScript:
@@ -170,6 +171,36 @@ def test_times_in_the_worst_weather() -> None:
     assert len(errors) > 200
     assert np.median(errors) < 0.05
     assert sum(error > 0.3 for error in errors) <= len(errors) * 0.02
+
+
+async def _turns_of_late_stt(oracle: Oracle, pause_s: float) -> list[tuple[float, float]]:
+    """By how much the times of eight sentences of 1.3 s are wrong, start and end."""
+    events, truth = list[AnyEvent](), list[tuple[float, float]]()
+    async with ScriptedUpstream(ConnectionScript(oracle=oracle)) as upstream:
+        stream = Stream(upstream, on_event=events.append)
+        stream.start()
+        at = await play(stream, silence(1.0))
+        for number in range(8):
+            said = speech([f"{number}{word}" for word in "abcde"])
+            truth.append((at / 16000, (at + len(said)) / 16000 - 0.06))
+            at = await play(stream, said, start=at)
+            at = await play(stream, silence(pause_s), start=at)
+        await stream.close()
+    ends = [event for event in events if isinstance(event, TurnEnd)]
+    assert len(ends) == 8 and not any("audio_position" in event.fields for event in events)
+    return [(e.start - start, e.end - end) for e, (start, end) in zip(ends, truth, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "pause_s", "positions"),
+    [(0.8, 0.8, False), (2.0, 3.0, False), (4.0, 6.0, False)]
+    + [(latency_s, pause_s, True) for latency_s in (0.8, 2.0, 7.0) for pause_s in (0.8, 3.0)],
+)
+def test_an_stt_that_is_behind_makes_no_turn_late(latency_s: float, pause_s: float, positions: bool) -> None:
+    """One that tells how far it has come may be behind by several sentences."""
+    oracle = Oracle(latency_s=latency_s, positions=positions)
+    for errors in run_virtual(_turns_of_late_stt(oracle, pause_s)):
+        assert errors == pytest.approx((0, 0), abs=0.1)
 
 
 # -- any sequence of legal events --------------------------------------------------------------------

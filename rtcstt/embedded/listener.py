@@ -37,6 +37,7 @@ from rtcstt.embedded.segments import (
 )
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import (
+    AUDIO_POSITION,
     TurnEagerEnd,
     TurnEnd,
     TurnMessage,
@@ -132,7 +133,7 @@ class Listener:
         self._rest = audio[whole:]
         messages: list[TurnMessage] = []
         for begin in range(0, whole, FRAME):
-            messages += self._frame(audio[begin : begin + FRAME], updates)
+            messages += self._placed(self._frame(audio[begin : begin + FRAME], updates))
         return messages
 
     def flush(self) -> list[TurnMessage]:
@@ -146,7 +147,12 @@ class Listener:
         self._text.decode_pause(least=MIN_PRESSED)
         messages.append(self._end())
         self._endpointer = self._endpointer.restarted()
-        return messages
+        return self._placed(messages)
+
+    def _placed(self, messages: list[TurnMessage]) -> list[TurnMessage]:
+        """With how much audio they are made from: who is told late can know when it was said."""
+        position = {AUDIO_POSITION: round(self.position / SAMPLE_RATE, 3)} if messages else {}
+        return [replace(message, extra={**message.extra, **position}) for message in messages]
 
     def _take_rest(self) -> None:
         """What is no whole frame: too short to be judged, but part of what is decoded, and of the clock."""

@@ -94,6 +94,7 @@ class SideSource:
         self._stored: deque[Decoded] = deque()
         self._length = 0
         self._is_primed = False
+        self._waits_for_no_more = False
         self._needed = PRIMED
         self._level = 0  # what others had in store since it waits
 
@@ -146,6 +147,7 @@ class SideSource:
             self._unread.over(MAIN)
 
     def _store(self, decoded: list[Decoded]) -> None:
+        self._waits_for_no_more = False
         for part in decoded:
             self._stored.append(part)
             self._length += len(part.samples)
@@ -201,7 +203,8 @@ class SideSource:
     def _prime(self, delay_s: float, level: int) -> None:
         """So much is stored at first that it does not run dry in a word, as jitter has it; and no less than
         of others, so that who goes on in the place of another does not begin before that one's last word."""
-        if self._is_primed and 0 < self._length < self._needed // 2 and self._begins_quiet():
+        runs_low = 0 < self._length < self._needed // 2 and not self._waits_for_no_more
+        if self._is_primed and runs_low and self._begins_quiet():
             self._is_primed = self.source.playout.paused  # where it is quiet there is time to store more
         if not self._is_primed:
             jitter = round((self.source.playout.delay + delay_s) * SAMPLE_RATE)
@@ -217,6 +220,7 @@ class SideSource:
 
     def release(self) -> None:
         """What is stored need wait for no more."""
+        self._waits_for_no_more = True
         self._is_primed = self._length > 0
 
     @property

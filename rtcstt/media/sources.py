@@ -265,10 +265,10 @@ class Sources:
             self._is_new = not side.stored
             if side.stored and not side.is_mixed:
                 self._resume(side.stored_at, side.stored, old.playout.delay)
-            stored = side.take_all()
-            self._push(stored, now)
+            if stored := side.take_all():
+                self._push(stored, side.stored_at)
             if stored or side.end:
-                self.losses.go_on_from(self._clock.end if stored else side.end)
+                self.losses.go_on_from(min(self._clock.end, side.end))
         self.main.playout.has_others = len(self.sides) > 0
 
     def _resume(self, arrival: float, count: int, jitter_s: float) -> None:

@@ -30,6 +30,7 @@ class Publisher:
     def message(self, message: wire.ServerMessage, turn: Turn | None = None, **changed: object) -> None:
         """A message of the STT, with some of its fields ``changed``."""
         fields = {**wire.as_fields(message), **changed}
+        fields.pop(wire.AUDIO_POSITION, None)  # the event has times on the call's clock
         if fields.get("transcript") != getattr(message, "transcript", None):
             fields.pop("confidence", None)  # it is of other words
         self._publish(fields, turn, message.request_id)

@@ -32,6 +32,7 @@ class Sending:
     catch_up: float
     due: float
     answered: int = 0  # cursor when the STT last said something
+    reached: int = 0  # how far the STT had come when it last said something, as it says; else the cursor
     trusted_until: int = 0  # cursor up to which it cannot have stalled
     sent: int = 0
     skipped: int = 0
@@ -41,7 +42,13 @@ class Sending:
 
     def __post_init__(self) -> None:
         self._jumps.append((0, self.cursor))
-        self.answered = self.cursor
+        self.answered = self.reached = self.cursor
+
+    def note_answer(self, position_s: float | None) -> None:
+        """The STT said something, of its first ``position_s`` of audio where it says so."""
+        self.answered = self.trusted_until = self.reached = self.cursor
+        if position_s is not None:
+            self.reached = min(self.cursor, self.track_sample(round(position_s * SAMPLE_RATE)))
 
     def track_sample(self, sample: int) -> int:
         """The sample of the track that was this connection's ``sample``."""

@@ -83,14 +83,14 @@ class SpeechTimes:
     def onset(self, cursor: int, since: int, latency: Latency) -> Onset:
         """Where the speech began that a `turn.start` arriving now speaks of: of the onsets that no turn has
         yet (those after ``since``), the one that fits best how late this STT usually is."""
-        earliest = max(since, cursor - LONGEST_START)
-        onsets = [
-            s.start
-            for s in self.stretches(cursor)
-            if s.start >= earliest and s.end - s.start >= SHORTEST_SPEECH
+        possible = [
+            s.start for s in self.stretches(cursor) if s.start >= since and s.end - s.start >= SHORTEST_SPEECH
         ]
-        if not onsets:
+        if not possible:
             return Onset(max(since, cursor - START_DELAY))
+        # An STT that is behind may speak of what was said long ago; what it said nothing of is none of it.
+        earliest = cursor - LONGEST_START - latency.usual
+        onsets = [start for start in possible if start >= earliest] or possible[-1:]
         expected = cursor - START_DELAY - latency.usual
         onset = min(onsets, key=lambda start: abs(start - expected))
         return Onset(

@@ -187,7 +187,7 @@ class Transcription:
         if isinstance(data, bytes):
             raise RemoteProtocolError("a binary message from the STT")
         message = sending.client.receive_text(data)
-        sending.answered = sending.trusted_until = sending.cursor
+        sending.note_answer(wire.audio_position(message))
         self._out.request_id = message.request_id or self._out.request_id
         match message:
             case wire.Connected():

@@ -117,7 +117,7 @@ class Turns:
 
     def _start(self, link: _Link, message: wire.TurnStart) -> None:
         link.in_turn = True
-        onset = self._times.onset(link.sending.cursor, link.ended, link.latency)
+        onset = self._times.onset(link.sending.reached, link.ended, link.latency)
         link.latency.note(onset)
         link.onset = onset.sample
         if isinstance(link.text, Repeating) and self._is_past_reference(link, link.text):
@@ -129,15 +129,15 @@ class Turns:
     def _is_past_reference(self, link: _Link, text: Repeating) -> bool:
         """Whether the turn that starts now can only be new speech: the connection was sent no other since its
         last turn, and has repeated everything."""
-        unsaid = (s.start for s in self._times.stretches(link.sending.cursor) if s.end > link.ended)
+        unsaid = (s.start for s in self._times.stretches(link.sending.reached) if s.end > link.ended)
         repeated = not text.spoken or text.aligner.covered(text.spoken)
         return repeated and min(unsaid, default=0) >= self._floor.reference.position
 
     def _open_turn(self, link: _Link, message: wire.ServerMessage) -> Turn:
         start, last_end = link.onset, self._progress.last_end
         if start < last_end:  # the connection's turn began in what was published
-            start = self._times.first_start(link.sending.cursor, since=last_end, default=last_end)
-        cursor = link.sending.cursor
+            start = self._times.first_start(link.sending.reached, since=last_end, default=last_end)
+        cursor = link.sending.reached
         turn = self._progress.turn = Turn(self._progress.turns, start=start, end=start, known=cursor)
         self._progress.turns += 1
         if isinstance(message, wire.TurnStart):
@@ -182,7 +182,7 @@ class Turns:
         """Whether the turn that ends now is the last speech of the reference."""
         position = self._floor.reference.position
         _, cut = self._end_of_speech(link)
-        if cut is None or link.sending.cursor < position:
+        if cut is None or link.sending.reached < position:
             return False
         return not self._times.activity.speech(cut, position)
 
@@ -209,13 +209,13 @@ class Turns:
     def _publish_text(self, link: _Link, turn: Turn, message: _Text, text: str) -> None:
         if not text.startswith(turn.text):
             raise RemoteProtocolError("the STT changed text that it had published (guarantee 3)")
-        self._floor.reference.add(text[len(turn.text) :], link.sending.cursor)
+        self._floor.reference.add(text[len(turn.text) :], link.sending.reached)
         grown = text != turn.text
-        turn.text, turn.known = text, link.sending.cursor
+        turn.text, turn.known = text, link.sending.reached
         if isinstance(message, wire.TurnUpdate):
             self._resume(message)
             if grown:
-                turn.end = max(turn.end, self._times.last_speech(link.sending.cursor))
+                turn.end = max(turn.end, self._times.last_speech(link.sending.reached))
                 self._out.message(message, turn, transcript=text)
             return
         end, cut = self._end_of_speech(link, turn.resumed)
@@ -244,7 +244,7 @@ class Turns:
     # -- turns end -----------------------------------------------------------------------------------
 
     def _end_of_speech(self, link: _Link, resumed: int = 0) -> tuple[int, int | None]:
-        cursor = link.sending.cursor
+        cursor = link.sending.reached
         if link.sending.closing:
             return self._times.last_speech(cursor), None
         return self._times.end_of_speech(cursor, link.onset, link.latency, resumed=resumed)
@@ -282,7 +282,7 @@ class Turns:
             return  # it is within the turn, and the reference goes on
         tail = words(before)[-_WORDS_BEFORE:]
         text = (before[tail[0].start :] if tail else "") + turn.text
-        self._floor.begin_turn_again(begin, text, link.sending.cursor, len(tail))
+        self._floor.begin_turn_again(begin, text, link.sending.reached, len(tail))
 
     def forget_stale_turn(self) -> None:
         """A turn that was opened on an earlier connection and that the new one never received is closed."""

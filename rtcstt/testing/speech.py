@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -147,7 +147,8 @@ class Oracle:
     ``hold_words`` are kept back until the next word or the pause; ``latency_s`` delays every message;
     ``max_words`` ends a turn (manual: makes a final) in the middle of the speech. ``mishear`` changes words
     (a recogniser does not say twice the same). ``late_text`` gives no text before the end of the turn.
-    ``durations``: whether manual finals say how much audio they are of.
+    ``durations``: whether manual finals say how much audio they are of. ``positions``: whether messages say
+    how much audio they are made from, as the embedded recogniser's do.
     """
 
     start_s: float = 0.1
@@ -159,6 +160,7 @@ class Oracle:
     late_text: bool = False
     mishear: Mapping[str, str] = field(default_factory=dict)
     durations: bool = True
+    positions: bool = False
 
 
 class _Recogniser:
@@ -199,6 +201,8 @@ class _Recogniser:
             yield self._pending.popleft()[1]
 
     def _say(self, at: int, message: wire.ServerMessage) -> None:
+        if self._oracle.positions:
+            message = replace(message, extra={wire.AUDIO_POSITION: at / SAMPLE_RATE})
         self._pending.append((at + round(self._oracle.latency_s * SAMPLE_RATE), message))
 
     def _text(self, held: int = 0) -> str:

@@ -41,6 +41,7 @@ from rtcstt.wire.handshake import (
     retryable_status,
 )
 from rtcstt.wire.messages import (
+    AUDIO_POSITION,
     ClientMessage,
     Close,
     Config,
@@ -59,6 +60,7 @@ from rtcstt.wire.messages import (
     TurnUpdate,
     Unknown,
     as_fields,
+    audio_position,
     decode_client,
     decode_server,
     encode,
@@ -76,6 +78,8 @@ from rtcstt.wire.order import (
 from rtcstt.wire.settings import DEFAULT_TURN, TURN_RANGES, TurnSettings, turn_settings
 
 __all__ = [
+    "AUDIO_POSITION",
+    "audio_position",
     "ALL_ANSWERED",
     "ClientMessage",
     "Close",

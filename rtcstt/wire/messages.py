@@ -13,6 +13,9 @@ from rtcstt.wire import strict_json
 from rtcstt.wire.handshake import Endpoint
 from rtcstt.wire.settings import NO_SETTINGS, TurnSettings, turn_settings
 
+AUDIO_POSITION = "audio_position"
+LONGEST_S = 1e7  # of a connection
+
 # --- messages -------------------------------------------------------------------------------------
 
 
@@ -188,6 +191,15 @@ def as_fields(message: ServerMessage) -> dict[str, object]:
         if f.name not in ("type", "extra") and value is not None:
             fields[f.name] = value
     return {**fields, **message.extra}
+
+
+def audio_position(message: ServerMessage) -> float | None:
+    """How much of the connection's audio, in seconds, the STT had taken in when it made the message; None
+    where it does not say. An addition of rtcstt's own STT."""
+    value = message.extra.get(AUDIO_POSITION)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= LONGEST_S else None
 
 
 def encode_client(message: ClientMessage, endpoint: Endpoint) -> str:
