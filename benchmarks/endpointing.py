@@ -130,10 +130,10 @@ class Watched:
 
 
 class Asking(Fit):
-    """Asks how it sounds also where that makes no difference with the present constants."""
+    """Asks at once how it sounds, also where that makes no difference with the present constants."""
 
-    def asks_sound(self, evidence: Evidence) -> bool:
-        return True
+    def soonest_s(self, evidence: Evidence) -> float | None:
+        return 0.01
 
 
 def pauses_of(bench: Bench, samples: Audio) -> list[Pause]:

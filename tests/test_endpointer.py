@@ -174,8 +174,39 @@ def test_how_it_sounds_is_asked_only_where_it_makes_a_difference(
     fit: Fit, stop: float | None, words: str, longest_s: float, sound: float
 ) -> None:
     evidence = Evidence(None, stop, words, longest_s)
-    if not fit.asks_sound(evidence):
-        assert fit.wait_s(replace(evidence, sound=sound)) == fit.wait_s(evidence)
+    soonest_s, waited_s = fit.soonest_s(evidence), fit.wait_s(replace(evidence, sound=sound))
+    if soonest_s is None:
+        assert waited_s == fit.wait_s(evidence)
+    else:
+        assert waited_s >= soonest_s
+
+
+@MODELS
+@given(st.floats(0, 1), st.floats(0.9, 1), st.lists(st.tuples(st.floats(0.1, 1.5), st.floats(0.1, 2.0))))
+def test_to_be_asked_late_how_it_sounds_changes_no_turn(
+    fit: Fit, sound: float, stop: float, parts: list[tuple[float, float]]
+) -> None:
+    happened, asked = list[list[tuple[TurnTransition, float]]](), list[int]()
+    for late in (False, True):
+        endpointer, now, count = Endpointer(TurnSettings()), 0.0, 0
+        happened.append([])
+        for spoken_s, pause_s in parts:
+            frames = [0.95] * round(spoken_s / FRAME_S) + [0.02] * round(pause_s / FRAME_S)
+            for probability in frames:
+                now += FRAME_S
+                happened[-1] += [(each, now) for each in endpointer.frame(probability)]
+                if not endpointer.probe_due:
+                    continue
+                evidence = Evidence(None, stop, "It is done.", endpointer.longest_s)
+                soonest_s = fit.soonest_s(evidence)
+                if late and soonest_s is not None and not endpointer.hangs_on(soonest_s):
+                    endpointer.answer(soonest_s, for_now=True)
+                else:
+                    count += 1
+                    endpointer.answer(fit.wait_s(replace(evidence, sound=sound)))
+        asked.append(count)
+    assert happened[0] == happened[1]
+    assert asked[1] <= asked[0]
 
 
 @MODELS

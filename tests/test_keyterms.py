@@ -161,3 +161,63 @@ def test_other_words_are_never_touched(plain: list[str], led: list[str]) -> None
     others = iter(word for word in plain if word != "Digium")
     assert all(word in others for word in found if word.strip(",") != "Digium")  # in this order
     assert found == plain or "Digium" in led
+
+
+class Writing:
+    """Writes `plain` whatever it begins with, if that is the same, and `led` where terms are raised; what it
+    begins with otherwise it goes on with as `strange`."""
+
+    def __init__(self, plain: str, led: str, strange: str = " strange") -> None:
+        self.plain, self.led, self.strange = plain, led, strange
+        self.forced: list[str] = []
+
+    def __call__(
+        self, forced: Sequence[int], draft: Sequence[int], terms: KeyTerms | None = None
+    ) -> Hypothesis:
+        begun = "".join(map(chr, forced))
+        if terms is None:
+            self.forced.append(begun)
+        text = self.led if terms is not None else self.plain
+        ids = tuple(map(ord, text if text.startswith(begun) else begun + self.strange))
+        return Hypothesis(ids, True, -0.1, odds=(0.5,) * (len(ids) - len(forced)))
+
+
+def test_what_follows_a_published_term_is_what_would_have_followed_without_it() -> None:
+    terms = KeyTerms(["Digium"], {})
+    writing = Writing("at a digim box", "at a Digium bogs")
+    first = terms.decode(writing, Letters(), (), ())
+    assert Letters().text(first.ids) == "at a Digium box"
+    published = first.ids[: len("at a Digium")]
+    writing.plain, writing.led = "at a digim boxing match", "at a Digium boxing glove"
+    for begun in (published, first.ids, published):
+        found = terms.decode(writing, Letters(), begun, first.ids)
+        assert Letters().text(found.ids) == "at a Digium boxing match"
+        assert found.ids[: len(begun)] == begun
+        assert len(found.odds) == len(found.ids) - len(begun)
+    assert writing.forced == ["", "at a digim", "at a digim box", "at a digim"]
+
+
+def test_half_of_a_published_term_is_begun_with_as_it_is() -> None:
+    terms = KeyTerms(["Birket Foster"], {})
+    writing = Writing("Mr. burked faster sees", "Mr. Birket Foster sees", strange=" forced")
+    first = terms.decode(writing, Letters(), (), ())
+    begun = first.ids[: len("Mr. Birket")]
+    assert terms.decode(writing, Letters(), begun, ()).ids[: len(begun)] == begun
+    assert writing.forced[-1] == "Mr. Birket"
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.sampled_from("a b Digium dig Carker,".split()), min_size=1),
+    st.lists(st.sampled_from("a c Digium".split())),
+    st.integers(0, 40),
+)
+def test_with_what_it_begins_decoding_changes_nothing_that_was_not_a_term(
+    plain: list[str], led: list[str], count: int
+) -> None:
+    terms, writing = KeyTerms(["Digium"], {}), Writing(" ".join(plain), " ".join(led))
+    first = terms.decode(writing, Letters(), (), ())
+    begun = first.ids[:count]
+    assert "".join(map(chr, terms.own(first.ids))) == writing.plain
+    found = terms.decode(writing, Letters(), begun, first.ids)
+    assert found.ids[: len(begun)] == begun

@@ -96,10 +96,11 @@ class Fit:
         """In log-odds."""
         return sum(self.weights.get(name, 0.0) * value for name, value in features(evidence).items())
 
-    def asks_sound(self, evidence: Evidence) -> bool:
-        """Whether ``sound``, which is not known yet, makes a difference."""
-        least, most = (replace(evidence, sound=sound) for sound in (0.0, 1.0))
-        return self.wait_s(least) != self.wait_s(most)
+    def soonest_s(self, evidence: Evidence) -> float | None:
+        """The least that `wait_s` can be when ``sound`` is known, which is not yet; None: it makes no
+        difference."""
+        waits_s = [self.wait_s(replace(evidence, sound=sound)) for sound in (0.0, 1.0)]
+        return min(waits_s) if min(waits_s) < max(waits_s) else None
 
     def wait_s(self, evidence: Evidence) -> float:
         """Of silence, until the turn ends with the default settings."""

@@ -8,7 +8,8 @@
   that with the default settings the turn ends after as many seconds as `completeness.Fit.wait_s` says.
   (Squared, it hardly falls at first: most pauses between words end before `turn.eager_end`, and the
   recogniser keeps its context.)
-- That is judged once in each pause, from how complete what was said sounds and reads.
+- That is judged once in each pause, from how complete what was said sounds and reads; the sound just before
+  it makes a difference.
 - Who twice in a row speaks again within 0.7 s of a turn's end was not done: they read aloud, say, where every
   clause sounds like a sentence. The next turn waits out their pauses.
 - After ``end_timeout_ms`` of silence L is 0, whatever else.
@@ -34,6 +35,7 @@ FRAME_S = FRAME / SAMPLE_RATE
 SPEECH, STILL_SPEECH = 0.5, 0.35  # voice activity that begins speech, and that continues it
 PROBE_S = 0.19  # so long into a pause it is worth asking whether the utterance is complete
 TAIL_S = 0.1  # of silence that smart-turn gets
+AHEAD_S = 2 * FRAME_S  # so long before an answer would end a turn it is asked for, as it takes a while
 RISE, FALL = 0.5, 0.25
 PEAK, END = 0.9, 0.2  # the likelihood at the beginning of a pause, and at the end of a turn by default
 
@@ -79,6 +81,7 @@ class Endpointer:
         self._peak = 0.0  # the likelihood from which it decays
         self._wait_s = UNASKED_S
         self._probed = False
+        self._for_now = False  # the answer is not known for good
         self.longest_s = 0.0  # pause of this turn, after which they went on
         self._since_end_s = math.inf
         self._went_on = 0  # so many times in a row, soon after a turn's end
@@ -90,7 +93,14 @@ class Endpointer:
 
     @property
     def probe_due(self) -> bool:
+        if self._for_now:
+            return self.hangs_on(self._wait_s)
         return not self._probed and self.silence_s >= PROBE_S
+
+    def hangs_on(self, wait_s: float) -> bool:
+        """Whether the turn is about to end, eagerly or not, if ``wait_s`` is the answer in this pause."""
+        falls = [self._settings[row.setting] for row in TABLE[self.state] if not row.rises]
+        return bool(falls) and self._decayed(self.silence_s + AHEAD_S, wait_s) <= max(falls)
 
     def configure(self, settings: TurnSettings) -> None:
         """From here on these settings hold; those that are None stay as they are."""
@@ -100,10 +110,11 @@ class Endpointer:
         """A new one with the same settings, between turns."""
         return Endpointer(TurnSettings(**self._settings))
 
-    def answer(self, wait_s: float) -> None:
-        """So many seconds of this pause end the turn, with the default settings; see `Fit.wait_s`."""
+    def answer(self, wait_s: float, *, for_now: bool = False) -> None:
+        """So many seconds of this pause end the turn, with the default settings; see `Fit.wait_s`.
+        ``for_now``: it may be more; `probe_due` is true again before that makes a difference."""
         self._wait_s = wait_s
-        self._probed = True
+        self._probed, self._for_now = True, for_now
 
     def frame(self, probability: float) -> list[TurnTransition]:
         """What the next frame, of this voice activity, makes happen."""
@@ -126,17 +137,20 @@ class Endpointer:
             self.likelihood += step * (probability - self.likelihood)
             self.longest_s = 0.0 if self.state is TurnState.IDLE else max(self.longest_s, self.silence_s)
             self.silence_s = 0.0
-            self._wait_s, self._probed = UNASKED_S, False
+            self._wait_s, self._probed, self._for_now = UNASKED_S, False, False
             self._since_end_s += FRAME_S
             if self.state is TurnState.SPEAKING:
                 self._peak = max(self.likelihood, PEAK)
             return
         self.silence_s += FRAME_S
-        least = MORE_PATIENCE_S if self._went_on > 1 else 0.0
-        waited = self.silence_s / max(self._wait_s, least)
-        self.likelihood = min(self.likelihood, self._peak * (END / PEAK) ** waited**2)
+        self.likelihood = min(self.likelihood, self._decayed(self.silence_s, self._wait_s))
         if self.silence_s >= self._settings["end_timeout_ms"] / 1000:
             self.likelihood = 0.0
+
+    def _decayed(self, silence_s: float, wait_s: float) -> float:
+        """The likelihood after so much silence, if so much ends a turn."""
+        least = MORE_PATIENCE_S if self._went_on > 1 else 0.0
+        return self._peak * float((END / PEAK) ** (silence_s / max(wait_s, least)) ** 2)
 
     def _row(self) -> Row | None:
         for row in TABLE[self.state]:

@@ -10,14 +10,18 @@ where the model takes its sound for something near; what sounds like nothing the
 
 A decoder that is led to a term often writes other words around it than it would have, and is now and then
 led astray by one that was not said. So it writes twice, and of what it writes with the terms raised only
-whole terms are taken, in the place of the words that are there without (`KeyTerms.spliced`).
+whole terms are taken, in the place of the words that are there without (`KeyTerms.spliced`). What it has to
+begin with, because it is published, may hold such terms; without the terms it then begins with the words
+that they took the place of, so that what follows is what would have followed (`KeyTerms.own`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 from rtcstt.embedded.hypothesis import Hypothesis, Vocabulary
 
@@ -26,7 +30,17 @@ MARKS = ".,?!;:\"'()-"  # around words
 LONGEST = 24  # bytes of a token that is looked for
 WORD = "\u2581"  # what Moonshine's tokens have for the space before a word
 
+REMEMBERED = 8  # hypotheses; what is published is a part of one of the last
+
 _Range = tuple[int, int]
+
+
+class _Splice(NamedTuple):
+    """A term among tokens, and the ``own`` ones of the decoder that it took the place of."""
+
+    start: int
+    end: int
+    own: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -48,6 +62,7 @@ class KeyTerms:
         self._root = _Place()
         self._begin, self._inside = BEGIN * strength, INSIDE * strength
         self._words = {tuple(map(_bare, term.split())) for term in terms} - {()}
+        self._written = deque[tuple[tuple[int, ...], tuple[_Splice, ...]]](maxlen=REMEMBERED)
         for term in terms:
             words = " ".join(term.split())
             for spelled in {words, words[:1].upper() + words[1:]} - {""}:
@@ -87,18 +102,66 @@ class KeyTerms:
             found += self._reached(further, spelled + bytes([byte]))
         return found
 
+    def decode(
+        self,
+        write: Callable[[Sequence[int], Sequence[int], KeyTerms | None], Hypothesis],
+        vocabulary: Vocabulary,
+        forced: Sequence[int],
+        draft: Sequence[int],
+    ) -> Hypothesis:
+        """What a decoder says of some audio with these terms expected. ``write(forced, draft, terms)``: what
+        it writes that begins with ``forced``, where ``terms`` are raised if there are any."""
+        own = self.own(forced)
+        plain = write(own, self.own(draft), None)
+        plain = replace(plain, ids=(*forced, *plain.ids[len(own) :]))
+        led = write(forced, plain.ids, self) if plain.finished else plain
+        return self.spliced(plain, led, vocabulary, len(forced))
+
+    def own(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The beginning of a hypothesis as the decoder wrote it without the terms."""
+        own = list(ids)
+        for start, end, before in reversed(self._splices(tuple(ids))):
+            own[start:end] = before
+        return tuple(own)
+
+    def _splices(self, ids: tuple[int, ...]) -> list[_Splice]:
+        """The terms that were put into the beginning of a hypothesis."""
+        for written, splices in reversed(self._written):
+            if written[: len(ids)] == ids:
+                return [splice for splice in splices if splice.end <= len(ids)]
+        return []
+
     def spliced(self, plain: Hypothesis, led: Hypothesis, vocabulary: Vocabulary, forced: int) -> Hypothesis:
         """What was written without the terms, but for the whole terms that are in ``led``, written with them.
         Both begin with the same ``forced`` tokens."""
-        if led.ids == plain.ids or not (led.finished and plain.finished):
-            return plain
+        known = self._splices(plain.ids[:forced])
+        found, splices = plain, known
+        if led.ids != plain.ids and led.finished and plain.finished:
+            found, new = self._with_terms(plain, led, vocabulary, forced)
+            splices = [*known, *new]
+        self._written.append((found.ids, tuple(splices)))
+        return found
+
+    def _with_terms(
+        self, plain: Hypothesis, led: Hypothesis, vocabulary: Vocabulary, forced: int
+    ) -> tuple[Hypothesis, list[_Splice]]:
         own, other = _Words(plain, vocabulary, forced), _Words(led, vocabulary, forced)
-        ids, odds = list(plain.ids), [1.0] * forced + list(plain.odds)
-        for (first, last), (begin, end) in reversed(list(self._replaced(own.bare, other.bare))):
+        ids, odds, splices = list[int](), list[float](), list[_Splice]()
+        at = 0
+        for (first, last), (begin, end) in self._replaced(own.bare, other.bare):
             start, stop = own.starts[first], own.stop(last - 1)
             taken = slice(other.starts[begin], other.stop(end - 1))
-            ids[start:stop], odds[start:stop] = led.ids[taken], other.odds[taken]
-        return replace(plain, ids=tuple(ids), odds=tuple(odds[forced:]))
+            ids += plain.ids[at:start]
+            odds += own.odds[at:start]
+            splices.append(_Splice(len(ids), len(ids) + taken.stop - taken.start, plain.ids[start:stop]))
+            ids += led.ids[taken]
+            odds += other.odds[taken]
+            at = stop
+        ids += plain.ids[at:]
+        odds += own.odds[at:]
+        if tuple(ids[:forced]) != plain.ids[:forced]:
+            return plain, []
+        return replace(plain, ids=tuple(ids), odds=tuple(odds[forced:])), splices
 
     def _replaced(self, own: Sequence[str], led: Sequence[str]) -> Iterator[tuple[_Range, _Range]]:
         """Which words of their own make room for which of those they were led to. Where more words differ

@@ -56,6 +56,7 @@ PAUSES = ((6.0, 0.25), (12.0, 0.06))
 FAR = int(1.5 * SAMPLE_RATE)  # of silence; what was said before it is no help any more
 MIN_PRESSED = int(0.09 * SAMPLE_RATE)  # of voice, when somebody says that there was speech
 JUDGED = 8 * SAMPLE_RATE  # of audio, by its sound
+SILENT = SAMPLE_RATE  # of silence behind it, at most, when that is asked
 
 
 class Voice(Protocol):
@@ -101,7 +102,7 @@ class Listener:
         self._fit = fit
         self._rest = np.zeros(0, np.float32)
         self._text = TurnText(recogniser, timed=timed)
-        self._recent: deque[Audio] = deque(maxlen=JUDGED // FRAME)
+        self._recent: deque[Audio] = deque(maxlen=(JUDGED + SILENT) // FRAME)
         self._since_update = 0
         self._shown = ""
         self.finished: list[Piece] = []
@@ -241,13 +242,18 @@ class Listener:
         return [TurnUpdate(text)]
 
     def _pause(self) -> None:
-        """Shortly into a pause: what was said, and was it complete?"""
+        """Shortly into a pause: what was said, and was it complete? How it sounds, which costs most, is asked
+        when it makes a difference: most who pause have gone on by then."""
         self._text.decode_pause()
         if self._by_silence:
             self._endpointer.answer(UNFINISHED_S)
             return
         evidence = Evidence(None, self._text.stop, self._text.with_pause, self._endpointer.longest_s)
-        if self._judge is not None and self._fit.asks_sound(evidence):
+        soonest_s = self._fit.soonest_s(evidence) if self._judge is not None else None
+        if self._judge is not None and soonest_s is not None:
+            if not self._endpointer.hangs_on(soonest_s):
+                self._endpointer.answer(soonest_s, for_now=True)
+                return
             evidence = replace(evidence, sound=self._sound(self._judge))
         self.asked = self.position - round(self._endpointer.silence_s * SAMPLE_RATE), evidence
         self._endpointer.answer(self._fit.wait_s(evidence))
@@ -256,7 +262,7 @@ class Listener:
         """How complete it sounds, the silence behind it left out but for a moment."""
         spare = max(0, int((self._endpointer.silence_s - TAIL_S) * SAMPLE_RATE))
         recent = np.concatenate(self._recent)
-        return judge.complete(recent[: len(recent) - spare])
+        return judge.complete(recent[: len(recent) - spare][-JUDGED:])
 
 
 def _closing_pause_s(length: int) -> float:

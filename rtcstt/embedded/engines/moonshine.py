@@ -144,12 +144,16 @@ class Moonshine:
         ``timed``: also when each word was said, at the cost of another decode.
         """
         feed = self._encoded(audio)
-        most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S) + 1, len(forced) + 1)
-        found = self._written(feed, forced, draft, most)
-        if terms is not None and found.finished:
-            self._forget(feed, 0)
-            led = self._written(feed, forced, found.ids, most, terms)
-            found = terms.spliced(found, led, self.tokens, len(forced))
+        known = terms.own(forced) if terms is not None else forced
+        most = max(int((len(audio) / SAMPLE_RATE + 0.5) * TOKENS_PER_S), len(forced), len(known)) + 1
+
+        def write(forced: Sequence[int], draft: Sequence[int], terms: KeyTerms | None = None) -> Hypothesis:
+            return self._written(feed, forced, draft, most, terms)
+
+        if terms is None:
+            found = write(forced, draft)
+        else:
+            found = terms.decode(write, self.tokens, forced, draft)
             if timed:  # which looks at what the decoder knows of these tokens
                 self._forget(feed, 0)
                 for _ in itertools.islice(self._logits(feed, found.ids, (), ()), 1):
@@ -165,6 +169,7 @@ class Moonshine:
         terms: KeyTerms | None = None,
     ) -> Hypothesis:
         """What the decoder writes of the encoded audio, at most so many tokens."""
+        self._forget(feed, 0)
         expected = draft[len(forced) :] if tuple(draft[: len(forced)]) == tuple(forced) else ()
         ids, odds, last = list(forced), list[float](), 0.0
         finished, stop = False, 0.0
@@ -272,6 +277,8 @@ class Moonshine:
 
     def _forget(self, feed: dict[str, Any], length: int) -> None:
         """Of what the decoder knows only so many tokens from the beginning are kept."""
+        if not feed["use_cache_branch"][0]:
+            return
         for name in self._outputs:
             if ".decoder." in name:
                 name = "past_key_values." + name.removeprefix("present.")
