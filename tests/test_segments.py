@@ -183,6 +183,21 @@ def test_updates_get_rarer_in_a_long_segment() -> None:
     assert decodes(12.0) - decodes(8.0) <= 4
 
 
+def test_what_is_understood_in_a_pause_is_an_update_as_well() -> None:
+    """One decode after 1.5 s, one in the pause: they agree. Speech that goes on is not decoded at once."""
+    rule = Rule()
+    listener = listening(rule)
+    receive(listener, sound(-0.5, 1.9))
+    assert rule.decodes == 1
+    paused = receive(listener, sound(-0.25))
+    assert [m.transcript for m in paused if isinstance(m, TurnUpdate)] == [said(14)]
+    assert rule.decodes == 2
+    receive(listener, sound(0.4, first=20))
+    assert rule.decodes == 2
+    receive(listener, sound(0.5, first=24))
+    assert rule.decodes == 3
+
+
 @pytest.mark.parametrize(
     ("text", "voiced_s", "certainty", "logprob", "believed"),
     [

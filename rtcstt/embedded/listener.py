@@ -7,7 +7,7 @@ text is asked for and what is said of it:
   that its first words are understood well (they could not be taken back), and more rarely the longer the
   segment is.
 - In each pause, once, shortly after the last speech, it is decoded without the silence behind it. That text
-  is what `turn.eager_end` and `turn.end` publish.
+  is what `turn.eager_end` and `turn.end` publish; if they go on, it was an update like others.
 - A segment is closed at a pause, and the longer it is the shorter a pause will do; in any case before it gets
   so long that decoding it again grows costly; then at the quietest moment of the last two seconds. Who goes
   on after an eager end is understood better with what they said before ("... my fellow Americans", "Ask
@@ -217,7 +217,8 @@ class Listener:
             self._text.close(self._text.cut())
         elif active and self._endpointer.silence_s >= _closing_pause_s(length):
             self._text.close(self._text.segment.last_speech + TRIM)
-        self._since_update += FRAME
+        if self.speaking:
+            self._since_update += FRAME
         if updates and self._live and active and self.speaking and self._update_due():
             self._since_update = 0
             self._text.agree()
@@ -245,6 +246,7 @@ class Listener:
         """Shortly into a pause: what was said, and was it complete? How it sounds, which costs most, is asked
         when it makes a difference: most who pause have gone on by then."""
         self._text.decode_pause()
+        self._since_update = 0
         if self._by_silence:
             self._endpointer.answer(UNFINISHED_S)
             return

@@ -261,11 +261,13 @@ class TurnText:
         if self.streaming is not None:
             self._publish(found, whole_words(self._tokens, found.ids, len(found.ids)))
             return
+        self._agree(found)
+
+    def _agree(self, found: Hypothesis) -> None:
+        segment = self.segment
         segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
         if len(segment.recent) >= AGREE:
-            self._publish(
-                found, whole_words(self._tokens, found.ids, _agreed(self.segment, found, self._tokens))
-            )
+            self._publish(found, whole_words(self._tokens, found.ids, _agreed(segment, found, self._tokens)))
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
         """Find out what was said until the present pause, or within ``length`` samples, unless that is known
@@ -289,6 +291,8 @@ class TurnText:
             self.decode_pause(end - self.segment.start, least=least)
         else:
             segment.paused = found
+            if self.streaming is None:
+                self._agree(found)
 
     def publish_pause(self, *, final: bool = False) -> None:
         """What was decoded in this pause; all of it when the turn ends (``final``), else a full stop at its
