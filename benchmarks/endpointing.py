@@ -42,6 +42,7 @@ from rtcstt.embedded.completeness import (
     Doubt,
     Evidence,
     Fit,
+    Fluent,
     features,
     is_answer,
     is_doubted,
@@ -64,6 +65,8 @@ SECONDS = ((0.36, 1.05),) * 4 + ((0.36, 0.8), (0.36, 0.6))  # at the others
 RHYTHM = ((1.2, 2.0), (0.6, 1.0))
 ANSWER_S, SHORT_FROM = 0.55, ((-6.0, -4.5), (-5.0, -1.6))  # how complete: known answers, others
 DOUBT_S, DOUBTS = 1.26, (0.95, 0.97)  # seconds to wait at least; below which probability of a full stop
+FLUENT_S, PAUSED_S, FLUENT_FROM = 0.37, 0.25, (0.0, 3.0)  # who has not paused for so long; how complete
+LAST = (*RHYTHM, *SHORT_FROM, DOUBTS, FLUENT_FROM)  # the bounds of what is neither weight nor seconds
 SIGNS = {"sound": 1, "stop": 1, "dangling": -1, "hanging": -1, "letter": -1, "number": -1}
 MOST = {"sound": 1.0, "stop": 1.5}
 SOON_S, LATE_S, SOFT_S = 0.41, 1.0, (0.03, 0.01)  # of ends; how sharply ends and pauses are told apart
@@ -140,7 +143,7 @@ def pauses_of(bench: Bench, samples: Audio) -> list[Pause]:
     """Those in which a listener asks how complete it is, and what it knows then."""
     voice = Watched(bench)
     present = FITS["tiny-en"]
-    asking = Asking(present.weights, present.patience, present.rhythm, present.answers, present.doubt)
+    asking = Asking(*(getattr(present, each.name) for each in dataclasses.fields(present)))
     listener = bench.listener(voice, fit=asking)
     padded = np.concatenate([silence(LEAD_S), samples, silence(TRAIL_S)])
     found: list[tuple[int, Evidence]] = []
@@ -271,8 +274,8 @@ def fit(samples: Sequence[Sample], *, without: frozenset[str] = frozenset()) -> 
 
 class Problem:
     """What constants cost: a weight for each feature, the logarithm of the seconds at each of `KNOTS` but the
-    first, the two of a rhythm, how complete short answers have to be, and how
-    sure a full stop."""
+    first, the two of a rhythm, how complete short answers have to be, how sure a full stop, and how complete
+    what is said without a pause."""
 
     def __init__(self, samples: Sequence[Sample], without: frozenset[str]) -> None:
         self._names = [name for name in features(samples[0].evidence) if name not in without]
@@ -302,20 +305,22 @@ class Problem:
         high = [0.0 if sign < 0 else limit for sign, limit in zip(signs, most, strict=True)]
         soon, late = zip(*SECONDS, strict=True)
         return (
-            np.array([*low, *np.log(soon), *(least for least, _ in RHYTHM + SHORT_FROM + (DOUBTS,))]),
-            np.array([*high, *np.log(late), *(most for _, most in RHYTHM + SHORT_FROM + (DOUBTS,))]),
+            np.array([*low, *np.log(soon), *(least for least, _ in LAST)]),
+            np.array([*high, *np.log(late), *(most for _, most in LAST)]),
         )
 
     def cost(self, constants: Vector) -> float:
         """The share of ends that do not come soon, half their delay in seconds, what they are late, and for
         each kind of pauses those too many that would end a turn; a little for weights that are large."""
-        weights, seconds, (times, most_s, known, others, stop) = self._parts(constants)
+        weights, seconds, (times, most_s, known, others, stop, fluent) = self._parts(constants)
         degrees = self._matrix @ weights
         waited = np.interp(degrees, KNOTS, seconds)
         is_answer = self._short & (degrees >= np.where(self._known, known, others))
         is_doubted = ~is_answer & (self._stop < stop)
+        is_fluent = ~is_answer & ~is_doubted & (self._longest_s < PAUSED_S) & (degrees >= fluent)
         waited = np.where(is_answer, np.minimum(waited, ANSWER_S), waited)
         waited = np.where(is_doubted, np.maximum(waited, DOUBT_S), waited)
+        waited = np.where(is_fluent, np.minimum(waited, FLUENT_S), waited)
         waited = np.maximum(waited, np.minimum(times * self._longest_s, most_s))
         ends = waited[self._ends]
         cost = _share_above(ends, SOON_S, SOFT_S[0]).mean() + DELAY * ends.mean()
@@ -327,17 +332,22 @@ class Problem:
 
     def fit(self, constants: Vector) -> Fit:
         weights, seconds, last = self._parts(constants)
-        times, most_s, known, others, stop = (round(float(each), 2) for each in last)
+        times, most_s, known, others, stop, fluent = (round(float(each), 2) for each in last)
         named = {name: round(float(weight), 2) for name, weight in zip(self._names, weights, strict=True)}
         curve = zip(KNOTS, (round(float(each), 2) for each in seconds), strict=True)
         return Fit(
-            named, tuple(curve), (times, most_s), Answers(ANSWER_S, known, others), Doubt(stop, DOUBT_S)
+            named,
+            tuple(curve),
+            (times, most_s),
+            Answers(ANSWER_S, known, others),
+            Doubt(stop, DOUBT_S),
+            Fluent(FLUENT_S, fluent, PAUSED_S),
         )
 
     def _parts(self, constants: Vector) -> tuple[Vector, Vector, Vector]:
         count = len(self._names)
-        seconds = np.minimum.accumulate([LONGEST_S, *np.exp(constants[count:-5])])
-        return constants[:count], seconds, constants[-5:]
+        seconds = np.minimum.accumulate([LONGEST_S, *np.exp(constants[count : -len(LAST)])])
+        return constants[:count], seconds, constants[-len(LAST) :]
 
 
 def _share_above(values: Vector, limit: float, soft: float) -> Vector:

@@ -215,6 +215,12 @@ def test_one_witness_alone_counts(fit: Fit) -> None:
     assert waits_s(None, 0.999, "It is done") < waits_s(None, 0.8, "It is done")
 
 
+def test_who_has_not_paused_in_the_turn_and_sounds_done_is_waited_for_less() -> None:
+    assert waits_s(0.85, 0.992, "It is done.", 0.2) < 0.4
+    assert waits_s(0.85, 0.992, "It is done.", 0.3) > 0.5, "who reads makes every clause sound so"
+    assert waits_s(0.85, 0.94, "It is done.", 0.2) > 1.0, "is a full stop doubted, so is that"
+
+
 @MODELS
 def test_who_paused_before_in_the_turn_and_went_on_is_given_longer_than_that(fit: Fit) -> None:
     assert waits_s(0.99, 0.999, "It is done.", 0.0, fit) < 0.5

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtcstt import wire
-from rtcstt.embedded.completeness import Answers, Doubt, Fit
+from rtcstt.embedded.completeness import Answers, Doubt, Fit, Fluent
 from rtcstt.embedded.hypothesis import FRAME, Audio, Hypothesis
 from rtcstt.embedded.listener import Listener
 from rtcstt.embedded.segments import HARD
@@ -106,6 +106,7 @@ FIT = Fit(
     (1.0, 0.0),
     Answers(0.7, -3.5, -2.25),
     Doubt(0.0, 0.0),
+    Fluent(0.4, 9.0, 0.0),
 )
 
 

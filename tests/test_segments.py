@@ -208,6 +208,13 @@ def test_what_is_understood_in_a_pause_is_an_update_as_well() -> None:
         ("You know.", 0.22, 0.86, -1.29, False),
         ("You", 0.5, 0.71, -0.14, False),
         ("♪♪", 0.6, 0.78, -0.5, False),
+        ("It's a happy one.", 0.51, 0.832, -1.03, False),
+        ("So, for example,", 0.67, 0.737, -0.94, False),
+        ("© transcript Emily Beynon", 0.35, 0.68, -0.28, False),  # a flute
+        ("Mm.", 0.35, 0.816, -0.47, False),
+        ("Oh.", 0.29, 0.80, -0.85, False),  # a hold music
+        ("Hi.", 0.26, 0.834, -0.31, True),  # over the telephone
+        ("regular chroma", 1.5, 0.83, -1.05, True),  # the same, at -50 dB
         ("In being comparatively modern.", 1.5, 0.95, -1.2, True),  # speech in noise
         ("In being comparatively modern.", 1.5, 0.95, -1.7, False),
     ],

@@ -13,7 +13,7 @@ from test_listener import Complete, Loud, check, receive, said, sound
 
 from rtcstt.embedded.batch import BatchListener
 from rtcstt.embedded.capacity import LISTENING
-from rtcstt.embedded.completeness import Answers, Doubt, Fit
+from rtcstt.embedded.completeness import Answers, Doubt, Fit, Fluent
 from rtcstt.embedded.engines.streaming import StreamingEngine
 from rtcstt.embedded.engines.timed import Said
 from rtcstt.embedded.hypothesis import Audio
@@ -24,7 +24,14 @@ from rtcstt.errors import EngineError
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import DEFAULT_TURN, TurnEnd, TurnSettings, TurnUpdate
 
-PATIENT = Fit({}, ((0.0, 1.26), (1.0, 1.26)), (1.0, 0.0), Answers(1.26, 0.0, 0.0), Doubt(0.0, 0.0))
+PATIENT = Fit(
+    {},
+    ((0.0, 1.26), (1.0, 1.26)),
+    (1.0, 0.0),
+    Answers(1.26, 0.0, 0.0),
+    Doubt(0.0, 0.0),
+    Fluent(1.26, 0.0, 0.0),
+)
 LAG = int(0.3 * SAMPLE_RATE)  # that the rule is behind
 
 

@@ -9,7 +9,7 @@ It is judged once in each pause, in log-odds, from what the endpointer, smart-tu
   others may follow as somebody dictates, or a letter that is spelled.
 
 Whatever is said, a speaker who has paused in this turn and gone on is given somewhat longer than that pause:
-who reads aloud makes every clause sound like a sentence.
+who reads aloud makes every clause sound like a sentence. Who has not, and sounds done, mostly is.
 
 The weights, and the seconds to wait for each degree of completeness, differ from model to model. They are
 fitted to recordings by `benchmarks/endpointing.py`, which prints them as they stand here; but the seconds of
@@ -81,6 +81,16 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
+class Fluent:
+    """Who has not paused in this turn for ``pause_s``, and says something at least so complete that is not
+    doubted, is waited for so many seconds at most."""
+
+    seconds: float
+    degree: float
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The constants of one model: a weight for each of `features`, and how complete an utterance has to be
     for how many seconds of silence to end its turn by default; in proportion between these. ``rhythm``: so
@@ -91,6 +101,7 @@ class Fit:
     rhythm: tuple[float, float]
     answers: Answers
     doubt: Doubt
+    fluent: Fluent
 
     def completeness(self, evidence: Evidence) -> float:
         """In log-odds."""
@@ -113,6 +124,8 @@ class Fit:
             waited = min(waited, self.answers.seconds)
         elif is_doubted(evidence, said, self.doubt.stop):
             waited = max(waited, self.doubt.seconds)
+        elif evidence.longest_s < self.fluent.pause_s and degree >= self.fluent.degree:
+            waited = min(waited, self.fluent.seconds)
         times, most_s = self.rhythm
         return max(waited, min(times * evidence.longest_s, most_s))
 
@@ -176,6 +189,7 @@ FITS: Mapping[str, Fit] = {
         (1.3, 0.85),
         Answers(seconds=0.55, known=-5.92, others=-1.6),
         Doubt(stop=0.95, seconds=1.25),
+        Fluent(seconds=0.37, degree=0.3, pause_s=0.25),
     ),
     "": Fit(
         {"bias": -0.93, "sound": 0.46, "dangling": -0.96, "hanging": -0.65, "number": -1.92},
@@ -183,6 +197,7 @@ FITS: Mapping[str, Fit] = {
         (1.2, 0.7),
         Answers(seconds=0.55, known=-4.73, others=-1.6),
         Doubt(stop=0.0, seconds=1.25),
+        Fluent(seconds=0.4, degree=1.5, pause_s=0.25),
     ),
 }
 

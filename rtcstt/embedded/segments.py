@@ -18,9 +18,9 @@ before. A core; what happens when is `listener`'s.
 
 Nothing is decoded in which there was not at least 0.2 s of voice, because a recogniser asked what was said in
 a cough will answer. It answers music as well ("Thank you for watching!") with odds that are no worse than for
-speech in noise. The voice detector tells: the frames that it takes for voice average 0.57 to 0.77 in music,
-0.81 and more in speech. So what is said of doubtful voice is believed only when the recogniser is rather
-sure.
+speech in noise. The voice detector tells: the frames that it takes for voice average 0.42 to 0.85 in music,
+0.83 and more in speech. So what is said of doubtful voice is believed only when the recogniser is rather
+sure, and the surer the more it says in so short a time.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ UNSURE, LEAD_AGAIN = -0.3, int(0.3 * SAMPLE_RATE)  # of a mean log-probability; 
 TRIM = int(0.15 * SAMPLE_RATE)  # of silence that is decoded after the last speech
 APART = int(0.1 * SAMPLE_RATE)  # of silence, for what was said before and after it to be decoded apart
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
-# Mean log-probabilities: never believed; believed even of doubtful voice; believed however fast it was.
+# Mean log-probabilities: the least that is believed of a clear voice; of a doubtful one, there so much more
+# for each letter a second above so many; what is believed of a clear voice however fast it was.
 UNLIKELY, LIKELY, SURE = -1.5, -1.0, -0.3
-DOUBTFUL = 0.83  # mean voice activity of what may be no voice at all
+PER_LETTER, UNHURRIED = 0.02, 10
+DOUBTFUL, CLEAR = 0.80, 0.89  # mean voice activity of what may be no voice at all, and of what is
 LETTERS, LETTERS_PER_S = 2, 20  # the most that is said in so many seconds of voice
-INVENTED = frozenset(["you", "so"])  # what recognisers say of music
+INVENTED = frozenset("you so mm mmm hm hmm oh um uh".split())  # what recognisers say of music
 SURE_STOP = 0.85  # the probability of a full stop that stays in the midst of a turn
 
 Run = tuple[int, int]  # samples between which there is voice
@@ -158,12 +160,15 @@ class Segment:
             return True
         text = vocabulary.text(found.ids)
         said = "".join(filter(str.isalpha, text)).lower()
-        doubtful = self.certainty < DOUBTFUL * self.voiced
-        if found.logprob < (LIKELY if doubtful else UNLIKELY) or (doubtful and said in INVENTED):
+        voiced = max(1, self.voiced)
+        doubt = float(np.interp(self.certainty / voiced, (DOUBTFUL, CLEAR), (1.0, 0.0)))
+        hurry = max(0.0, len(said) * SAMPLE_RATE / voiced - UNHURRIED)
+        if found.logprob < UNLIKELY + doubt * (LIKELY - UNLIKELY + PER_LETTER * hurry):
             return False
-        if not any(map(str.isalnum, text)):
+        if (doubt > 0.5 and said in INVENTED) or not any(map(str.isalnum, text)):
             return False
-        return found.logprob >= SURE or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
+        sure = found.logprob >= SURE and doubt < 0.5
+        return sure or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
 
     def reopen(self, vocabulary: Vocabulary) -> None:
         """The last published word may be recognised differently from now on, as far as the text stays."""
