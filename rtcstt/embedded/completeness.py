@@ -13,8 +13,8 @@ who reads aloud makes every clause sound like a sentence. Who has not, and sound
 
 The weights, and the seconds to wait for each degree of completeness, differ from model to model. They are
 fitted to recordings by `benchmarks/endpointing.py`, which prints them as they stand here; but the seconds of
-tiny-en and its `Doubt` were chosen for its weights, as soon as no more pauses within clauses, at commas and
-in numbers end a turn. A core.
+tiny-en, its `Doubt` and its `Fluent` were chosen for its weights, as soon as no more pauses in clauses and at
+commas end a turn. A core.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ FITS: Mapping[str, Fit] = {
         (1.3, 0.85),
         Answers(seconds=0.55, known=-5.92, others=-1.6),
         Doubt(stop=0.95, seconds=1.25),
-        Fluent(seconds=0.37, degree=0.3, pause_s=0.25),
+        Fluent(seconds=0.37, degree=-0.2, pause_s=0.25),
     ),
     "": Fit(
         {"bias": -0.93, "sound": 0.46, "dangling": -0.96, "hanging": -0.65, "number": -1.92},
