@@ -26,6 +26,7 @@ from rtcstt.testing import (
     speech,
     transcript,
 )
+from rtcstt.testing.virtual_time import VirtualLoop
 
 CODECS: Mapping[int, Codec] = {96: Codec("L16", 16000), 101: Codec("telephone-event", 16000)}
 WORDS = "it was the best of times"
@@ -516,3 +517,28 @@ def test_who_speaks_is_said_to_everybody_and_stands_in_the_captions() -> None:
     assert (turn.speaker, turn.text) == ("Augusta", WORDS)
     before = [event for event in events if not isinstance(event, TrackNamed) or event.speaker == "Ada L."]
     assert [turn.speaker for turn in captions.turns(before)] == ["Ada L."]
+
+
+@pytest.mark.parametrize("stall_s", [0.3, 0.9])
+def test_a_server_that_stands_still_in_a_word_tears_none(stall_s: float) -> None:
+    """What came meanwhile waits in the socket, and one packet is read at a time; timers that are due come
+    between."""
+
+    async def main() -> list[AnyEvent]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            track, begin, stalled = call.add_track("0", CODECS), loop.time(), False
+            for arrival, packet in ScriptedCaller().say(AUDIO).packets():
+                await asyncio.sleep(begin + arrival - loop.time())
+                if arrival > 0.75 and not stalled:
+                    stalled = True
+                    loop.pass_over(stall_s)
+                track.push(packet)
+            await call.close()
+        return check(call)
+
+    events = run_virtual(main())
+    assert transcript(events).split() == WORDS.split()
+    assert ledger_of(events)["silence"] <= 120 and end_of(events).complete

@@ -69,6 +69,21 @@ def test_a_sender_that_changes_nothing_but_its_ssrc_is_one_source(way: Way) -> N
     assert unaccounted_ms == 0 and end.missing == [] and end.complete
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        Way(n, run, True, own)
+        for own in (True, False)
+        for n, run in [(2, 10), (2, 25), (4, 5), (6, 1), (NEW, 3)]
+    ]
+    + [Way(2, 1, False, True), Way(6, 5, False, True)],
+)
+def test_no_word_is_lost_unsaid_however_many_take_turns(way: Way) -> None:
+    _, end, unaccounted_ms = received(way)
+    assert unaccounted_ms == 0
+    assert sum(gap["end"] - gap["start"] for gap in end.missing) < 2.0
+
+
 @pytest.mark.parametrize("way", [Way(2, 1), Way(3, 2, True, False)])
 def test_who_sends_in_turns_is_received_in_that_order(way: Way) -> None:
     """But for the moment that it takes to know, which is missing."""

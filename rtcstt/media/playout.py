@@ -269,7 +269,7 @@ class Playout:
     def _restart(self, newcomers: list[Arrived]) -> None:
         self._ready.extend(self.flush())
         is_lost = self.lost_by_report
-        self._in_doubt = self.is_sending if is_lost is None else is_lost
+        self._in_doubt = (self.is_sending if is_lost is None else is_lost) and not self.in_turns
         self.counters.restarts += 1
         # What it sent beside the old source would now be said twice, or late.
         recent = self.last_arrival - self._max_delay_s

@@ -41,6 +41,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
+    def pass_over(self, seconds: float) -> None:
+        """The process stands still for so long: what is due meanwhile comes late."""
+        self._jump.now += seconds
+
 
 def run_virtual(main: Coroutine[object, None, T]) -> T:
     """`asyncio.run` in virtual time."""
