@@ -163,7 +163,7 @@ class TestGoodNetwork:
         assert delays[250] <= 0.010
         assert delays[490] <= 0.090  # at the start, where earlier packets may still come
 
-    @pytest.mark.parametrize("frame", [160, 640, 960, 1920])
+    @pytest.mark.parametrize("frame", [160, 640, 960, 1920, 6400])
     def test_packet_times(self, frame: int) -> None:
         received = call(stream(100, frame=frame), after(100, frame), chunk_ms=100)
         received.check(chunk_ms=100)
@@ -427,7 +427,7 @@ class TestTheEnd:
 
     def test_a_bye_after_losses_in_mid_call(self) -> None:
         """The next source begins, and what was lost before the BYE is said."""
-        other = [(after(150 + i), packet(i, ssrc=9)) for i in range(50)]
+        other = [(after(150 + i), packet(150 + i, ssrc=9)) for i in range(50)]
         told: dict[float, Told] = {
             after(50): lambda receiver, now: receiver.report(7, 50, now),
             after(120): lambda receiver, now: receiver.report(7, 120, now),
@@ -558,9 +558,12 @@ def test_any_network_and_any_timer(
 
 
 def other_source(ssrc: int, begin: int, count: int) -> Arrivals:
-    """Frames of another source, which keeps its own count, at the times of the frames from ``begin`` on."""
+    """Frames of another source, which keeps its own counts, at the times of the frames from ``begin`` on."""
     return [
-        (START + (begin + i) * 0.02 + 0.001 * ssrc, packet(begin + i, ssrc=ssrc, sequence=100 + i))
+        (
+            START + (begin + i) * 0.02 + 0.001 * ssrc,
+            packet(begin + i, ssrc=ssrc, sequence=100 + i, timestamp=70_000 * ssrc + i * FRAME),
+        )
         for i in range(count)
     ]
 
@@ -636,6 +639,16 @@ class TestOtherSources:
         received = call([*stream(60), *silent, *new], after(205))
         (told,) = [signal for _, signal in received.signals if isinstance(signal, Lost)]
         assert (told.start, told.end) == pytest.approx((60 * FRAME, 140 * FRAME), abs=0.3 * SAMPLE_RATE)
+
+    @pytest.mark.parametrize("lost", [0, 7])
+    def test_who_sends_all_twice_with_two_ssrcs_is_received_once(self, lost: int) -> None:
+        """RFC 7198: what is lost of one comes with the other."""
+        twice = [(at + 0.005, replace(p, ssrc=9)) for at, p in stream(200)]
+        once = [one for i, one in enumerate(stream(200)) if not lost or i % lost]
+        received = call(sorted(once + twice, key=lambda pair: pair[0]), after(200) + 0.01)
+        assert received.marks() == set(range(200))
+        assert received.ledger.counts[Label.RECEIVED] == 200 * FRAME
+        assert received.ledger.discarded == {} and received.signals == []
 
     def test_three_that_are_silent_make_room_for_who_sends(self) -> None:
         """Each SSRC sends for half a second; four have done so in the last two seconds."""

@@ -149,7 +149,8 @@ async def die_and_return(seed: int, dies_s: float, away_s: float, latency_s: flo
         if end < dead_s - 0.5 or start > dead_s + away_s + 0.5
     ]
     assert not set(received) - set(words), "lost a word that a server received"
-    assert said.unaccounted_ms(list(history)) == 0, "a word without text lies in no gap"
+    # A word of which only the last packet was not received ends where the gap begins.
+    assert said.unaccounted_ms(list(history), slack_s=0.02) == 0, "a word without text lies in no gap"
     if gaps:
         assert gaps[0].start >= dead_s - 0.5
         back_s = dead_s + away_s if dead_s + away_s < len(samples) / SAMPLE_RATE else dead_s + away_s + 1.5

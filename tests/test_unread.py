@@ -103,7 +103,8 @@ async def fifth_source(talk: Talk) -> None:
         await until_frame(begin, number)
         for ssrc in range(4):
             quiet = is_impaired or ssrc
-            track.push(Packet(ssrc, number, number * FRAME, 96, bytes(2 * FRAME) if quiet else l16(samples)))
+            payload = bytes(2 * FRAME) if quiet else l16(samples)
+            track.push(Packet(ssrc, number, (number + 1000 * ssrc) * FRAME, 96, payload))
         if is_impaired:
             track.push(Packet(9, number, number * FRAME, 96, l16(samples)))
 

@@ -17,7 +17,7 @@ class Candidates:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._dropped: float | None = None
+        self._dropped: tuple[float, float] | None = None
         self._packets: dict[int, list[Arrived]] = {}  # of each source: near each other in one sequence
 
     def __len__(self) -> int:
@@ -49,7 +49,8 @@ class Candidates:
 
     def note_dropped(self, arrival: float) -> None:
         """A packet of speech that came then was dropped."""
-        self._dropped = arrival if self._dropped is None else self._dropped
+        first, last = self._dropped or (arrival, arrival)
+        self._dropped = min(first, arrival), max(last, arrival)
 
     def drop_all(self) -> None:
         """Nothing more comes."""
@@ -57,8 +58,8 @@ class Candidates:
             self._drop(packets)
         self._packets.clear()
 
-    def take_dropped(self) -> float | None:
-        """When the first packet of speech came that was dropped since this was last asked."""
+    def take_dropped(self) -> tuple[float, float] | None:
+        """When the first and the last packet of speech came that were dropped since this was last asked."""
         dropped, self._dropped = self._dropped, None
         return dropped
 
@@ -93,4 +94,3 @@ class Candidates:
         for arrived in packets:
             if arrived.speech is not None:
                 self.note_dropped(arrived.arrival)
-                return

@@ -164,6 +164,9 @@ class Playout:
         number = source.number(packet)
         if number is None and packet.ssrc != source.ssrc and packet.ssrc not in self.candidates:
             number = source.adopt(arrived)
+            if number is None and source.is_copy(packet):
+                self.counters.duplicate += 1
+                return True
         if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from rtcstt.errors import RemoteProtocolError
 
 _HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload type, sequence, timestamp, SSRC
-LONGEST_S = 0.2  # of a payload, where its codec has no bound of its own (RFC 3551 section 4.2); Opus: 120 ms
+# Of a payload, where its codec has no bound of its own; Opus: 120 ms. RFC 3551 section 4.2 asks for 0.2 s,
+# but some send more.
+LONGEST_S = 1.0
 SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
 CLOCK_RATES = (8000, 96_000)  # Hz
 

@@ -152,6 +152,16 @@ class Sequence:
         self._adopted += 1
         return number
 
+    def is_copy(self, packet: Packet) -> bool:
+        """Whether it is one of those that came last, with another SSRC: some send all twice (RFC 7198).
+        Silence tells it by its number alone."""
+        content = packet.timestamp, packet.payload
+        if packet.payload.count(packet.payload[:1]) == len(packet.payload):
+            number = self._highest + signed16(packet.sequence - self._highest)
+            return self._taken.get(number) == content
+        waiting = ((one.packet.timestamp, one.packet.payload) for one in self._waiting.values())
+        return content in self._taken.values() or content in waiting
+
     def _misses(self, number: int) -> bool:
         """Whether it has not come."""
         return self._next is None or number > self._highest or number >= self._next or number in self._gaps

@@ -97,7 +97,7 @@ class Sources:
         (side.source if side is not None else self.main).playout.report(ssrc, sent, now)
 
     def advance(self, now: float) -> None:
-        self._note_dropped(now)
+        self._note_dropped()
         if self.sides:
             self._advance_sides(now)
         while (item := self.main.playout.pop(now)) is not None:
@@ -107,7 +107,7 @@ class Sources:
     def flush(self, now: float) -> None:
         """Nothing more comes."""
         self.main.playout.candidates.drop_all()
-        self._note_dropped(now)
+        self._note_dropped()
         self._advance_sides(now)
         for item in self.main.playout.flush():
             self._take(item)
@@ -116,10 +116,10 @@ class Sources:
         self.sides.flush(self._clock.end, self._clock.ledger)
         self._push_stored(now)
 
-    def _note_dropped(self, now: float) -> None:
+    def _note_dropped(self) -> None:
         """Packets that belong to no sequence, or of which another had the number, were dropped."""
-        if (since := self.main.playout.candidates.take_dropped()) is not None:
-            self.not_taken.note(now, STRAY, since)
+        if (dropped := self.main.playout.candidates.take_dropped()) is not None:
+            self.not_taken.note(dropped[1], STRAY, dropped[0])
 
     def note_lost_ends(self, now: float) -> None:
         """At the end: what the others sent after their last packets is lost."""
