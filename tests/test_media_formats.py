@@ -354,6 +354,22 @@ def test_speech_that_is_read_in_another_encoding(stated: str, real: str) -> None
     assert [guess for guess in found if "pace" not in guess] == wanted
 
 
+@pytest.mark.parametrize(
+    ("real", "data"),
+    [
+        ("pcm_f32le", (SPOKEN / 32768).astype("<f4").tobytes()),
+        ("pcm_s32le", (SPOKEN.astype(np.int64) * 65536 + 4321).astype("<i4").tobytes()),
+        (
+            "pcm_s24le",
+            (SPOKEN.astype(int) * 256 + 99).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(),
+        ),
+    ],
+)
+def test_speech_in_wider_samples(real: str, data: bytes) -> None:
+    found = suspect("pcm_s16le", data)
+    assert [guess for guess in found if "pace" not in guess] == [f"{real}, not pcm_s16le"]
+
+
 @pytest.mark.parametrize("pace", [0.5, 2.0])
 def test_audio_at_another_pace(pace: float) -> None:
     (guess,) = suspect("pcm_s16le", ENCODED["pcm_s16le"] * 3, pace=pace)

@@ -35,10 +35,31 @@ READERS: Mapping[str, Callable[[bytes], Samples]] = {
     "pcm_alaw": lambda data: np.asarray(ALAW[np.frombuffer(data, np.uint8)]),
 }
 
+_NOISE = np.array([20000, -20000], np.int16)
+
+
+def _floats(data: bytes) -> Samples:
+    """Of full scale 1; noise where that is not so."""
+    values = np.frombuffer(data[: len(data) // 4 * 4], "<f4")
+    if not np.all(np.abs(values) <= 1.5):  # no number is not, either
+        return _NOISE
+    samples: Samples = np.clip(values * 32768, -32768, 32767).astype(np.int16)
+    return samples
+
+
+def _upper(data: bytes, width: int) -> Samples:
+    """The upper 16 bits of wider samples."""
+    samples = np.frombuffer(data[: len(data) // width * width], np.uint8).reshape(-1, width)
+    return np.frombuffer(samples[:, -2:].tobytes(), "<i2")
+
+
 # What is guessed, but not taken, as well
 _GUESSED: Mapping[str, Callable[[bytes], Samples]] = {
     **READERS,
     "pcm_u8": lambda data: ((np.frombuffer(data, np.uint8).astype(np.int16) - 128) << 8).astype(np.int16),
+    "pcm_s24le": lambda data: _upper(data, 3),
+    "pcm_s32le": lambda data: _upper(data, 4),
+    "pcm_f32le": _floats,
 }
 # Of these one read as the other is hardly rougher than speech may be, but always rougher than read rightly.
 _ALIKE = {"pcm_mulaw": ("pcm_alaw", "pcm_u8"), "pcm_alaw": ("pcm_mulaw", "pcm_u8")}
@@ -72,7 +93,7 @@ class Suspicion:
         if self._windows < WINDOWS:
             self._window += data
             while len(self._window) >= WINDOW_S * self._bytes_per_s and self._windows < WINDOWS:
-                size = int(WINDOW_S * self._bytes_per_s) // 4 * 4
+                size = int(WINDOW_S * self._bytes_per_s) // 12 * 12  # whole samples of every width
                 guesses.append(self._look(bytes(self._window[:size])))
                 del self._window[:size]
         fresh = [guess for guess in guesses if guess and guess not in self._told]
