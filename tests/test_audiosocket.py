@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
 import random
 import re
 import uuid
@@ -178,6 +180,25 @@ async def test_audio_goes_on_among_frames_of_other_kinds() -> None:
             await soon(calls.all)
             call = await ended(calls)
         assert text(call) == WORDS
+
+
+async def test_a_second_of_frames_of_an_unknown_kind_ends_no_call() -> None:
+    """As it was reported: silence as frames of kind 0x02 (CycoreSystems/audiosocket), then speech."""
+    path = Path(__file__).parent / "fixtures" / "media" / "audiosocket_silence_02.ws.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        frames = [json.loads(line) for line in file]
+    async with listening() as (port, calls):
+        async with connection(port) as (_, writer):
+            for one in frames:
+                writer.write(bytes.fromhex(one["frames_hex"]) * one.get("times", 1))
+            writer.write(frame(TERMINATE))
+            await soon(calls.all)
+            call = await ended(calls)
+    events = call.feed.history
+    ignored = [event.fields["reason"] for event in events if event.type == "audio.ignored"]
+    assert len(ignored) == 1 and "0x02" in str(ignored[0])
+    size = sum(len(one["frames_hex"]) // 2 - 3 for one in frames if one["frames_hex"].startswith("10"))
+    assert call.ledgers()["0"]["received"] == pytest.approx(size / 16, abs=20)
 
 
 async def test_a_full_server_refuses_with_a_hangup() -> None:
