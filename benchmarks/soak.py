@@ -231,6 +231,7 @@ async def short_call(number: int, packets: Sequence[bytes], url: str, keep: Path
         raise SystemExit(f"a call ended without session.end: {caller.received[-1:]}")
     if any(event["type"] == "turn.end" and event["transcript"] for _, event in caller.received):
         return True
+    keep.mkdir(parents=True, exist_ok=True)
     path = keep / f"without-text-{number}.json"
     events = [(round(at - began, 3), event) for at, event in caller.received]
     path.write_text(json.dumps(events, indent=1))
