@@ -94,7 +94,7 @@ class AudioClock:
     @property
     def end(self) -> int:
         """The sample after the last one that was sent or is queued."""
-        return self.position + self._queue.length
+        return self.ledger.sent + self._hole + self._queue.length
 
     @property
     def next(self) -> int:
@@ -157,7 +157,7 @@ class AudioClock:
         """Audio sent or queued, less the time that had passed ``at``; in s."""
         if self._origin is None:
             return 0.0
-        return (self.position + self._queue.length) / SAMPLE_RATE - (at - self._origin)
+        return self.end / SAMPLE_RATE - (at - self._origin)
 
     def push(self, samples: Samples, label: Label, arrival: float) -> None:
         """Audio that came, or that stands for what was lost."""

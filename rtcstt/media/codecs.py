@@ -42,6 +42,11 @@ class Decoded:
     label: Label
 
 
+def length_of(decoded: list[Decoded]) -> int:
+    """In samples."""
+    return len(decoded[0].samples) if len(decoded) == 1 else sum(len(part.samples) for part in decoded)
+
+
 class Decoder(Protocol):
     """One track's decoder. ``bad_payloads`` counts what could not be decoded.
 

@@ -19,6 +19,10 @@ class Pauses:
         self._least_s = least_s
         self._first: Frame | None = None
 
+    def are_unlikely(self, item: Frame | Gap, last_arrival: float) -> bool:
+        """Whether it came soon enough after the one before, and none waits: nothing is to be sorted."""
+        return self._first is None and item.arrival - last_arrival <= self._least_s
+
     def sort(self, item: Frame | Gap, last_arrival: float) -> Iterator[tuple[Frame | Gap, bool]]:
         """What can be taken, in order, and whether there was a pause before it. ``last_arrival``: of the one
         before ``item``; minus infinity where it is the first of all."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rtcstt.media.clock import AudioClock
-from rtcstt.media.codecs import Decoded
+from rtcstt.media.codecs import Decoded, length_of
 from rtcstt.media.losses import PACKET_S, Losses, NotTaken
 from rtcstt.media.pauses import Pauses
 from rtcstt.media.pcm import SAMPLE_RATE, Label
@@ -136,8 +136,10 @@ class Sources:
         return self._bad_payloads + sum(source.bad_payloads for source in sources)
 
     def _take(self, item: Frame | Gap) -> None:
-        for one, is_after_pause in self._pauses.sort(item, self.last_audio):
-            self._is_new |= is_after_pause
+        if self._pauses.are_unlikely(item, self.last_audio):
+            return self._put(item)
+        for one, after_pause in self._pauses.sort(item, self.last_audio):
+            self._is_new |= after_pause
             self._put(one)
 
     def _take_overdue(self, now: float) -> None:
@@ -160,11 +162,10 @@ class Sources:
             self._is_new = False
             count = item.codec.duration(item.payload) * SAMPLE_RATE // item.codec.clock_rate
             self._resume(item.arrival, count, self.main.playout.delay)
-        at = self._clock.next
         decoded = self.main.decode(item)
+        at = self._clock.next if self.main.is_bad else 0
         self._push(decoded, item.arrival)
-        count, end = sum(len(part.samples) for part in decoded), self._clock.end
-        ahead_s = self._clock.ahead(item.arrival)
+        count, end, ahead_s = length_of(decoded), self._clock.end, self._clock.ahead(item.arrival)
         if self.main.is_bad:
             self.losses.unreadable(item, count, at, end, ahead_s)
             self._note_bad(self.main)
