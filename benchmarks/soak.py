@@ -231,7 +231,6 @@ async def short_call(number: int, packets: Sequence[bytes], url: str, keep: Path
         raise SystemExit(f"a call ended without session.end: {caller.received[-1:]}")
     if any(event["type"] == "turn.end" and event["transcript"] for _, event in caller.received):
         return True
-    keep.mkdir(parents=True, exist_ok=True)
     path = keep / f"without-text-{number}.json"
     events = [(round(at - began, 3), event) for at, event in caller.received]
     path.write_text(json.dumps(events, indent=1))
@@ -256,6 +255,7 @@ def calls_verdict(samples: Sequence[Sample]) -> str | None:
 
 
 def run_calls(count: int, folder: Path, keep: Path) -> str | None:
+    keep.mkdir(parents=True, exist_ok=True)
     port = free_port()
     limits = ["--offers-per-minute", "10000", "--max-calls-per-address", "100"]
     program = str(Path(sys.executable).with_name("rtcstt"))
