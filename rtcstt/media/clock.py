@@ -48,7 +48,7 @@ LOWEST_FLOOR = 5.0  # digital silence says nothing about the room
 SAMPLED = 10  # one of so many frames is looked at to know the noise floor
 FLOOR_FRAMES = 50  # the noise floor is learned from so many: 10 s at 20 ms, where nothing else is asked
 MAX_RUN = SAMPLE_RATE // 50
-MOMENT = 5  # packets, to know whether what came last was a word
+MOMENT = 5  # packets or less, to know whether what came last was a word
 POLL_S = 0.005  # while a chunk waits for late audio
 
 
@@ -273,7 +273,7 @@ class AudioClock:
         if not len(samples):
             return
         self.ledger.counts[label] += len(samples)
-        self._last.append(samples)
+        self._last.append(samples if len(samples) <= MAX_RUN else samples[-MAX_RUN:].copy())
         if label is Label.SILENCE and not samples.any():  # others may be mixed in
             self._queue.append(samples, True)
         else:

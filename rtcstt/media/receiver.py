@@ -179,7 +179,7 @@ class AudioReceiver:
         """What comes slower than real time, or after a stall, is late, and no word has a hole: until then
         audio is waited for, longer where a word is not over."""
         if self._pcm_delay_s is not None:  # over TCP nothing is lost
-            return math.inf if self.last_received is None else self.last_received + self._max_delay_s
+            return -math.inf if self.last_received is None else self.last_received + self._max_delay_s
         usual = self._sources.last_audio + self._max_delay_s
         if self.clock.ahead(now) < -MOST_BEHIND_S:
             return -math.inf

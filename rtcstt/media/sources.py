@@ -109,9 +109,7 @@ class Sources:
         self.main.playout.candidates.drop_all()
         self._note_dropped()
         self._advance_sides(now)
-        for item in self.main.playout.flush():
-            self._take(item)
-        self._take_overdue(math.inf)
+        self._flush_main()
         self._push(self.main.change_codec(None), now)
         self.sides.flush(self._clock.end, self._clock.ledger)
         self._push_stored(now)
@@ -141,6 +139,11 @@ class Sources:
         for one, after_pause in self._pauses.sort(item, self.last_audio):
             self._is_new |= after_pause
             self._put(one)
+
+    def _flush_main(self) -> None:
+        for item in self.main.playout.flush():
+            self._take(item)
+        self._take_overdue(math.inf)
 
     def _take_overdue(self, now: float) -> None:
         if (first := self._pauses.overdue(now)) is not None:
@@ -230,8 +233,7 @@ class Sources:
         if not turns.in_turns:
             return
         self._presence.signals.append(SeveralSources(turns.sources))
-        for item in self.main.playout.flush():
-            self._take(item)
+        self._flush_main()
         self._bad_payloads += self.sides.discard(self._clock.end, self._clock.ledger)
         self.main.playout.has_others = len(self.sides) > 0
         self.main.playout.candidates.drop_all()
@@ -253,8 +255,7 @@ class Sources:
 
     def _hand_over(self, now: float, *, replaced: bool = False) -> None:
         """The main source is silent: the one that sent last takes its place."""
-        for item in self.main.playout.flush():
-            self._take(item)
+        self._flush_main()
         side = self.sides.take_after(self.main.playout.last_arrival)
         if side is None and now - self.main.playout.last_arrival > HANDOVER_S:
             self._push_stored(now)
