@@ -54,8 +54,7 @@ class Sources:
         self.main = Source(codecs, max_delay_s=max_delay_s, counters=self.counters)
         self.sides = SideSources(max_delay_s, self.counters)
         self._turns: TurnTaking | None = None  # where there was another source in the last moment
-        self.last_audio = -math.inf
-        "When the packet came whose audio was taken last."
+        self.last_audio = -math.inf  # when the packet came whose audio was taken last
         self._is_new = False  # the main one, and nothing of it was taken yet; or there was a pause
         self._pauses = Pauses(max_delay_s)
         self._bad_payloads = 0  # of sources that are gone
