@@ -210,7 +210,10 @@ def test_what_is_understood_in_a_pause_is_an_update_as_well() -> None:
         ("♪♪", 0.6, 0.78, -0.5, False),
         ("It's a happy one.", 0.51, 0.832, -1.03, False),
         ("So, for example,", 0.67, 0.737, -0.94, False),
-        ("© transcript Emily Beynon", 0.35, 0.68, -0.28, False),  # a flute
+        ("Thank you for watching!", 1.38, 0.656, -0.5, False),
+        ("This is the show.", 1.5, 0.785, -0.95, False),
+        ("© transcript Emily Beynon", 1.06, 0.683, -0.28, False),  # a flute
+        ("12", 0.5, 0.9, -0.3, True),
         ("Mm.", 0.35, 0.816, -0.47, False),
         ("Oh.", 0.29, 0.80, -0.85, False),  # a hold music
         ("Hi.", 0.26, 0.834, -0.31, True),  # over the telephone

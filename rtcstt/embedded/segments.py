@@ -55,11 +55,15 @@ APART = int(0.1 * SAMPLE_RATE)  # of silence, for what was said before and after
 MIN_VOICED = int(0.2 * SAMPLE_RATE)
 # Mean log-probabilities: the least that is believed of a clear voice; of a doubtful one, there so much more
 # for each letter a second above so many; what is believed of a clear voice however fast it was.
-UNLIKELY, LIKELY, SURE = -1.5, -1.0, -0.3
-PER_LETTER, UNHURRIED = 0.02, 10
+UNLIKELY, LIKELY, SURE = -1.5, -0.9, -0.3
+PER_LETTER, UNHURRIED = 0.02, 12
 DOUBTFUL, CLEAR = 0.80, 0.89  # mean voice activity of what may be no voice at all, and of what is
 LETTERS, LETTERS_PER_S = 2, 20  # the most that is said in so many seconds of voice
-INVENTED = frozenset("you so mm mmm hm hmm oh um uh".split())  # what recognisers say of music
+# What recognisers write of music and nobody says; and what they say of it.
+UNSAID = frozenset("©♪")
+INVENTED = frozenset(
+    "you so mm mmm hm hmm oh um uh soforexample thankyouforwatching thanksforwatching".split()
+)
 SURE_STOP = 0.85  # the probability of a full stop that stays in the midst of a turn
 
 Run = tuple[int, int]  # samples between which there is voice
@@ -165,7 +169,7 @@ class Segment:
         hurry = max(0.0, len(said) * SAMPLE_RATE / voiced - UNHURRIED)
         if found.logprob < UNLIKELY + doubt * (LIKELY - UNLIKELY + PER_LETTER * hurry):
             return False
-        if (doubt > 0.5 and said in INVENTED) or not any(map(str.isalnum, text)):
+        if (doubt > 0.5 and said in INVENTED) or UNSAID.intersection(text) or not any(map(str.isalnum, text)):
             return False
         sure = found.logprob >= SURE and doubt < 0.5
         return sure or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
