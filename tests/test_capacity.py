@@ -121,6 +121,16 @@ def test_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 2
 
 
+async def test_memory_is_given_back_when_nothing_is_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = threading.Event()
+    monkeypatch.setattr("rtcstt.embedded.heap.trim", given_back.set)
+    workers = Workers(1, idle_s=0.01)
+    assert await workers.run(LISTENING, lambda: 7) == 7
+    assert await asyncio.to_thread(given_back.wait, 60)
+    assert await workers.run(LISTENING, lambda: 8) == 8
+    await asyncio.to_thread(workers.close)
+
+
 @pytest.mark.parametrize(
     ("memory", "threads", "verdict"),
     [

@@ -22,6 +22,7 @@ THREADS = 2
 MAX_PENDING = 2 * SAMPLE_RATE  # samples that wait in a stream before its feeder has to
 BEHIND = int(0.6 * SAMPLE_RATE)  # a stream so far behind makes no updates
 TRIM_EVERY_S = 10.0  # takes some 10 ms
+IDLE_S = 2.0  # without work, for what is free to be given back at once
 LATE_S = 0.15  # nor does audio that waited so long for a thread
 FINAL, LISTENING, BATCH = 0, 1, 2  # priorities of work
 LATER_S = (0.0, 0.3, math.inf)  # after so long, work of a priority comes before what is new of a higher one
@@ -35,8 +36,11 @@ class Workers:
     are. ``clock``: in seconds.
     """
 
-    def __init__(self, threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, threads: int, *, clock: Callable[[], float] = time.monotonic, idle_s: float = IDLE_S
+    ) -> None:
         self.threads = threads
+        self._idle_s = idle_s
         self._clock = clock
         self._queue: queue.PriorityQueue[tuple[float, int, Callable[[], None] | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
@@ -44,6 +48,7 @@ class Workers:
         self._closed = False
         self._closing = threading.Lock()  # no work may come behind what tells the threads to end
         self._trimmed_at = time.monotonic()
+        self._worked = False  # since memory was given back
 
     @property
     def waiting(self) -> int:
@@ -88,14 +93,23 @@ class Workers:
             thread.start()
 
     def _work(self) -> None:
-        while (job := self._queue.get()[2]) is not None:
+        while (job := self._next()) is not None:
             job()
+            self._worked = True
             self._trim(time.monotonic())
 
-    def _trim(self, now: float) -> None:
-        """Give free memory back now and then."""
-        if now - self._trimmed_at > TRIM_EVERY_S:
+    def _next(self) -> Callable[[], None] | None:
+        """The work that comes next; while there is none, memory is given back."""
+        with contextlib.suppress(queue.Empty):
+            return self._queue.get(timeout=self._idle_s)[2]
+        self._trim(time.monotonic(), idle=True)
+        return self._queue.get()[2]
+
+    def _trim(self, now: float, *, idle: bool = False) -> None:
+        """Give free memory back now and then, and after work when there is no more to do."""
+        if now - self._trimmed_at > TRIM_EVERY_S or (idle and self._worked):
             self._trimmed_at = now
+            self._worked = False
             heap.trim()
 
 
