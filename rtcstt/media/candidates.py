@@ -8,6 +8,7 @@ from rtcstt.media.sequence import Arrived, Counters, near
 MAX_PACKETS = 64  # of one source
 MAX_SOURCES = 8  # of more, the one that has been silent for longest is forgotten
 FORGOTTEN_S = 1.0  # one that sent nothing for so long was a stray packet or two
+CERTAIN = 5  # so many packets of a source are no strays
 RIVAL_S = 0.2  # how long another source sends beside the present one before it is its rival
 
 
@@ -36,6 +37,8 @@ class Candidates:
         goes_on = packets and arrived.arrival - packets[-1].arrival <= FORGOTTEN_S
         if packets and not (goes_on and near(arrived.packet, packets[0].packet)):
             self._drop(packets)
+            if not goes_on and len(packets) >= CERTAIN:  # what it sent meanwhile was lost
+                self.note_dropped(arrived.arrival)
             packets.clear()
         packets.append(arrived)
         if len(packets) > MAX_PACKETS:
@@ -71,7 +74,7 @@ class Candidates:
         for ssrc, packets in self._packets.items():
             began = packets[0].arrival
             beside = now - began >= RIVAL_S and last_arrival - began >= RIVAL_S / 2
-            if ssrc != present and (at_once and len(packets) >= 2 or beside and len(packets) >= 5):
+            if ssrc != present and (at_once and len(packets) >= 2 or beside and len(packets) >= CERTAIN):
                 return self.take(ssrc)
         return []
 

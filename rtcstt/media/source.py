@@ -84,6 +84,7 @@ class SideSource:
         """``replaced``: by a source that began when this one had fallen silent."""
         self.source = source
         self._replaced = replaced
+        self._is_continued = False  # perhaps, by a source that began since it has fallen silent
         self.began = -math.inf
         "When its first packet came, where it is new."
         self.end = end
@@ -118,7 +119,7 @@ class SideSource:
         return playout.is_sending and now - playout.last_arrival < within_s
 
     def push(self, packet: Packet, now: float) -> bool:
-        self._replaced = False
+        self._replaced = self._is_continued = False
         return self.source.playout.push(packet, now)
 
     def advance(self, now: float, at: int, present: int) -> Iterator[Decoded]:
@@ -166,16 +167,20 @@ class SideSource:
     def note_lost_end(self, now: float, end: int) -> None:
         """Nothing more comes: what it sent after its last packet is lost, where it had not said that it would
         stop."""
-        patience_s = math.inf if self._replaced else LOST_S
-        if self.source.has_lost(now, by=patience_s) and end - self.end > LOST_S * SAMPLE_RATE:
+        patience_s = math.inf if self._replaced or self._is_continued else LOST_S
+        if self.source.has_lost(now, by=patience_s):
+            self._lose(end)
+
+    def _lose(self, end: int) -> None:
+        if end - self.end > LOST_S * SAMPLE_RATE:
             self._losses.append(Lost(self.end, end, "network"))
 
     def note_replaced(self, now: float, at: int) -> None:
         """Another source begins, when this one has fallen silent: what came of it no more is lost up to
         there, where it had not said that it would stop."""
-        if self.source.has_lost(now, by=STOPPED_S):
-            self.note_lost_end(now, at)
-            self._replaced = True
+        if self.source.has_lost(now, by=STOPPED_S) and not self._replaced:
+            self._lose(at)
+            self.end, self._is_continued = max(self.end, at), True
 
     def _begins_quiet(self) -> bool:
         return int(np.abs(self._stored[0].samples).max(initial=0)) < QUIET
@@ -303,6 +308,7 @@ class SideSources:
             _account(side.advance(now, at, present), "other source", ledger)
             if side.has_left or now - side.source.playout.last_arrival > GONE_S:
                 del self._sides[ssrc]
+                side.note_lost_end(now, present)
                 self._gone += side.take_losses(at, everything=True)
                 _account(side.take_all(), "other source", ledger)
                 bad += side.source.bad_payloads

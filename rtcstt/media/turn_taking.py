@@ -17,7 +17,9 @@ from rtcstt.media.sequence import signed16
 WINDOW_S = 0.6
 LOOK_S = 0.1  # between two looks at it
 LONGEST_DOUBT = round(1.5 * SAMPLE_RATE)
-ONCE = 0.6, 1.3  # seconds of all sources per second, where one of them sends at a time
+# Seconds of all sources per second where one of them sends at a time: in the window, and in each moment
+ONCE = 0.6, 1.5
+MOMENT_S = 0.1
 AT_ONCE = 1.4
 ALONE = 0.85  # the share of one that is whole by itself
 SOME = 0.2  # of each half of the window, what is at least not of its main source
@@ -90,33 +92,48 @@ class TurnTaking:
 
     def _look(self, now: float) -> bool | None:
         """Whether they send in turns; None where it is not certain."""
-        middle = now - WINDOW_S / 2
-        both, first, second = self._sent(-1.0, now), self._sent(-1.0, middle), self._sent(middle, now)
+        sent = self._sent()
+        both = _by_source(sent)
         total, most = sum(both.values()) / WINDOW_S, max(both.values()) / WINDOW_S
         if total >= AT_ONCE:
             return False
         if most >= ALONE:
             return self.in_turns
-        are_several = all(_others(half) >= SOME * WINDOW_S / 2 for half in (first, second))
-        fullest = max(sum(half.values()) for half in (first, second)) / (WINDOW_S / 2)
-        return True if are_several and ONCE[0] <= total and fullest <= ONCE[1] else None
+        middle = now - WINDOW_S / 2
+        halves = [one for one in sent if one.arrival <= middle], [one for one in sent if one.arrival > middle]
+        are_several = all(_others(_by_source(half)) >= SOME * WINDOW_S / 2 for half in halves)
+        return True if are_several and total >= ONCE[0] and _fullest(sent, now) <= ONCE[1] else None
 
-    def _sent(self, begin: float, end: float) -> dict[int, float]:
-        """How many seconds each source has sent, with what was lost between its packets."""
+    def _sent(self) -> list[_Came]:
+        """What came, each for as long as it and what was lost before it last."""
         numbers = {came.sequence for came in self._packets}
-        sent: dict[int, float] = {}
         last: dict[int, int] = {}
+        sent = []
         for came in self._packets:
-            if not begin < came.arrival <= end:
-                continue
             before = last.get(came.ssrc, came.sequence - 1)
             passed = signed16(came.sequence - before)
             missing = range(before + 1, before + passed) if passed <= FAR else ()
             count = 1 + sum(number & 0xFFFF not in numbers for number in missing)
-            sent[came.ssrc] = sent.get(came.ssrc, 0.0) + count * came.duration_s
+            sent.append(_Came(came.ssrc, came.sequence, came.arrival, count * came.duration_s))
             last[came.ssrc] = came.sequence
         return sent
 
 
-def _others(sent: dict[int, float]) -> float:
-    return sum(sent.values()) - max(sent.values(), default=0.0)
+def _by_source(sent: list[_Came]) -> dict[int, float]:
+    """How many seconds of each."""
+    seconds: dict[int, float] = {}
+    for came in sent:
+        seconds[came.ssrc] = seconds.get(came.ssrc, 0.0) + came.duration_s
+    return seconds
+
+
+def _others(seconds: dict[int, float]) -> float:
+    return sum(seconds.values()) - max(seconds.values(), default=0.0)
+
+
+def _fullest(sent: list[_Came], now: float) -> float:
+    """The most that came in any of the moments up to now, in seconds per second."""
+    moments = [0.0] * round(WINDOW_S / MOMENT_S)
+    for came in sent:
+        moments[min(len(moments) - 1, int((now - came.arrival) / MOMENT_S))] += came.duration_s
+    return max(moments) / MOMENT_S
