@@ -31,6 +31,7 @@ from rtcstt.http.access import Authenticator
 from rtcstt.http.guard import Guard
 from rtcstt.http.loop_monitor import Stalls
 from rtcstt.server.admission import Limits
+from rtcstt.server.assembly import hosts_of
 from rtcstt.server.calls import Calls
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.settings import Settings
@@ -186,6 +187,9 @@ def test_the_compose_file_names_what_the_others_name() -> None:
         env = one["environment"]
         assert {key.removeprefix("RTCSTT_").lower() for key in env} <= names
         assert env["RTCSTT_NODE_URL"] == f"http://{name}:8080"
+        settings = Settings(host="0.0.0.0", redis="redis://h", node_url=env["RTCSTT_NODE_URL"])
+        assert hosts_of(settings).allows(f"{name}:8080"), "so the others, and Prometheus, ask"
+        assert not hosts_of(settings).allows("serve-9:8080")
         port = env["RTCSTT_UDP_PORT"]
         assert one["ports"] == [f"{port}:{port}/udp"]
         grace = int(one["stop_grace_period"].removesuffix("s"))

@@ -92,15 +92,21 @@ def test_after_redis_was_away_everybody_has_time_to_be_seen_again(away_ms: int) 
     assert nodes.is_dead("lives")
 
 
-def test_a_refused_connection_says_it_at_once_until_the_node_is_seen_again() -> None:
+def test_a_refused_connection_says_it_with_the_first_heartbeat_that_is_missing() -> None:
     nodes = fleet()
-    nodes.refused("lives")
-    nodes.refused("nobody")
+    nodes.refused("lives", 100_100)
+    nodes.refused("nobody", 100_100)
+    assert nodes.on_offer("lives", "open") is Act.PASS_ON, "its port may be closed to this node alone"
+    assert nodes.living() == ["drains"], "nothing new goes there"
+    nodes.beat(101_000, {"own": 101_000, "lives": 100_050}, set())  # from before
+    assert nodes.has_refused("lives") and not nodes.is_dead("lives")
+    nodes.beat(102_000, {"own": 102_000, "lives": 100_050}, set())
     assert nodes.on_offer("lives", "open") is Act.CLAIM
-    nodes.beat(101_000, {"own": 101_000, "lives": 99_100}, set())  # the same old heartbeat
-    assert nodes.is_dead("lives")
-    nodes.beat(102_000, {"own": 102_000, "lives": 101_500}, set())
-    assert not nodes.is_dead("lives")
+    nodes.beat(103_000, {"own": 103_000, "lives": 102_900}, set())
+    assert not nodes.is_dead("lives") and "lives" in nodes.living()
+    nodes.refused("lives", 103_500)
+    nodes.beat(1000, {"own": 1000, "lives": 900}, set())  # Redis' clock was set back
+    assert "lives" in nodes.living()
 
 
 def test_redis_whose_clock_goes_back_kills_nobody() -> None:
@@ -125,6 +131,7 @@ class Source:
     feed: Feed = field(default_factory=lambda: Feed("call"))
     tracks: dict[str, TrackProgress] = field(default_factory=dict)
     ended: bool = False
+    about: object = "as it began"
 
     def since(self, after: int, most: int) -> Sequence[AnyEvent]:
         return self.feed.since(after, most)
@@ -134,6 +141,9 @@ class Source:
 
     def snapshot(self) -> Mapping[str, Any]:
         return {"time": self.feed.published}
+
+    def record(self) -> Mapping[str, Any]:
+        return {"about": self.about}
 
     @property
     def dropped(self) -> int:
@@ -174,6 +184,25 @@ def test_each_event_is_written_once_and_again_after_redis_forgot() -> None:
     journal.forgotten()
     assert [id for id, _ in operations(journal.batch(0.4))["event"]] == [1, 2, 3, 4]
     assert not journal.known
+
+
+def test_what_changed_of_a_call_as_a_whole_is_written_once() -> None:
+    source = Source()
+    journal = Journal(source, fence=1)
+
+    def written() -> list[Any]:
+        source.say()
+        batch = journal.batch(0.0)
+        assert batch is not None
+        journal.wrote(batch)
+        fields = dict(operations(batch).get("field", ()))
+        return [json.loads(fields[name]) for name in fields if name == "record"]
+
+    assert written() == [], "it is created with it"
+    source.about = "otherwise"
+    assert written() == [{"about": "otherwise"}] and written() == []
+    journal = Journal(source, fence=2, written=1)
+    assert written() == [{"about": "otherwise"}], "the other server's is not this one's"
 
 
 def test_audio_is_kept_from_the_floor_on() -> None:

@@ -21,7 +21,7 @@ from test_ownership import Register
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.proxy import CALLER, NODE, SECRET
 from rtcstt.fleet.shared import LOST, RELEASE
-from rtcstt.fleet.state import Creation, StoreAway, Write, Written
+from rtcstt.fleet.state import About, Creation, StoreAway, Write, Written
 from rtcstt.fleet.store import Store, check_version
 from rtcstt.server.settings import Settings
 from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, speech
@@ -89,7 +89,7 @@ async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: in
                     events = [(id, node) for id in range(max(1, first), first + 3)]
                     texts: list[str | int | bytes] = []
                     for id, text in events:
-                        texts += ["event", id, json.dumps(text)]
+                        texts += ["event", id, json.dumps({"by": text})]
                     found = await write(store, "C", node, fence, texts, ended=False)
                     assert found is model.write(node, fence, events)
                 case "claim":
@@ -101,7 +101,8 @@ async def test_the_scripts_do_what_their_model_does(redis: RedisServer, seed: in
                             node, model.owner, model.fence
                         )
                         assert await store.claim("C", entry, node) is None, "a number is claimed once"
-            assert await store.events("C", -1) == [(id - 1, who) for id, who in sorted(model.events.items())]
+            expected = [(id - 1, {"by": who}) for id, who in sorted(model.events.items())]
+            assert await store.events("C", -1) == expected
 
 
 async def test_a_call_from_its_beginning_to_its_end(redis: RedisServer) -> None:
@@ -163,13 +164,15 @@ async def test_an_ended_call_expires(redis: RedisServer) -> None:
 
 async def test_heartbeats_tell_who_is_there(redis: RedisServer) -> None:
     async with opened(redis.url, "beats:") as store:
-        one = await store.beat("a", {"url": "http://a"}, "secret")
-        two = await store.beat("b", {"url": "http://b"}, "other secret")
-        assert two.seen.keys() == {"a", "b"} and two.about["a"] == {"url": "http://a"}
+        about = About(url="http://a", calls=1, capacity=2, draining=False)
+        one = await store.beat("a", about, "secret")
+        two = await store.beat("b", about, "other-secret")
+        assert two.seen.keys() == {"a", "b"} and two.about["a"] == about
+        assert one.secret == two.secret == "secret"
         assert one.epoch == two.epoch and two.now >= one.now
         assert await store.check() == "secret", "the first one's"
         await store.leave("a")
-        assert (await store.beat("b", {}, "")).seen.keys() == {"b"}
+        assert (await store.beat("b", about, "")).seen.keys() == {"b"}
 
 
 # -- bad Redises -------------------------------------------------------------------------------------

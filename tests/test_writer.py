@@ -51,7 +51,7 @@ async def writing(store: _Slow, *calls: Call) -> AsyncIterator[Writer]:
     """A writer of these calls, who has written what they had at first."""
     writer = Writer(cast(Store, store), "a", SharedClock(), keeps_audio=True)
     for call in calls:
-        writer.begin(call, {})
+        writer.begin(call, dict)
     running = asyncio.create_task(writer.run())
     await asyncio.sleep(1.0)
     store.writes.clear()
@@ -171,7 +171,7 @@ def test_audio_waits_for_an_event_but_not_for_long() -> None:
         async with ScriptedUpstream() as stt:
             store, call = _Slow(), Call("c", stt=stt)
             async with writing(store, call) as writer:
-                journal = writer.begin(call, {})
+                journal = writer.begin(call, dict)
                 await asyncio.sleep(1.0)
                 store.writes.clear()
                 store.at.clear()

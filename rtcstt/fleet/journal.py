@@ -35,6 +35,13 @@ class Source(Protocol):
 
     def snapshot(self) -> Mapping[str, Any]: ...
 
+    def record(self) -> Mapping[str, Any]:
+        """What another server must know of the call as a whole."""
+
+    @property
+    def about(self) -> object:
+        """What of the record may change: another value, another record."""
+
     @property
     def dropped(self) -> int:
         """Events that were taken out of the history."""
@@ -79,6 +86,7 @@ class Batch:
     trims: Mapping[str, int]
     states: Mapping[str, str]
     snapshot_at: float | None
+    about: object
     ended: bool
     is_all: bool
     "Nothing is left for another batch."
@@ -97,6 +105,8 @@ class Journal:
         self._keeps_audio = keeps_audio
         self._tapes: dict[str, _Tape] = {}
         self._snapshot_at = -SNAPSHOT_S
+        # The call is created with its record; that of a call from another server is not yet this one's.
+        self._about: object = source.about if fence == 1 else None
         self._ended = False
         self.on_audio: Callable[[], None] = lambda: None
         self.audio_lost = 0  # samples that Redis never got, because it was away for too long
@@ -130,6 +140,9 @@ class Journal:
     def batch(self, now: float) -> Batch | None:
         """What is to be written next; None when there is nothing."""
         operations: list[str | int | bytes] = []
+        about = self._source.about
+        if about != self._about:
+            operations += ["field", "record", json.dumps(self._source.record())]
         events = self._source.since(self._written, EVENTS_AT_ONCE)
         for event in events:
             operations += ["event", event.seq + 1, event.to_json()]
@@ -150,11 +163,12 @@ class Journal:
         is_all = len(events) < EVENTS_AT_ONCE and all(
             tape.end <= audio.get(track, tape.written) for track, tape in self._tapes.items()
         )
-        return Batch(operations, seq, audio, trims, states, snapshot_at, is_last, is_all)
+        return Batch(operations, seq, audio, trims, states, snapshot_at, about, is_last, is_all)
 
     def wrote(self, batch: Batch) -> None:
         """The batch is in Redis."""
         self._written = batch.seq
+        self._about = batch.about
         for track, position in batch.audio.items():
             self._tapes[track].written = position
         for track, position in batch.trims.items():

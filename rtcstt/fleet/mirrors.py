@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtcstt import events
 from rtcstt.feed import Feed
-from rtcstt.fleet.state import Entry, StoreAway
+from rtcstt.fleet.state import Entry, StoreAway, Unreadable
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -125,6 +125,9 @@ class Mirrors:
                 continue
             try:
                 found = await self._store.follow(cursors, WAIT_MS)
+            except Unreadable:
+                await self._leave_out(cursors)
+                continue
             except StoreAway as error:
                 log.debug("events cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)
@@ -133,12 +136,27 @@ class Mirrors:
                 with contextlib.suppress(KeyError):
                     self._take(self._mirrors[name], rows)
 
+    async def _leave_out(self, cursors: Mapping[str, int]) -> None:
+        """Follow those no longer whose events cannot be read: they must not keep the others from anything."""
+        for name, after in cursors.items():
+            try:
+                await self._store.events(name, after)
+            except Unreadable as error:
+                self._end(name, error)
+            except StoreAway:
+                await asyncio.sleep(RETRY_S)
+                return
+
+    def _end(self, call: str, error: Exception) -> None:
+        log.error("call %s: what another server wrote cannot be read: %s", call, error)
+        if call in self._mirrors:
+            self._mirrors[call].feed.close()
+
     def _take(self, mirror: Mirror, rows: list[tuple[int, Mapping[str, Any]]]) -> None:
         try:
             mirror.take(rows)
-        except ValueError:
-            log.exception("call %s: an event that cannot be read", mirror.id)
-            mirror.feed.close()
+        except ValueError as error:
+            self._end(mirror.id, error)
 
     async def _pause(self) -> None:
         self._wanted.clear()

@@ -13,8 +13,9 @@ Of a call that somebody asks for (an offer with its id, or a sweep over the call
 
 A node is dead when Redis has had no heartbeat of it for `DEAD_MS` although it had ours all the time: after
 Redis itself was away everybody first gets the time to be seen again. One that still answers at its address is
-cut off from Redis alone: then what is asked for is passed on. A connection that is refused says the
-same at once, until the node is seen again.
+cut off from Redis alone: then what is asked for is passed on. Where a connection is refused the first
+heartbeat that it misses (`SILENT_MS`) says the same: one that goes on being seen lives, and its address is
+wrong, or the way to it closed; its calls are not taken from it.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ class Nodes:
         """A heartbeat of ours came through at ``now``; ``seen``: the last one of each node."""
         if self._now is None or not 0 <= now - self._now <= MISSED_MS:
             self._since = now
+            self._refused.clear()
         self._now = now
         self._seen = {node: at for node, at in seen.items() if node != self._own}
         self._refused = {node: at for node, at in self._refused.items() if self._seen.get(node, at + 1) <= at}
         self._draining = draining
 
-    def refused(self, node: str) -> None:
+    def refused(self, node: str, now: int) -> None:
         """Nobody listens where the node was."""
         if node in self._seen:
-            self._refused[node] = self._seen[node]
+            self._refused[node] = now
 
     def has_refused(self, node: str) -> bool:
         """Nobody listened where it was, and it has not been seen since."""
@@ -69,9 +71,7 @@ class Nodes:
     def is_dead(self, node: str) -> bool:
         if node == self._own:
             return False
-        if node in self._refused:
-            return True
-        return self._missing_ms(node) > DEAD_MS
+        return self._missing_ms(node) > (SILENT_MS if node in self._refused else DEAD_MS)
 
     def is_silent(self, node: str) -> bool:
         """It has missed a heartbeat: it may be dead, and has nothing to add for now."""
@@ -86,7 +86,7 @@ class Nodes:
 
     def living(self) -> list[str]:
         """The others that take what is passed on."""
-        return [node for node in self._seen if not self.is_dead(node)]
+        return [node for node in self._seen if not self.is_dead(node) and node not in self._refused]
 
     def is_draining(self, node: str) -> bool:
         return node in self._draining

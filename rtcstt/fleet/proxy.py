@@ -35,6 +35,7 @@ CONNECT_S = 2.0
 ANSWER_S = 60.0  # event streams say something every 15 s
 MAX_MESSAGE = 20 * 1024 * 1024  # of a WebSocket; the endpoints have limits of their own
 MAX_REFUSAL = 64 * 1024
+MISDIRECTED = 421  # RFC 9110 section 15.5.20
 
 
 class Unreachable(RtcsttError):
@@ -85,8 +86,18 @@ class Proxy:
     def __init__(self, secret: str, fleet_secret: str | None = None) -> None:
         self._secret = secret
         self.fleet_secret = fleet_secret or secret
+        self._before: str | None = None
         self._sessions: dict[Target, aiohttp.ClientSession] = {}
         self._active: set[asyncio.Task[object]] = set()
+
+    @property
+    def secrets(self) -> set[str]:
+        """What other processes may show."""
+        return {self._secret, self.fleet_secret, self._before or self.fleet_secret}
+
+    def renew(self, fleet_secret: str) -> None:
+        """All servers show another secret now, or will in a moment."""
+        self._before, self.fleet_secret = self.fleet_secret, fleet_secret
 
     @property
     def active(self) -> int:
@@ -118,7 +129,9 @@ class Proxy:
         headers = self._headers(caller, target) if caller is not None else self._own_headers("", target)
         with _reached(target):
             async with asyncio.timeout(CONNECT_S):
-                async with self._session(target).get(target.url + path, headers=headers) as response:
+                async with self._session(target).get(
+                    target.url + path, headers=headers, allow_redirects=False
+                ) as response:
                     return response.status, await response.read()
 
     async def _plain(
@@ -137,6 +150,7 @@ class Proxy:
             )
             response = await sent.__aenter__()
         async with response:
+            _check_directed(response.status, target)
             if if_free and response.status in (429, 503):
                 raise Busy(f"{response.status}")
             answer = web.StreamResponse(
@@ -168,6 +182,7 @@ class Proxy:
                     max_msg_size=MAX_MESSAGE,
                 )
         except _Refused as refused:
+            _check_directed(refused.status, target)
             if if_free and refused.status in (429, 503):
                 raise Busy(f"{refused.status}") from None
             return web.Response(status=refused.status, headers=_kept(refused.headers), body=refused.body)
@@ -233,6 +248,12 @@ async def _keep_refusals(request: ClientRequest, handler: ClientHandlerType) -> 
         response.close()
         raise _Refused(response.status, response.headers, body)
     return response
+
+
+def _check_directed(status: int, target: Target) -> None:
+    """`Unreachable` where another process answers than the one that was meant, which has ended."""
+    if status == MISDIRECTED and target.node is not None:
+        raise Unreachable(f"{target.node} is not at {target.url}")
 
 
 @contextlib.contextmanager

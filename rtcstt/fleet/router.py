@@ -26,7 +26,7 @@ from rtcstt.fleet.mirrors import Mirror
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
-from rtcstt.fleet.proxy import Busy, Proxy, Target, Unreachable, sender
+from rtcstt.fleet.proxy import MISDIRECTED, Busy, Proxy, Target, Unreachable, sender
 from rtcstt.fleet.shared import LOST, RELEASE, Shared
 from rtcstt.fleet.state import Entry, StoreAway
 from rtcstt.http.bodies import read_body
@@ -95,7 +95,7 @@ class Router:
     def middleware(self) -> Middleware:
         @web.middleware
         async def route(request: web.Request, handler: Handler) -> web.StreamResponse:
-            passed_on = sender(request, {self.secret, self.proxy.fleet_secret})
+            passed_on = sender(request, self.proxy.secrets)
             if passed_on is None:
                 return await self._route(request, handler)
             caller, node = passed_on
@@ -151,7 +151,8 @@ class Router:
             target = replace(self._workers.targets[worker], node=node)
             with contextlib.suppress(Unreachable):
                 return await self.proxy.pass_on(request, target)
-        raise CallerError(421, "misdirected", "Misdirected request", "The process it is for is not here.")
+        message = "The process it is for is not here."
+        raise CallerError(MISDIRECTED, "misdirected", "Misdirected request", message)
 
     async def _new_call(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = None
@@ -227,10 +228,9 @@ class Router:
             except Busy:  # it drains since a moment, or has no room for what is offered
                 act = Act.PREPARE
             except Unreachable:
-                shared.nodes.refused(entry.owner)
-                act = Act.CLAIM
+                act = Act.CLAIM if await shared.is_gone(entry.owner) else Act.PASS_ON
         if act is Act.PASS_ON:  # known to be dead once this process has been there for as long as that takes
-            message = "The server that has the call has not been seen for a while."
+            message = "The server that has the call cannot be reached, and is not known to be dead."
             raise CallerError(503, "owner_unseen", "Try again", message, retry_after_s=2)
         await self._take(shared, request, call, act, entry)
         return await handler(request)
@@ -238,6 +238,8 @@ class Router:
     async def _take(self, shared: Shared, request: web.Request, call: str, act: Act, entry: Entry) -> None:
         """Make the call one of this process, if that is what is to be done."""
         ends = request.method == "DELETE"
+        if act is Act.OWN:  # since a moment
+            request.pop(VIEW, None)
         if act in (Act.CLAIM, Act.PREPARE) and not ends and self._here.load().busy("call") >= 1:
             raise _full("It takes no more calls now.")
         if act is Act.CLAIM and await shared.claim(call, entry, end=ends):

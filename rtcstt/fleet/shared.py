@@ -6,17 +6,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING
 
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.mirrors import Mirror, Mirrors
 from rtcstt.fleet.node import Node
-from rtcstt.fleet.ownership import Act, Nodes
+from rtcstt.fleet.ownership import SILENT_MS, Act, Nodes
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
-from rtcstt.fleet.state import Beat, Counts, Entry, StoreAway
+from rtcstt.fleet.state import About, Beat, Counts, Entry, StoreAway, Unreadable, Write
+from rtcstt.fleet.sweeper import Sweeper
 from rtcstt.fleet.writer import Writer
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LOST = "/fleet/lost/"  # asks whether the gateway of a call is gone
 BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
-SWEEP_S = 2.0
+LOOK_S = 0.05  # between two looks whether a node has been seen again
 
 
 class Shared:
@@ -56,14 +57,17 @@ class Shared:
         self.writer = Writer(store, node.name, self.clock, keeps_audio=keeps_audio)
         self.url = url
         self._load = load
-        self._grace_ms = round(grace_s * 1000)
+        self.grace_ms = round(grace_s * 1000)
         self.prepare: Callable[[str, Entry], Awaitable[None]] | None = None
         self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
         self.is_lost: Callable[[str], bool] = lambda call: False
         "Whether a call of this server has lost its gateway."
-        self._about: dict[str, Mapping[str, Any]] = {}
+        self.check: Callable[[Entry], None] = lambda entry: None
+        "`Unreadable` for a call that this server could not go on with."
+        self._about: dict[str, About] = {}
         self._epoch = ""
         self._taking: dict[str, asyncio.Task[bool]] = {}
+        self._arriving: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._moving: set[asyncio.Task[None]] = set()
         self._proxy: Proxy | None = None
@@ -71,24 +75,27 @@ class Shared:
     async def start(self) -> None:
         """Join the fleet. `ConfigError` when Redis is not there, will not do, or has another server with the
         same url."""
+        failure = ""
         try:
             async with asyncio.timeout(START_S):
-                while not self.secret:
+                while True:
                     try:
                         self.secret = await self.store.check()
+                        if self.url:
+                            await _check_url(self)
+                        return
                     except StoreAway as error:
                         log.warning("redis: %s; trying again", error)
+                        failure = f" ({error})"
                         await asyncio.sleep(RETRY_S)
-                if self.url:
-                    await self._check_url()
         except TimeoutError:
-            raise ConfigError(f"redis does not answer within {START_S:g} s") from None
+            raise ConfigError(f"redis does not answer within {START_S:g} s{failure}") from None
 
     def run(self, url: str, proxy: Proxy) -> None:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
         self._proxy = proxy
-        works = (self._keep_beating(), self.writer.run(), self._keep_sweeping())
+        works = (self._keep_beating(), self.writer.run(), Sweeper(self).run())
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
@@ -126,6 +133,7 @@ class Shared:
         entry = await self.store.find(call)
         if entry is None:
             return None
+        self.check(entry)
         await self.ask(entry.owner, RELEASE + call)
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
@@ -135,27 +143,8 @@ class Shared:
 
     # -- the fleet ---------------------------------------------------------------------------------
 
-    async def _check_url(self) -> None:
-        """Two servers with one url would get each other's requests. One that was killed is still there for
-        some seconds."""
-        while True:
-            beat = await self._beat()
-            same = [
-                name
-                for name, about in beat.about.items()
-                if about.get("url") == self.url and self.node.sibling(name) is None
-            ]
-            if not same:
-                return
-            log.warning("redis has another server at %s; waiting until it is gone", self.url)
-            try:
-                await asyncio.sleep(BEAT_S)
-            except asyncio.CancelledError:
-                raise ConfigError(
-                    f"another server has the url {self.url}: give each its own --node-url"
-                ) from None
-
-    async def _beat(self) -> Beat:
+    async def beat(self) -> Beat:
+        """Say that this server lives, and learn who else does."""
         about = _about(self.url, self._load())
         loop = asyncio.get_running_loop()
         before = loop.time()
@@ -166,7 +155,7 @@ class Shared:
     async def _keep_beating(self) -> None:
         while True:
             try:
-                beat = await self._beat()
+                beat = await self.beat()
             except StoreAway as error:
                 self.writer.went_away(error)
             except Exception:
@@ -177,7 +166,7 @@ class Shared:
             await asyncio.sleep(BEAT_S)
 
     def _learn(self, beat: Beat) -> None:
-        draining = {name for name, about in beat.about.items() if about.get("draining") is True}
+        draining = {name for name, about in beat.about.items() if about["draining"]}
         self.nodes.beat(beat.now, beat.seen, draining)
         self._about = {
             **{name: about for name, about in self._about.items() if name in beat.seen},
@@ -186,16 +175,22 @@ class Shared:
         if self._epoch and beat.epoch != self._epoch:
             self.writer.all_again()
         self._epoch = beat.epoch
+        if (
+            beat.secret and beat.secret != self.secret
+        ):  # another server was there first after Redis was emptied
+            self.secret = beat.secret
+            if self._proxy is not None:
+                self._proxy.renew(beat.secret)
 
     def target(self, node: str) -> Target | None:
         """Where a node takes what is passed on to it, as long as it is known."""
-        url = self._about.get(node, {}).get("url")
-        return Target(str(url), node=node) if url else None
+        about = self._about.get(node)
+        return Target(about["url"], node=node) if about and about["url"] else None
 
     def loads(self) -> list[tuple[str, Load]]:
         """Of the other servers, as of a second ago."""
         others = (name for name in self.nodes.living() if self.node.sibling(name) is None)
-        return [(name, _load_of(self._about.get(name, {}))) for name in others]
+        return [(name, _load_of(self._about[name])) for name in others if name in self._about]
 
     # -- calls of others ---------------------------------------------------------------------------
 
@@ -208,10 +203,26 @@ class Shared:
 
     async def locate(self, call: str) -> tuple[Act, Entry | None]:
         """What to do with an offer for a call. `StoreAway`."""
+        while (arrived := self._arriving.get(call)) is not None:
+            await arrived.wait()
         entry = await self.store.find(call)
         if entry is None:
             return Act.UNKNOWN, None
-        return self.nodes.on_offer(entry.owner, entry.state), entry
+        act = self.nodes.on_offer(entry.owner, entry.state)
+        if act is Act.OWN and not self.writer.has(call):  # it was claimed, and then Redis went away
+            act = Act.CLAIM
+        return act, entry
+
+    @contextlib.contextmanager
+    def arriving(self, call: str) -> Iterator[None]:
+        """While a call of a living server becomes this one's: who asks for it waits."""
+        arrived = self._arriving[call] = asyncio.Event()
+        try:
+            yield
+        finally:
+            if self._arriving.get(call) is arrived:
+                del self._arriving[call]
+            arrived.set()
 
     async def snapshots(self) -> dict[str, Mirror]:
         """Every call of the other servers, in the order of their beginning, without its events."""
@@ -230,45 +241,38 @@ class Shared:
     async def _claim(self, call: str, entry: Entry, end: bool) -> bool:
         if self.take_over is None:
             return False
+        self.check(entry)
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
             return False
         log.info("call %s: taken over from %s", call, entry.owner)
-        await self.take_over(call, entry, fence, end)
+        try:
+            await self.take_over(call, entry, fence, end)
+        except Exception as error:
+            if isinstance(error, StoreAway) and not isinstance(error, Unreadable):
+                raise  # it is taken up again when Redis is back
+            log.exception("call %s: what is kept of it cannot be read: it ends", call)
+            closed: list[str | int | bytes] = ["field", "state", "closed", "end", call]
+            await self.store.write(self.node.name, [Write(call, fence, closed, ended=True)])
+            return False
         return True
-
-    async def _keep_sweeping(self) -> None:
-        """End what dead nodes left and nobody came back to."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            with contextlib.suppress(StoreAway):
-                await self.store.tidy()
-            for node in self.nodes.dead():
-                try:
-                    await self._sweep(node)
-                except StoreAway:
-                    break
-                except Exception:
-                    log.exception("the calls of a dead server cannot be ended")
-
-    async def _sweep(self, node: str) -> None:
-        calls = await self.store.owned(node)
-        if not calls:
-            await self.store.forget_node(node)
-            return
-        if self.nodes.gone_ms(node) < self._grace_ms or await self.answers(node):
-            return
-        for call in calls:
-            entry = await self.store.find(call)
-            if entry is None or entry.owner != node:
-                await self.store.disown(node, call)
-            elif self.nodes.on_sweep(entry.owner, entry.state, self._grace_ms) is Act.CLAIM:
-                await self.claim(call, entry, end=True)
 
     async def answers(self, node: str) -> bool:
         """Whether a node without a heartbeat lives all the same: then it is cut off from Redis alone, and its
         callers are still with it."""
-        return not self.nodes.has_refused(node) and await self.ask(node, "/healthz") == 200
+        if node == self.node.name or self.nodes.has_refused(node):
+            return False
+        return await self.ask(node, "/healthz") == 200
+
+    async def is_gone(self, node: str) -> bool:
+        """Of one that could not be reached: whether it misses its next heartbeats. Else it lives, and it is
+        the way to it that is wrong."""
+        self._refused(node)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout((SILENT_MS / 1000) + 2 * BEAT_S):
+                while self.nodes.has_refused(node) and not self.nodes.is_dead(node):  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_S)  # it is time that tells
+        return self.nodes.is_dead(node)
 
     async def ask(self, node: str, path: str) -> int | None:
         """The status of another node's answer; None, and it is remembered, when there is none."""
@@ -279,15 +283,38 @@ class Shared:
             status, _ = await self._proxy.get(target, path)
             return status
         except Unreachable:
-            self.nodes.refused(node)
+            self._refused(node)
             return None
 
+    def _refused(self, node: str) -> None:
+        now = self.clock.to_shared(asyncio.get_running_loop().time())
+        self.nodes.refused(node, round(1000 * now))
 
-def _about(url: str, load: Load) -> dict[str, object]:
-    """What a node says of itself with each heartbeat."""
+
+async def _check_url(shared: Shared) -> None:
+    """Two servers with one url would get each other's requests. One that was killed is still there for
+    some seconds."""
+    while True:
+        beat = await shared.beat()
+        same = [
+            name
+            for name, about in beat.about.items()
+            if about["url"] == shared.url and shared.node.sibling(name) is None
+        ]
+        if not same:
+            return
+        log.warning("redis has another server at %s; waiting until it is gone", shared.url)
+        try:
+            await asyncio.sleep(BEAT_S)
+        except asyncio.CancelledError:
+            raise ConfigError(
+                f"another server has the url {shared.url}: give each its own --node-url"
+            ) from None
+
+
+def _about(url: str, load: Load) -> About:
     return {"url": url, "calls": load.calls, "capacity": load.capacity, "draining": load.draining}
 
 
-def _load_of(about: Mapping[str, Any]) -> Load:
-    calls, capacity = int(about.get("calls", 0)), int(about.get("capacity", 0))
-    return Load(calls, capacity, draining=bool(about.get("draining")))
+def _load_of(about: About) -> Load:
+    return Load(about["calls"], about["capacity"], draining=about["draining"])

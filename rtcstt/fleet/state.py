@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypedDict
 
 from rtcstt.errors import RtcsttError
 
 
 class StoreAway(RtcsttError):
     """Redis does not answer, or cannot write (full memory, a replica): the same may succeed later."""
+
+
+class Unreadable(StoreAway):
+    """What is kept there is nothing that this server understands: garbage, or of another version. The same
+    fails again; other keys are as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +59,27 @@ class Write:
     creation: Creation | None = None
 
 
+class About(TypedDict):
+    """What a node says of itself with each heartbeat."""
+
+    url: str
+    calls: int
+    capacity: int
+    draining: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """The fleet as a heartbeat found it: when (Redis' time, in ms), and of each node when it was last
-    there, and what it said of itself, unless that is too long ago. Another ``epoch`` than before means that
-    Redis was emptied."""
+    there, and what it said of itself, unless that is too long ago, or cannot be read. Another ``epoch`` than
+    before means that Redis was emptied."""
 
     now: int
     epoch: str
     seen: Mapping[str, int]
-    about: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, About]
+    secret: str
+    "What servers show each other, as it is kept now."
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -42,13 +45,19 @@ from redis.exceptions import (
 
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.ownership import DEAD_MS
-from rtcstt.fleet.state import Beat, Entry, StoreAway, Write, Written
+from rtcstt.fleet.rows import about_of, chunk_of, entry_of, event_of, object_of, text_of
+from rtcstt.fleet.state import About, Beat, Entry, StoreAway, Unreadable, Write, Written
+
+log = logging.getLogger(__name__)
 
 OLDEST = (7, 0)
 OPEN_S = 24 * 3600  # an open call that nobody writes to any more is forgotten after so long
 TIMEOUT_S = 2.0
 PATIENCE_S = 10.0  # of a reader for a connection
 MOST_WRITES, MOST_READS = 64, 16  # connections
+MOST_TOLD = 1000  # calls that cannot be read, of which that is remembered
+_GARBAGE = ("WRONGTYPE", "attempt to", "not an integer", "Invalid stream ID")  # of Redis or its scripts
+_QUERY = {"db", "username", "password", "client_name"}  # and `ssl_...`; the rest would change how it is used
 
 
 class Store:
@@ -61,17 +70,19 @@ class Store:
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
         }
+        check_url(url)
         try:
             # Many who ask for calls of others wait for each other; heartbeats and writes do not.
             self._redis: Any = Redis.from_url(url, max_connections=MOST_WRITES, **options)
             reading = BlockingConnectionPool.from_url(
                 url, max_connections=MOST_READS, timeout=PATIENCE_S, **options
             )
-        except ValueError as error:
-            raise ConfigError(f"redis: {error}") from error
+        except ValueError:  # which may quote the password
+            raise _no_url("this URL cannot be read") from None
         self._reading: Any = Redis(connection_pool=reading)  # its stubs name every form of every answer
         self._keep_s = max(1, round(keep_s))
         self._prefix = prefix
+        self._told: set[str] = set()
         self._beat = self._redis.register_script(_lua("beat"))
         self._write = self._redis.register_script(_lua("write"))
         self._create = self._redis.register_script(_lua("create"))
@@ -85,8 +96,7 @@ class Store:
         """The secret of the fleet, made by the first server. `ConfigError` when this Redis will never do;
         `StoreAway` when it is not there."""
         try:
-            info = await self._redis.info("server")
-            check_version(str(info["redis_version"]))
+            check_server(await self._redis.info("server"))
             await self._redis.set(self._key("secret"), secrets.token_urlsafe(32), nx=True)
             found = await self._redis.get(self._key("secret"))
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
@@ -94,26 +104,33 @@ class Store:
         except ResponseError as error:
             if "NOAUTH" in str(error) or "WRONGPASS" in str(error) or "invalid DB" in str(error):
                 raise ConfigError(f"redis: {error}") from error
-            raise StoreAway(_brief(error)) from error
+            failure = _failure(error)
+            if isinstance(failure, Unreadable):  # the secret is somebody else's key
+                raise ConfigError(f"redis: {self._key('secret')} is garbage ({failure})") from error
+            raise failure from error
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreAway(_brief(error)) from error
-        if not found:
+        if found is None:
             raise StoreAway("redis does not keep what is written")
-        return bytes(found).decode()
+        if not (secret := _secret_of(found)):
+            raise ConfigError(f"redis: {self._key('secret')} is garbage: delete it")
+        return secret
 
-    async def beat(self, node: str, about: Mapping[str, Any], secret: str) -> Beat:
+    async def beat(self, node: str, about: About, secret: str) -> Beat:
         """Say that this node lives, and learn who else does."""
         with _mapped():
-            now, epoch, *rest = await self._beat(
+            now, epoch, kept, *rest = await self._beat(
                 keys=[self._key("nodes")],
                 args=[node, json.dumps(about), DEAD_MS, self._prefix, secret, secrets.token_hex(8)],
             )
-        rows = [(_text(rest[i]), int(rest[i + 1]), rest[i + 2]) for i in range(0, len(rest), 3)]
+        rows = [(text_of(rest[i]), int(rest[i + 1]), rest[i + 2]) for i in range(0, len(rest), 3)]
+        about_each = {name: about_of(raw) for name, _, raw in rows if raw}
         return Beat(
             int(now),
-            _text(epoch),
+            text_of(epoch),
             {name: at for name, at, _ in rows},
-            {name: json.loads(about) for name, _, about in rows if about},
+            {name: found for name, found in about_each.items() if found is not None},
+            _secret_of(kept),
         )
 
     async def leave(self, node: str) -> None:
@@ -131,7 +148,7 @@ class Store:
     async def owned(self, node: str) -> list[str]:
         """The open calls of a node."""
         with _mapped():
-            return [_text(call) for call in await self._redis.smembers(self._key(f"owned:{node}"))]
+            return [text_of(call) for call in await self._redis.smembers(self._key(f"owned:{node}"))]
 
     async def disown(self, node: str, call: str) -> None:
         """The call is not there any more, though the node's list has it."""
@@ -184,27 +201,42 @@ class Store:
 
     async def find(self, call: str) -> Entry | None:
         with _mapped():
-            return _entry(await self._reading.hgetall(self._key(f"call:{call}")))
+            return entry_of(call, await self._reading.hgetall(self._key(f"call:{call}")))
 
     async def call_of_gateway(self, key: str) -> str | None:
         """The call that was last placed with a gateway's key."""
         with _mapped():
             call = await self._reading.get(self._key(f"gateway:{key}"))
-        return None if call is None else _text(call)
+        return None if call is None else text_of(call)
 
     async def all(self) -> dict[str, Entry]:
         """Every call that is known, in the order of their beginning."""
         with _mapped():
-            names = [_text(call) for call in await self._reading.zrange(self._key("calls"), 0, -1)]
+            names = [text_of(call) for call in await self._reading.zrange(self._key("calls"), 0, -1)]
             async with self._reading.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.hgetall(self._key(f"call:{name}"))
-                rows = await pipe.execute() if names else []
-            found = {name: _entry(row) for name, row in zip(names, rows, strict=True)}
-            gone = [name for name, entry in found.items() if entry is None]
-            if gone:
+                rows = await pipe.execute(raise_on_error=False) if names else []
+            if gone := [name for name, row in zip(names, rows, strict=True) if row == {}]:
                 await self._reading.zrem(self._key("calls"), *gone)
-        return {name: entry for name, entry in found.items() if entry is not None}
+        return self._readable(dict(zip(names, rows, strict=True)))
+
+    def _readable(self, rows: Mapping[str, Any]) -> dict[str, Entry]:
+        """The calls of an answer; one that cannot be read is said once, and hides no other."""
+        found: dict[str, Entry] = {}
+        for call, row in rows.items():
+            try:
+                if isinstance(row, Exception):
+                    raise _failure(row)
+                entry = entry_of(call, row)
+            except Unreadable as error:
+                if call not in self._told:
+                    log.warning("redis: %s", error)
+                self._told = {*list(self._told)[-MOST_TOLD:], call}
+                continue
+            if entry is not None:
+                found[call] = entry
+        return found
 
     async def tidy(self) -> None:
         """Take some of the oldest calls off the list, if they have expired."""
@@ -212,7 +244,7 @@ class Store:
             names = await self._reading.zrange(self._key("calls"), 0, 99)
             async with self._reading.pipeline(transaction=False) as pipe:
                 for name in names:
-                    pipe.exists(self._key(f"call:{_text(name)}"))
+                    pipe.exists(self._key(f"call:{text_of(name)}"))
                 there = await pipe.execute() if names else []
             gone = [name for name, is_there in zip(names, there, strict=True) if not is_there]
             if gone:
@@ -222,7 +254,7 @@ class Store:
         """The events of a call with a number above ``after``, as far as they are written."""
         with _mapped():
             rows = await self._reading.xrange(self._key(f"call:{call}:events"), min=f"({after + 1}-0")
-        return [_event(row) for row in rows]
+        return [event_of(call, row) for row in rows]
 
     async def follow(
         self, cursors: Mapping[str, int], wait_ms: int
@@ -236,19 +268,20 @@ class Store:
         found = {}
         for key, entries in rows:
             flat = entries[0] if entries and isinstance(entries[0], list) else entries
-            found[names[_text(key)]] = [_event(row) for row in flat]
+            call = names[text_of(key)]
+            found[call] = [event_of(call, row) for row in flat]
         return found
 
     async def tracks(self, call: str) -> dict[str, Mapping[str, Any]]:
         with _mapped():
             rows = await self._reading.hgetall(self._key(f"call:{call}:tracks"))
-        return {_text(track): json.loads(state) for track, state in rows.items()}
+        return {text_of(track): object_of(f"call {call}, a track", raw) for track, raw in rows.items()}
 
     async def audio(self, call: str, track: str) -> list[tuple[int, bytes]]:
         """The audio of a track that is kept: its first samples' numbers, and PCM (int16, little-endian)."""
         with _mapped():
             rows = await self._reading.xrange(self._audio_prefix(call) + track)
-        return [(int(_text(id).partition("-")[0]) - 1, bytes(fields[b"a"])) for id, fields in rows]
+        return [chunk_of(call, row) for row in rows]
 
     async def now_ms(self) -> int:
         """Redis' time, which all servers share."""
@@ -277,11 +310,17 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreAway(_brief(error)) from error
+        raise _failure(error) from error
 
 
 def _outcome(answer: object) -> Written | StoreAway:
-    return StoreAway(_brief(answer)) if isinstance(answer, Exception) else Written(_text(answer))
+    return _failure(answer) if isinstance(answer, Exception) else Written(text_of(answer))
+
+
+def _failure(error: Exception) -> StoreAway:
+    """A key of another type is the fault of that key alone; anything else passes."""
+    is_garbage = isinstance(error, ResponseError) and any(text in str(error) for text in _GARBAGE)
+    return Unreadable(_brief(error)) if is_garbage else StoreAway(_brief(error))
 
 
 def _brief(error: Exception) -> str:
@@ -289,29 +328,47 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:100]}"
 
 
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def check_url(url: str) -> None:
+    """`ConfigError` for what is no URL of one Redis; without quoting it, as it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        query = [name for name, _ in parse_qsl(parts.query, strict_parsing=bool(parts.query))]
+        wrong = bool(parts.fragment) or (parts.netloc and parts.port == 0)
+    except ValueError:
+        raise _no_url("its port, address or query cannot be read") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        hint = "; Sentinel and Cluster are not supported: give the primary" if "+" in parts.scheme else ""
+        raise _no_url(f"it begins with redis://, rediss:// (TLS) or unix://{hint}")
+    if wrong or (parts.scheme != "unix" and "," in parts.netloc.rpartition("@")[2]):
+        raise _no_url("it names one host and port")
+    if parts.scheme != "unix" and re.fullmatch(r"(/[0-9]*)?", parts.path) is None:
+        raise _no_url("after the port comes /N, the number of the database")
+    strange = [name for name in query if name not in _QUERY and not name.startswith("ssl_")]
+    if strange:
+        raise _no_url(f"{strange[0][:40]!r} is no option of it")
 
 
-def _entry(row: Mapping[bytes, bytes]) -> Entry | None:
-    if b"owner" not in row or b"record" not in row:
-        return None
-    snapshot = row.get(b"snapshot")
-    return Entry(
-        owner=row[b"owner"].decode(),
-        fence=int(row[b"fence"]),
-        state=row[b"state"].decode(),
-        record=json.loads(row[b"record"]),
-        snapshot=json.loads(snapshot) if snapshot else None,
-    )
+def _no_url(reason: str) -> ConfigError:
+    hint = "; characters of a password such as / # ? @ : are written %2F %23 %3F %40 %3A"
+    return ConfigError(f"redis: {reason}{hint}")
 
 
-def _event(row: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, Mapping[str, Any]]:
-    id, fields = row
-    return int(_text(id).partition("-")[0]) - 1, json.loads(fields[b"e"])
+def _secret_of(raw: bytes) -> str:
+    """What can be in a header; else empty."""
+    text = text_of(raw)
+    return text if re.fullmatch("[!-~]+", text) else ""
+
+
+def check_server(info: Mapping[str, object]) -> None:
+    """`ConfigError` for a Redis that will never do, by what it says of itself."""
+    mode = str(info.get("redis_mode") or info.get("server_mode") or "standalone")
+    if mode != "standalone":
+        raise ConfigError(f"redis: this is a {mode}: give the URL of one primary, not of Sentinel or Cluster")
+    check_version(str(info.get("redis_version", "unknown")))
 
 
 def check_version(version: str) -> None:
     """`ConfigError` for a Redis that is too old."""
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        raise ConfigError(f"redis: version {version} is too old: 7.0 (or Valkey 8) is needed")
+    found = re.match(r"(\d+)(?:\.(\d+))?", version)
+    if found is None or (int(found[1]), int(found[2] or 0)) < OLDEST:
+        raise ConfigError(f"redis: version {version[:40]} is too old: 7.0 (or Valkey 8) is needed")

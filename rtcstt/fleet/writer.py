@@ -15,7 +15,7 @@ from rtcstt.events import AnyEvent
 from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.journal import Batch, Journal, TrackProgress
 from rtcstt.fleet.schedule import Schedule
-from rtcstt.fleet.state import Creation, StoreAway, Write, Written
+from rtcstt.fleet.state import Creation, StoreAway, Unreadable, Write, Written
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -33,6 +33,7 @@ class _Source:
 
     call: Call
     clock: SharedClock
+    record: Callable[[], Mapping[str, Any]]
 
     def since(self, after: int, most: int) -> Sequence[AnyEvent]:
         return self.call.feed.since(after, most)
@@ -51,6 +52,10 @@ class _Source:
         return self.call.snapshot()
 
     @property
+    def about(self) -> object:
+        return self.call.turn
+
+    @property
     def dropped(self) -> int:
         return self.call.feed.dropped
 
@@ -63,7 +68,7 @@ class _Source:
 class _Owned:
     call: Call
     journal: Journal
-    record: Mapping[str, Any]
+    record: Callable[[], Mapping[str, Any]]
     is_broken: bool = False
 
     @property
@@ -112,11 +117,13 @@ class Writer:
             if not await self._write_all(left):
                 break
 
-    def begin(self, call: Call, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> Journal:
-        """The call is this node's: from now on everything of it is written behind."""
-        journal = Journal(
-            _Source(call, self._clock), fence=fence, written=written, keeps_audio=self._keeps_audio
-        )
+    def begin(
+        self, call: Call, record: Callable[[], Mapping[str, Any]], *, fence: int = 1, written: int = -1
+    ) -> Journal:
+        """The call is this node's: from now on everything of it is written behind. ``record``: what another
+        server must know of it now."""
+        source = _Source(call, self._clock, record)
+        journal = Journal(source, fence=fence, written=written, keeps_audio=self._keeps_audio)
         self._owned[call.id] = _Owned(call, journal, record)
         call.feed.on_published = partial(self._changed, call.id)
         journal.on_audio = partial(self._grew, call.id)
@@ -196,7 +203,7 @@ class Writer:
             for (call, owned, batch), outcome in zip(batches, outcomes, strict=True):
                 self._wrote(call, owned, batch, outcome)
         for outcome in outcomes:
-            if isinstance(outcome, StoreAway):
+            if isinstance(outcome, StoreAway) and not isinstance(outcome, Unreadable):
                 raise outcome
         return True
 
@@ -208,16 +215,16 @@ class Writer:
             return [*await self._store.write(self._node, [self._to_write(*one) for one in batches])]
         except StoreAway:
             raise
-        except Exception:
+        except Exception as error:
             if len(batches) > 1:  # each for itself: what was written already is not written twice
                 return [outcome for one in batches for outcome in await self._outcomes([one])]
-            self._break(*batches[0][:2])
+            self._break(*batches[0][:2], error)
             return [None]
 
-    def _break(self, call: str, owned: _Owned) -> None:
+    def _break(self, call: str, owned: _Owned, error: Exception) -> None:
         owned.is_broken = True
         self.failures += 1
-        log.exception("call %s: cannot be written; other servers will not know of it", call)
+        log.error("call %s: cannot be written; other servers will not know of it", call, exc_info=error)
 
     def _batch(self, call: str) -> Iterator[tuple[_Owned, Batch]]:
         """What is to be written of a call, if it is still there and has anything."""
@@ -226,14 +233,14 @@ class Writer:
             return
         try:
             batch = owned.journal.batch(asyncio.get_running_loop().time())
-        except Exception:
-            self._break(call, owned)
+        except Exception as error:
+            self._break(call, owned, error)
             return
         if batch is not None:
             yield owned, batch
 
     def _to_write(self, call: str, owned: _Owned, batch: Batch) -> Write:
-        creation = None if owned.journal.known else Creation(owned.call.created, owned.record)
+        creation = None if owned.journal.known else Creation(owned.call.created, owned.record())
         operations = [*batch.operations, *(["end", call] if batch.ended else [])]
         return Write(call, owned.journal.fence, operations, ended=batch.ended, creation=creation)
 
@@ -255,6 +262,8 @@ class Writer:
             case Written.LOST:
                 log.warning("call %s: another server has taken it over", call)
                 self._leave(call)
+            case Unreadable():  # a key of it is of another type, and stays so
+                self._break(call, owned, outcome)
 
     def _leave(self, call: str) -> None:
         self._schedule.forget(call)

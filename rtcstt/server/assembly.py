@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -250,14 +251,19 @@ def _guard(settings: Settings, authenticator: Authenticator, assignment: Assignm
     except ValueError as error:
         raise ConfigError(f"trusted_proxy: {error}") from error
 
-    hosts = Hosts([settings.host, *settings.allow_host])
     return Guard(
         authenticator,
-        hosts=hosts,
+        hosts=hosts_of(settings),
         origins=settings.allow_origin,
         caller=caller_behind(trusted),
         failed_logins_per_minute=_own_share(FAILED_LOGINS_PER_MINUTE, assignment),
     )
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """The names that the server may be reached by; other servers ask by that of its node url."""
+    own = urlsplit(_node_url(settings)).netloc
+    return Hosts([settings.host, *settings.allow_host, *([own] if own else [])])
 
 
 def _own_share(whole: int, assignment: Assignment | None) -> int:

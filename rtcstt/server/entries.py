@@ -101,6 +101,7 @@ class Entry:
         if self.waiting is not None:
             self.waiting.cancel()
             self.waiting = None
+        self.call.caller_may_listen = by.may_listen
         return self.call
 
     @property

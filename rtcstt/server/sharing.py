@@ -14,13 +14,14 @@ from typing import Any, cast
 import numpy as np
 
 from rtcstt import events
-from rtcstt.call import CallOptions, KeptTrack, PreparedCall, Recorder, Restored, TrackState
+from rtcstt.call import CallOptions, CallSettings, KeptTrack, PreparedCall, Recorder, Restored, TrackState
+from rtcstt.errors import CallerError
 from rtcstt.feed import Feed
 from rtcstt.fleet import state as kept
 from rtcstt.fleet.journal import Journal
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.shared import LOST, Shared
-from rtcstt.fleet.state import StoreAway
+from rtcstt.fleet.state import StoreAway, Unreadable
 from rtcstt.media.pcm import Chunk
 from rtcstt.server.admission import Requester
 from rtcstt.server.adoption import Kept, adopt, prepare
@@ -30,6 +31,7 @@ from rtcstt.wire import TurnSettings
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # of what is kept of a call; grows when servers of the version before could not go on with it
 OVERLAP_S = 0.5  # so long both servers receive a caller who moves: longer than audio takes to be written
 
 
@@ -58,6 +60,7 @@ class Sharing:
         shared.take_over = self._take_over
         shared.prepare = self._prepare
         shared.is_lost = self._is_lost
+        shared.check = check
         calls.fetch = self._fetch
         calls.can_move = shared.has_successor
         calls.sharing = shared.counts
@@ -66,7 +69,8 @@ class Sharing:
         self._share(entry, record_of(entry))
 
     def _share(self, entry: Entry, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> None:
-        journal = self._shared.writer.begin(entry.call, record, fence=fence, written=written)
+        now = partial(record_now, record, entry)
+        journal = self._shared.writer.begin(entry.call, now, fence=fence, written=written)
         entry.call.recorder = _Tee(journal, entry.call.recorder)
 
     def _lost(self, call: str) -> None:
@@ -91,13 +95,12 @@ class Sharing:
             call = await self._shared.store.call_of_gateway(key)
             if call is None or not await self._has_lost_its_gateway(call):
                 return
-            claimed = await self._shared.take_from_living(call)
-            if claimed is None:
-                return
-            entry, fence = claimed
-            restored = await self._restored(call, entry)
-            begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
-            adopt(self._calls, call, restored, kept_of(entry.record), begun)
+            with self._shared.arriving(call):
+                claimed = await self._shared.take_from_living(call)
+                if claimed is None:
+                    return
+                entry, fence = claimed
+                await self._take_over(call, entry, fence, False)
         except StoreAway as error:
             log.warning("the call of a gateway that came back cannot be looked for: %s", error)
 
@@ -109,7 +112,7 @@ class Sharing:
         if act is Act.CLAIM and not await self._shared.answers(entry.owner):
             return True
         status = await self._shared.ask(entry.owner, LOST + call)
-        return status == 204 or (status is None and self._shared.nodes.is_dead(entry.owner))
+        return status == 204 or (status is None and await self._shared.is_gone(entry.owner))
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:
         """Another server drains, and the caller of this call offers to this one."""
@@ -120,17 +123,18 @@ class Sharing:
         """The new connection is received: when both servers have received the caller for a moment, this one
         takes the call."""
         await asyncio.sleep(OVERLAP_S)
-        try:
-            claimed = await self._shared.take_from_living(call.id)
-            if claimed is not None:
-                entry, fence = claimed
-                restored = await self._restored(call.id, entry)
-                begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
-                self._calls.commit(call, restored, begun)
-                return
-        except StoreAway as error:
-            log.warning("call %s: cannot be taken over: %s", call.id, error)
-        self._calls.abandon(call.id)
+        with self._shared.arriving(call.id):
+            try:
+                claimed = await self._shared.take_from_living(call.id)
+                if claimed is not None:
+                    entry, fence = claimed
+                    restored = await self._restored(call.id, entry)
+                    begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
+                    self._calls.commit(call, restored, begun)
+                    return
+            except StoreAway as error:
+                log.warning("call %s: cannot be taken over: %s", call.id, error)
+            self._calls.abandon(call.id)
 
     def _goes_on(self, record: Mapping[str, Any], fence: int, written: int, entry: Entry) -> None:
         """``written``: the last event that the other server wrote; what the call has said since is to be."""
@@ -140,7 +144,10 @@ class Sharing:
         store = self._shared.store
         feed = Feed(call)
         for _, event in await store.events(call, -1):
-            feed.restore(events.from_dict(event))
+            try:
+                feed.restore(events.from_dict(event))
+            except ValueError as error:
+                raise Unreadable(f"call {call}: {error}") from error
         states = await store.tracks(call)
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
         return Restored(feed=feed, created=float(entry.record["created"]), tracks=tracks)
@@ -158,9 +165,10 @@ class Sharing:
 
 
 def record_of(entry: Entry) -> dict[str, Any]:
-    """What another server must know of a call, and does not change. No secret is in it."""
+    """What another server must know of a call. No secret is in it."""
     call, settings = entry.call, entry.call.settings
     return {
+        "format": FORMAT,
         "label": call.label,
         "metadata": call.metadata,
         "created": call.created,
@@ -178,22 +186,40 @@ def record_of(entry: Entry) -> dict[str, Any]:
     }
 
 
+def record_now(record: Mapping[str, Any], entry: Entry) -> Mapping[str, Any]:
+    """The same of a call that goes on: its turn settings may have changed, and each server that has it tells
+    its caller another secret."""
+    turn, digests = dataclasses.asdict(entry.call.turn), sorted(entry.secret_digests)
+    return {**record, "turn": turn, "digests": digests}
+
+
+def check(entry: kept.Entry) -> None:
+    """`Unreadable` where this server could not go on with the call."""
+    kept_of(entry.record)
+
+
 def kept_of(record: Mapping[str, Any]) -> Kept:
-    """What `record_of` told of a call of another server."""
-    options: CallOptions = {
-        "mode": record["mode"],
-        "turn": TurnSettings(**record["turn"]),
-        "keyterms": tuple(record["keyterms"]),
-        "language": record["language"],
-        "update_ms": record["update_ms"],
-        "outlives_peers": record["outlives_peers"],
-    }
-    return Kept(
-        by=Requester(str(record["identity"]), ""),
-        label=record["label"],
-        metadata=record["metadata"],
-        options=options,
-        digests=tuple(record["digests"]),
-        is_gateways=bool(record["gateway"]),
-        gateway_key=record.get("gateway_key"),
-    )
+    """What `record_of` told of a call of another server. `Unreadable`: of a later version, or garbage."""
+    if (format := record.get("format", FORMAT)) != FORMAT:
+        raise Unreadable(f"a call is kept in format {format!r:.20}, which this version does not know")
+    try:
+        options: CallOptions = {
+            "mode": record["mode"],
+            "turn": TurnSettings(**record["turn"]),
+            "keyterms": tuple(record["keyterms"]),
+            "language": record["language"],
+            "update_ms": record["update_ms"],
+            "outlives_peers": record["outlives_peers"],
+        }
+        CallSettings(**options)  # which checks them
+        return Kept(
+            by=Requester(str(record["identity"]), ""),
+            label=record["label"],
+            metadata=record["metadata"],
+            options=options,
+            digests=tuple(record["digests"]),
+            is_gateways=bool(record["gateway"]),
+            gateway_key=record.get("gateway_key"),
+        )
+    except (KeyError, TypeError, ValueError, CallerError) as error:
+        raise Unreadable(f"what is kept of a call cannot be read: {error!r:.100}") from error
