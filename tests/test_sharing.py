@@ -230,11 +230,11 @@ def test_a_server_that_cannot_be_reached_but_lives_keeps_its_calls() -> None:
             call = one.calls.begin()
             await talk(call, "words")
             one.ways.closed.add(one.shared.url)
-            assert not await other.shared.is_gone(one.shared.node.name)
+            assert not await other.shared.others.is_gone(one.shared.node.name)
             act, _ = await other.shared.locate(call.id)
             assert act is Act.PASS_ON
             one.die()
-            assert await other.shared.is_gone(one.shared.node.name)
+            assert await other.shared.others.is_gone(one.shared.node.name)
             act, _ = await other.shared.locate(call.id)
             assert act is Act.CLAIM
 

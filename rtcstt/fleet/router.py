@@ -179,16 +179,18 @@ class Router:
         for index in self._ranked(kind):
             yield None if index == self._workers.own else self._workers.targets[index]
         if self._shared is not None and kind == "call":
-            for name in placement.ranked(self._shared.loads(), own=""):
-                yield self._shared.target(name)
+            for name in placement.ranked(self._shared.others.loads(), own=""):
+                yield self._shared.others.target(name)
 
     async def _of_call(
         self, request: web.Request, handler: Handler, call: str, body: bytes | None
     ) -> web.StreamResponse:
         if self._here.has(call):
             if body is not None and self._shared is not None and self._here.load().draining:
-                for name in placement.ranked(self._shared.loads(), own=""):  # the caller was asked to move
-                    if (target := self._shared.target(name)) is not None:
+                for name in placement.ranked(
+                    self._shared.others.loads(), own=""
+                ):  # the caller was asked to move
+                    if (target := self._shared.others.target(name)) is not None:
                         with contextlib.suppress(Unreachable, Busy):
                             return await self.proxy.pass_on(request, target, body=body, if_free=True)
             return await handler(request)
@@ -218,7 +220,7 @@ class Router:
             request[VIEW] = view
         if reads or act is Act.ENDED:
             return await handler(request)
-        if act is Act.CLAIM and await shared.answers(entry.owner):
+        if act is Act.CLAIM and await shared.others.answers(entry.owner):
             act = Act.PASS_ON
         if act is Act.PREPARE and body is None:  # only an offer moves a call
             act = Act.PASS_ON
@@ -228,7 +230,7 @@ class Router:
             except Busy:  # it drains since a moment, or has no room for what is offered
                 act = Act.PREPARE
             except Unreachable:
-                act = Act.CLAIM if await shared.is_gone(entry.owner) else Act.PASS_ON
+                act = Act.CLAIM if await shared.others.is_gone(entry.owner) else Act.PASS_ON
         if act is Act.PASS_ON:  # known to be dead once this process has been there for as long as that takes
             message = "The server that has the call cannot be reached, and is not known to be dead."
             raise CallerError(503, "owner_unseen", "Try again", message, retry_after_s=2)
@@ -252,7 +254,7 @@ class Router:
         worker = self._node.sibling(node)
         if worker is not None and worker in self._workers.others:
             return replace(self._workers.targets[worker], node=node)
-        return shared.target(node)
+        return shared.others.target(node)
 
     async def _list(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._shared is not None:

@@ -13,9 +13,10 @@ from rtcstt.errors import ConfigError
 from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.mirrors import Mirror, Mirrors
 from rtcstt.fleet.node import Node
-from rtcstt.fleet.ownership import SILENT_MS, Act, Nodes
+from rtcstt.fleet.others import Others
+from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
-from rtcstt.fleet.proxy import Proxy, Target, Unreachable
+from rtcstt.fleet.proxy import Proxy
 from rtcstt.fleet.state import About, Beat, Counts, Entry, StoreAway, Unreadable, Write
 from rtcstt.fleet.sweeper import Sweeper
 from rtcstt.fleet.writer import Writer
@@ -30,7 +31,6 @@ LOST = "/fleet/lost/"  # asks whether the gateway of a call is gone
 BEAT_S = 1.0
 RETRY_S = 0.5
 START_S = 10.0  # how long a Redis that is not there is waited for at the start
-LOOK_S = 0.05  # between two looks whether a node has been seen again
 
 
 class Shared:
@@ -50,8 +50,8 @@ class Shared:
     ) -> None:
         self.store = store
         self.node = node
-        self.nodes = Nodes(node.name)
         self.clock = SharedClock()
+        self.others = Others(node, self.clock)
         self.mirrors = Mirrors(store)
         self.secret = ""
         self.writer = Writer(store, node.name, self.clock, keeps_audio=keeps_audio)
@@ -64,13 +64,11 @@ class Shared:
         "Whether a call of this server has lost its gateway."
         self.check: Callable[[Entry], None] = lambda entry: None
         "`Unreadable` for a call that this server could not go on with."
-        self._about: dict[str, About] = {}
         self._epoch = ""
         self._taking: dict[str, asyncio.Task[bool]] = {}
         self._arriving: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._moving: set[asyncio.Task[None]] = set()
-        self._proxy: Proxy | None = None
 
     async def start(self) -> None:
         """Join the fleet. `ConfigError` when Redis is not there, will not do, or has another server with the
@@ -94,7 +92,7 @@ class Shared:
     def run(self, url: str, proxy: Proxy) -> None:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
-        self._proxy = proxy
+        self.others.proxy = proxy
         works = (self._keep_beating(), self.writer.run(), Sweeper(self).run())
         self._tasks = [asyncio.create_task(work) for work in works]
 
@@ -119,7 +117,7 @@ class Shared:
 
     def has_successor(self) -> bool:
         """Whether another server takes calls."""
-        return any(not load.draining and load.busy("call") < 1 for _, load in self.loads())
+        return any(not load.draining and load.busy("call") < 1 for _, load in self.others.loads())
 
     def own(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Do it in a task of this object."""
@@ -134,7 +132,7 @@ class Shared:
         if entry is None:
             return None
         self.check(entry)
-        await self.ask(entry.owner, RELEASE + call)
+        await self.others.ask(entry.owner, RELEASE + call)
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
             return None
@@ -166,12 +164,7 @@ class Shared:
             await asyncio.sleep(BEAT_S)
 
     def _learn(self, beat: Beat) -> None:
-        draining = {name for name, about in beat.about.items() if about["draining"]}
-        self.nodes.beat(beat.now, beat.seen, draining)
-        self._about = {
-            **{name: about for name, about in self._about.items() if name in beat.seen},
-            **beat.about,
-        }
+        self.others.learn(beat)
         if self._epoch and beat.epoch != self._epoch:
             self.writer.all_again()
         self._epoch = beat.epoch
@@ -179,18 +172,8 @@ class Shared:
             beat.secret and beat.secret != self.secret
         ):  # another server was there first after Redis was emptied
             self.secret = beat.secret
-            if self._proxy is not None:
-                self._proxy.renew(beat.secret)
-
-    def target(self, node: str) -> Target | None:
-        """Where a node takes what is passed on to it, as long as it is known."""
-        about = self._about.get(node)
-        return Target(about["url"], node=node) if about and about["url"] else None
-
-    def loads(self) -> list[tuple[str, Load]]:
-        """Of the other servers, as of a second ago."""
-        others = (name for name in self.nodes.living() if self.node.sibling(name) is None)
-        return [(name, _load_of(self._about[name])) for name in others if name in self._about]
+            if self.others.proxy is not None:
+                self.others.proxy.renew(beat.secret)
 
     # -- calls of others ---------------------------------------------------------------------------
 
@@ -198,7 +181,7 @@ class Shared:
         """A call of another server, to be read. `StoreAway`."""
         view = await self.mirrors.find(call)
         if view is not None:
-            view.is_orphan = view.state == "open" and self.nodes.is_silent(view.entry.owner)
+            view.is_orphan = view.state == "open" and self.others.nodes.is_silent(view.entry.owner)
         return view
 
     async def locate(self, call: str) -> tuple[Act, Entry | None]:
@@ -208,7 +191,7 @@ class Shared:
         entry = await self.store.find(call)
         if entry is None:
             return Act.UNKNOWN, None
-        act = self.nodes.on_offer(entry.owner, entry.state)
+        act = self.others.nodes.on_offer(entry.owner, entry.state)
         if act is Act.OWN and not self.writer.has(call):  # it was claimed, and then Redis went away
             act = Act.CLAIM
         return act, entry
@@ -257,39 +240,6 @@ class Shared:
             return False
         return True
 
-    async def answers(self, node: str) -> bool:
-        """Whether a node without a heartbeat lives all the same: then it is cut off from Redis alone, and its
-        callers are still with it."""
-        if node == self.node.name or self.nodes.has_refused(node):
-            return False
-        return await self.ask(node, "/healthz") == 200
-
-    async def is_gone(self, node: str) -> bool:
-        """Of one that could not be reached: whether it misses its next heartbeats. Else it lives, and it is
-        the way to it that is wrong."""
-        self._refused(node)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout((SILENT_MS / 1000) + 2 * BEAT_S):
-                while self.nodes.has_refused(node) and not self.nodes.is_dead(node):  # noqa: ASYNC110
-                    await asyncio.sleep(LOOK_S)  # it is time that tells
-        return self.nodes.is_dead(node)
-
-    async def ask(self, node: str, path: str) -> int | None:
-        """The status of another node's answer; None, and it is remembered, when there is none."""
-        target = self.target(node)
-        if target is None or self._proxy is None:
-            return None
-        try:
-            status, _ = await self._proxy.get(target, path)
-            return status
-        except Unreachable:
-            self._refused(node)
-            return None
-
-    def _refused(self, node: str) -> None:
-        now = self.clock.to_shared(asyncio.get_running_loop().time())
-        self.nodes.refused(node, round(1000 * now))
-
 
 async def _check_url(shared: Shared) -> None:
     """Two servers with one url would get each other's requests. One that was killed is still there for
@@ -314,7 +264,3 @@ async def _check_url(shared: Shared) -> None:
 
 def _about(url: str, load: Load) -> About:
     return {"url": url, "calls": load.calls, "capacity": load.capacity, "draining": load.draining}
-
-
-def _load_of(about: About) -> Load:
-    return Load(about["calls"], about["capacity"], draining=about["draining"])

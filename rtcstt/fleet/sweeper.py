@@ -33,7 +33,7 @@ class Sweeper:
             await asyncio.sleep(SWEEP_S)
             with contextlib.suppress(StoreAway):
                 await self._shared.store.tidy()
-            for node in (own, *self._shared.nodes.dead()):
+            for node in (own, *self._shared.others.nodes.dead()):
                 try:
                     await (self._sweep_own() if node == own else self._sweep(node))
                 except Unreadable as error:
@@ -59,7 +59,7 @@ class Sweeper:
         if not calls:
             await shared.store.forget_node(node)
             return
-        if shared.nodes.gone_ms(node) < shared.grace_ms or await shared.answers(node):
+        if shared.others.nodes.gone_ms(node) < shared.grace_ms or await shared.others.answers(node):
             return
         for call in calls:
             try:
@@ -69,7 +69,7 @@ class Sweeper:
                 continue
             if entry is None or entry.owner != node:
                 await shared.store.disown(node, call)
-            elif shared.nodes.on_sweep(entry.owner, entry.state, shared.grace_ms) is Act.CLAIM:
+            elif shared.others.nodes.on_sweep(entry.owner, entry.state, shared.grace_ms) is Act.CLAIM:
                 await self._claim(call, entry, end=True)
 
     async def _claim(self, call: str, entry: Entry, *, end: bool) -> None:

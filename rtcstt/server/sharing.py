@@ -109,10 +109,10 @@ class Sharing:
         act, entry = await self._shared.locate(call)
         if entry is None or act not in (Act.CLAIM, Act.PASS_ON, Act.PREPARE):
             return False
-        if act is Act.CLAIM and not await self._shared.answers(entry.owner):
+        if act is Act.CLAIM and not await self._shared.others.answers(entry.owner):
             return True
-        status = await self._shared.ask(entry.owner, LOST + call)
-        return status == 204 or (status is None and await self._shared.is_gone(entry.owner))
+        status = await self._shared.others.ask(entry.owner, LOST + call)
+        return status == 204 or (status is None and await self._shared.others.is_gone(entry.owner))
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:
         """Another server drains, and the caller of this call offers to this one."""
