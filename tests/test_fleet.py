@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rtcstt.embedded import processors
 from rtcstt.errors import ConfigError
-from rtcstt.fleet import ids, shares
-from rtcstt.fleet.board import Board
+from rtcstt.fleet import ids, parent, shares
+from rtcstt.fleet.board import STALE_S, Board
 from rtcstt.fleet.metrics import summed
 from rtcstt.fleet.placement import Load, ranked
 from rtcstt.fleet.restarts import Restarts
+from rtcstt.http.serving import stop_signals
 from rtcstt.server.settings import Settings
+from rtcstt.testing import run_virtual
 
 
 @pytest.mark.parametrize(
@@ -113,6 +121,88 @@ def test_the_board_holds_what_each_worker_wrote() -> None:
     board.clear(1)
     assert board.read(1) == Load(ready=False)
     board.close()
+
+
+def test_a_worker_that_writes_nothing_any_more_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("rtcstt.fleet.board.time.monotonic", lambda: now)
+    board = Board(2)
+    board.write(0, Load(0, 10))
+    now += STALE_S
+    board.write(1, Load(5, 10))
+    assert not board.hangs(0) and not board.hangs(1)
+    now += 0.1
+    assert board.hangs(0) and not board.hangs(1) and board.read(0).ready
+    board.close()
+
+
+# -- the parent --------------------------------------------------------------------------------------
+
+
+def plan(settings: Callable[[int], str]) -> parent.Plan[str]:
+    return parent.Plan(
+        count=3,
+        entry=lambda assignment, given: None,
+        settings=settings,
+        host="127.0.0.1",
+        port=0,
+        scheme="http",
+        stop_s=1.0,
+    )
+
+
+def test_what_one_worker_cannot_be_given_is_told_before_any_is_started() -> None:
+    def settings(index: int) -> str:
+        return str(Settings(udp_port=65534).of_worker(index, 3))
+
+    with pytest.raises(ConfigError, match="udp_port must be from 1 to 65535"):
+        parent.run(plan(settings))
+
+
+def test_a_worker_that_cannot_be_started_is_tried_later_and_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no memory, or no process, for it just now."""
+    tried: list[float] = []
+
+    def started(self: object, index: int) -> None:
+        tried.append(asyncio.get_running_loop().time())
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    async def main() -> None:
+        one = parent._Parent(plan(str), tmp_path)
+        keeping = asyncio.create_task(one._keep(0))
+        await asyncio.sleep(60.0)
+        one._stop.set()
+        await keeping
+
+    monkeypatch.setattr(parent._Parent, "_started", started)
+    run_virtual(main())
+    waits = [after - before for before, after in itertools.pairwise(tried)]
+    assert 5 < len(tried) < 30 and max(waits) > 4
+    assert all("cannot be started" in record.getMessage() for record in caplog.records)
+    assert len(caplog.records) == len(tried)
+
+
+def test_workers_meet_where_the_path_of_a_socket_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    for folder in (str(deep), str(tmp_path / "is not there")):
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        with parent._private_folder() as private:
+            with socket.socket(socket.AF_UNIX) as one:
+                one.bind(str(private / "61"))
+            assert private.stat().st_mode & 0o077 == 0
+        assert not private.exists()
+
+
+def test_a_closed_terminal_stops_a_server_that_is_not_to_outlive_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    assert signal.SIGHUP in stop_signals()
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # nohup
+    assert stop_signals() == [signal.SIGTERM, signal.SIGINT]
 
 
 def test_metrics_keep_their_kind_and_say_whose_they_are() -> None:

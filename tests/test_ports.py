@@ -82,6 +82,22 @@ async def test_calls_keep_to_their_ports_and_give_them_back() -> None:
             await again.hang_up()
 
 
+async def test_one_port_that_another_program_has_is_refused_for_either_family() -> None:
+    """Half of the callers would not be reached."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as other:
+            try:
+                other.bind((address, 0))
+            except OSError:
+                continue  # no IPv6 here
+            port = UdpPort(other.getsockname()[1])
+            try:
+                with pytest.raises(ConfigError, match="in use"):
+                    await port.open(("127.0.0.1", "::1"))
+            finally:
+                port.close()
+
+
 async def test_ports_and_ice_servers_go_together(tmp_path: Path) -> None:
     ports = free_range(4)
     with coturn(tmp_path, "--use-auth-secret", f"--static-auth-secret={SECRET}") as port:

@@ -17,6 +17,7 @@ import pytest
 from processes import Server, started, until
 
 from rtcstt.fleet import ids
+from rtcstt.fleet.board import STALE_S
 from rtcstt.fleet.proxy import CALLER, SECRET
 
 pytestmark = pytest.mark.real
@@ -124,6 +125,21 @@ async def test_a_worker_that_is_killed_takes_its_own_calls_only(tmp_path: Path) 
                 if ids.worker_of(call) == 0:  # it is back, and the least busy
                     break
         for socket in begun.values():
+            await socket.close()
+
+
+@pytest.mark.heavy
+async def test_nothing_new_goes_to_a_worker_that_hangs(tmp_path: Path) -> None:
+    async with started("serve", tmp_path, *NO_STT) as server, http() as session:
+        stopped = children(server)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(STALE_S + 0.5)  # only time tells
+            begun = [await begin(session, server) for _ in range(4)]
+            assert {ids.worker_of(call) for call, _ in begun} == {1}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        for _, socket in begun:
             await socket.close()
 
 

@@ -6,12 +6,14 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from typing import Protocol
 
 from rtcstt.fleet.placement import Load
 
 _MOST = 2**32 - 1
-_ROW = struct.Struct("<IIIIBB14x")  # calls, capacity, streams, stream_capacity, ready, draining
+_ROW = struct.Struct("<IIIIBB6xd")  # calls, capacity, streams, stream_capacity, ready, draining, written at
+STALE_S = 3.0  # a worker writes its row every 0.1 s; one that has not for so long hangs
 
 
 class Board:
@@ -36,16 +38,23 @@ class Board:
         counts = (
             min(count, _MOST) for count in (load.calls, load.capacity, load.streams, load.stream_capacity)
         )
-        _ROW.pack_into(self._rows, worker * _ROW.size, *counts, load.ready, load.draining)
+        now = time.monotonic()  # which all processes of a machine share
+        _ROW.pack_into(self._rows, worker * _ROW.size, *counts, load.ready, load.draining, now)
 
     def clear(self, worker: int) -> None:
         """The worker is gone."""
         self.write(worker, Load(ready=False))
 
     def read(self, worker: int) -> Load:
-        row = _ROW.unpack_from(self._rows, worker * _ROW.size)
-        calls, capacity, streams, stream_capacity, ready, draining = row
+        calls, capacity, streams, stream_capacity, ready, draining, _ = self._row(worker)
         return Load(calls, capacity, streams, stream_capacity, bool(ready), bool(draining))
+
+    def hangs(self, worker: int) -> bool:
+        """It is there, and has not worked for a while: nothing new should go to it."""
+        return time.monotonic() - self._row(worker)[-1] > STALE_S
+
+    def _row(self, worker: int) -> tuple[int, int, int, int, int, int, float]:
+        return _ROW.unpack_from(self._rows, worker * _ROW.size)
 
     def all(self) -> list[Load]:
         return [self.read(worker) for worker in range(self._workers)]

@@ -27,6 +27,7 @@ from rtcstt.fleet.ids import MAX_WORKERS
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
 from rtcstt.fleet.restarts import Restarts
 from rtcstt.http import listen
+from rtcstt.http.serving import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ BACKLOG = 1024
 WATCH_S = 5.0
 HUNG_S = 60.0  # without an answer; a worker's event loop is never busy for so long
 STOP_MARGIN_S = 15.0  # beyond what workers take to stop by themselves
+MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux takes 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ def run(plan: Plan[S]) -> int:
         raise ConfigError(f"workers must be from 1 to {MAX_WORKERS}, or auto")
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("workers cannot be more than 1 on Windows: they talk over Unix sockets")
+    for index in range(plan.count):
+        plan.settings(index)  # what cannot be is told before anything has begun
     with _private_folder() as folder:
         return asyncio.run(_Parent(plan, folder).run())
 
@@ -94,7 +98,7 @@ class _Parent(Generic[S]):
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._signalled, number)
         self._listeners = tuple(await listen(self._plan.host, self._plan.port))
         for one in self._listeners:
@@ -113,7 +117,7 @@ class _Parent(Generic[S]):
         return self._status
 
     def _signalled(self, number: signal.Signals) -> None:
-        """SIGTERM drains, SIGINT stops at once, and so does any signal that comes second."""
+        """SIGTERM and SIGHUP drain, SIGINT stops at once, and so does any signal that comes second."""
         self._stop.set()
         for process in self._processes.values():
             if process.pid is not None and process.exitcode is None:
@@ -140,7 +144,13 @@ class _Parent(Generic[S]):
         restarts = Restarts()
         while not self._stop.is_set():
             restarts.started(loop.time())
-            process = self._started(index)
+            try:
+                process = self._started(index)
+            except OSError as error:  # no memory, processes or file descriptors
+                delay = restarts.ended(loop.time())
+                log.error("worker %d cannot be started (%s), again in %.1f s", index, error, delay)
+                await self._pause(delay)
+                continue
             await self._watched(index, process)
             self._board.clear(index)
             if self._stop.is_set():
@@ -192,7 +202,10 @@ class _Parent(Generic[S]):
             for task in (ended, stopped, hangs):
                 task.cancel()
             await asyncio.gather(ended, stopped, hangs, return_exceptions=True)
-            process.join()
+            if process.exitcode is None:  # this one has failed itself
+                process.terminate()
+            else:
+                process.join()
 
     async def _hangs(self, index: int) -> None:
         """Returns when a worker that was ready has not answered for long."""
@@ -252,10 +265,18 @@ def end_with_parent() -> None:
     loop.add_reader(parent.sentinel, gone)
 
 
+def _short_folder() -> str:
+    """Where temporary files go, if Unix sockets can be there, whose paths are bounded."""
+    for folder in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 (what is made there is this user's alone)
+        if len(os.fsencode(folder)) <= MAX_SOCKET_PATH - len("/rtcstt-xxxxxxxx/00") and os.path.isdir(folder):
+            return folder
+    raise ConfigError("the path of the folder for temporary files (TMPDIR) is too long for Unix sockets")
+
+
 @contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
     """For the workers' local sockets; only this user may enter it."""
-    folder = Path(tempfile.mkdtemp(prefix="rtcstt-"))
+    folder = Path(tempfile.mkdtemp(prefix="rtcstt-", dir=_short_folder()))
     try:
         yield folder
     finally:

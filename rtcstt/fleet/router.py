@@ -297,7 +297,9 @@ class Router:
             raise _full(message)
 
     def _ranked(self, kind: str) -> list[int]:
-        loads = ((str(index), load) for index, load in enumerate(self._loads()))
+        hangs, own = self._workers.board.hangs, self._workers.own
+        each = enumerate(self._loads())
+        loads = ((str(index), load) for index, load in each if index == own or not hangs(index))
         return [int(name) for name in placement.ranked(loads, own=str(self._workers.own), kind=kind)]
 
     def _loads(self) -> list[Load]:

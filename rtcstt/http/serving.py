@@ -242,10 +242,10 @@ async def run_until_stopped(
     drain: Callable[[], Awaitable[None]] | None = None,
     max_connections: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then shut down in order (aiohttp's on_shutdown, then on_cleanup).
+    """Serve until SIGTERM, SIGHUP or SIGINT, then shut down in order (aiohttp's on_shutdown and on_cleanup).
 
     ``sockets``: bound already, in place of those of ``host`` and ``port``; ``local`` ones are served without
-    TLS. ``drain`` is awaited first after SIGTERM; SIGINT, or a second signal, ends it. ``max_connections``:
+    TLS. ``drain`` is awaited first, but after SIGINT; that, or a second signal, ends it. ``max_connections``:
     default 2000, and no more than half of the file descriptors, since calls need some, too.
     """
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
@@ -282,10 +282,10 @@ async def run_until_stopped(
 
 @contextlib.contextmanager
 def on_stop_signals(signalled: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """In the block, SIGTERM and SIGINT call ``signalled`` in the running event loop, also on Windows, whose
+    """In the block, `stop_signals` call ``signalled`` in the running event loop, also on Windows, whose
     event loops take no signals."""
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     by_loop = True
     for number in before:
         try:
@@ -301,6 +301,16 @@ def on_stop_signals(signalled: Callable[[signal.Signals], None]) -> Iterator[Non
                 loop.remove_signal_handler(number)
             else:
                 signal.signal(number, handler)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """What stops a server: also that its terminal was closed (SIGHUP), unless it was started to outlive it
+    (`nohup`)."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    return numbers
 
 
 async def _first_of(*works: Awaitable[object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import sys
@@ -29,6 +30,7 @@ class UdpPort:
     def __init__(self, port: int) -> None:
         self.port = port
         self._sockets: dict[int, _Socket] = {}
+        self._taken = ""
 
     @property
     def unknown(self) -> int:
@@ -41,12 +43,15 @@ class UdpPort:
         return sum(len(place.demultiplexer) for place in places)
 
     async def open(self, hosts: Iterable[str] = (), *, loopback: bool = False) -> None:
-        """Take the port now: `ConfigError` where it is free at none of the addresses, or not on Linux."""
+        """Take the port now: `ConfigError` where another program has it, for IPv4 or for IPv6, or it can be
+        used at none of the addresses, or not on Linux."""
         if sys.platform != "linux":
             raise ConfigError("one UDP port for all calls needs Linux: --udp-ports works elsewhere")
         addresses = list(hosts) or get_host_addresses(use_ipv4=True, use_ipv6=True)
         for address in [*addresses, *(["127.0.0.1"] if loopback or not addresses else [])]:
             self._place(address)
+        if self._taken:
+            raise ConfigError(f"UDP port {self.port} is in use by another program (for {self._taken})")
         if not self._sockets:
             raise ConfigError(f"UDP port {self.port} cannot be used at any local address")
 
@@ -66,6 +71,8 @@ class UdpPort:
             try:
                 self._sockets[family] = _Socket(family, self.port)
             except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    self._taken = "IPv6" if family == socket.AF_INET6 else "IPv4"
                 log.warning("UDP port %d cannot be used at %s: %s", self.port, address, error)
                 return None
             self.port = self._sockets[family].port
