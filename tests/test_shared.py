@@ -308,6 +308,30 @@ async def test_any_server_answers_for_any_call(redis: RedisServer, tmp_path: Pat
             assert found == expected
 
 
+@pytest.mark.heavy
+async def test_a_link_that_one_server_made_is_taken_by_the_others(redis: RedisServer, tmp_path: Path) -> None:
+    """Also where the tokens are so short that nothing is derived from them."""
+    (tmp_path / "tokens").write_text("short\n")
+    options = (*NO_STT, "--redis", redis.url, "--token-file", str(tmp_path / "tokens"))
+    async with (
+        started("serve", tmp_path, *options) as one,
+        started("serve", tmp_path, *options) as other,
+        http() as session,
+    ):
+        headers = {"Authorization": "Bearer short"}
+        socket = await session.ws_connect(f"{one.url}/pcm", headers=headers)
+        call = (await socket.receive_json())["call"]
+        page = {"page": f"{one.url}/watch/{call}"}
+        async with session.post(f"{one.url}/calls/{call}/share", json=page, headers=headers) as response:
+            query = (await response.json())["url"].partition("?")[2]
+        async with asyncio.timeout(PATIENCE_S):
+            while (await get(session, f"{other.url}/calls/{call}?{query}"))[0] == 404:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await get(session, f"{other.url}/calls/{call}?{query}"))[0] == 200
+        assert (await get(session, f"{other.url}/calls/{call}?{query}x"))[0] == 401
+        await socket.close()
+
+
 async def test_what_a_killed_server_wrote_is_read_from_the_others(redis: RedisServer, tmp_path: Path) -> None:
     options = (*NO_STT, "--redis", redis.url)
     async with started("serve", tmp_path, *options) as other, http() as session:

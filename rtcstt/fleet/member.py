@@ -41,7 +41,7 @@ class Member:
         self._here = here
         self._drained = drained
         self._assignment = assignment
-        self._shared = shared
+        self.shared = shared
         self._is_ready = False
         if assignment is None:
             self._board = Board(1)
@@ -75,8 +75,8 @@ class Member:
         """Requests are answered from now on, at this address."""
         self._is_ready = True
         self.publish()
-        if self._shared is not None:
-            self._shared.run(self._shared.url or url, self.router.proxy)
+        if self.shared is not None:
+            self.shared.run(self.shared.url or url, self.router.proxy)
 
     async def drain(self) -> None:
         """Take no more calls, and wait for those that are going on."""
@@ -108,8 +108,8 @@ class Member:
     async def _finish(self, app: web.Application) -> None:
         """When the calls here have ended: what is passed on, and what is still to be written."""
         await self.router.proxy.wait_idle(PROXIED_S)
-        if self._shared is not None:
-            await self._shared.close()
+        if self.shared is not None:
+            await self.shared.close()
 
 
 def node_of(assignment: Assignment | None) -> Node:

@@ -75,7 +75,7 @@ class Authenticator:
 
     With any of the first three every route asks for one. Without, everybody may do everything, which only
     suits loopback. ``access_secret`` signs the access tokens: by default they end with this object;
-    processes that serve one port share one.
+    processes that serve one port share one, and so do servers that share their calls.
     """
 
     def __init__(
@@ -107,6 +107,10 @@ class Authenticator:
         if secret is not None and len(secret) < MIN_SECRET:
             raise ConfigError(f"{jwt_secret_file}: the secret must have at least {MIN_SECRET} characters")
         return cls(tokens, secret, keys, access_secret=access_secret)
+
+    def share(self, access_secret: bytes) -> None:
+        """From now on access tokens are those of several servers."""
+        self._access_secret = access_secret
 
     @property
     def is_guarded(self) -> bool:

@@ -106,6 +106,8 @@ async def application(
             during = audiosocket.during(calls, gateway, reuse_port=reuse_port, timing=timing)
             app.cleanup_ctx.append(during)
         member = await _member(settings, _Here(calls, recognition.embedded), store, assignment)
+        if member.shared is not None:
+            authenticator.share(access_secret(member.shared.secret))
         calls.on_changed = member.publish
         member.attach(app)
         yield app
