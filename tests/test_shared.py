@@ -451,6 +451,28 @@ async def test_a_server_cut_off_from_redis_alone_keeps_its_calls(redis: RedisSer
         await socket.close()
 
 
+@pytest.mark.heavy
+async def test_nobody_waits_for_a_server_that_hangs(redis: RedisServer, tmp_path: Path) -> None:
+    options = (*NO_STT, "--redis", redis.url)
+    async with (
+        started("serve", tmp_path, *options) as one,
+        started("serve", tmp_path, *options) as other,
+        http() as session,
+    ):
+        call, socket = await begin(session, one)
+        await known(session, other, call)
+        os.kill(one.process.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(2.5)  # a caller notices
+            async with asyncio.timeout(40):  # its connection would be kept for a minute
+                async with session.delete(f"{other.url}/calls/{call}") as response:
+                    assert response.status == 200 and (await response.json())["state"] == "closed"
+        finally:
+            os.kill(one.process.pid, signal.SIGCONT)
+        await until(lambda: "another server has taken it over" in one.log.read_text())
+        await socket.close()
+
+
 async def test_a_second_server_with_the_same_url_does_not_start(redis: RedisServer, tmp_path: Path) -> None:
     options = (*NO_STT, "--redis", redis.url, "--node-url", "http://127.0.0.1:1")
     async with started("serve", tmp_path, *options) as one:

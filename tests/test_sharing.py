@@ -241,6 +241,20 @@ def test_a_server_that_cannot_be_reached_but_lives_keeps_its_calls() -> None:
     run_virtual(main())
 
 
+def test_a_server_that_hangs_is_waited_for_no_longer_than_it_takes_to_tell() -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            name, loop = one.shared.node.name, asyncio.get_running_loop()
+            assert not await other.shared.others.hangs(name)
+            one.die()
+            await asyncio.sleep(3.0)
+            assert not other.shared.others.nodes.is_dead(name), "by its heartbeats alone"
+            before = loop.time()
+            assert await other.shared.others.hangs(name) and loop.time() - before < 3.0
+
+    run_virtual(main())
+
+
 def record(store: MemoryStore, call: str, change: Callable[[dict[str, Any]], object]) -> None:
     kept = json.loads(store.calls[call].row[b"record"])
     change(kept)

@@ -48,6 +48,12 @@ class Others:
             return False
         return await self.ask(node, "/healthz") == 200
 
+    async def hangs(self, node: str) -> bool:
+        """It has missed a heartbeat, and does not answer either, though the system takes its connections."""
+        if not self.nodes.is_silent(node) or await self.answers(node):
+            return False
+        return await self.is_gone(node)
+
     async def is_gone(self, node: str) -> bool:
         """Of one that could not be reached: whether it misses its next heartbeats. Else it lives, and it is
         the way to it that is wrong."""

@@ -222,6 +222,8 @@ class Router:
             return await handler(request)
         if act is Act.CLAIM and await shared.others.answers(entry.owner):
             act = Act.PASS_ON
+        elif act is Act.PASS_ON and await shared.others.hangs(entry.owner):  # nobody waits for its answer
+            act = Act.CLAIM
         if act is Act.PREPARE and body is None:  # only an offer moves a call
             act = Act.PASS_ON
         if act is Act.PASS_ON and (target := self._target(shared, entry.owner)) is not None:
