@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import started
 from redis_server import RedisServer, redis_server
-from test_shared import NO_STT, create, opened, write
+from test_shared import create, opened, write
 
 from rtcstt.call import Call
 from rtcstt.errors import ConfigError
-from rtcstt.events import SttBehind
+from rtcstt.events import AnyEvent, SttBehind
 from rtcstt.fleet.clocks import SharedClock
-from rtcstt.fleet.mirrors import Mirrors
+from rtcstt.fleet.mirrors import Mirror, Mirrors
 from rtcstt.fleet.state import About, StoreAway, Unreadable, Write, Written
 from rtcstt.fleet.store import Store, check_server
 from rtcstt.fleet.writer import Writer
@@ -55,6 +54,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         ("redis://:pa55word@h:6379/0?db=x", "redis"),
         ("redis://:pa55word@h:6379/0?decode_responses=true", "decode_responses"),
         ("redis://:pa55word@h:6379/0?retry=3", "retry"),
+        ("redis://:pa55word@h:6379/0?ssl_cert_reqs=none", "cannot be read"),
+        ("rediss://:pa55word@h:6379/0?ssl_cert_reqs=maybe", "cannot be read"),
+        ("rediss://:pa55word@h:6379/0?ssl_strange=1", "cannot be read"),
         ("redis://:pa55word@[::1/0", "address"),
         ("redis+sentinel://:pa55word@h:26379/mymaster/0", "Sentinel"),
         ("redis+cluster://:pa55word@h:6379", "Cluster"),
@@ -112,12 +114,18 @@ async def test_a_cluster_is_refused(tmp_path: Path) -> None:
                 await store.check()
 
 
-async def test_the_reason_why_a_redis_cannot_be_used_is_told(redis: RedisServer, tmp_path: Path) -> None:
-    """Of one that answers, and takes nothing: a replica, whose primary is not there."""
+async def test_a_redis_that_takes_nothing_says_why(tmp_path: Path) -> None:
+    """A replica, whose primary is not there."""
     with redis_server(tmp_path, "--replicaof", "127.0.0.1", "1") as replica:
-        with pytest.raises(AssertionError, match="read only|READONLY|MASTERDOWN"):
-            async with started("serve", tmp_path, *NO_STT, "--redis", replica.url):
-                pass
+        async with opened(replica.url) as store:
+            with pytest.raises(StoreAway, match="read only|READONLY|MASTERDOWN"):
+                await store.check()
+
+
+async def test_a_database_that_there_is_not_is_refused(redis: RedisServer) -> None:
+    async with opened(redis.url.replace("/0", "/99")) as store:
+        with pytest.raises(ConfigError, match="DB"):
+            await store.check()
 
 
 # -- what is not ours --------------------------------------------------------------------------------
@@ -201,6 +209,12 @@ async def test_what_is_kept_of_a_call_is_read_or_refused(redis: RedisServer) -> 
             await store.audio("C", "0")
 
 
+async def first(mirror: Mirror) -> AnyEvent | None:
+    async for event in mirror.feed.subscribe():
+        return event
+    return None
+
+
 async def test_events_that_cannot_be_read_keep_nobody_else_waiting(redis: RedisServer) -> None:
     """Listeners of other calls at the same server: all are read in one go."""
     async with opened(redis.url, "mirrored:") as store:
@@ -211,7 +225,7 @@ async def test_events_that_cannot_be_read_keep_nobody_else_waiting(redis: RedisS
         for call in ("strange", "good", "later"):
             mirror = await mirrors.find(call)
             assert mirror is not None
-            listening[call] = asyncio.create_task(anext(aiter(mirror.feed.subscribe()), None))
+            listening[call] = asyncio.create_task(first(mirror))
         await asyncio.sleep(0.3)  # they are followed
         await store._redis.xadd("mirrored:call:strange:events", {"e": "[}"}, id="1-0")
         await store._redis.set("mirrored:call:later:events", "of another type")

@@ -14,13 +14,14 @@ import pytest
 from memory_store import MemoryStore
 
 from rtcstt.call import Call, CallSettings
+from rtcstt.errors import ConfigError
 from rtcstt.events import AnyEvent
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
 from rtcstt.fleet.shared import LOST, RELEASE, Shared
-from rtcstt.fleet.state import StoreAway, Unreadable
+from rtcstt.fleet.state import Beat, StoreAway, Unreadable
 from rtcstt.fleet.store import Store
 from rtcstt.server.admission import Limits, Requester
 from rtcstt.server.calls import Calls
@@ -310,6 +311,40 @@ def test_a_call_whose_tracks_are_garbage_ends(caplog: pytest.LogCaptureFixture) 
 
     run_virtual(main())
     assert any("it ends" in told.message for told in caplog.records)
+
+
+def test_why_a_redis_cannot_be_used_is_told_at_the_start() -> None:
+    async def main() -> None:
+        async with fleet("a") as (store, (one,)):
+            store.away.add("beat")
+            with pytest.raises(ConfigError, match=r"does not answer within 10 s \(beat is away\)"):
+                await one.shared.start()
+
+    run_virtual(main())
+
+
+def test_a_server_ends_though_a_cancellation_gets_lost() -> None:
+    """As in `asyncio.wait_for`, by which the Redis client writes."""
+
+    async def main() -> None:
+        async with fleet("a") as (store, (one,)):
+            lost = 0
+
+            async def beat(*args: object) -> Beat:
+                nonlocal lost
+                if lost == 0:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(3600.0)
+                    lost += 1
+                raise StoreAway("away")
+
+            store.beat = beat  # type: ignore[method-assign,assignment]
+            await asyncio.sleep(2.0)
+            async with asyncio.timeout(60.0):
+                await one.shared.close()
+            assert lost == 1
+
+    run_virtual(main())
 
 
 def test_servers_agree_on_the_secret_again_after_redis_was_emptied() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rtcstt import events
 from rtcstt.feed import Feed
 from rtcstt.fleet.state import Entry, StoreAway, Unreadable
+from rtcstt.fleet.tasks import cancelled
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -101,8 +102,7 @@ class Mirrors:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled([self._task])
         for mirror in self._mirrors.values():
             if not mirror.is_complete:
                 mirror.feed.close()

@@ -19,6 +19,7 @@ from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy
 from rtcstt.fleet.state import About, Beat, Counts, Entry, StoreAway, Unreadable, Write
 from rtcstt.fleet.sweeper import Sweeper
+from rtcstt.fleet.tasks import cancelled
 from rtcstt.fleet.writer import Writer
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ class Shared:
             async with asyncio.timeout(START_S):
                 await self.writer.finish()
                 await self.store.leave(self.node.name)
-        tasks = [*self._tasks, *self._moving, *self._taking.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled([*self._tasks, *self._moving, *self._taking.values()])
         await self.mirrors.close()
         await self.store.close()
 

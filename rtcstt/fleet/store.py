@@ -77,8 +77,10 @@ class Store:
             reading = BlockingConnectionPool.from_url(
                 url, max_connections=MOST_READS, timeout=PATIENCE_S, **options
             )
-        except ValueError:  # which may quote the password
-            raise _no_url("this URL cannot be read") from None
+            pool: Any = self._redis.connection_pool
+            pool.make_connection()  # which does not connect yet
+        except (ValueError, TypeError, RedisError) as error:  # which may quote the password
+            raise _no_url(f"this URL cannot be read ({type(error).__name__})") from None
         self._reading: Any = Redis(connection_pool=reading)  # its stubs name every form of every answer
         self._keep_s = max(1, round(keep_s))
         self._prefix = prefix
@@ -102,7 +104,7 @@ class Store:
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
             raise ConfigError(f"redis refuses this login: {error}") from error
         except ResponseError as error:
-            if "NOAUTH" in str(error) or "WRONGPASS" in str(error) or "invalid DB" in str(error):
+            if any(text in str(error) for text in ("NOAUTH", "WRONGPASS", "invalid DB", "DB index")):
                 raise ConfigError(f"redis: {error}") from error
             failure = _failure(error)
             if isinstance(failure, Unreadable):  # the secret is somebody else's key
