@@ -215,6 +215,8 @@ def test_what_is_understood_in_a_pause_is_an_update_as_well() -> None:
         ("© transcript Emily Beynon", 1.06, 0.683, -0.28, False),  # a flute
         ("12", 0.5, 0.9, -0.3, True),
         ("Mm.", 0.35, 0.816, -0.47, False),
+        ("You", 0.51, 0.857, -0.13, False),  # an organ
+        ("So", 0.51, 0.9, -0.13, True),
         ("Oh.", 0.29, 0.80, -0.85, False),  # a hold music
         ("Hi.", 0.26, 0.834, -0.31, True),  # over the telephone
         ("regular chroma", 1.5, 0.83, -1.05, True),  # the same, at -50 dB

@@ -169,7 +169,7 @@ class Segment:
         hurry = max(0.0, len(said) * SAMPLE_RATE / voiced - UNHURRIED)
         if found.logprob < UNLIKELY + doubt * (LIKELY - UNLIKELY + PER_LETTER * hurry):
             return False
-        if (doubt > 0.5 and said in INVENTED) or UNSAID.intersection(text) or not any(map(str.isalnum, text)):
+        if (doubt > 0.3 and said in INVENTED) or UNSAID.intersection(text) or not any(map(str.isalnum, text)):
             return False
         sure = found.logprob >= SURE and doubt < 0.5
         return sure or len(said) <= LETTERS + LETTERS_PER_S * self.voiced / SAMPLE_RATE
