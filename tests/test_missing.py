@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 import string
 import weakref
@@ -464,6 +465,55 @@ def test_a_drain_lasts_while_the_stt_is_only_behind() -> None:
         return asyncio.get_running_loop().time() - begin
 
     assert 20 < run_virtual(main()) < 60
+
+
+class Working(Chatterer):
+    """A recogniser in this process that has a turn to end, works on it for 20 s, and says nothing meanwhile;
+    or one that does not go on."""
+
+    def __init__(self, stt: ScriptedUpstream, *, goes_on: bool) -> None:
+        self._stt, self._goes_on = stt, goes_on
+
+    async def connect(self, handshake: wire.Handshake) -> Working:
+        self._connection = await self._stt.connect(handshake)
+        self._closed_at = math.inf
+        return self
+
+    @property
+    def position(self) -> int:
+        since_s = asyncio.get_running_loop().time() - self._closed_at
+        return int(800 * max(0.0, min(since_s, 20.0 if self._goes_on else 1.0)))
+
+    async def send(self, data: str | bytes) -> None:
+        if isinstance(data, str) and "close" in data:
+            self._closed_at = asyncio.get_running_loop().time()
+            await asyncio.sleep(0)
+        await self._connection.send(data)
+
+    async def recv(self) -> str:
+        message = str(await self._connection.recv())
+        if asyncio.get_running_loop().time() >= self._closed_at:
+            await asyncio.sleep(self._closed_at + 20.0 - asyncio.get_running_loop().time())
+        return message
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_drain_lasts_while_the_recogniser_of_this_process_goes_on(goes_on: bool) -> None:
+    async def main() -> bool:
+        said, events = Said(), list[AnyEvent]()
+        async with ScriptedUpstream() as stt:
+            stream = Stream(Working(stt, goes_on=goes_on), on_event=events.append, drain_timeout_s=5.0)
+            stream.start()
+            await play(stream, speech(said.phrase(6, 0.0), word_s=WORD_S, gap_s=GAP_S))
+            await stream.close()
+        gaps = [event for event in events if isinstance(event, TranscriptGap)]
+        assert bool(gaps) is not goes_on
+        return transcript(events).split() == said.words
+
+    assert run_virtual(main()) is goes_on
 
 
 def test_a_drain_has_an_end() -> None:

@@ -137,6 +137,11 @@ class Session:
         self._watch = asyncio.create_task(self._wait_idle(_idle_s(handshake, version, service.limits)))
         self._stream.task.add_done_callback(self._ended)
 
+    @property
+    def position(self) -> int:
+        """Samples (16 kHz) that were worked on."""
+        return self._stream.position
+
     async def send(self, data: str | bytes) -> None:
         """One message of the client's. Waits while the recogniser is behind; `ConnectionLost` once over."""
         if self.is_over:

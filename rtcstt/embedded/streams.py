@@ -70,6 +70,11 @@ class _Stream:
         self._changed = asyncio.Condition()
         self.task = asyncio.create_task(self._listen())  # done: nothing more is taken
 
+    @property
+    def position(self) -> int:
+        """Samples that were recognised, as far as anything was said."""
+        return self._listener.position
+
     async def feed(self, samples: Audio) -> None:
         """16 kHz mono float32. Waits while more than two seconds wait to be recognised."""
         async with self._changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rtcstt import wire
 
@@ -18,6 +18,15 @@ class Connection(Protocol):
 
     async def close(self) -> None:
         """Let go at once, without draining; idempotent."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A connection to a recogniser in this process, of which is known how far it has come."""
+
+    @property
+    def position(self) -> int:
+        """Samples (16 kHz) that it has worked on."""
 
 
 class Stt(Protocol):

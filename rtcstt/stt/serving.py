@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rtcstt import wire
 from rtcstt.errors import ConnectionLost
 from rtcstt.stt.limits import Limits
-from rtcstt.stt.seam import Connection
+from rtcstt.stt.seam import Connection, Watched
 from rtcstt.stt.transcription import Transcription
 
 PATIENCE = 2.0  # times the longest that the connection took between two signs of progress
@@ -42,12 +42,20 @@ class Serving:
         self._slowest_s = 0.0
         self.stalls = 0
         self._sending_since = math.inf
+        self._watched: Watched | None = None
+        self._position = 0  # up to where it had worked when that was last looked at
 
     def progressed(self, now: float) -> None:
         """Audio was sent, or a message received; or the end has begun."""
         if self.connected:
             self._slowest_s = max(self._slowest_s, now - self._progress)
         self._progress = now
+
+    def look(self, now: float) -> None:
+        """A recogniser in this process that works has made progress, although it has said nothing."""
+        if self._watched is not None and self._watched.position > self._position:
+            self._position = self._watched.position
+            self._progress = now
 
     def patience_ends(self, patience_s: float) -> float:
         """When no progress was made for so long that none is to be expected: after ``patience_s``; but one
@@ -69,6 +77,7 @@ class Serving:
     async def serve(self, connection: Connection, until: asyncio.Task[Connection] | None) -> Ending:
         """Until the connection ends, or the task does, which is ended with it. The connection is closed."""
         self._sending_since = math.inf
+        self._watched, self._position = (connection if isinstance(connection, Watched) else None), 0
         pumps = [
             asyncio.create_task(self._pump_out(connection), name="rtcstt-stream-out"),
             asyncio.create_task(self._pump_in(connection), name="rtcstt-stream-in"),
@@ -87,6 +96,7 @@ class Serving:
             stated = isinstance(error, ConnectionLost) and error.reason == wire.ALL_ANSWERED
             ending = Ending(error, drained, drained and (stated or self._core.answered))
             self.connected = False
+            self._watched = None
             self._core.disconnected()
             self._on_news()
         return ending

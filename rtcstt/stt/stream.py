@@ -165,6 +165,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._limits.drain_s
         while not task.done():
+            self._serving.look(loop.time())
             left = min(self._serving.patience_ends(self._drain_timeout_s), end) - loop.time()
             if left <= 0:
                 self._timed_out = self._serving.connected
