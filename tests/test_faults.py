@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from websockets.asyncio.server import ServerConnection, serve
 
 from rtcstt import wire
 from rtcstt.errors import EngineError
@@ -372,3 +373,25 @@ async def test_real_speech_killed_at_random_points(shared_data: Path) -> None:
         ]
         # "can not" for "cannot" is no loss
         assert sum(abs(len(old) - len(new)) for old, new in uneven) <= 1, (spoken, received)
+
+
+async def test_audio_that_an_stt_does_not_read_is_not_swallowed() -> None:
+    """The kernel would keep minutes of it, and nobody would know that the STT is behind."""
+    over = asyncio.Event()
+
+    async def reads_nothing(websocket: ServerConnection) -> None:
+        await over.wait()
+
+    async with serve(reads_nothing, "127.0.0.1", 0, max_queue=1, close_timeout=0.1) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        stt = Cartesia(base_url=f"ws://127.0.0.1:{port}")
+        connection = await stt.connect(wire.Handshake(endpoint="turns", model="ink-2"))
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 600:
+                async with asyncio.timeout(1):
+                    await connection.send(bytes(3200))
+                sent += 1
+        over.set()
+        await connection.close()
+    assert sent < 250, "of 100 ms each"

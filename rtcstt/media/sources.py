@@ -145,9 +145,9 @@ class Sources:
         self._take_overdue(math.inf)
 
     def _take_overdue(self, now: float) -> None:
-        if (first := self._pauses.overdue(now)) is not None:
-            self._is_new = True
-            self._put(first)
+        for one, after_pause in self._pauses.overdue(now):
+            self._is_new |= after_pause
+            self._put(one)
 
     def _put(self, item: Frame | Gap) -> None:
         if isinstance(item, Gap):

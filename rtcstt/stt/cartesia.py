@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ from rtcstt.stt.seam import Connection
 # `websockets` logs the headers of a handshake, with the key in it, and every message at DEBUG.
 _QUIET = logging.getLogger("rtcstt.stt.websockets")
 _QUIET.setLevel(logging.INFO)
+# Audio that the kernel keeps is audio of which nobody knows how late it is: it keeps some seconds of it, not
+# minutes.
+_SEND_BUFFER = 32 * 1024
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -45,7 +49,8 @@ class Cartesia:
     model: str = "ink-2"
     version: str = wire.VERSION
     ping_interval_s: float | None = 5.0
-    ping_timeout_s: float = 10.0
+    ping_timeout_s: float = 60.0
+    "A pong comes after all the audio that was sent before, so from an STT that is behind it comes late."
     max_message_bytes: int = 2**20
     address: str | None = None
     "Of the host in ``base_url``, where it has several."
@@ -84,6 +89,9 @@ class Cartesia:
                 ping_interval=self.ping_interval_s,
                 ping_timeout=self.ping_timeout_s,
             )
+        connected = websocket.transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         return _WebSocket(websocket)
 
 

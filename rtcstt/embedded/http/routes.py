@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
+from socket import SO_RCVBUF, SOL_SOCKET
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 # A longer message is not even received (`_Socket`); the session refuses what is shorter but too long.
 MAX_MESSAGE = 20 * 1024 * 1024
 MAX_BODY = 16 * 1024  # of a JSON request
+RECEIVE_BUFFER = 32 * 1024  # bytes: a second of 16 kHz audio
 PING_S = 5.0
 DRAIN_S = 5.0  # for the open streams, when the server stops
 
@@ -170,6 +172,7 @@ class SttRoutes:
         assert task is not None
         try:
             await socket.prepare(request)
+            _bound_unread(request.transport)
             self._open[socket] = session, task
             socket.alive_at = asyncio.get_running_loop().time()
             await _converse(socket, session)
@@ -215,6 +218,13 @@ _UNREADABLE: dict[int, CallerError] = {
     WSCloseCode.INVALID_TEXT: wire.bad_request("The text is not UTF-8.", "invalid_message"),
     WSCloseCode.PROTOCOL_ERROR: wire.bad_request("This is not the WebSocket protocol.", "invalid_message"),
 }
+
+
+def _bound_unread(transport: asyncio.Transport | None) -> None:
+    """So that a client can tell that the recogniser is behind: what is sent is not all taken at once."""
+    connected = transport.get_extra_info("socket") if transport is not None else None
+    if connected is not None:
+        connected.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER)
 
 
 async def _json(request: web.Request) -> object:
