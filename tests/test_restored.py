@@ -71,7 +71,7 @@ def restored(kept: dict[str, Any], *, without_audio: bool = False) -> Restored:
         )
         for name, state in kept["tracks"].items()
     }
-    return Restored(feed=feed, created=kept["created"], tracks=tracks)
+    return Restored(feed=feed, created=kept["created"], tracks=tracks, handed_over=True)
 
 
 async def talk(call: Call, samples: Samples, begun: float) -> None:

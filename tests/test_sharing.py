@@ -53,6 +53,7 @@ class Ways:
             raise Unreachable(target.url)
         if path.startswith(RELEASE):
             await there.shared.writer.release(path.removeprefix(RELEASE))
+            return 204, b""
         if path.startswith(LOST):
             return (204 if there.shared.is_lost(path.removeprefix(LOST)) else 409), b""
         return 200, b""

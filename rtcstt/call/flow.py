@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 MAX_ARRIVED = 16  # packets that wait to be taken in together; 0.3 s
 PACKET_S = 0.02  # of audio lies before the arrival of its packet
-JITTER_S = 0.2  # of a call that moves: both servers receive it, so what looks like a shorter hole is none
+JITTER_S = 0.2  # of a call that is handed over: both servers received it, so a shorter hole is none
 
 
 @dataclass(slots=True)
@@ -276,16 +276,15 @@ class Flow:
     def hold(self, on_held: Callable[[], None]) -> None:
         """See `Track.hold`."""
         self._held, self._on_held = HeldPackets(), on_held
-        self._tolerated_s = JITTER_S
 
     @property
     def held_since(self) -> float | None:
         """When the first of the packets kept came."""
         return self._held.since if self._held is not None else None
 
-    def release(self) -> None:
-        """From now on it is this server that receives the caller; first the packets that the other one did
-        not have."""
+    def release(self, *, handed_over: bool = True) -> None:
+        """See `Track.release`."""
+        self._tolerated_s = JITTER_S if handed_over else PACKET_S
         held, self._held = self._held or HeldPackets(), None
         received = -math.inf
         if self._nothing_since is not None and self.receiver.origin is not None:

@@ -71,7 +71,7 @@ class PreparedCall(Call):
         for event in self._early:
             self.publish(event)
         for track in self.tracks.values():
-            track.release()
+            track.release(handed_over=restored.handed_over)
 
     def _begin(self) -> None:
         """It has begun elsewhere."""

@@ -14,11 +14,12 @@ from rtcstt.feed import Feed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """A call as it was when its server last reported. ``feed`` holds its events, ``created`` is when it
-    was placed (Unix time)."""
+    was placed (Unix time). ``handed_over``: that server has reported all it received, and let go of it."""
 
     feed: Feed
     created: float
     tracks: Mapping[str, KeptTrack] = field(default_factory=dict)
+    handed_over: bool = False
 
     def tracks_of(self, shared: Shared) -> dict[str, Track]:
         """The call's tracks as they were. The call's clock goes on as well, unless nothing had come."""

@@ -219,11 +219,12 @@ class Track:
         """When the first of the packets kept came."""
         return self._flow.held_since if isinstance(self._flow, Flow) else None
 
-    def release(self) -> None:
+    def release(self, *, handed_over: bool = True) -> None:
         """From now on it is this server that receives the caller; first the packets that the other one did
-        not have."""
+        not have. ``handed_over``: the other one sent on all that it had received, so that both received the
+        caller for a moment."""
         if isinstance(self._flow, Flow):
-            self._flow.release()
+            self._flow.release(handed_over=handed_over)
 
     # -- what others may ask -------------------------------------------------------------------------
 

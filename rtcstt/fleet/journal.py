@@ -127,6 +127,15 @@ class Journal:
             self.audio_lost += len(samples) if start >= tape.written else 0
         self.on_audio()
 
+    def kept(self, track: str, chunks: Sequence[Chunk]) -> None:
+        """What of a track another server wrote, and is not finished: it stays there until it is, and is
+        written again when it is lost."""
+        if not self._keeps_audio or not chunks:
+            return
+        tape = self._tapes[track] = _Tape(trimmed=chunks[0].start)
+        tape.chunks.extend((chunk.start, chunk.samples) for chunk in chunks)
+        tape.written = tape.end
+
     def forgotten(self) -> None:
         """Redis has lost the call: all of it is to be written again."""
         self.known = False

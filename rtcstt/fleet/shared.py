@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RELEASE = "/fleet/release/"  # of a request from one server to another
+RELEASED = 204  # its answer, once all is written
 LOST = "/fleet/lost/"  # asks whether the gateway of a call is gone
 BEAT_S = 1.0
 RETRY_S = 0.5
@@ -123,19 +124,19 @@ class Shared:
         self._moving.add(task)
         task.add_done_callback(self._moving.discard)
 
-    async def take_from_living(self, call: str) -> tuple[Entry, int] | None:
+    async def take_from_living(self, call: str) -> tuple[Entry, int, bool] | None:
         """Become the owner of a call whose owner still lives, after it has written all it knows; None when it
-        has ended, or somebody was quicker."""
+        has ended, or somebody was quicker. With the new fence, and whether that owner did."""
         entry = await self.store.find(call)
         if entry is None:
             return None
         self.check(entry)
-        await self.others.ask(entry.owner, RELEASE + call)
+        handed_over = await self.others.ask(entry.owner, RELEASE + call) == RELEASED
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
             return None
         log.info("call %s: moved here from %s", call, entry.owner)
-        return entry, fence
+        return entry, fence, handed_over
 
     # -- the fleet ---------------------------------------------------------------------------------
 

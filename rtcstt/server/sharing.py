@@ -68,10 +68,13 @@ class Sharing:
     def _begun(self, entry: Entry) -> None:
         self._share(entry, record_of(entry))
 
-    def _share(self, entry: Entry, record: Mapping[str, Any], *, fence: int = 1, written: int = -1) -> None:
+    def _share(
+        self, entry: Entry, record: Mapping[str, Any], *, fence: int = 1, written: int = -1
+    ) -> Journal:
         now = partial(record_now, record, entry)
         journal = self._shared.writer.begin(entry.call, now, fence=fence, written=written)
         entry.call.recorder = _Tee(journal, entry.call.recorder)
+        return journal
 
     def _lost(self, call: str) -> None:
         self._calls.abandon(call)
@@ -80,7 +83,7 @@ class Sharing:
         """A call of a server that is gone goes on here. ``ends``: with what was kept, to its end, since its
         caller does not come back."""
         restored = await self._restored(call, entry)
-        begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
+        begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1, restored.tracks)
         adopted = adopt(self._calls, call, restored, kept_of(entry.record), begun)
         if ends:
             adopted.call.hang_up("server lost")
@@ -99,7 +102,7 @@ class Sharing:
                 claimed = await self._shared.take_from_living(call)
                 if claimed is None:
                     return
-                entry, fence = claimed
+                entry, fence, _ = claimed
                 await self._take_over(call, entry, fence, False)
         except StoreAway as error:
             log.warning("the call of a gateway that came back cannot be looked for: %s", error)
@@ -127,20 +130,32 @@ class Sharing:
             try:
                 claimed = await self._shared.take_from_living(call.id)
                 if claimed is not None:
-                    entry, fence = claimed
-                    restored = await self._restored(call.id, entry)
-                    begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1)
+                    entry, fence, handed_over = claimed
+                    restored = await self._restored(call.id, entry, handed_over=handed_over)
+                    begun = partial(
+                        self._goes_on, entry.record, fence, restored.feed.published - 1, restored.tracks
+                    )
                     self._calls.commit(call, restored, begun)
                     return
             except StoreAway as error:
                 log.warning("call %s: cannot be taken over: %s", call.id, error)
             self._calls.abandon(call.id)
 
-    def _goes_on(self, record: Mapping[str, Any], fence: int, written: int, entry: Entry) -> None:
-        """``written``: the last event that the other server wrote; what the call has said since is to be."""
-        self._share(entry, record, fence=fence, written=written)
+    def _goes_on(
+        self,
+        record: Mapping[str, Any],
+        fence: int,
+        written: int,
+        tracks: Mapping[str, KeptTrack],
+        entry: Entry,
+    ) -> None:
+        """``written``: the last event that the other server wrote, before the call says more here;
+        ``tracks``: what it kept of them."""
+        journal = self._share(entry, record, fence=fence, written=written)
+        for name, track in tracks.items():
+            journal.kept(name, track.audio)
 
-    async def _restored(self, call: str, entry: kept.Entry) -> Restored:
+    async def _restored(self, call: str, entry: kept.Entry, *, handed_over: bool = False) -> Restored:
         store = self._shared.store
         feed = Feed(call)
         for _, event in await store.events(call, -1):
@@ -150,7 +165,8 @@ class Sharing:
                 raise Unreadable(f"call {call}: {error}") from error
         states = await store.tracks(call)
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
-        return Restored(feed=feed, created=float(entry.record["created"]), tracks=tracks)
+        created = float(entry.record["created"])
+        return Restored(feed=feed, created=created, tracks=tracks, handed_over=handed_over)
 
     async def _kept(self, call: str, track: str, state: Mapping[str, Any]) -> KeptTrack:
         origin = state.get("origin")
