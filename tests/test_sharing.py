@@ -27,7 +27,15 @@ from rtcstt.server.admission import Limits, Requester
 from rtcstt.server.calls import Calls
 from rtcstt.server.entries import digest
 from rtcstt.server.sharing import FORMAT, Sharing, kept_of
-from rtcstt.testing import ScriptedUpstream, run_virtual, silence, speech, transcript
+from rtcstt.testing import (
+    ConnectionScript,
+    Oracle,
+    ScriptedUpstream,
+    run_virtual,
+    silence,
+    speech,
+    transcript,
+)
 from rtcstt.webrtc.connection import PeerSettings
 from rtcstt.wire import TurnSettings
 
@@ -107,9 +115,9 @@ def server(name: str, store: MemoryStore, ways: Ways, stt: ScriptedUpstream) -> 
     return one
 
 
-async def talk(call: Call, text: str) -> None:
-    """Somebody speaks on the only track, and pauses."""
-    track = call.add_track("0")
+async def talk(call: Call, text: str, name: str = "0") -> None:
+    """Somebody speaks on a track, and pauses."""
+    track = call.add_track(name)
     samples = np.concatenate([speech(text), silence(1.5)])
     for start in range(0, len(samples), round(16000 * PACE_S)):
         track.push_pcm(samples[start : start + round(16000 * PACE_S)], 16000)
@@ -369,5 +377,48 @@ def test_what_is_kept_of_a_call_gives_it_back() -> None:
             assert (kept.label, kept.metadata, kept.by.identity) == ("x", {"k": [1]}, "token")
             assert kept.options.items() >= options.items() and kept.is_gateways
             assert kept.digests == (digest(one.calls.entry(call.id).secret),)
+
+    run_virtual(main())
+
+
+def test_tracks_stay_as_they_were_ended_muted_or_speaking() -> None:
+    async def main() -> None:
+        async with fleet("a", "b", "c") as (_, (one, other, third)):
+            call = one.calls.begin(tracks=3)
+            for name, text in (
+                ("ended", "first words"),
+                ("muted", "second words"),
+                ("speaks", "third words"),
+            ):
+                await talk(call, text, name)
+            call.tracks["ended"].finish("gone")
+            await asyncio.sleep(2.0)
+            before = call.ledgers()["ended"]
+            one.die()
+            await asyncio.sleep(8.0)
+            call = await claimed(other, call.id)
+            await talk(call, "more words", "speaks")
+            other.die()
+            await asyncio.sleep(8.0)
+            call = await claimed(third, call.id)
+            await talk(call, "last words", "speaks")
+            await call.close()
+            events = history(call)
+            assert [event.track for event in events if event.type == "track.start"] == [
+                "ended",
+                "muted",
+                "speaks",
+            ]
+            assert [event.track for event in events if event.type == "track.end"].count("ended") == 1
+            assert call.ledgers()["ended"] == before
+            said = {name: "" for name in call.tracks}
+            for event in events:
+                if event.type == "turn.end":
+                    said[event.track] += f" {event.transcript.strip()}"
+            assert said == {
+                "ended": " first words",
+                "muted": " second words",
+                "speaks": " third words more words last words",
+            }
 
     run_virtual(main())
