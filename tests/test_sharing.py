@@ -28,8 +28,6 @@ from rtcstt.server.calls import Calls
 from rtcstt.server.entries import digest
 from rtcstt.server.sharing import FORMAT, Sharing, kept_of
 from rtcstt.testing import (
-    ConnectionScript,
-    Oracle,
     ScriptedUpstream,
     run_virtual,
     silence,
