@@ -8,18 +8,23 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from aiohttp import StreamReader, web
+from aiohttp.test_utils import make_mocked_request
 from memory_store import MemoryStore
 
 from rtcstt.call import Call, CallSettings
-from rtcstt.errors import ConfigError
-from rtcstt.events import AnyEvent
+from rtcstt.errors import CallerError, ConfigError
+from rtcstt.events import AnyEvent, SttBehind
+from rtcstt.fleet.board import Board
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
-from rtcstt.fleet.proxy import Proxy, Target, Unreachable
+from rtcstt.fleet.proxy import SECRET, Proxy, Target, Unreachable
+from rtcstt.fleet.router import Router, Workers
 from rtcstt.fleet.shared import LOST, RELEASE, Shared
 from rtcstt.fleet.state import Beat, StoreAway, Unreadable
 from rtcstt.fleet.store import Store
@@ -420,3 +425,41 @@ def test_tracks_stay_as_they_were_ended_muted_or_speaking() -> None:
             }
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("asked", [f"GET {RELEASE}call", "POST /offer"])
+def test_what_another_server_asks_while_redis_is_away_is_refused_for_now(asked: str) -> None:
+    async def main() -> None:
+        async with fleet("a") as (store, (one,)):
+            workers = Workers(0, Board(1), [Target("http://localhost")])
+            router = Router(Here(one), workers, "inside", one.shared.node, shared=one.shared)
+            call = one.calls.begin()
+            await talk(call, "words")
+            store.away |= {"write", "find"}
+            call.publish(SttBehind(track="0", lag=1.0))
+            method, path = asked.replace("call", call.id).split()
+            payload = StreamReader(cast(Any, Mock(_reading_paused=False)), 2**16)
+            payload.feed_data(b'{"type": "offer", "sdp": "v=0", "call": "of another server"}')
+            payload.feed_eof()
+            request = make_mocked_request(method, path, {SECRET: "inside"}, payload=payload)
+            with pytest.raises(CallerError) as refused:
+                await router.middleware(request, nobody)
+            assert (refused.value.status, refused.value.code) == (503, "state_unreachable")
+            assert one.calls.has(call.id), "it is received here as before"
+
+    run_virtual(main())
+
+
+@dataclass
+class Here:
+    server: Server
+
+    def has(self, call: str) -> bool:
+        return self.server.calls.has(call)
+
+    def load(self) -> Load:
+        return Load(0, 10)
+
+
+async def nobody(request: web.Request) -> web.StreamResponse:
+    raise AssertionError("it is not for anybody here")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -31,6 +32,8 @@ from rtcstt.fleet.shared import LOST, RELEASE, Shared
 from rtcstt.fleet.state import Entry, StoreAway
 from rtcstt.http.bodies import read_body
 from rtcstt.wire import strict_json
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -101,7 +104,11 @@ class Router:
             caller, node = passed_on
             if node is not None and node != self._node.name:
                 return await self._for_sibling(request, node)
-            return await self._passed_on(request.clone(remote=caller) if caller else request, handler)
+            try:
+                return await self._passed_on(request.clone(remote=caller) if caller else request, handler)
+            except StoreAway as error:
+                log.warning("another server's request cannot be answered: %s", error)
+                raise _away() from None
 
         return route
 
@@ -203,8 +210,7 @@ class Router:
             with contextlib.suppress(Unreachable):
                 return await self.proxy.pass_on(request, self._workers.targets[worker], body=body)
         if self._shared is not None:
-            message = "The state that servers share cannot be reached now."
-            raise CallerError(503, "state_unreachable", "Try again", message, retry_after_s=2)
+            raise _away()
         return await handler(request)
 
     async def _of_shared_call(
@@ -309,6 +315,11 @@ class Router:
         loads = self._workers.board.all()
         loads[self._workers.own] = self._here.load()
         return loads
+
+
+def _away() -> CallerError:
+    message = "The state that servers share cannot be reached now."
+    return CallerError(503, "state_unreachable", "Try again", message, retry_after_s=2)
 
 
 def _full(message: str) -> CallerError:
