@@ -123,4 +123,4 @@ async def test_redis_and_the_one_udp_port_of_each_worker_are_tried(
     assert status == 1
     assert "--redis" in line_of(lines, "Redis")[1]
     status, lines = await examine(capsys, "--redis", "http://x", "--stt", "ws://127.0.0.1:9")
-    assert status == 2 and "Redis URL must" in line_of(lines, "Redis")[1]
+    assert status == 2 and "begins with redis://" in line_of(lines, "Redis")[1]
