@@ -67,7 +67,7 @@ def test_a_socket_with_more_to_take_is_not_kept_waiting(
         assert len(time.pauses) <= 2, "and counts as no wake-up, but the first"
 
 
-MANY, SOME = (many for many, _ in LONGER)
+MOST, MANY, SOME = (many for many, _ in LONGER)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,9 @@ MANY, SOME = (many for many, _ in LONGER)
         (SOME + 1, PER_S / 2),
         (MANY, PER_S / 2),
         (MANY + 1, PER_S / 4),
-        (40, PER_S / 4),
+        (MOST, PER_S / 4),
+        (MOST + 1, PER_S / 6),
+        (40, PER_S / 6),
     ],
 )
 def test_sockets_in_turn_are_kept_to_the_pace(calls: int, per_s: float) -> None:
