@@ -95,7 +95,8 @@ class Shared:
         """Take part from now on, reachable at ``url``. ``proxy`` reaches the others."""
         self.url = url
         self.others.proxy = proxy
-        works = (self._keep_beating(), self.writer.run(), Sweeper(self).run())
+        sweeper = Sweeper(self.node.name, self, self.store, self.others, self.writer, self.grace_ms)
+        works = (self._keep_beating(), self.writer.run(), sweeper.run())
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
