@@ -425,6 +425,18 @@ class TestTheEnd:
         missing = [missing_s] if missing_s else []
         assert [round(end - start, 1) for start, end in lost] == missing
 
+    @pytest.mark.parametrize("bye_s", [0.021, 0.023])
+    def test_a_bye_while_packets_wait(self, bye_s: float) -> None:
+        """The last ones have overtaken each other, or it one of them; the next source comes after a pause."""
+        old = stream(100)
+        (at, late), (last, next_to_it) = old[-2], old[-1]
+        old[-2:] = [(at + 0.022, late), (last, next_to_it)]
+        new = [(after(200 + i), packet(200 + i, ssrc=9)) for i in range(50)]
+        told: dict[float, Told] = {at + bye_s: lambda receiver, now: receiver.bye(7, now)}
+        received = call([*old, *new], after(250), chunk_ms=100, told=told)
+        assert self.lost(received) == []
+        assert received.marks() == {*range(100), *range(200, 250)}
+
     def test_a_bye_after_losses_in_mid_call(self) -> None:
         """The next source begins, and what was lost before the BYE is said."""
         other = [(after(150 + i), packet(150 + i, ssrc=9)) for i in range(50)]

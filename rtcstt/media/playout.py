@@ -113,7 +113,7 @@ class Playout:
         self._ready: deque[Frame | Gap] = deque()
         self.candidates = Candidates(self.counters)
         self._source: Sequence | None = None
-        self._left = False  # the present source said BYE
+        self._left_at = math.inf  # when the present source said BYE, if it did
         self._in_doubt = False  # whether what was before the present sequence was all that was sent
         self._reported = -math.inf
         self._unseen_s: float | None = None
@@ -170,7 +170,8 @@ class Playout:
         if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now
-        self._left = False
+        if now - self._left_at > self._max_delay_s:  # else BYE has overtaken it
+            self._left_at = math.inf
         if self.first_arrival is None and arrived.speech is not None:
             self.first_arrival = now
         self._add(source, arrived, number)
@@ -201,11 +202,11 @@ class Playout:
             out.append(item)
         return out
 
-    def bye(self, ssrc: int) -> bool:
+    def bye(self, ssrc: int, now: float) -> bool:
         """A source says that it leaves. Whether it is the present one."""
         if ssrc != self.ssrc:
             return False
-        self.paused = self._left = True
+        self.paused, self._left_at = True, now
         return True
 
     def report(self, ssrc: int, sent: int, now: float) -> None:
@@ -230,7 +231,7 @@ class Playout:
     @property
     def has_left(self) -> bool:
         """The present source said BYE, and nothing came of it since."""
-        return self._left
+        return self._left_at < math.inf
 
     @property
     def is_sending(self) -> bool:
@@ -258,9 +259,9 @@ class Playout:
         if newcomers[-1].packet.ssrc != self.ssrc:
             if self.in_turns:
                 return True
-            if self.has_others or (self._shares and not self._left):
+            if self.has_others or (self._shares and not self.has_left):
                 return False
-        if self._left:
+        if self.has_left:
             return True
         if len(newcomers) < 2:
             return False
@@ -278,7 +279,7 @@ class Playout:
         recent = self.last_arrival - self._max_delay_s
         said = [arrived for arrived in newcomers if arrived.arrival < recent]
         self.counters.stray += len(said)
-        self._left = False
+        self._left_at = math.inf
         self.begin(newcomers[len(said) :])
 
     def begin(self, newcomers: list[Arrived]) -> None:
@@ -306,7 +307,7 @@ class Playout:
             return
         if codec is not self._codec:
             self._change_codec(codec)
-        self.paused = codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES
+        self.paused = self.has_left or (codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES)
         lost += source.lost_before
         source.lost_before = 0
         end, duration = self._end, arrived.duration

@@ -80,10 +80,10 @@ class Sources:
         """A source leaves. Whether nobody is left."""
         side = self.sides.get(ssrc)
         if side is not None:
-            side.source.playout.bye(ssrc)
+            side.source.playout.bye(ssrc, now)
             return False
         is_lost = self.main.has_lost(now, by=max(LOST_S, self.main.playout.delay))
-        if not self.main.playout.bye(ssrc):
+        if not self.main.playout.bye(ssrc, now):
             return False
         self.losses.hole_is_loss |= is_lost  # a source that stops says so at once
         if self.sides:
