@@ -662,6 +662,23 @@ class TestOtherSources:
         assert received.ledger.counts[Label.RECEIVED] == 200 * FRAME
         assert received.ledger.discarded == {} and received.signals == []
 
+    @pytest.mark.parametrize("late_s", [0.05, 0.1, 0.18])
+    def test_the_last_packet_of_an_ssrc_that_is_no_more_comes_late(self, late_s: float) -> None:
+        """After another one has taken its place."""
+        old = stream(100)
+        old[-1] = (old[-1][0] + late_s, old[-1][1])
+        received = call([*old, *other_source(9, 100, 400)], after(500), chunk_ms=100)
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost)]
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_ssrcs_that_follow_each_other_on_a_rough_network(self, seed: int) -> None:
+        """The first packets of one overtake the last ones of another: nothing was lost."""
+        arrivals = [(at, replace(p, ssrc=100 + i // 100)) for i, (at, p) in enumerate(stream(400))]
+        numbered = [(at, replace(p, sequence=(997 * p.ssrc + p.sequence) & 0xFFFF)) for at, p in arrivals]
+        received = call(shaken(numbered, jitter=0.06, seed=seed), after(405), chunk_ms=100)
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert received.marks() == set(range(400))
+
     def test_three_that_are_silent_make_room_for_who_sends(self) -> None:
         """Each SSRC sends for half a second; four have done so in the last two seconds."""
         arrivals = [(at, replace(p, ssrc=100 + i // 20)) for i, (at, p) in enumerate(stream(300))]

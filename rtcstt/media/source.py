@@ -19,6 +19,7 @@ from rtcstt.media.signals import Lost
 MAX_SIDES = 3  # sources beside the main one
 STOPPED_S = 0.3  # one that sends nothing for so long waits for no more, and makes room for another
 SILENT_S = 1.0  # and is none that sends
+UNDER_WAY_S = 0.2  # what comes of a source so soon after it was replaced was sent before that
 GONE_S = 5.0  # one that sends nothing for so long is forgotten
 PRIMED = (
     SAMPLE_RATE * 160 // 1000
@@ -80,10 +81,10 @@ class SideSource:
     """A source beside the main one; its audio is stored until it can be added to the main one's. ``end``:
     where on the track's clock its last audio is, in samples."""
 
-    def __init__(self, source: Source, end: int = 0, *, replaced: bool = False) -> None:
-        """``replaced``: by a source that began when this one had fallen silent."""
+    def __init__(self, source: Source, end: int = 0, *, replaced_at: float | None = None) -> None:
+        """``replaced_at``: when, by a source that began when this one had fallen silent."""
         self.source = source
-        self._replaced = replaced
+        self._replaced_at = replaced_at
         self._is_continued = False  # perhaps, by a source that began since it has fallen silent
         self.began = -math.inf
         "When its first packet came, where it is new."
@@ -119,7 +120,9 @@ class SideSource:
         return playout.is_sending and now - playout.last_arrival < within_s
 
     def push(self, packet: Packet, now: float) -> bool:
-        self._replaced = self._is_continued = False
+        if self._replaced_at is not None and now - self._replaced_at > UNDER_WAY_S:
+            self._replaced_at = None  # it is there still
+        self._is_continued = False
         return self.source.playout.push(packet, now)
 
     def advance(self, now: float, at: int, present: int) -> Iterator[Decoded]:
@@ -167,7 +170,7 @@ class SideSource:
     def note_lost_end(self, now: float, end: int) -> None:
         """Nothing more comes: what it sent after its last packet is lost, where it had not said that it would
         stop."""
-        patience_s = math.inf if self._replaced or self._is_continued else LOST_S
+        patience_s = math.inf if self._replaced_at is not None or self._is_continued else LOST_S
         if self.source.has_lost(now, by=patience_s):
             self._lose(end)
 
@@ -178,7 +181,7 @@ class SideSource:
     def note_replaced(self, now: float, at: int) -> None:
         """Another source begins, when this one has fallen silent: what came of it no more is lost up to
         there, where it had not said that it would stop."""
-        if self.source.has_lost(now, by=STOPPED_S) and not self._replaced:
+        if self.source.has_lost(now, by=STOPPED_S) and self._replaced_at is None:
             self._lose(at)
             self.end, self._is_continued = max(self.end, at), True
 

@@ -248,7 +248,7 @@ class Sources:
         self.main.playout.has_others = len(self.sides) > 0
         playout = self.main.playout
         patience_s = 0.0 if playout.paused else max(HANDOVER_S, playout.delay)
-        replaced = playout.is_silent(now) and self.sides.began_after(playout.last_arrival)
+        replaced = playout.is_silent(now) and self.sides.began_after(playout.last_arrival - playout.delay)
         if self.sides and (replaced or now - playout.last_arrival > patience_s):
             self._hand_over(now, replaced=replaced)
 
@@ -262,7 +262,7 @@ class Sources:
             old, self.main = self.main, side.source
             new = self.main.playout  # who may take over from it has been waiting already
             new.candidates, old.playout.candidates = old.playout.candidates, new.candidates
-            self.sides.add(SideSource(old, self.losses.end, replaced=replaced))
+            self.sides.add(SideSource(old, self.losses.end, replaced_at=now if replaced else None))
             self._is_new = not side.stored
             if side.stored and not side.is_mixed:
                 self._resume(side.stored_at, side.stored, old.playout.delay)
