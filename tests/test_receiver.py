@@ -239,6 +239,20 @@ class TestBadNetwork:
         assert received.marks() == set(range(200))
         assert received.ledger.counts[Label.SILENCE] <= FRAME, "at the end"
 
+    def test_who_speaks_softly_after_a_stall_in_a_loud_word_is_received(self) -> None:
+        """The time that was lost is not won back from them: the loud voice is not the room."""
+
+        def voice(i: int) -> bytes:
+            loud, pause = i < 115, i % 20 >= 15 if i < 90 else i >= 115 and i % 45 >= 35
+            level = 12 if pause else 4000 if loud else 250
+            return np.where(np.arange(FRAME) % 2, -level, level).astype(">i2").tobytes()
+
+        back = after(100) + 0.9
+        arrivals = [(max(at, back) if at > after(103) else at, p) for at, p in stream(300, payload=voice)]
+        received = call(arrivals, after(300), chunk_ms=100)
+        said = sum(i % 45 < 35 for i in range(115, 300))
+        assert np.count_nonzero(np.abs(received.sound.astype(int)) == 250) == said * FRAME
+
     @pytest.mark.parametrize("pace", [0.9, 0.96])
     def test_a_slow_clock_puts_no_silence_into_a_word(self, pace: float) -> None:
         """Two seconds of speech, and as much of a pause: there the sender's clock is made up for."""

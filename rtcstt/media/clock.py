@@ -146,7 +146,7 @@ class AudioClock:
     @property
     def ends_in_sound(self) -> bool:
         """Whether there is sound in the last moment of what came: it ends in a word, or shortly after."""
-        return any(not self._loudness.is_quiet(samples) for samples in self._last)
+        return any(not self._loudness.is_quiet(samples, learns=False) for samples in self._last)
 
     def begin(self, origin: float) -> None:
         """The call's time begins at ``origin``: when the first sample was spoken, as far as known
@@ -432,13 +432,18 @@ class _Loudness:
         if self._seen % SAMPLED == 0:
             self.is_quiet(samples)
 
-    def is_quiet(self, samples: Samples) -> bool:
+    def is_quiet(self, samples: Samples, *, learns: bool = True) -> bool:
+        """``learns``: not where the same is asked again and again, which would make it the room."""
         floats = samples.astype(np.float32)
         level = math.sqrt(float(np.vdot(floats, floats)) / len(floats))
+        if learns:
+            self._learn(level)
+        return level <= QUIET or level < min(2 * self._floor, 0.1 * self._peak)
+
+    def _learn(self, level: float) -> None:
         self._peak = max(level, self._peak * 0.999)
         if level >= LOWEST_FLOOR:
             self._levels.append(level)
         self._frames += 1
         if self._frames % 5 == 0 and self._levels:
             self._floor = sorted(self._levels)[len(self._levels) // 10]
-        return level <= QUIET or level < min(2 * self._floor, 0.1 * self._peak)
