@@ -502,6 +502,12 @@ class TestBadInput:
         lost = [signal for _, signal in received.signals if isinstance(signal, Lost)]
         assert sum(each.end - each.start for each in lost) == received.ledger.discarded["overflow"] > 0
 
+    def test_a_stray_packet_long_before_the_call_begins_is_no_part_of_it(self) -> None:
+        strays = [(START, packet(0, payload_type=77)), (START + 9.9, packet(1, payload_type=77))]
+        received = call([*strays, *((at + 10, p) for at, p in stream(200))], after(200) + 10)
+        assert not [signal for _, signal in received.signals if isinstance(signal, Lost)]
+        assert received.marks() == set(range(200)) and received.ledger.sent <= 201 * FRAME
+
     def test_only_what_is_inaudible(self) -> None:
         received = call([(START + 0.02 * i, packet(i, payload_type=77)) for i in range(50)], START + 2)
         assert received.ledger.counts[Label.SILENCE] == received.ledger.sent > 0

@@ -6,6 +6,7 @@ concealed, and only counted.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rtcstt.media.clock import AudioClock
@@ -87,15 +88,16 @@ class NotTaken:
     def __init__(self, clock: AudioClock, unread: Unread) -> None:
         self._clock = clock
         self._unread = unread
-        self._since: float | None = None  # before the clock has begun
+        self._since = self._last = -math.inf  # before the clock has begun: when they came
 
     def note(
         self, now: float, whose: str = MAIN, since: float | None = None, *, reason: str = "network"
     ) -> None:
         """A packet that came ``now`` is not taken, or those are that came ``since`` then."""
         if self._clock.origin is None:
-            if self._since is None:
+            if now - self._last > OVER / SAMPLE_RATE:
                 self._since = now - PACKET_S
+            self._last = now
             if now - self._since <= LOST_S:
                 return
             self._clock.begin(self._since)
