@@ -519,6 +519,27 @@ def test_who_speaks_is_said_to_everybody_and_stands_in_the_captions() -> None:
     assert [turn.speaker for turn in captions.turns(before)] == ["Ada L."]
 
 
+def test_a_turn_ends_on_a_server_that_stands_still_again_and_again() -> None:
+    async def main() -> list[AnyEvent]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        async with ScriptedUpstream() as stt:
+            call = Call("c", stt=stt)
+            track, begin = call.add_track("0", CODECS), loop.time()
+            for arrival, packet in ScriptedCaller().say(speech(WORDS)).packets():
+                await asyncio.sleep(begin + arrival - loop.time())
+                track.push(packet)
+            track.mute("hold")
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+                loop.pass_over(0.15)
+            events = list(call.feed.history)
+            await call.close()
+        return events
+
+    assert transcript(run_virtual(main())).split() == WORDS.split()
+
+
 @pytest.mark.parametrize("stall_s", [0.3, 0.9])
 def test_a_server_that_stands_still_in_a_word_tears_none(stall_s: float) -> None:
     """What came meanwhile waits in the socket, and one packet is read at a time; timers that are due come

@@ -67,6 +67,19 @@ def test_a_process_that_stood_still_reads_for_as_long() -> None:
     assert not stall.lasts(70.0 + LONGEST_S)
 
 
+def test_a_process_that_is_too_slow_waits_no_longer() -> None:
+    """Each timer is late: silence goes out all the same, and turns end."""
+    stall = Stall()
+    for number in range(5):
+        stall.note(1.0 + 0.2 * number, 1.18 + 0.2 * number)
+        assert stall.lasts(1.18 + 0.2 * number)
+    for number in range(5, 50):
+        stall.note(1.0 + 0.2 * number, 1.18 + 0.2 * number)
+        assert not stall.lasts(1.18 + 0.2 * number)
+    stall.note(20.0, 20.3)
+    assert stall.lasts(20.5)
+
+
 def test_what_was_made_up_counts_for_the_turn_in_which_it_was() -> None:
     concealed = Concealed()
     concealed.note(16_000, 0)

@@ -9,15 +9,21 @@ LONGEST_S = 1.0
 
 
 class Stall:
-    """Packets that came while the process stood still are read for as long as that took, and no longer."""
+    """Packets that came while the process stood still are read for as long as that took, and no longer. Where
+    it stands still again and again it is too slow, and what does not come is waited for no longer."""
 
     def __init__(self) -> None:
         self._until = -math.inf
+        self._last = -math.inf  # when it was told last
+        self._most = -math.inf  # until when at most, where it is told again and again
 
     def note(self, due: float, now: float) -> None:
         """A timer that was ``due`` then has called ``now``."""
         if now - due > LEAST_S:
-            self._until = now + min(now - due, LONGEST_S)
+            if due - self._last > LONGEST_S:
+                self._most = now + LONGEST_S
+            self._last = now
+            self._until = min(now + now - due, self._most)
 
     def lasts(self, now: float) -> bool:
         return now < self._until
