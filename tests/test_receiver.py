@@ -279,6 +279,14 @@ class TestBadNetwork:
         assert [type(signal) for _, signal in received.signals] == [Stalled, Resumed]
         assert received.latency()[1474] < 0.15
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_few_good_packets_are_thrown_away_when_all_come_later_than_before(self, seed: int) -> None:
+        """The way grows longer by more than any delay allows: for some seconds the fastest packets known are
+        none to compare with."""
+        later = [(at + min(0.3, max(0.0, (i - 200) * 0.004)), p) for i, (at, p) in enumerate(stream(500))]
+        received = call(shaken(later, jitter=0.06, seed=seed), after(520), chunk_ms=100)
+        assert received.receiver.stats()["late"] <= 8
+
     def test_a_stall_whose_packets_are_lost(self) -> None:
         arrivals = [(at, p) for at, p in stream(500) if not START + 4 < at < START + 6]
         received = call(arrivals, after(500), chunk_ms=100)

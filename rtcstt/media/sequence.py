@@ -396,12 +396,13 @@ class Transit:
         return min(max(self.delay, least), self._max_delay_s)
 
     def expected(self, arrived: Arrived) -> float:
-        """When a packet would have come on the fastest way recently."""
+        """When a packet would have come on the fastest way recently. Of one that came later than any delay
+        allows nobody knows: all that are under way were held up, or the way is another one."""
         if not self._buckets:
             return arrived.arrival
         media_s = self._media_s + signed32(arrived.packet.timestamp - self._timestamp) / self._per_s
         expected = media_s + self._fastest
-        return min(arrived.arrival, max(expected, arrived.arrival - self._max_delay_s))
+        return expected if 0 < arrived.arrival - expected <= self._max_delay_s else arrived.arrival
 
     def rescale(self, scale: _Scale) -> None:
         """Timestamps are counted at another rate than was thought."""
