@@ -250,6 +250,18 @@ async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
         return response.status, await response.json() if is_json else await response.text()
 
 
+@contextlib.asynccontextmanager
+async def two_servers(
+    folder: Path, *options: str
+) -> AsyncIterator[tuple[Server, Server, aiohttp.ClientSession]]:
+    async with (
+        started("serve", folder, *options) as one,
+        started("serve", folder, *options) as other,
+        http() as session,
+    ):
+        yield one, other, session
+
+
 async def begin(
     session: aiohttp.ClientSession, server: Server
 ) -> tuple[str, aiohttp.ClientWebSocketResponse]:
@@ -278,11 +290,7 @@ async def follow(session: aiohttp.ClientSession, server: Server, call: str) -> l
 
 async def test_any_server_answers_for_any_call(redis: RedisServer, tmp_path: Path) -> None:
     options = (*NO_STT, "--redis", redis.url)
-    async with (
-        started("serve", tmp_path, *options) as one,
-        started("serve", tmp_path, *options) as other,
-        http() as session,
-    ):
+    async with two_servers(tmp_path, *options) as (one, other, session):
         call, socket = await begin(session, one)
         shown = await known(session, other, call)
         assert shown["call"] == call and shown["state"] == "open" and shown["label"] == "caller"
@@ -313,11 +321,7 @@ async def test_a_link_that_one_server_made_is_taken_by_the_others(redis: RedisSe
     """Also where the tokens are so short that nothing is derived from them."""
     (tmp_path / "tokens").write_text("short\n")
     options = (*NO_STT, "--redis", redis.url, "--token-file", str(tmp_path / "tokens"))
-    async with (
-        started("serve", tmp_path, *options) as one,
-        started("serve", tmp_path, *options) as other,
-        http() as session,
-    ):
+    async with two_servers(tmp_path, *options) as (one, other, session):
         headers = {"Authorization": "Bearer short"}
         socket = await session.ws_connect(f"{one.url}/pcm", headers=headers)
         call = (await socket.receive_json())["call"]
@@ -454,11 +458,7 @@ async def test_a_server_cut_off_from_redis_alone_keeps_its_calls(redis: RedisSer
 @pytest.mark.heavy
 async def test_nobody_waits_for_a_server_that_hangs(redis: RedisServer, tmp_path: Path) -> None:
     options = (*NO_STT, "--redis", redis.url)
-    async with (
-        started("serve", tmp_path, *options) as one,
-        started("serve", tmp_path, *options) as other,
-        http() as session,
-    ):
+    async with two_servers(tmp_path, *options) as (one, other, session):
         call, socket = await begin(session, one)
         await known(session, other, call)
         os.kill(one.process.pid, signal.SIGSTOP)

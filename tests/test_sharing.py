@@ -362,9 +362,12 @@ def test_a_server_ends_though_a_cancellation_gets_lost() -> None:
 def test_servers_agree_on_the_secret_again_after_redis_was_emptied() -> None:
     async def main() -> None:
         async with fleet("a", "b") as (store, (one, other)):
-            store.secret = "of a server that was there first"
+            store.secret, told = "of a server that was there first", list[str]()
+            for server in (one, other):
+                server.shared.on_secret = told.append  # access tokens are those of all servers, too
             await asyncio.sleep(2.5)
             assert one.shared.secret == other.shared.secret == one.ways.secret == store.secret
+            assert told == [store.secret, store.secret]
 
     run_virtual(main())
 

@@ -163,7 +163,7 @@ class Flow:
             if len(self._held) == 1:
                 self._on_held()
         elif self._timer is None or self._nothing_since is not None:
-            self._receive(packet, now)
+            self._guarded(partial(self._receive, packet, now))
         else:
             self._arrived.append((packet, now))  # taken in together they cost less than one by one
             if len(self._arrived) >= MAX_ARRIVED:
@@ -290,7 +290,7 @@ class Flow:
         if self._nothing_since is not None and self.receiver.origin is not None:
             received = self.receiver.origin + self._nothing_since / SAMPLE_RATE - self._lag_s
         for packet, at in held.after(received + PACKET_S / 2, self.receiver.codecs):
-            self._receive(packet, at)
+            self._guarded(partial(self._receive, packet, at))
         if held and self.stream is not None:  # whoever pauses now is connected all the same
             self._nothing_since = None
         if self._timer is None and self._nothing_since is None and self._receiver.origin is not None:

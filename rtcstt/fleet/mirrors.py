@@ -144,8 +144,8 @@ class Mirrors:
             except Unreadable as error:
                 self._end(name, error)
             except StoreAway:
-                await asyncio.sleep(RETRY_S)
-                return
+                break
+        await asyncio.sleep(RETRY_S)
 
     def _end(self, call: str, error: Exception) -> None:
         log.error("call %s: what another server wrote cannot be read: %s", call, error)

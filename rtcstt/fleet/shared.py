@@ -64,6 +64,8 @@ class Shared:
         self.take_over: Callable[[str, Entry, int, bool], Awaitable[None]] | None = None
         self.is_lost: Callable[[str], bool] = lambda call: False
         "Whether a call of this server has lost its gateway."
+        self.on_secret: Callable[[str], None] = lambda secret: None
+        "Called when `secret` has changed."
         self.check: Callable[[Entry], None] = lambda entry: None
         "`Unreadable` for a call that this server could not go on with."
         self._epoch = ""
@@ -168,10 +170,9 @@ class Shared:
         if self._epoch and beat.epoch != self._epoch:
             self.writer.all_again()
         self._epoch = beat.epoch
-        if (
-            beat.secret and beat.secret != self.secret
-        ):  # another server was there first after Redis was emptied
+        if beat.secret and beat.secret != self.secret:  # Redis was emptied, and another server is first there
             self.secret = beat.secret
+            self.on_secret(beat.secret)
             if self.others.proxy is not None:
                 self.others.proxy.renew(beat.secret)
 

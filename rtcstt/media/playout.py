@@ -107,7 +107,7 @@ class Playout:
         self.has_others = False
         "There are known ones beside the present source: who is new is one of them, and takes nothing over."
         self.in_turns = False
-        "Several sources send in turns: whoever sends takes over."
+        "Several sources send in turns: the one that sends takes over."
         self._shares = shares
         self._max_delay_s = max_delay_s
         self._ready: deque[Frame | Gap] = deque()

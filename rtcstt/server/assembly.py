@@ -107,7 +107,8 @@ async def application(
             app.cleanup_ctx.append(during)
         member = await _member(settings, _Here(calls, recognition.embedded), store, assignment)
         if member.shared is not None:
-            authenticator.share(access_secret(member.shared.secret))
+            member.shared.on_secret = lambda secret: authenticator.share(access_secret(secret))
+            member.shared.on_secret(member.shared.secret)
         calls.on_changed = member.publish
         member.attach(app)
         yield app
