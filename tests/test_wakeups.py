@@ -79,8 +79,8 @@ MOST, MANY, SOME = (many for many, _ in LONGER)
         (MANY, PER_S / 2),
         (MANY + 1, PER_S / 4),
         (MOST, PER_S / 4),
-        (MOST + 1, PER_S / 6),
-        (40, PER_S / 6),
+        (MOST + 1, PER_S / 8),
+        (40, PER_S / 8),
     ],
 )
 def test_sockets_in_turn_are_kept_to_the_pace(calls: int, per_s: float) -> None:

@@ -167,7 +167,7 @@ class Playout:
             if number is None and source.is_copy(packet):
                 self.counters.duplicate += 1
                 return True
-        if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
+        if number is None or (self.candidates and self.candidates.are_followed_by(packet, self.last_arrival)):
             return self._take_over(arrived)
         self.last_arrival = now
         if now - self._left_at > self._max_delay_s:  # else BYE has overtaken it

@@ -382,10 +382,6 @@ class Transit:
         self._media_s = 0.0  # the same, unwrapped
         self._last_arrival = 0.0
         self._fastest = 0.0
-        self._judged = (
-            0.0,
-            0.0,
-        )  # the fastest and the slowest of the last bucket, when the delay was last found
         self._buckets: deque[_Bucket] = deque(maxlen=self.BUCKETS)
 
     @property
@@ -440,9 +436,8 @@ class Transit:
                 return
             bucket.fastest = min(bucket.fastest, transit)
             bucket.slowest = max(bucket.slowest, transit)
-            if self._judged[0] - SLIGHT_S < transit < self._judged[1] + SLIGHT_S:
-                return
-        self._judged = buckets[-1].fastest, buckets[-1].slowest
+            if -SLIGHT_S < transit - self._fastest < self.jitter + SLIGHT_S:
+                return  # with the next one is soon enough
         self._judge()
 
     def _judge(self) -> None:

@@ -20,7 +20,7 @@ PER_S = 200  # wake-ups, once there have been `AT_ONCE` in short order: nothing 
 AT_ONCE = 50
 # With more sockets than so many that had something, the pause is longer by this factor: of 5 ms. A caller's
 # packets come every 20 ms, and of a chunk of 100 ms it matters little when within it they are read.
-LONGER = ((24, 6.0), (12, 4.0), (4, 2.0))
+LONGER = ((24, 8.0), (12, 4.0), (4, 2.0))
 
 T = TypeVar("T")
 

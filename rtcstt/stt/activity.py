@@ -35,6 +35,7 @@ _FLOOR_PERCENTILE = 0.12
 _MARGIN_DB = 9.0
 _ROOM_DB = -52.0
 _RANGE_DB = 34.0
+_PEAK_FALL_DB = 0.02  # per frame
 _QUIETEST_DB = -58.0
 _SILENT_DB = -95.0
 _MUTED_FRAMES = 50
@@ -101,9 +102,16 @@ class SpeechActivity:
         self._waiting = [rest.copy()] if len(rest) else []
         levels = _levels(pcm[: frames * FRAME].reshape(frames, FRAME))
         threshold = max(_QUIETEST_DB, self._floor_db(levels) + _MARGIN_DB)
-        for level in levels.tolist():
-            self._peak_db = max(level, self._peak_db - 0.02)
-            self._frame(level > max(threshold, self._peak_db - _RANGE_DB))
+        loud = levels > np.maximum(threshold, self._peaks(levels) - _RANGE_DB)
+        for is_loud, count in _runs(loud):
+            self._run(is_loud, count)
+
+    def _peaks(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The highest level up to each of them, less what it has fallen since."""
+        fall = _PEAK_FALL_DB * np.arange(1, len(levels) + 1)
+        peaks: NDArray[np.float64] = np.maximum.accumulate(np.maximum(levels + fall, self._peak_db)) - fall
+        self._peak_db = float(peaks[-1])
+        return peaks
 
     def _floor_db(self, levels: NDArray[np.float64]) -> float:
         """The noise floor, ``levels`` being the latest."""
@@ -128,17 +136,22 @@ class SpeechActivity:
             kept.append(self._silent <= _MUTED_FRAMES)
         return levels[kept]
 
-    def _frame(self, loud: bool) -> None:
-        self._position = end = self._position + FRAME
-        self._recent.append(loud)
-        if self._begun is not None:
-            if loud:
-                self._loud_until = end
-            elif end - self._loud_until >= self._hangover:
-                self._close_stretch()
-        elif loud and sum(self._recent) >= _ONSET:
-            first = self._recent.index(True)
-            self._begun, self._loud_until = max(0, end - (_WINDOW - first) * FRAME), end
+    def _run(self, loud: bool, count: int) -> None:
+        """``count`` frames, all of them loud or none."""
+        while loud and self._begun is None and count:
+            count -= 1
+            self._recent.append(True)
+            self._position += FRAME
+            if sum(self._recent) >= _ONSET:
+                first = self._recent.index(True)
+                self._begun = max(0, self._position - (_WINDOW - first) * FRAME)
+                self._loud_until = self._position
+        self._position += count * FRAME
+        self._recent.extend([loud] * min(count, _WINDOW))
+        if loud:
+            self._loud_until = self._position
+        elif self._begun is not None and self._position - self._loud_until >= self._hangover:
+            self._close_stretch()
 
     def _close_stretch(self) -> None:
         if self._begun is not None:
@@ -192,6 +205,16 @@ def has_voice(samples: Samples) -> bool:
         if found == _VOWEL:
             return True
     return False
+
+
+def _runs(loud: NDArray[np.bool_]) -> list[tuple[bool, int]]:
+    """How many in a row are so, or not."""
+    ends = [*(np.flatnonzero(loud[1:] != loud[:-1]) + 1).tolist(), len(loud)]
+    runs, at, is_loud = [], 0, bool(loud[0])
+    for end in ends:
+        runs.append((is_loud, end - at))
+        at, is_loud = end, not is_loud
+    return runs
 
 
 def _levels(frames: Samples) -> NDArray[np.float64]:
