@@ -101,7 +101,7 @@ class Member:
             await self.router.proxy.close()
 
     async def _keep_published(self) -> None:
-        while True:
+        while self._assignment is not None:  # else there is nobody to read it
             self.publish()
             await asyncio.sleep(PUBLISH_S)
 
