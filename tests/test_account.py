@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.events import SttBehind, SttCaughtUp
-from rtcstt.media.pcm import SAMPLE_RATE, Chunk
+from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
 from rtcstt.stt.account import Account, AccountedAudio
 from rtcstt.stt.activity import SpeechActivity
 from rtcstt.stt.floor import Floor, Progress, Reference, Turn
@@ -103,6 +104,28 @@ def test_what_was_sent_may_still_be_answered_after_it_left_the_ring() -> None:
     (loss,) = account.due(len(loud), everything=True)
     assert loss.start == SECOND and loss.end == buffer.begin
     assert account.unanswered == account.missing == loss.end - loss.start
+
+
+def test_of_what_left_the_ring_no_audio_is_kept_however_long_the_answer_takes() -> None:
+    """Manual mode has no answer before `finalize`, which may come after an hour."""
+    account, activity, floor = Account(), SpeechActivity(), Floor()
+    buffer = ReplayBuffer(activity, capacity_s=1.0)
+    audio = AccountedAudio(buffer, floor, account, activity)
+    loud = speech("a b c d e f g h i j k l")[: 29 * 1600]
+    kept: list[weakref.ref[Samples]] = []
+    for number in range(600):
+        samples = loud[number % 29 * 1600 :][:1600].copy()
+        kept.append(weakref.ref(samples))
+        activity.push(samples, number * 1600)
+        audio.append(Chunk(samples, number * 1600), sent=number * 1600)
+        del samples
+        piece = buffer.next(number * 1600)
+        assert piece is not None
+        audio.take(piece)
+        del piece
+    assert sum(samples() is not None for samples in kept) < 30
+    audio.end("stt")
+    assert account.unanswered == account.missing == 60 * SECOND
 
 
 def test_pieces_are_cut_at_the_floor() -> None:

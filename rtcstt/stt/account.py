@@ -7,6 +7,7 @@ A sample is *taken* once a connection was sent it, on whichever connection first
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -139,7 +140,7 @@ class AccountedAudio:
         self._furthest = 0
         self._begin = self._lacking = 0  # where a restored ring began, and what of it has not been fed again
         self._looked = 0  # cursor when `follow_silence` last looked
-        self._evicted: list[Piece] = []  # were sent, and left the ring before they had their text
+        self._evicted = _Stretches()  # of audio that was sent, and left the ring before it had its text
         self.given_up = False
 
     def append(self, chunk: Chunk, sent: int) -> bool:
@@ -207,9 +208,8 @@ class AccountedAudio:
 
     def lose_evicted(self, reason: str = "stt") -> None:
         """The connection that could have answered what it was sent is gone."""
-        evicted, self._evicted = self._evicted, []
-        for piece in evicted:
-            self._lose_piece(piece, reason)
+        for start, end, taken in self._evicted.take_after(self._floor.settled):
+            self.account.lose(start, end, reason, taken=taken)
 
     def give_up(self) -> None:
         """There will be no connection any more: what has no text gets none, nor does what still comes."""
@@ -236,14 +236,38 @@ class AccountedAudio:
             if quiet or piece.end <= self._floor.settled:
                 continue
             if piece.end <= sent:
-                self._evicted.append(piece)  # it may still be answered
+                self._evicted.add(piece)  # it may still be answered
             else:
                 self._lose_piece(piece, reason)
                 lost = True
-        settled = self._floor.settled
-        self._evicted = [piece for piece in self._evicted if piece.end > settled]
+        self._evicted.forget(self._floor.settled)
         return lost
 
     def _lose_piece(self, piece: Piece, reason: str) -> None:
         start = max(piece.start, self._floor.settled)
         self.account.lose(start, piece.end, reason, taken=piece.taken)
+
+
+class _Stretches:
+    """Where pieces were, in their order: those that follow each other are one stretch. Their audio is not
+    kept."""
+
+    def __init__(self) -> None:
+        self._stretches: deque[tuple[int, int, bool]] = deque()  # from where to where, and whether taken
+
+    def add(self, piece: Piece) -> None:
+        start = piece.start
+        if self._stretches and self._stretches[-1][1:] == (start, piece.taken):
+            start = self._stretches.pop()[0]
+        self._stretches.append((start, piece.end, piece.taken))
+
+    def forget(self, position: int) -> None:
+        """What ends before it."""
+        while self._stretches and self._stretches[0][1] <= position:
+            self._stretches.popleft()
+
+    def take_after(self, position: int) -> Iterator[tuple[int, int, bool]]:
+        """What is after it."""
+        stretches, self._stretches = self._stretches, deque()
+        for start, end, taken in stretches:
+            yield max(start, position), end, taken
