@@ -31,7 +31,7 @@ from rtcstt.fleet.store import Store
 from rtcstt.server.admission import Limits, Requester
 from rtcstt.server.calls import Calls
 from rtcstt.server.entries import digest
-from rtcstt.server.sharing import FORMAT, Sharing, kept_of
+from rtcstt.server.sharing import FORMAT, Sharing, kept_of, read_record
 from rtcstt.testing import (
     ScriptedUpstream,
     run_virtual,
@@ -379,7 +379,7 @@ def test_what_is_kept_of_a_call_gives_it_back() -> None:
             by = Requester("token", "")
             call = one.calls.begin(by=by, label="x", metadata={"k": [1]}, options=options)
             await asyncio.sleep(1.0)
-            kept = kept_of(json.loads(store.calls[call.id].row[b"record"]))
+            kept = kept_of(read_record(json.loads(store.calls[call.id].row[b"record"])))
             assert (kept.label, kept.metadata, kept.by.identity) == ("x", {"k": [1]}, "token")
             assert kept.options.items() >= options.items() and kept.is_gateways
             assert kept.digests == (digest(one.calls.entry(call.id).secret),)

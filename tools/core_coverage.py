@@ -29,6 +29,7 @@ OWN_TESTS: dict[str, tuple[str, ...]] = {
     "dtmf": ("media.dtmf", "media.red"),
     "endpointer": ("embedded.endpointer",),
     "events": ("events", "events.base", "events.session", "events.speech"),
+    "fitting": ("events.fitting",),
     "held": ("call.concealed", "call.held", "call.stall"),
     "failover": ("stt.failover",),
     "files": (

@@ -20,9 +20,8 @@ A core: standard library only.
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 from rtcstt.events.base import (
     PLACE,
@@ -35,6 +34,7 @@ from rtcstt.events.base import (
     TurnEvent,
     shown,
 )
+from rtcstt.events.fitting import fault
 from rtcstt.events.session import (
     AudioIgnored,
     AudioResumed,
@@ -111,6 +111,7 @@ __all__ = [
     "TurnUpdate",
     "Unknown",
     "WITHOUT_WORDS",
+    "fault",
     "from_dict",
     "from_message",
     "merged",
@@ -192,25 +193,13 @@ def from_dict(values: Mapping[str, object]) -> AnyEvent:
     rest = {key: value for key, value in values.items() if key not in hints and key != "type"}
     known: dict[str, Any] = {"unknown_type": name} if kind is Unknown else {}
     for key in hints.keys() & values.keys():
-        if not _fits(values[key], hints[key]):
-            raise ValueError(f"{name}: {key} cannot be {values[key]!r:.40}")
+        if (wrong := fault(values[key], hints[key], key)) is not None:
+            raise ValueError(f"{name}: {wrong} is not what it should be: {key} is {values[key]!r:.40}")
         known[key] = values[key]
     missing = _REQUIRED[kind] - known.keys()
     if missing:
         raise ValueError(f"{name} without {', '.join(sorted(missing))}")
     return cast(AnyEvent, kind(**known, extra=rest))
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value of the JSON can stand where ``hint`` is: the outermost type only."""
-    if hint is Any:
-        return True
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    plain = get_origin(hint) or hint
-    return isinstance(value, dict if is_typeddict(plain) else plain)
 
 
 def merged(gaps: Iterable[Gap]) -> list[Gap]:

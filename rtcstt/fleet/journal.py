@@ -11,11 +11,12 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from rtcstt.events import AnyEvent
+from rtcstt.fleet.state import Json
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Samples
 
 KEPT = 30 * SAMPLE_RATE  # of a track's audio, at most
@@ -33,9 +34,9 @@ class Source(Protocol):
     def progress(self) -> Mapping[str, TrackProgress]:
         """Of the tracks that are not finished."""
 
-    def snapshot(self) -> Mapping[str, Any]: ...
+    def snapshot(self) -> Json: ...
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Json:
         """What another server must know of the call as a whole."""
 
     @property
@@ -55,7 +56,7 @@ class TrackProgress:
     """What another server needs to go on with a track: the audio before ``floor`` is finished."""
 
     floor: int
-    state: Mapping[str, Any]
+    state: Json
 
 
 @dataclass(slots=True)

@@ -10,11 +10,11 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rtcstt import events
 from rtcstt.feed import Feed
-from rtcstt.fleet.state import Entry, StoreAway, Unreadable
+from rtcstt.fleet.state import Entry, Json, StoreAway, Unreadable
 from rtcstt.fleet.tasks import cancelled
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Mirror:
 
     @property
     def created(self) -> float:
-        return float(self.entry.record.get("created") or 0.0)
+        return self.entry.created
 
     @property
     def state(self) -> str:
@@ -60,11 +60,11 @@ class Mirror:
         """Nothing will be added."""
         return self.feed.closed
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Json:
         """What the owner last said of it, a second ago or so."""
-        return {**self.entry.record.get("first", {}), **(self.entry.snapshot or {}), "state": self.state}
+        return {**self.entry.first, **(self.entry.snapshot or {}), "state": self.state}
 
-    def take(self, rows: list[tuple[int, Mapping[str, Any]]]) -> None:
+    def take(self, rows: list[tuple[int, Json]]) -> None:
         for seq, values in rows:
             if seq < self.feed.published:
                 continue
@@ -152,7 +152,7 @@ class Mirrors:
         if call in self._mirrors:
             self._mirrors[call].feed.close()
 
-    def _take(self, mirror: Mirror, rows: list[tuple[int, Mapping[str, Any]]]) -> None:
+    def _take(self, mirror: Mirror, rows: list[tuple[int, Json]]) -> None:
         try:
             mirror.take(rows)
         except ValueError as error:

@@ -5,9 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, TypeVar, cast
 
-from rtcstt.fleet.state import About, Entry, Unreadable
+from rtcstt.events import fault
+from rtcstt.fleet.state import About, Entry, Json, Unreadable
+
+T = TypeVar("T")
+
+
+class _Told(TypedDict, total=False):
+    """What lists of calls show of a record."""
+
+    created: float
+    first: dict[str, object]
 
 
 def entry_of(call: str, row: Mapping[bytes, bytes]) -> Entry | None:
@@ -15,20 +25,22 @@ def entry_of(call: str, row: Mapping[bytes, bytes]) -> Entry | None:
     if b"owner" not in row or b"record" not in row:
         return None
     record, snapshot = object_of(f"call {call}", row[b"record"]), row.get(b"snapshot")
-    created, first = record.get("created", 0.0), record.get("first", {})
-    fence, is_number = row.get(b"fence", b""), isinstance(created, int | float)
-    if not fence.isdigit() or not is_number or not isinstance(first, dict):
-        raise Unreadable(f"call {call}: its owner or record cannot be read")
+    told = checked(_Told, record, f"call {call}: its record")
+    fence = row.get(b"fence", b"")
+    if not fence.isdigit():
+        raise Unreadable(f"call {call}: its fence is no number")
     return Entry(
         owner=text_of(row[b"owner"]),
         fence=int(fence),
         state=text_of(row.get(b"state", b"")),
         record=record,
+        created=told.get("created", 0.0),
+        first=told.get("first", {}),
         snapshot=object_of(f"call {call}", snapshot) if snapshot else None,
     )
 
 
-def event_of(call: str, row: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, Mapping[str, Any]]:
+def event_of(call: str, row: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, Json]:
     """The event's number, and its JSON."""
     id, fields = row
     return number_of(id) - 1, object_of(f"call {call}, an event", fields.get(b"e", b""))
@@ -46,17 +58,21 @@ def chunk_of(call: str, row: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, 
 def about_of(raw: bytes) -> About | None:
     """What a node said of itself; None where that cannot be read: it is there, and takes nothing."""
     try:
-        about = object_of("a node", raw)
+        return checked(About, object_of("a node", raw), "a node")
     except Unreadable:
         return None
-    url, draining = about.get("url"), about.get("draining")
-    calls, capacity = about.get("calls"), about.get("capacity")
-    if not isinstance(url, str) or not isinstance(calls, int) or not isinstance(capacity, int):
-        return None
-    return About(url=url, calls=calls, capacity=capacity, draining=draining is True)
 
 
-def object_of(what: str, raw: bytes) -> dict[str, Any]:
+def checked(kind: type[T], value: Json, name: str) -> T:
+    """``value``, called ``name``, as the `TypedDict` ``kind``; `Unreadable` names the field that is not as
+    that says. Fields that it does not name are left in."""
+    if (wrong := fault(value, kind, name)) is not None:
+        raise Unreadable(f"{wrong} cannot be read")
+    return cast(T, value)
+
+
+def object_of(what: str, raw: bytes) -> dict[str, object]:
+    """A JSON object; `Unreadable` names ``what`` is none."""
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypedDict
+from typing import TypeAlias, TypedDict
 
 from rtcstt.errors import RtcsttError
+
+Json: TypeAlias = Mapping[str, object]
+"""An object of JSON; who reads a field of it checks what it is (`rows.checked`)."""
 
 
 class StoreAway(RtcsttError):
@@ -44,7 +47,7 @@ class Creation:
     """What is written of a call that is not known yet. ``begun``: when, in s of Unix time."""
 
     begun: float
-    record: Mapping[str, Any]
+    record: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,14 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A call as it is kept. ``record`` is what does not change, ``snapshot`` what it last said of itself."""
+    """A call as it is kept. ``record`` is what its server told of it as a whole; of that, ``created`` is when
+    it was placed, in s of Unix time, and ``first`` what it showed of itself then; ``snapshot`` is the last
+    such."""
 
     owner: str
     fence: int
     state: str
-    record: Mapping[str, Any]
-    snapshot: Mapping[str, Any] | None
+    record: Json
+    created: float
+    first: Json
+    snapshot: Json | None

@@ -46,7 +46,7 @@ from redis.exceptions import (
 from rtcstt.errors import ConfigError
 from rtcstt.fleet.ownership import DEAD_MS
 from rtcstt.fleet.rows import about_of, chunk_of, entry_of, event_of, object_of, text_of
-from rtcstt.fleet.state import About, Beat, Entry, StoreAway, Unreadable, Write, Written
+from rtcstt.fleet.state import About, Beat, Entry, Json, StoreAway, Unreadable, Write, Written
 
 log = logging.getLogger(__name__)
 
@@ -252,15 +252,13 @@ class Store:
             if gone:
                 await self._reading.zrem(self._key("calls"), *gone)
 
-    async def events(self, call: str, after: int) -> list[tuple[int, Mapping[str, Any]]]:
+    async def events(self, call: str, after: int) -> list[tuple[int, Json]]:
         """The events of a call with a number above ``after``, as far as they are written."""
         with _mapped():
             rows = await self._reading.xrange(self._key(f"call:{call}:events"), min=f"({after + 1}-0")
         return [event_of(call, row) for row in rows]
 
-    async def follow(
-        self, cursors: Mapping[str, int], wait_ms: int
-    ) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
+    async def follow(self, cursors: Mapping[str, int], wait_ms: int) -> dict[str, list[tuple[int, Json]]]:
         """What comes after each call's cursor, waiting a while for it; at most 256 of each."""
         streams = {self._key(f"call:{call}:events"): f"{after + 1}-0" for call, after in cursors.items()}
         with _mapped():
@@ -274,7 +272,8 @@ class Store:
             found[call] = [event_of(call, row) for row in flat]
         return found
 
-    async def tracks(self, call: str) -> dict[str, Mapping[str, Any]]:
+    async def tracks(self, call: str) -> dict[str, Json]:
+        """What was kept of each track, to be `rows.checked` by who knows what that is."""
         with _mapped():
             rows = await self._reading.hgetall(self._key(f"call:{call}:tracks"))
         return {text_of(track): object_of(f"call {call}, a track", raw) for track, raw in rows.items()}

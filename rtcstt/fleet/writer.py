@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rtcstt.call import Call, Track
 from rtcstt.events import AnyEvent
 from rtcstt.fleet.clocks import SharedClock
 from rtcstt.fleet.journal import Batch, Journal, TrackProgress
 from rtcstt.fleet.schedule import Schedule
-from rtcstt.fleet.state import Creation, StoreAway, Unreadable, Write, Written
+from rtcstt.fleet.state import Creation, Json, StoreAway, Unreadable, Write, Written
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -33,7 +33,7 @@ class _Source:
 
     call: Call
     clock: SharedClock
-    record: Callable[[], Mapping[str, Any]]
+    record: Callable[[], Json]
 
     def since(self, after: int, most: int) -> Sequence[AnyEvent]:
         return self.call.feed.since(after, most)
@@ -48,7 +48,7 @@ class _Source:
         shared = {} if origin is None else {"origin": round(self.clock.to_shared(origin), 4)}
         return TrackProgress(track.floor, {**track.state(), **shared})
 
-    def snapshot(self) -> Mapping[str, object]:
+    def snapshot(self) -> Json:
         return self.call.snapshot()
 
     @property
@@ -68,7 +68,7 @@ class _Source:
 class _Owned:
     call: Call
     journal: Journal
-    record: Callable[[], Mapping[str, Any]]
+    record: Callable[[], Json]
     is_broken: bool = False
 
     @property
@@ -117,9 +117,7 @@ class Writer:
             if not await self._write_all(left):
                 break
 
-    def begin(
-        self, call: Call, record: Callable[[], Mapping[str, Any]], *, fence: int = 1, written: int = -1
-    ) -> Journal:
+    def begin(self, call: Call, record: Callable[[], Json], *, fence: int = 1, written: int = -1) -> Journal:
         """The call is this node's: from now on everything of it is written behind. ``record``: what another
         server must know of it now."""
         source = _Source(call, self._clock, record)

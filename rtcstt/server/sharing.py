@@ -9,30 +9,67 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from rtcstt import events
-from rtcstt.call import CallOptions, CallSettings, KeptTrack, PreparedCall, Recorder, Restored, TrackState
+from rtcstt.call import (
+    CallOptions,
+    CallSettings,
+    KeptTrack,
+    Mode,
+    PreparedCall,
+    Recorder,
+    Restored,
+    TrackState,
+)
 from rtcstt.errors import CallerError
 from rtcstt.feed import Feed
 from rtcstt.fleet import state as kept
 from rtcstt.fleet.journal import Journal
 from rtcstt.fleet.ownership import Act
+from rtcstt.fleet.rows import checked
 from rtcstt.fleet.shared import LOST, Shared
-from rtcstt.fleet.state import StoreAway, Unreadable
+from rtcstt.fleet.state import Json, StoreAway, Unreadable
 from rtcstt.media.pcm import Chunk
 from rtcstt.server.admission import Requester
 from rtcstt.server.adoption import Kept, adopt, prepare
 from rtcstt.server.calls import Calls
 from rtcstt.server.entries import Entry
-from rtcstt.wire import TurnSettings
+from rtcstt.wire import turn_settings
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of what is kept of a call; grows when servers of the version before could not go on with it
 OVERLAP_S = 0.5  # so long both servers receive a caller who moves: longer than audio takes to be written
+
+
+class Record(TypedDict):
+    """What another server must know of a call. No secret is in it. ``created``: s of Unix time; ``first``:
+    what `GET /calls/ID` showed of it when it began."""
+
+    format: int
+    label: str | None
+    metadata: dict[str, object]
+    created: float
+    first: Json
+    identity: str
+    digests: list[str]
+    gateway: bool
+    gateway_key: NotRequired[str | None]
+    mode: Mode
+    turn: dict[str, float | None]
+    keyterms: list[str]
+    language: str | None
+    update_ms: float | None
+    outlives_peers: bool
+
+
+class _TrackState(TrackState):
+    """``origin``: when its first sample was spoken, in s of Redis' time."""
+
+    origin: NotRequired[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +105,7 @@ class Sharing:
     def _begun(self, entry: Entry) -> None:
         self._share(entry, record_of(entry))
 
-    def _share(
-        self, entry: Entry, record: Mapping[str, Any], *, fence: int = 1, written: int = -1
-    ) -> Journal:
+    def _share(self, entry: Entry, record: Record, *, fence: int = 1, written: int = -1) -> Journal:
         now = partial(record_now, record, entry)
         journal = self._shared.writer.begin(entry.call, now, fence=fence, written=written)
         entry.call.recorder = _Tee(journal, entry.call.recorder)
@@ -82,9 +117,9 @@ class Sharing:
     async def _take_over(self, call: str, entry: kept.Entry, fence: int, ends: bool) -> None:
         """A call of a server that is gone goes on here. ``ends``: with what was kept, to its end, since its
         caller does not come back."""
-        restored = await self._restored(call, entry)
-        begun = partial(self._goes_on, entry.record, fence, restored.feed.published - 1, restored.tracks)
-        adopted = adopt(self._calls, call, restored, kept_of(entry.record), begun)
+        restored, record = await self._restored(call, entry), read_record(entry.record)
+        begun = partial(self._goes_on, record, fence, restored.feed.published - 1, restored.tracks)
+        adopted = adopt(self._calls, call, restored, kept_of(record), begun)
         if ends:
             adopted.call.hang_up("server lost")
 
@@ -119,7 +154,7 @@ class Sharing:
 
     async def _prepare(self, call: str, entry: kept.Entry) -> None:
         """Another server drains, and the caller of this call offers to this one."""
-        prepared = prepare(self._calls, call, kept_of(entry.record))
+        prepared = prepare(self._calls, call, kept_of(read_record(entry.record)))
         prepared.on_received = partial(self._shared.own, partial(self._commit, prepared))
 
     async def _commit(self, call: PreparedCall) -> None:
@@ -132,8 +167,9 @@ class Sharing:
                 if claimed is not None:
                     entry, fence, handed_over = claimed
                     restored = await self._restored(call.id, entry, handed_over=handed_over)
+                    record = read_record(entry.record)
                     begun = partial(
-                        self._goes_on, entry.record, fence, restored.feed.published - 1, restored.tracks
+                        self._goes_on, record, fence, restored.feed.published - 1, restored.tracks
                     )
                     self._calls.commit(call, restored, begun)
                     return
@@ -143,7 +179,7 @@ class Sharing:
 
     def _goes_on(
         self,
-        record: Mapping[str, Any],
+        record: Record,
         fence: int,
         written: int,
         tracks: Mapping[str, KeptTrack],
@@ -165,28 +201,28 @@ class Sharing:
                 raise Unreadable(f"call {call}: {error}") from error
         states = await store.tracks(call)
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
-        created = float(entry.record["created"])
-        return Restored(feed=feed, created=created, tracks=tracks, handed_over=handed_over)
+        return Restored(feed=feed, created=entry.created, tracks=tracks, handed_over=handed_over)
 
-    async def _kept(self, call: str, track: str, state: Mapping[str, Any]) -> KeptTrack:
+    async def _kept(self, call: str, track: str, values: Json) -> KeptTrack:
+        state = checked(_TrackState, values, f"call {call}: track {track}")
         origin = state.get("origin")
         return KeptTrack(
-            state=cast(TrackState, state),
+            state=state,
             audio=[
                 Chunk(np.frombuffer(pcm, "<i2").astype(np.int16), start)
                 for start, pcm in await self._shared.store.audio(call, track)
             ],
-            origin=None if origin is None else self._shared.clock.to_loop(float(origin)),
+            origin=None if origin is None else self._shared.clock.to_loop(origin),
         )
 
 
-def record_of(entry: Entry) -> dict[str, Any]:
-    """What another server must know of a call. No secret is in it."""
+def record_of(entry: Entry) -> Record:
+    """What another server must know of a call."""
     call, settings = entry.call, entry.call.settings
     return {
         "format": FORMAT,
         "label": call.label,
-        "metadata": call.metadata,
+        "metadata": dict(call.metadata),
         "created": call.created,
         "first": call.snapshot(),
         "identity": entry.by.identity,
@@ -202,7 +238,7 @@ def record_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def record_now(record: Mapping[str, Any], entry: Entry) -> Mapping[str, Any]:
+def record_now(record: Record, entry: Entry) -> Json:
     """The same of a call that goes on: its turn settings may have changed, and each server that has it tells
     its caller another secret."""
     turn, digests = dataclasses.asdict(entry.call.turn), sorted(entry.secret_digests)
@@ -211,31 +247,36 @@ def record_now(record: Mapping[str, Any], entry: Entry) -> Mapping[str, Any]:
 
 def check(entry: kept.Entry) -> None:
     """`Unreadable` where this server could not go on with the call."""
-    kept_of(entry.record)
+    kept_of(read_record(entry.record))
 
 
-def kept_of(record: Mapping[str, Any]) -> Kept:
+def read_record(values: Json) -> Record:
     """What `record_of` told of a call of another server. `Unreadable`: of a later version, or garbage."""
-    if (format := record.get("format", FORMAT)) != FORMAT:
+    if (format := values.get("format", FORMAT)) != FORMAT:
         raise Unreadable(f"a call is kept in format {format!r:.20}, which this version does not know")
+    return checked(Record, values, "the record of a call")
+
+
+def kept_of(record: Record) -> Kept:
+    """The same, to go on with. `Unreadable` names the setting that cannot be."""
     try:
         options: CallOptions = {
             "mode": record["mode"],
-            "turn": TurnSettings(**record["turn"]),
+            "turn": turn_settings(record["turn"]),
             "keyterms": tuple(record["keyterms"]),
             "language": record["language"],
             "update_ms": record["update_ms"],
             "outlives_peers": record["outlives_peers"],
         }
         CallSettings(**options)  # which checks them
-        return Kept(
-            by=Requester(str(record["identity"]), ""),
-            label=record["label"],
-            metadata=record["metadata"],
-            options=options,
-            digests=tuple(record["digests"]),
-            is_gateways=bool(record["gateway"]),
-            gateway_key=record.get("gateway_key"),
-        )
-    except (KeyError, TypeError, ValueError, CallerError) as error:
-        raise Unreadable(f"what is kept of a call cannot be read: {error!r:.100}") from error
+    except CallerError as error:
+        raise Unreadable(f"the record of a call cannot be read: {error}") from error
+    return Kept(
+        by=Requester(record["identity"], ""),
+        label=record["label"],
+        metadata=record["metadata"],
+        options=options,
+        digests=tuple(record["digests"]),
+        is_gateways=record["gateway"],
+        gateway_key=record.get("gateway_key"),
+    )
