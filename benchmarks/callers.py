@@ -13,9 +13,10 @@ import asyncio
 import json
 
 from benchmarks.tones import tones
+from rtcstt.media.rtp import PACKET_S
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.impairment import Network
-from rtcstt.webrtc.playback import PACKET_S, opus_packets
+from rtcstt.webrtc.playback import opus_packets
 
 FIRST_S = 1.0
 DIALLING_S = 2.0  # at most, for each call; meanwhile those that stand are sending

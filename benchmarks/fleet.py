@@ -33,9 +33,10 @@ from benchmarks.fleet_parts import Balancer, Process, free_port, history, listen
 from benchmarks.table import markdown
 from benchmarks.tone_words import WORD_S, WORDS, ends, taught, tones
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
+from rtcstt.media.rtp import PACKET_S
 from rtcstt.testing import ConnectionScript, Oracle, ScriptedUpstream, silence, speech
 from rtcstt.webrtc.caller import Caller
-from rtcstt.webrtc.playback import PACKET_S, opus_packets
+from rtcstt.webrtc.playback import opus_packets
 
 CHUNK = SAMPLE_RATE // 10
 LATE_S = 1.0  # callers that are later did not speak as people do: the machine is too busy for so many

@@ -40,9 +40,9 @@ from benchmarks.tones import OnsetDetector, latencies, median_and_95th, tones
 from rtcstt.media.files import OPUS_RATE, read
 from rtcstt.media.pcm import SAMPLE_RATE, Label, Samples
 from rtcstt.media.receiver import AudioReceiver
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import PACKET_S, Codec, Packet
 from rtcstt.webrtc.impairment import GilbertElliottLoss, Network
-from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, opus_packets
+from rtcstt.webrtc.playback import PACKET_SAMPLES, opus_packets
 
 OPUS = Codec("opus", OPUS_RATE, 2)
 PAYLOAD_TYPE = 111

@@ -28,8 +28,9 @@ from redis_server import RedisServer, redis_server
 
 from rtcstt.commands.demo import bundled_recording
 from rtcstt.media.files import read
+from rtcstt.media.rtp import PACKET_S
 from rtcstt.webrtc.caller import Caller
-from rtcstt.webrtc.playback import PACKET_S, PACKET_SAMPLES, TIME_BASE, opus_packets, silence_packet
+from rtcstt.webrtc.playback import PACKET_SAMPLES, TIME_BASE, opus_packets, silence_packet
 
 pytestmark = pytest.mark.real
 

@@ -40,7 +40,7 @@ from rtcstt.media.clock import ClockState
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.receiver import AudioReceiver, AudioStats
 from rtcstt.media.resampling import Resampler, resampler
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import PACKET_S, Codec, Packet
 from rtcstt.media.signals import (
     Ignored,
     Lost,
@@ -61,7 +61,6 @@ from rtcstt.stt.transcription import TranscriptionState
 log = logging.getLogger(__name__)
 
 MAX_ARRIVED = 16  # packets that wait to be taken in together; 0.3 s
-PACKET_S = 0.02  # of audio lies before the arrival of its packet
 JITTER_S = 0.2  # of a call that is handed over: both servers received it, so a shorter hole is none
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rtcstt import wire
-from rtcstt.call.flow import PACKET_S, Flow, KeptTrack, Shared, TrackState, TrackStats
+from rtcstt.call.flow import Flow, KeptTrack, Shared, TrackState, TrackStats
 from rtcstt.errors import UpstreamError
 from rtcstt.events import AudioLedger, GapReason, TrackEnd
 from rtcstt.media.pcm import SAMPLE_RATE, Samples
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import PACKET_S, Codec, Packet
 
 log = logging.getLogger(__name__)
 

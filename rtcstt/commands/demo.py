@@ -19,12 +19,13 @@ from rtcstt.embedded import AUTO, MODEL_NAMES
 from rtcstt.embedded.engines import models
 from rtcstt.events import from_dict
 from rtcstt.media.files import read
+from rtcstt.media.rtp import PACKET_S
 from rtcstt.server.assembly import application
 from rtcstt.server.options import option, share
 from rtcstt.server.settings import Settings
 from rtcstt.webrtc.caller import Caller
 from rtcstt.webrtc.impairment import Network
-from rtcstt.webrtc.playback import PACKET_S, opus_packets
+from rtcstt.webrtc.playback import opus_packets
 
 REFERENCE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from rtcstt.media.clock import AudioClock
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.media.playout import LOST_S, Frame
+from rtcstt.media.rtp import PACKET_S
 from rtcstt.media.signals import Lost
 
-PACKET_S = 0.02  # what is not understood is taken for so long
 MAIN = "main"  # whose, of what the track's main source sends
 APART = round(0.2 * SAMPLE_RATE)  # between what is not understood, until it is said as two stretches
 OVER = SAMPLE_RATE  # after so long without more of it a stretch is over

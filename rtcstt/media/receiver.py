@@ -17,14 +17,13 @@ from rtcstt.media.losses import MAIN, Losses
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.presence import Presence
 from rtcstt.media.red import Redundancy
-from rtcstt.media.rtp import Codec, Packet, meaning
+from rtcstt.media.rtp import PACKET_S, Codec, Packet, meaning
 from rtcstt.media.sequence import PacketCounts
 from rtcstt.media.signals import Lost, Signal
 from rtcstt.media.sources import Sources
 from rtcstt.media.suspicion import PayloadSuspicion
 
 PCM_DELAY_S = 0.03  # jitter to be expected of a source that is not RTP
-PACKET_S = 0.02  # PCM that comes more at a time comes later by the difference
 START_POLL_S = 0.01  # while the first packet waits for earlier ones
 STALL_S = 2.5  # times the longest delay: so long a stall in a word may be, until silence is put into it
 MOST_BEHIND_S = 2.0  # audio that comes for longer at less than its pace is not waited for

@@ -12,6 +12,7 @@ _HEADER = struct.Struct("!xBHII")  # from its second byte: marker and payload ty
 # Of a payload, where its codec has no bound of its own; Opus: 120 ms. RFC 3551 section 4.2 asks for 0.2 s,
 # but some send more.
 LONGEST_S = 1.0
+PACKET_S = 0.02  # of audio, in a usual packet (RFC 3551 section 4.2)
 SPEECH = frozenset({"opus", "PCMU", "PCMA", "G722", "L16"})
 CLOCK_RATES = (8000, 96_000)  # Hz
 

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TypedDict
 
-from rtcstt.media.rtp import Codec, Packet
+from rtcstt.media.rtp import PACKET_S, Codec, Packet
 
 LEARNING_PACKETS = 25  # until so many have come, a missing packet is given `LEARNING_PATIENCE_S`
 LEARNING_PATIENCE_S = 0.1
@@ -373,7 +373,7 @@ class Transit:
     def __init__(self, max_delay_s: float) -> None:
         self.delay = self.usual_delay = min(FIRST_DELAY_S, max_delay_s)
         self.jitter = 0.0
-        self.packet_s = 0.02
+        self.packet_s = PACKET_S
         self._max_delay_s = max_delay_s
         self._seen = 0
         self._rate = 0  # of the timestamps, in Hz

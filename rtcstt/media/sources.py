@@ -17,12 +17,12 @@ import numpy as np
 
 from rtcstt.media.clock import AudioClock
 from rtcstt.media.codecs import Decoded, length_of
-from rtcstt.media.losses import PACKET_S, Losses, NotTaken
+from rtcstt.media.losses import Losses, NotTaken
 from rtcstt.media.pauses import Pauses
 from rtcstt.media.pcm import SAMPLE_RATE, Label
 from rtcstt.media.playout import LOST_S, Cause, Frame, Gap
 from rtcstt.media.presence import Presence
-from rtcstt.media.rtp import Codec, Packet, meaning
+from rtcstt.media.rtp import PACKET_S, Codec, Packet, meaning
 from rtcstt.media.sequence import Arrived, Counters
 from rtcstt.media.signals import SeveralSources
 from rtcstt.media.source import MAX_SIDES, SideSource, SideSources, Source

@@ -14,9 +14,9 @@ from aiortc import MediaStreamTrack
 
 from rtcstt.media.files import OPUS_RATE
 from rtcstt.media.pcm import Samples
+from rtcstt.media.rtp import PACKET_S
 
-PACKET_SAMPLES = 960  # 20 ms
-PACKET_S = PACKET_SAMPLES / OPUS_RATE
+PACKET_SAMPLES = round(PACKET_S * OPUS_RATE)
 TIME_BASE = fractions.Fraction(1, OPUS_RATE)
 
 
