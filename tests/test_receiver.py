@@ -459,6 +459,16 @@ class TestTheEnd:
         assert self.lost(received) == []
         assert received.marks() == {*range(100), *range(200, 250)}
 
+    @pytest.mark.parametrize("late_s", [0.0, 0.05, 0.09, 0.15])
+    def test_a_source_that_says_bye_and_goes_on(self, late_s: float) -> None:
+        """At once, and then the way becomes longer: no silence comes into its words."""
+        told: dict[float, Told] = {after(50) + 0.005: lambda receiver, now: receiver.bye(7, now)}
+        arrivals = [(at + (late_s if i > 55 else 0.0), p) for i, (at, p) in enumerate(stream(150))]
+        received = call(arrivals, after(150) + late_s, chunk_ms=20, told=told)
+        assert received.marks() == set(range(150))
+        spoken = np.flatnonzero(received.sound)
+        assert spoken[-1] - spoken[0] < 150 * FRAME, "without a hole"
+
     def test_a_bye_after_losses_in_mid_call(self) -> None:
         """The next source begins, and what was lost before the BYE is said."""
         other = [(after(150 + i), packet(150 + i, ssrc=9)) for i in range(50)]

@@ -236,7 +236,8 @@ class Playout:
     @property
     def is_sending(self) -> bool:
         """Whether the newest packet of the present source was speech, and announced no pause."""
-        return self._source is not None and self._source.ends_in_speech and not self.paused
+        ends_in_speech = self._source is not None and self._source.ends_in_speech
+        return ends_in_speech and not self.paused and not self.has_left
 
     def take_rival(self, now: float) -> list[Arrived]:
         """The packets so far of a source that sends beside the present one; none where there is no such."""
@@ -307,7 +308,7 @@ class Playout:
             return
         if codec is not self._codec:
             self._change_codec(codec)
-        self.paused = self.has_left or (codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES)
+        self.paused = codec.name == "opus" and len(packet.payload) <= PAUSE_BYTES
         lost += source.lost_before
         source.lost_before = 0
         end, duration = self._end, arrived.duration
