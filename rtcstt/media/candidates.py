@@ -25,9 +25,6 @@ class Candidates:
         """How many packets are kept."""
         return sum(map(len, self._packets.values()))
 
-    def __bool__(self) -> bool:
-        return bool(self._packets)
-
     def __contains__(self, ssrc: int) -> bool:
         return ssrc in self._packets
 

@@ -167,7 +167,7 @@ class Playout:
             if number is None and source.is_copy(packet):
                 self.counters.duplicate += 1
                 return True
-        if number is None or (self.candidates and self.candidates.are_followed_by(packet, self.last_arrival)):
+        if number is None or self.candidates.are_followed_by(packet, self.last_arrival):
             return self._take_over(arrived)
         self.last_arrival = now
         if now - self._left_at > self._max_delay_s:  # else BYE has overtaken it
@@ -324,8 +324,7 @@ class Playout:
         self._ready.append(Frame(packet.payload, codec, position, arrived.arrival, lost, self._in_doubt))
         self._in_doubt = False
         source.anchor(packet, position)
-        self._end = position + duration
-        self._end_arrival = arrived.arrival
+        self._end, self._end_arrival = position + duration, arrived.arrival
 
     def _change_codec(self, codec: Codec) -> None:
         if self._codec is not None and self._codec.clock_rate != codec.clock_rate and self._source:
