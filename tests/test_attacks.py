@@ -23,7 +23,7 @@ from rtcstt.limits import Slots
 from rtcstt.server import audiosocket
 from rtcstt.server.admission import Limits
 from rtcstt.server.calls import QUIET_S
-from rtcstt.server.gateways import Timing
+from rtcstt.server.intake import Timing
 from rtcstt.server.signaling_routes import MAX_OFFER
 from rtcstt.stt.cartesia import Cartesia
 from rtcstt.testing import speech

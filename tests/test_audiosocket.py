@@ -24,7 +24,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.server.admission import Limits
 from rtcstt.server.audiosocket import DTMF, ERROR, TERMINATE, UUID, Address, during
 from rtcstt.server.calls import Calls
-from rtcstt.server.gateways import TIMING, Timing
+from rtcstt.server.intake import TIMING, Timing
 from rtcstt.testing import ScriptedUpstream, silence, speech
 from rtcstt.webrtc.connection import PeerSettings
 

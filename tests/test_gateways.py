@@ -25,7 +25,7 @@ from rtcstt.media.pcm import Samples
 from rtcstt.recordings import Recordings
 from rtcstt.server import gateways
 from rtcstt.server.calls import Calls
-from rtcstt.server.gateways import Timing
+from rtcstt.server.intake import Timing
 from rtcstt.testing import silence, speech
 
 pytestmark = pytest.mark.real
@@ -323,6 +323,51 @@ async def test_a_second_start_must_state_the_same() -> None:
             await socket.send_json(message)
         assert await told(socket) == [] and socket.close_code == 1008
         assert (await ended(calls)).ledgers()["inbound"]["received"] == 40.0
+
+
+async def test_streams_of_one_connection_end_one_by_one_and_what_comes_twice_counts_once() -> None:
+    frames = cut(AUDIO.tobytes(), 640)
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        for tag in ("a", "b"):
+            form = {"encoding": "PCM16", "sampleRate": 16000}
+            await socket.send_json({"event": "start", "start": {"tag": tag, "mediaFormat": form}})
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await socket.send_json({"event": "stop", "stop": {"tag": "b"}})
+        for number, data in enumerate(frames):
+            await asyncio.sleep(begin + 0.02 * number - loop.time())
+            payload = base64.b64encode(data).decode()
+            message = {"event": "media", "media": {"tag": "a", "chunk": number + 1, "payload": payload}}
+            for _ in range(2 if number % 3 == 0 else 1):
+                await socket.send_json(message)
+        await socket.send_json({"event": "stop", "stop": {"tag": "a"}})
+        assert await told(socket) == []
+        call = await ended(calls)
+        events = await of_call(client, call)
+    assert text(events, "a") == WORDS
+    assert call.ledgers()["a"]["received"] == len(AUDIO) / 16
+    assert [e["reason"] for e in events if e["type"] == "audio.ignored"] == [
+        "media.chunk: messages come twice; each is taken once"
+    ]
+
+
+async def test_who_states_nothing_is_told_what_was_not_understood() -> None:
+    async with (
+        serving(timing=Timing(start_s=0.3)) as (client, _),
+        client.ws_connect("/media-stream") as socket,
+    ):
+        await socket.send_json({"type": "open", "parameters": {}})
+        message = await socket.receive()
+        assert message.data == 1008 and message.extra == "no start message came; event is missing."
+
+
+async def test_jambonz_speech_protocol_states_its_audio() -> None:
+    async with serving() as (client, _), client.ws_connect("/pcm") as socket:
+        await socket.send_json({"type": "start", "encoding": "LINEAR16", "sampleRateHz": 16000})
+        await play(socket, AUDIO)
+        await socket.send_json({"type": "stop"})
+        events = await told(socket)
+    assert text(events) == WORDS and events[-1]["complete"]
 
 
 # -- what gateways state, with inputs that were reported ----------------------------------------------

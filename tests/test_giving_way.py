@@ -20,7 +20,7 @@ from rtcstt.embedded.http.limits import LIMITS
 from rtcstt.errors import CallerError
 from rtcstt.fleet import proxy
 from rtcstt.http import serving
-from rtcstt.server import audiosocket, gateways
+from rtcstt.server import audiosocket, gateways, intake
 
 MANY = 20_000  # of the smallest things, which take 20 ms at the very least
 EMPTY, OVER = WSMessage(WSMsgType.BINARY, b"", None), WSMessage(WSMsgType.CLOSE, 1000, None)
@@ -70,7 +70,7 @@ async def form() -> None:
 async def audiosocket_frames() -> None:
     reader = asyncio.StreamReader()
     reader.feed_data(b"\x55\0\0" * MANY + bytes(3))
-    await audiosocket._receive(Mock(), reader, gateways.TIMING)
+    await audiosocket._receive(Mock(), reader, intake.TIMING)
 
 
 async def gateway_messages() -> None:

@@ -18,17 +18,17 @@ from rtcstt.media.g711 import ALAW, MULAW
 from rtcstt.media.suspicion import Suspicion
 from rtcstt.server.media_formats import (
     ChunkOrder,
-    Form,
     Key,
     Media,
     Other,
     Start,
-    Stated,
     Stop,
     Unreadable,
     media_message,
     pcm_message,
+    track_name,
 )
+from rtcstt.server.stated_formats import Form, Stated
 
 FIXTURE = Path(__file__).parent / "fixtures" / "media" / "pcmu_ts_320_per_20ms.rtp.jsonl.gz"
 
@@ -243,7 +243,7 @@ def test_what_a_url_states_otherwise_is_refused_by_name(query: dict[str, str], n
     ("inside", "named"),
     [
         ({"content-type": "audio/opus"}, "start.content-type"),
-        ({"sampleRate": 16000, "content-type": "audio/l16;rate=8000"}, "start.sample_rate is 16000"),
+        ({"sampleRate": 16000, "content-type": "audio/l16;rate=8000"}, "start.sample_rate is "),
         ({"mixType": "quad"}, "start.mixType"),
     ],
 )
@@ -296,7 +296,12 @@ def media(number: int | None) -> Media:
         ([1, 2, 5, 4, 3, 6], [1, 2, 3, 4, 5, 6]),
         ([7, 8, 10, 11, 12, 13, 14, 15], [7, 8, 10, 11, 12, 13, 14, 15]),  # one never comes
         ([1, 3, 5, 7, 9, 11, 13], [1, 3, 5, 7, 9, 11, 13]),  # numbered by two tracks together
-        ([1, 2, 2, 3], [1, 2, 2, 3]),  # none is thrown away
+        ([1, 2, 2, 3], [1, 2, 3]),  # sent again
+        ([1, 3, 3, 2, 4, 4, 1, 5], [1, 2, 3, 4, 5]),
+        (
+            [1, 3, 4, 5, 6, 7, 9, 8, 10],
+            [1, 3, 4, 5, 6, 7, 8, 9, 10],
+        ),  # one never comes; two are swapped later
     ],
 )
 def test_messages_are_taken_in_the_order_of_their_numbers(came: list[int], due: list[int]) -> None:
@@ -454,3 +459,138 @@ def test_media_formats_by_other_names() -> None:
 @pytest.mark.parametrize("begin", ["DTMF_BEGIN digit:1", '{"event": "dtmf_start", "digit": "1"}'])
 def test_a_key_that_begins_is_told_at_its_end(begin: str) -> None:
     assert pcm_message(begin) == Other()
+
+
+@pytest.mark.parametrize("numbers", [[1] * 6, [3, 2, 3, 3, 2, 9]])
+def test_numbers_that_mean_something_else_lose_nothing(numbers: list[int]) -> None:
+    order, came = ChunkOrder(), [Media(bytes([at]), "inbound", each) for at, each in enumerate(numbers)]
+    due = [data for one in came for data in order.push(one)] + list(order.flush())
+    assert sorted(due) == [one.data for one in came] and order.repeated == 0
+
+
+def test_a_later_stream_begins_to_count_again() -> None:
+    order = ChunkOrder()
+    came = [Media(bytes([stream, each]), "inbound", each) for stream in (1, 2) for each in range(1, 9)]
+    assert [data for one in came for data in order.push(one)] == [one.data for one in came]
+
+
+@pytest.mark.parametrize(
+    ("value", "stated"),
+    [
+        ({"start": {"media_format": {"encoding": "audio/x-raw", "sample_rate": "8000", "bit_rate": "16"}}},
+         Stated("pcm_s16le", 8000)),  # Exotel
+        ({"call_id": "w1", "stream_id": "s", "stream_type": "twoway", "channel": "both"}, Stated()),  # Wavix
+        ({"start": {"mediaFormat": {"encoding": "PCM16", "sampleRate": 16000}}}, Stated("pcm_s16le", 16000)),
+        ({"callSid": "c", "mediaFormat": {"encoding": "audio/x-alaw"}}, Stated("pcm_alaw")),
+        ({"start": {"callSid": "c"}, "media_format": {"encoding": "PCMA", "sample_rate": 8000}},
+         Stated("pcm_alaw", 8000)),
+        ({"start": {"MediaFormat": {"Encoding": "PCMA", "SampleRate": 16000}}}, Stated("pcm_alaw", 16000)),
+        ({"start": {"media-format": {"encoding": "PCMA/8000/1"}}}, Stated("pcm_alaw", 8000, 1)),
+        ({"start": {"mediaFormat": "audio/x-alaw;rate=8000"}}, Stated("pcm_alaw", 8000)),
+        ({"start": {"codec": "PCMA", "sample_rate": 16000}}, Stated("pcm_alaw", 16000)),
+        ({"start": {"media": [{"type": "audio", "format": "PCMA", "rate": 8000}]}}, Stated("pcm_alaw", 8000)),
+        ({"start": {"tracks": [{"name": "in", "mediaFormat": {"encoding": "PCMA", "sampleRate": 8000}}]}},
+         Stated("pcm_alaw", 8000)),
+        ({"start": {"mediaFormat": {"encoding": "G.711 A-law", "channelCount": 2.0}}},
+         Stated("pcm_alaw", None, 2)),
+        ({"start": {"mediaFormat": {"encoding": "audio/basic"}}}, Stated("pcm_mulaw", 8000, 1)),
+        ({"start": {"mediaFormat": {"encoding": "LINEAR_16", "sampleRateHertz": 16000, "bitDepth": 16}}},
+         Stated("pcm_s16le", 16000)),
+        ({"start": {"mediaFormat": {"encoding": "ulaw_8000", "channels": "mono"}}},
+         Stated("pcm_mulaw", 8000, 1)),
+    ],
+)  # fmt: skip
+def test_starts_as_others_word_them(value: dict[str, Any], stated: Stated) -> None:
+    assert started({"event": "start", **value}).stated == stated
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        ({"encoding": "pcm", "bitsPerSample": 8}, "start.mediaFormat.bitsPerSample is '8'"),
+        ({"encoding": "l16", "sample_width": 4}, "start.mediaFormat.sample_width is '4'"),
+        ({"encoding": "pcm", "endianness": "big"}, "start.mediaFormat.endianness is 'big'"),
+        ({"encoding": "audio/l16;endian=big"}, "endian is 'big'"),
+        ({"encoding": "pcm_s16be"}, "start.mediaFormat.encoding is 'pcm_s16be'"),
+        ({"encoding": "PCMA/8000", "sampleRate": 16000}, "sample_rate is 16000"),
+        ({"channelCount": 6}, "start.mediaFormat.channelCount must be 1 or 2"),
+        ([], "start.mediaFormat"),
+        (None, "start.mediaFormat"),
+    ],
+)
+def test_samples_of_another_width_or_order_are_refused(stated: object, named: str) -> None:
+    with pytest.raises(CallerError, match=named):
+        started({"event": "start", "start": {"callSid": "c", "mediaFormat": stated}})
+
+
+@pytest.mark.parametrize(
+    ("beside", "inside"),
+    [
+        ({"extra_headers": '{"X-PH-label": "desk", "access_token": "secret"}'}, {}),
+        ({"extra_headers": "label=desk;access_token=secret"}, {}),
+        ({}, {"extraHeaders": "label=desk,access_token=secret"}),
+        ({"customParameters": {"label": "desk", "access_token": "secret"}}, {}),
+    ],
+)
+def test_the_callers_own_parameters_in_any_form(beside: dict[str, Any], inside: dict[str, Any]) -> None:
+    start = started({"event": "start", "start": {"callId": "p1", **inside}, **beside})
+    assert start.about.label == "desk" and start.parameters["access_token"] == "secret"
+    assert "secret" not in json.dumps(start.about.metadata)
+
+
+def test_bandwidths_messages() -> None:
+    tracks = [
+        {"name": name, "mediaFormat": {"encoding": "PCMU", "sampleRate": 8000}}
+        for name in ("inbound", "outbound")
+    ]
+    metadata = {"accountId": "a", "callId": "b1", "streamId": "s", "streamName": "n", "tracks": tracks}
+    start = started({"eventType": "start", "metadata": metadata, "streamParams": {"label": "desk"}})
+    assert (start.stated, start.tracks, start.about.label) == (Stated("pcm_mulaw", 8000), 2, "desk")
+    assert start.id == "b1 inbound outbound"
+    text = json.dumps({"eventType": "media", "track": "inbound", "payload": "+/8="})
+    assert media_message(text) == Media(b"\xfb\xff", "inbound")
+    assert media_message('{"eventType": "stop", "metadata": {"callId": "b1"}}') == Stop()
+
+
+def test_streams_of_one_connection_have_tags() -> None:
+    """Voximplant's."""
+    assert started({"event": "start", "start": {"tag": "a", "mediaFormat": {"encoding": "ULAW"}}}).tag == "a"
+    assert media_message('{"event": "media", "media": {"tag": "a", "chunk": 1, "payload": "+/8="}}') == Media(
+        b"\xfb\xff", "a", 1
+    )
+    assert media_message('{"event": "stop", "stop": {"tag": "a"}}') == Stop("a")
+
+
+def test_two_tracks_stay_two_whatever_their_names() -> None:
+    names = ["caller leg", "callee leg", "Алиса", "Павел", 1, 2, "a" * 40, "a" * 41, "x/y_track"]
+    read = [track_name(name) for name in names]
+    assert None not in read and len(set(read)) == len(names)
+    assert all(track_name(name) == name for name in read)
+    assert track_name("inbound_track") == "inbound" and track_name(None) is None is track_name({})
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ('{"type": "start", "format": "raw", "encoding": "LINEAR16", "sampleRateHz": 16000, "options": {}}',
+         Stated("pcm_s16le", 16000)),  # jambonz' speech protocol
+        ('{"event": "websocket:connected", "Content-Type": "audio/l16; rate=24000"}',
+         Stated("pcm_s16le", 24000)),
+        ('{"event": "websocket:connected", "content-type": "audio/l16;rate=16000", "channels": "sms", '
+         '"sampleRate": "x", "codec": "opus", "type": "phone"}', Stated("pcm_s16le", 16000)),
+        ('{"callSid": "j", "sample_rate": 16000, "mix_type": "stereo"}', Stated(None, 16000, 2)),
+        ('{"mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000}}', Stated("pcm_mulaw", 8000)),
+        ('{"format": {"encoding": "mulaw", "rate": 8000}}', Stated("pcm_mulaw", 8000)),
+        ('{"format": "ulaw"}', Stated("pcm_mulaw")),
+        ('{"audio": {"encoding": "mulaw"}, "type": "hello"}', Stated("pcm_mulaw")),
+        ('{"audio": {"encoding": "of a sort", "format": "short"}, "config": {"rate": 3}}', Stated()),
+    ],
+)  # fmt: skip
+def test_first_texts_as_others_word_them(text: str, stated: Stated) -> None:
+    message = pcm_message(text)
+    assert isinstance(message, Start) and message.stated == stated
+
+
+def test_jambonz_stop_closes() -> None:
+    assert pcm_message('{"type": "stop"}') == Other({"type": "close"})
+    assert pcm_message('{"type": "finalize"}') == Other({"type": "finalize"})

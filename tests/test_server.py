@@ -34,7 +34,7 @@ from rtcstt.server.app import Web
 from rtcstt.server.calls import QUIET_S, Calls
 from rtcstt.server.context import Context, caller_behind
 from rtcstt.server.entries import Entry
-from rtcstt.server.gateways import Timing
+from rtcstt.server.intake import Timing
 from rtcstt.server.signaling_routes import MAX_BODY
 from rtcstt.testing import ScriptedUpstream
 from rtcstt.webrtc.caller import Caller

@@ -24,8 +24,10 @@ from rtcstt.media.rtp import Codec, Packet
 from rtcstt.media.signals import Lost
 from rtcstt.server import audiosocket
 from rtcstt.server.gateways import MAX_TRACKS as MAX_STREAM_TRACKS
-from rtcstt.server.gateways import TIMING, _Fork, _MediaStream
-from rtcstt.server.media_formats import Form, Stated, media_message
+from rtcstt.server.gateways import _Fork, _MediaStream
+from rtcstt.server.intake import TIMING
+from rtcstt.server.media_formats import media_message
+from rtcstt.server.stated_formats import Form, Stated
 from rtcstt.testing import ScriptedUpstream, run_virtual, silence, speech
 from rtcstt.webrtc.playback import opus_packets
 

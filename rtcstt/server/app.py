@@ -19,7 +19,7 @@ from rtcstt.http.loop_monitor import Stalls, watch
 from rtcstt.server.calls_routes import CallsRoutes
 from rtcstt.server.context import Context
 from rtcstt.server.gateway_routes import GatewayRoutes
-from rtcstt.server.gateways import TIMING, Timing
+from rtcstt.server.intake import TIMING, Timing
 from rtcstt.server.metrics import Metrics
 from rtcstt.server.signaling_routes import SignalingRoutes
 

@@ -39,7 +39,7 @@ from rtcstt.server.admission import CALLS_PER_ADDRESS, Limits
 from rtcstt.server.app import Web
 from rtcstt.server.calls import Calls
 from rtcstt.server.context import Context, caller_behind
-from rtcstt.server.gateways import Timing
+from rtcstt.server.intake import Timing
 from rtcstt.server.remote_stt import remote_stts
 from rtcstt.server.settings import MAX_CALLS, Settings
 from rtcstt.server.sharing import Sharing

@@ -30,10 +30,10 @@ from rtcstt.server import addresses
 from rtcstt.server.addresses import Networks
 from rtcstt.server.admission import Requester
 from rtcstt.server.calls import Calls
-from rtcstt.server.gateways import TIMING, Intake, Timing
-from rtcstt.server.media_formats import Form
+from rtcstt.server.intake import TIMING, Intake, Timing
 from rtcstt.server.options import host_and_port
 from rtcstt.server.returning import gateway_key, rejoin
+from rtcstt.server.stated_formats import Form
 from rtcstt.wire.hosts import is_loopback
 
 log = logging.getLogger(__name__)

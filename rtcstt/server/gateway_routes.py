@@ -12,15 +12,17 @@ from rtcstt.http.access import Permission
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server import gateways
 from rtcstt.server.context import Context
-from rtcstt.server.media_formats import MAX_ID, Start, Stated
+from rtcstt.server.intake import Timing
+from rtcstt.server.media_formats import MAX_ID, Start
 from rtcstt.server.returning import admit_tracks, attach, gateway_key, rejoin
 from rtcstt.server.signaling_routes import about
+from rtcstt.server.stated_formats import Stated
 
 _ABOUT_PCM = ("mode", "label", "language")
 
 
 class GatewayRoutes:
-    def __init__(self, context: Context, timing: gateways.Timing) -> None:
+    def __init__(self, context: Context, timing: Timing) -> None:
         self._context = context
         self._timing = timing
 

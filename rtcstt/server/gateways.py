@@ -16,28 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 
 from rtcstt import logs
 from rtcstt.call import Call
 from rtcstt.errors import CallerError, bad_request
-from rtcstt.events import AudioIgnored, AudioSuspect, Dtmf, ErrorEvent
+from rtcstt.events import AudioIgnored, Dtmf, ErrorEvent
 from rtcstt.http.giving_way import GivingWay
-from rtcstt.media.suspicion import READERS, Suspicion
+from rtcstt.server.intake import TIMING, Intake, Timing
 from rtcstt.server.media_formats import (
     NO_OBJECT,
-    ChunkOrder,
-    Form,
     Key,
     Media,
     Message,
     Other,
     Start,
-    Stated,
     Stop,
     Unreadable,
     media_message,
@@ -45,6 +42,7 @@ from rtcstt.server.media_formats import (
     reason,
 )
 from rtcstt.server.returning import GatewayLink
+from rtcstt.server.stated_formats import Form, Stated
 
 MAX_MESSAGE = 256 * 1024
 MAX_BAD = 100  # messages that make no sense, of one connection
@@ -56,76 +54,6 @@ SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
 ENDED: web.ResponseKey[bool] = web.ResponseKey("ended", bool)
 """The socket was closed, by either end, or its audio has ended; anything else is a loss."""
 LOST = {1001, 1006, 1011, 1012, 1013, 1014}  # close codes of an end that had no choice: no hanging up
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Of one source, in seconds."""
-
-    start_s: float = 10.0  # by then it has said what it is
-    silent_s: float = 15.0  # a gateway of which no message came for so long is gone
-    ahead_s: float = 5.0  # of audio that came before its time; more waits in the socket
-    piece_s: float = 1.0  # of audio that a call is given at once
-    wait_s: float = 0.1  # between two looks at whether there is room
-
-
-TIMING = Timing()
-
-
-class Intake:
-    """One source's audio into a call: a track for each channel."""
-
-    def __init__(self, call: Call, tracks: Sequence[str], form: Form, timing: Timing = TIMING) -> None:
-        self.form = form
-        self._timing = timing
-        self._call = call
-        self._tracks = [call.add_track(track) for track in tracks]
-        self._read = READERS[form.encoding]
-        self._rest = b""  # of a sample, or of a pair of them, that was cut by the end of a message
-        self._usual_s = 0.0  # of a message
-        self._order = ChunkOrder()
-        self._suspicion = Suspicion(form.encoding, form.sample_rate, form.channels)
-
-    async def push(self, data: bytes) -> None:
-        """Give the call what came; waits while that is too far ahead of real time."""
-        data = self._rest + data
-        whole = len(data) - len(data) % self.form.frame_bytes
-        self._rest, data = data[whole:], data[:whole]
-        for guess in self._suspicion.push(data, asyncio.get_running_loop().time()):
-            self._call.publish(AudioSuspect(track=self._tracks[0].track, guess=guess))
-        frames, rate = self._read(data).reshape(-1, self.form.channels), self.form.sample_rate
-        self._usual_s = len(frames) / rate
-        step = round(self._timing.piece_s * rate)
-        for start in range(0, len(frames), step):
-            await self._wait((len(frames) - start) / rate)
-            for index, track in enumerate(self._tracks):
-                track.push_pcm(frames[start : start + step, index], rate)
-
-    def drop(self, size: int = 0) -> None:
-        """A message of about so many bytes of audio cannot be read; 0: as much as usual."""
-        duration_s = self.form.duration_s(size) or self._usual_s
-        for track in self._tracks:
-            track.drop_pcm(duration_s)
-
-    async def push_chunk(self, media: Media) -> None:
-        """The same for a message that may have its number, and may have been overtaken."""
-        for data in self._order.push(media):
-            await self.push(data)
-
-    async def flush(self) -> None:
-        """What waits for an earlier message: no more will come."""
-        for data in self._order.flush():
-            await self.push(data)
-
-    async def _wait(self, duration_s: float) -> None:
-        """Until there is room for audio that is so long."""
-        for track in self._tracks:
-            track.wait_outside(duration_s)
-        while any(track.queued_s > self._timing.ahead_s and not track.ended for track in self._tracks):  # noqa: ASYNC110
-            await asyncio.sleep(self._timing.wait_s)  # only time makes room
-        for track in self._tracks:
-            if not track.ended:
-                track.wait_outside(0.0)
 
 
 def check_websocket(request: web.Request) -> None:
@@ -224,7 +152,7 @@ class _Fork:
             case Key(digit=digit, duration_ms=duration_ms):
                 self._call.publish(Dtmf(track="0", digit=digit, duration_ms=duration_ms))
             case Other(value=value) if value:
-                self._call.command(text)
+                self._call.command(json.dumps(value))
 
 
 async def serve_media_stream(
@@ -250,17 +178,19 @@ async def serve_media_stream(
     except _Lost:
         pass
     except TimeoutError:
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"no start message came")
+        problems = [one.message for one in early if isinstance(one, CallerError)]
+        error = bad_request("; ".join(["no start message came", *problems[:1]]))
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     except CallerError as error:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason(error))
     else:
         async with _held(call, request, socket, attach), _ending_with(call, socket, tell=False):
-            stream = _MediaStream(call, form, admit_track, timing)
+            stream = _MediaStream(call, form, admit_track, timing, start.tag)
             try:
                 for message in early:
                     await stream.take(message)
                 async for message in _messages(socket, timing.silent_s):
-                    if isinstance(message, Stop):
+                    if isinstance(message, Stop) and stream.stops(message):
                         socket[ENDED] = True
                         break
                     await stream.take(message)
@@ -276,10 +206,13 @@ async def serve_media_stream(
 class _MediaStream:
     """JSON messages with audio of one or more tracks."""
 
-    def __init__(self, call: Call, form: Form, admit_track: AdmitTrack, timing: Timing) -> None:
+    def __init__(
+        self, call: Call, form: Form, admit: AdmitTrack, timing: Timing, tag: str | None = None
+    ) -> None:
         self._call = call
         self._form = form
-        self._admit_track = admit_track
+        self._tags = {tag}  # of the streams that have begun
+        self._admit_track = admit
         self._timing = timing
         self._intakes: dict[str | None, Intake | None] = {}
         self._ignored: set[str] = set()
@@ -289,7 +222,8 @@ class _MediaStream:
         match message:
             case CallerError():
                 self._ignore(message.message)
-            case Start(stated=stated):
+            case Start(stated=stated, tag=tag):
+                self._tags.add(tag)
                 if stated.form(self._form) != self._form:
                     raise bad_request("start states another format than before.")
             case Key(track=track, digit=digit, duration_ms=duration_ms):
@@ -311,6 +245,11 @@ class _MediaStream:
                     intake.drop(size)
                 else:
                     self._call.leave_out("", self._form.duration_s(size))
+
+    def stops(self, stop: Stop) -> bool:
+        """Whether it was the last stream of this connection."""
+        self._tags.discard(stop.tag)
+        return stop.tag is None or not self._tags
 
     def _intake(self, track: str | None) -> Intake | None:
         """None where there is no room for it."""
@@ -396,12 +335,9 @@ async def _start_of(
 
 
 def _refuse(call: Call, track: str) -> None:
+    title = "The server is full"
     message = "No speech-to-text stream is free for this track: its audio is left out."
-    call.publish(
-        ErrorEvent(
-            track=track, title="The server is full", message=message, error_code="full", status_code=503
-        )
-    )
+    call.publish(ErrorEvent(track=track, title=title, message=message, error_code="full", status_code=503))
 
 
 async def _messages(socket: web.WebSocketResponse, silent_s: float) -> AsyncIterator[Message | CallerError]:

@@ -1,0 +1,254 @@
+"""How audio is stated by those who send it: in a URL, in an object of JSON, as a media type.
+
+Names are read without case and without what stands between their words. What is stated is taken, or refused
+naming the field; nothing is guessed. A core: no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+
+from rtcstt.errors import bad_request
+
+SAMPLE_RATES = (8000, 96000)
+ENCODINGS = ("pcm_s16le", "pcm_mulaw", "pcm_alaw")
+
+_MULAW = "mulaw ulaw pcmu g711u g711ulaw g711mulaw pcmulaw pcmmulaw"
+_ALAW = "alaw pcma g711a g711alaw pcmalaw"
+# Exotel says how its linear samples are wrapped (base64), or that they are raw.
+_LINEAR = "l16 slin rawslin raw linear linear16 lin16 lpcm lpcm16 pcm pcm16 s16 s16le pcms16 pcms16le base64"
+_NAMES = {
+    **dict.fromkeys(_MULAW.split(), "pcm_mulaw"),
+    **dict.fromkeys(_ALAW.split(), "pcm_alaw"),
+    **dict.fromkeys(_LINEAR.split(), "pcm_s16le"),
+}
+_SLIN = {"12": 12000, "16": 16000, "24": 24000, "32": 32000, "44": 44100, "48": 48000, "96": 96000}
+_OTHERS = "opus g722 g729 gsm ilbc amr amrwb speex mp3 aac flac l8 l24 pcms16be pcms24le pcmf32le"
+_CODECS = {*_NAMES, *(f"slin{rate}" for rate in _SLIN), *_OTHERS.split(), "basic"} - {"raw", "base64"}
+
+_ENCODING = "encoding codec format contenttype mediaformat audioformat mimetype audioencoding audiocodec"
+_RATE = "samplerate rate samplingrate samplehz sampleratehz sampleratehertz"
+_MEANINGS = {
+    **dict.fromkeys(_ENCODING.split(), "encoding"),
+    **dict.fromkeys(_RATE.split(), "sample_rate"),
+    **dict.fromkeys(("channels", "channelcount", "numchannels", "numberofchannels"), "channels"),
+    "mixtype": "mix",
+    **dict.fromkeys(("bitspersample", "bitdepth", "samplewidth"), "bits"),
+    **dict.fromkeys(("endian", "endianness", "byteorder"), "byte_order"),
+}
+_ALWAYS = {"contenttype", "mediaformat", "audioformat", "mimetype"}  # say nothing but this, wherever they are
+_MIXES = {"mono": 1, "mixed": 1, "stereo": 2}  # jambonz'
+_WIDTHS = {"pcm_s16le": ("16", "2"), "pcm_mulaw": ("8", "1"), "pcm_alaw": ("8", "1")}  # in bits, in bytes
+_INSIDE = ("mediaformat", "audioformat", "format", "audio", "media", "config")  # objects that state it
+_WITH_RATE = re.compile(r"(.+?)[/_@ ](\d{4,6})(?:hz?)?(?:/(\d{1,2}))?")
+_LITTLE = {"little", "littleendian", "le"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the bytes of a fork are. Two channels are interleaved, and are two speakers."""
+
+    encoding: str = "pcm_s16le"
+    sample_rate: int = 8000
+    channels: int = 1
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> Form:
+        """Raises `CallerError` 400 when it is none of those that are taken."""
+        return Stated.of_query(query).form()
+
+    @property
+    def frame_bytes(self) -> int:
+        """One sample of every channel."""
+        return self.channels * (2 if self.encoding == "pcm_s16le" else 1)
+
+    def duration_s(self, size: int) -> float:
+        """Of so many bytes."""
+        return size / (self.frame_bytes * self.sample_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What was said of a form, here and there; None: nothing yet."""
+
+    encoding: str | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+
+    @classmethod
+    def of_query(cls, query: Mapping[str, str]) -> Stated:
+        """A URL's parameters, by any of the names that gateways have for them. Raises `CallerError` 400
+        naming the one that is not taken, or does not agree with another."""
+        return _together(query, "")
+
+    @classmethod
+    def of_media_format(cls, stated: Mapping[str, object], where: str) -> Stated:
+        """``{"encoding", "sampleRate" or "sample_rate", "channels"}``, any of them left out."""
+        return _together(stated, where)
+
+    @classmethod
+    def beside(cls, value: Mapping[str, object], where: str = "") -> Stated:
+        """Of an object that holds other things as well, and of the objects in it that are a format's by their
+        name. ``codec``, ``format`` and ``rate`` are often somebody's own: they count where they can be this.
+        """
+        known = {name: given for name, given in value.items() if _is_meant(value, name, given)}
+        stated = _together(known, where)
+        for name, inner in _objects_in(value):
+            path = f"{where}.{name}" if where else name
+            strict = _plain(name) in _ALWAYS
+            found = cls.of_media_format(inner, path) if strict else cls.beside(inner, path)
+            stated = stated.agreeing(found, path)
+        return stated
+
+    def agreeing(self, other: Stated, where: str) -> Stated:
+        """Both together; `CallerError` 400 naming the field in which they differ."""
+        merged = self
+        for name in (f.name for f in fields(self)):
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine is not None and its is not None and mine != its:
+                raise bad_request(f"{name} is {its} in {where}, but was {mine} before.")
+            if its is not None:
+                merged = replace(merged, **{name: its})
+        return merged
+
+    def form(self, default: Form = Form()) -> Form:  # noqa: B008
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(default, **said)
+
+
+def media_type(name: str, given: object) -> Stated:
+    """``audio/x-mulaw;rate=8000;channels=1``: without case, its parameters in any order. `CallerError` 400
+    names ``name`` where it is not taken."""
+    kind, *parameters = (part.strip() for part in str(given)[:200].split(";"))
+    stated = _encoding(name, kind)
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        value, key = value.strip().strip('"'), key.strip().lower()
+        if key == "rate":
+            stated = stated.agreeing(Stated(sample_rate=_rate(f"{name} rate", value)), name)
+        elif key == "channels":
+            stated = stated.agreeing(Stated(channels=_channels(f"{name} channels", value)), name)
+        elif _MEANINGS.get(_plain(key)) in ("bits", "byte_order"):
+            _check_samples(f"{name} {key}", value, stated.encoding)
+    return stated
+
+
+def _together(stated: Mapping[str, object], where: str) -> Stated:
+    found, samples = Stated(), []
+    for name, given in stated.items():
+        path = f"{where}.{name}" if where else name
+        match _MEANINGS.get(_plain(name)):
+            case "encoding":
+                found = found.agreeing(media_type(path, given), where or name)
+            case "sample_rate":
+                found = found.agreeing(Stated(sample_rate=_rate(path, given)), where or name)
+            case "channels":
+                found = found.agreeing(Stated(channels=_channels(path, given)), where or name)
+            case "mix":
+                found = found.agreeing(Stated(channels=_mix(path, given)), where or name)
+            case "bits" | "byte_order":
+                samples.append((path, given))
+    for path, given in samples:
+        _check_samples(path, given, found.encoding)
+    return found
+
+
+def _is_meant(value: Mapping[str, object], name: str, given: object) -> bool:
+    plain = _plain(name)
+    inner = given if isinstance(given, list) and given else [given]
+    if plain not in _MEANINGS or (plain in _INSIDE and all(isinstance(one, dict) for one in inner)):
+        return False
+    if plain in _ALWAYS or _MEANINGS[plain] in ("channels", "mix"):
+        return True
+    if plain != "rate" and _MEANINGS[plain] == "sample_rate":
+        return True
+    if plain == "format":
+        return _is_codec(given)
+    if _MEANINGS[plain] == "encoding":
+        return _is_codec(given) or any(
+            _MEANINGS.get(_plain(other)) == "sample_rate" and _plain(other) != "rate" for other in value
+        )
+    return any(_MEANINGS.get(_plain(n)) == "encoding" and _is_codec(v) for n, v in value.items()) or (
+        plain != "rate" and any(_plain(other) in _RATE.split() for other in value)
+    )
+
+
+def _objects_in(value: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for name, given in value.items():
+        if _plain(name) not in _INSIDE:
+            continue
+        inner = given[:8] if isinstance(given, list) else [given]
+        yield from ((name, one) for one in inner if isinstance(one, dict))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name[:64].lower())
+
+
+def _is_codec(given: object) -> bool:
+    return isinstance(given, str) and _split(given.partition(";")[0])[0] in _CODECS
+
+
+def _split(given: str) -> tuple[str, str | None, str | None]:
+    """A name's letters and digits, and the rate and channels behind it: ``PCMA/8000/1``, ``L16@24000h``."""
+    text = given[:64].strip().lower().replace("µ", "mu").replace("μ", "mu")  # noqa: RUF001
+    text, rate, channels = text.removeprefix("audio/").removeprefix("x-"), None, None
+    if (behind := _WITH_RATE.fullmatch(text)) is not None:
+        text, rate, channels = behind.groups()
+    return re.sub(r"[^a-z0-9]", "", text), rate, channels
+
+
+def _encoding(name: str, given: str) -> Stated:
+    """And the rate and channels where its name says them, too."""
+    plain, rate, channels = _split(given)
+    if plain == "basic":  # RFC 2046 section 4.3
+        stated = Stated("pcm_mulaw", 8000, 1)
+    elif plain in _NAMES:
+        stated = Stated(_NAMES[plain])
+    elif plain.startswith("slin") and plain[4:] in _SLIN:
+        stated = Stated("pcm_s16le", _SLIN[plain[4:]])
+    else:
+        text = given[:64].strip().lower()
+        raise bad_request(f"{name} is {text!r:.40}; it must be one of {', '.join(ENCODINGS)}.")
+    if rate is not None:
+        stated = stated.agreeing(Stated(sample_rate=_rate(f"{name} rate", rate)), name)
+    if channels is not None:
+        stated = stated.agreeing(Stated(channels=_channels(f"{name} channels", channels)), name)
+    return stated
+
+
+def _rate(name: str, given: object) -> int:
+    text, (low, high) = str(given), SAMPLE_RATES
+    text = text.removesuffix(".0") if isinstance(given, float) else text
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and low <= int(text) <= high):
+        raise bad_request(f"{name} must be a whole number of Hz from {low} to {high}.")
+    return int(text)
+
+
+def _channels(name: str, given: object) -> int:
+    text = str(given).removesuffix(".0") if isinstance(given, float) else str(given)
+    text = str(_MIXES.get(text[:20].lower(), text))
+    if text not in ("1", "2"):
+        raise bad_request(f"{name} must be 1 or 2.")
+    return int(text)
+
+
+def _mix(name: str, given: object) -> int:
+    mix = str(given)[:20].lower()
+    if mix not in _MIXES:
+        raise bad_request(f"{name} is {mix!r}; it must be one of {', '.join(_MIXES)}.")
+    return _MIXES[mix]
+
+
+def _check_samples(name: str, given: object, encoding: str | None) -> None:
+    """Their width, in bits or bytes, or the order of their bytes."""
+    text = str(given)[:20].strip().lower()
+    if _MEANINGS.get(_plain(name.rpartition(".")[2].rpartition(" ")[2])) == "byte_order":
+        if _plain(text) not in _LITTLE:
+            raise bad_request(f"{name} is {text!r}; samples are taken with their low byte first (little).")
+        return
+    widths = _WIDTHS[encoding or "pcm_s16le"]
+    if text.removesuffix(".0") not in widths:
+        raise bad_request(f"{name} is {text!r}; samples of {encoding or 'pcm_s16le'} have {widths[0]} bits.")
