@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rtcstt import events
 from rtcstt.feed import Feed
 from rtcstt.fleet.state import Entry, Json, StoreAway, Unreadable
-from rtcstt.fleet.tasks import cancelled
+from rtcstt.fleet.tasks import RETRY_S, cancelled, kept_going
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 MOST = 500  # calls that are followed at once; those without listeners go first
 WAIT_MS = 100  # until a call that was asked for meanwhile is followed as well
-RETRY_S = 0.5
 
 
 class Mirror:
@@ -64,9 +63,11 @@ class Mirror:
         """What the owner last said of it, a second ago or so."""
         return {**self.entry.first, **(self.entry.snapshot or {}), "state": self.state}
 
-    def take(self, rows: list[tuple[int, Json]]) -> None:
+    def take(self, rows: Sequence[tuple[int, Json]]) -> None:
+        """Its next events, by their numbers; `ValueError` for what is none. Those that are known already are
+        left out, and what comes after the last one is nobody's concern."""
         for seq, values in rows:
-            if seq < self.feed.published:
+            if seq < self.feed.published or self.is_complete:
                 continue
             event = events.from_dict(values)
             self.feed.restore(event)
@@ -96,7 +97,8 @@ class Mirrors:
         self._mirrors.move_to_end(call)
         self._make_room()
         if self._task is None:
-            self._task = asyncio.create_task(self._follow(), name="rtcstt-mirrors")
+            follow = kept_going("following the calls of other servers", self._follow)
+            self._task = asyncio.create_task(follow, name="rtcstt-mirrors")
         self._wanted.set()
         return mirror
 

@@ -19,7 +19,7 @@ from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import Proxy
 from rtcstt.fleet.state import About, Beat, Counts, Entry, StoreAway, Unreadable, Write
 from rtcstt.fleet.sweeper import Sweeper
-from rtcstt.fleet.tasks import cancelled
+from rtcstt.fleet.tasks import cancelled, kept_going
 from rtcstt.fleet.writer import Writer
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Shared:
         self.url = url
         self.others.proxy = proxy
         sweeper = Sweeper(self.node.name, self, self.store, self.others, self.writer, self.grace_ms)
-        works = (self._keep_beating(), self.writer.run(), sweeper.run())
-        self._tasks = [asyncio.create_task(work) for work in works]
+        works = {"heartbeats": self._keep_beating, "writing": self.writer.run, "the sweep": sweeper.run}
+        self._tasks = [asyncio.create_task(kept_going(name, work)) for name, work in works.items()]
 
     async def close(self) -> None:
         """Leave: what is not written yet gets a last chance. Idempotent."""

@@ -1,11 +1,26 @@
-"""Ending tasks that talk to Redis."""
+"""Tasks that talk to Redis: kept going, and ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+log = logging.getLogger(__name__)
 
 AGAIN_S = 0.2
+RETRY_S = 0.5
+
+
+async def kept_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it for ever; to be cancelled. A fault in it is logged with its ``name``, and it begins again: nobody
+    would notice that a task is no more which says that this server lives, or writes its calls."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("%s failed, and begins again", name)
+        await asyncio.sleep(RETRY_S)
 
 
 async def cancelled(tasks: Collection[asyncio.Task[object]]) -> None:
