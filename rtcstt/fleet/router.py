@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -265,17 +265,21 @@ class Router:
         return shared.others.target(node)
 
     async def _list(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of all processes; ``missing`` says whose calls are left out, since they do not answer."""
+        missing = []
         if self._shared is not None:
-            with contextlib.suppress(StoreAway):
+            try:
                 request[OTHERS] = await self._shared.snapshots()
                 return await handler(request)
-        own = await handler(request)
-        if own.status != 200 or not isinstance(own, web.Response) or not self._workers.others:
+            except StoreAway as error:
+                log.warning("the calls of other servers are left out of a list: %s", error)
+                missing.append("other servers")
+        own, others = await handler(request), self._workers.others
+        if own.status != 200 or not isinstance(own, web.Response):
             return own
-        answers = await asyncio.gather(*(self._asked(request, i, "/calls") for i in self._workers.others))
-        bodies = [own.body, *(body for body in answers if body is not None)]
-        calls = [call for body in bodies for call in json.loads(body)["calls"]]  # type: ignore[arg-type]
-        return web.json_response({"calls": sorted(calls, key=lambda call: call["created"])})
+        answers = await asyncio.gather(*(self._asked(request, index, "/calls") for index in others))
+        missing += [f"worker {index}" for index, body in zip(others, answers, strict=True) if body is None]
+        return _one_list([own.body, *answers], missing)
 
     async def _metrics(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         own = await handler(request)
@@ -288,11 +292,14 @@ class Router:
         return web.Response(body=summed(found), headers={"Content-Type": own.headers["Content-Type"]})
 
     async def _asked(self, request: web.Request, worker: int, path: str) -> bytes | None:
-        """What another worker answers to the same question; None when it has ended meanwhile."""
-        with contextlib.suppress(Unreachable):
+        """What another worker answers to the same question; None when it has ended meanwhile, or is too busy
+        to answer in time."""
+        try:
             status, body = await self.proxy.get(self._workers.targets[worker], path, request)
-            return body if status == 200 else None
-        return None
+        except Unreachable as error:
+            log.warning("worker %d is left out of %s: %s", worker, path, error)
+            return None
+        return body if status == 200 else None
 
     def _check_room(self) -> None:
         """For balancers: `CallerError` 503 when what is new would be refused."""
@@ -315,6 +322,13 @@ class Router:
         loads = self._workers.board.all()
         loads[self._workers.own] = self._here.load()
         return loads
+
+
+def _one_list(bodies: Iterable[object], missing: Sequence[str]) -> web.Response:
+    """The calls of several answers to `GET /calls`, the oldest first; None is no answer."""
+    calls = [call for body in bodies if isinstance(body, bytes) for call in json.loads(body)["calls"]]
+    calls.sort(key=lambda call: call["created"])
+    return web.json_response({"calls": calls, "complete": not missing, "missing": missing})
 
 
 def _away() -> CallerError:

@@ -65,7 +65,8 @@ class CallsRoutes:
         for call in self._context.listed(request):
             texts.append(_shown(call))
             await others.turn()
-        return web.Response(text=f'{{"calls": [{", ".join(texts)}]}}', content_type="application/json")
+        text = f'{{"calls": [{", ".join(texts)}], "complete": true, "missing": []}}'
+        return web.Response(text=text, content_type="application/json")
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
         return await _details(self._context.found(request), request[GRANT])
