@@ -87,6 +87,24 @@ class RateLimiter:
         return bucket
 
 
+class Once:
+    """Of texts that come again and again, such as faults to be logged, whether one is `new`. Beyond ``most``
+    the oldest are forgotten."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def new(self, text: str) -> bool:
+        """The first time it is asked for this text."""
+        if text in self._known:
+            return False
+        self._known[text] = None
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return True
+
+
 class Slots:
     """So many of something, to be reserved before use and given back after.
 

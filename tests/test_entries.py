@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import cast
 
-from rtcstt.call import Call
+from rtcstt.call import Call, CallSettings
+from rtcstt.http.access import Authenticator
+from rtcstt.http.guard import Guard
+from rtcstt.http.loop_monitor import Stalls
+from rtcstt.server.admission import Limits
+from rtcstt.server.calls import Calls
 from rtcstt.server.entries import MOVE_S, Entry
+from rtcstt.server.metrics import Metrics
 from rtcstt.testing import ScriptedUpstream, run_virtual
+from rtcstt.webrtc.connection import PeerSettings
 from rtcstt.webrtc.peer import Peer
 
 
@@ -26,5 +34,24 @@ def test_who_is_silent_when_asked_to_move_has_time_to() -> None:
             entry.ask_to_move("drain")
             await call.close()
             assert not entry.speaks
+
+    run_virtual(main())
+
+
+def test_metrics_keep_nothing_of_forgotten_calls_but_their_counts() -> None:
+    """Also where nobody asks for them."""
+
+    async def main() -> None:
+        async with ScriptedUpstream() as stt:
+            limits = Limits(keep_ended=2)
+            calls = Calls(stt=stt, settings=CallSettings(), peers=PeerSettings, limits=limits)
+            metrics = Metrics(calls, Stalls(), Guard(Authenticator()))
+            for _ in range(10):
+                await calls.begin().close()
+                await asyncio.sleep(1)
+            assert len(calls.all()) == 2
+            gc.collect()
+            assert len(metrics._counted) == 2
+            assert b"rtcstt_events_total 20.0" in metrics.render(), "session.start and session.end of each"
 
     run_virtual(main())

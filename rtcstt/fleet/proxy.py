@@ -87,7 +87,7 @@ class Proxy:
         self._secret = secret
         self.fleet_secret = fleet_secret or secret
         self._before: str | None = None
-        self._sessions: dict[Target, aiohttp.ClientSession] = {}
+        self._sessions: dict[Path | None, aiohttp.ClientSession] = {}  # by the local socket; None: by TCP
         self._active: set[asyncio.Task[object]] = set()
 
     @property
@@ -209,20 +209,20 @@ class Proxy:
             self._active.discard(task)
 
     def _session(self, target: Target) -> aiohttp.ClientSession:
-        if target not in self._sessions:
+        if target.socket not in self._sessions:
             connector = (
                 aiohttp.UnixConnector(str(target.socket), limit=0)
                 if target.socket is not None
                 else aiohttp.TCPConnector(limit=0)
             )
-            self._sessions[target] = aiohttp.ClientSession(
+            self._sessions[target.socket] = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(_keep_refusals,),
             )
-        return self._sessions[target]
+        return self._sessions[target.socket]
 
     def _url(self, request: web.Request, target: Target) -> URL:
         return URL(target.url + request.rel_url.raw_path_qs, encoded=True)

@@ -47,6 +47,7 @@ from rtcstt.errors import ConfigError
 from rtcstt.fleet.ownership import DEAD_MS
 from rtcstt.fleet.rows import about_of, chunk_of, entry_of, event_of, object_of, text_of
 from rtcstt.fleet.state import About, Beat, Entry, Json, StoreAway, Unreadable, Write, Written
+from rtcstt.limits import Once
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,6 @@ OPEN_S = 24 * 3600  # an open call that nobody writes to any more is forgotten a
 TIMEOUT_S = 2.0
 PATIENCE_S = 10.0  # of a reader for a connection
 MOST_WRITES, MOST_READS = 64, 16  # connections
-MOST_TOLD = 1000  # calls that cannot be read, of which that is remembered
 _GARBAGE = ("WRONGTYPE", "attempt to", "not an integer", "Invalid stream ID")  # of Redis or its scripts
 _QUERY = {"db", "username", "password", "client_name"}  # and `ssl_...`; the rest would change how it is used
 
@@ -84,7 +84,7 @@ class Store:
         self._reading: Any = Redis(connection_pool=reading)  # its stubs name every form of every answer
         self._keep_s = max(1, round(keep_s))
         self._prefix = prefix
-        self._told: set[str] = set()
+        self._told = Once()  # calls that cannot be read
         self._beat = self._redis.register_script(_lua("beat"))
         self._write = self._redis.register_script(_lua("write"))
         self._create = self._redis.register_script(_lua("create"))
@@ -232,9 +232,8 @@ class Store:
                     raise _failure(row)
                 entry = entry_of(call, row)
             except Unreadable as error:
-                if call not in self._told:
+                if self._told.new(call):
                     log.warning("redis: %s", error)
-                self._told = {*list(self._told)[-MOST_TOLD:], call}
                 continue
             if entry is not None:
                 found[call] = entry

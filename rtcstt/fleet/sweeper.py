@@ -11,6 +11,7 @@ from rtcstt.fleet.others import Others
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.state import Entry, StoreAway, Unreadable
 from rtcstt.fleet.writer import Writer
+from rtcstt.limits import Once
 
 if TYPE_CHECKING:
     from rtcstt.fleet.store import Store  # needs redis, which is an extra
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_S = 2.0
-MOST_TOLD = 1000  # faults of what is kept that were said
 
 
 class Claims(Protocol):
@@ -41,7 +41,7 @@ class Sweeper:
         self._claims = claims
         self._store, self._others, self._writer = store, others, writer
         self._grace_ms = grace_ms
-        self._told: set[str] = set()
+        self._told = Once()  # faults of what is kept
 
     async def run(self) -> None:
         """For ever; to be cancelled."""
@@ -93,6 +93,5 @@ class Sweeper:
             self._tell(error)
 
     def _tell(self, error: Unreadable) -> None:
-        if (text := str(error)) not in self._told:
-            self._told = {*list(self._told)[-MOST_TOLD:], text}
+        if self._told.new(text := str(error)):
             log.error("redis: what is kept cannot be read, and is left alone: %s", text)

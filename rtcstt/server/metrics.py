@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakSet
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -51,7 +52,7 @@ class Metrics(Collector):
         self._stalls = stalls
         self._guard = guard
         self._past = _Totals()
-        self._counted: set[str] = set()
+        self._counted: WeakSet[Call] = WeakSet()  # of those that are still remembered
         self._registry = CollectorRegistry()
         self._registry.register(self)
         calls.on_ended = self._settle
@@ -61,11 +62,10 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         calls = self._calls.all()
-        self._counted &= {call.id for call in calls}
         totals = _Totals()
         totals.add(self._past)
         for call in calls:
-            if call.id not in self._counted:
+            if call not in self._counted:
                 totals.count(call)
         yield CounterMetricFamily("rtcstt_calls", "Calls placed", value=self._calls.placed)
         yield CounterMetricFamily("rtcstt_calls_refused", "Calls refused", value=self._calls.refused)
@@ -108,7 +108,7 @@ class Metrics(Collector):
 
     def _settle(self, call: Call) -> None:
         """Count an ended call once and for all: it may be forgotten before anybody looks."""
-        self._counted.add(call.id)
+        self._counted.add(call)
         self._past.count(call)
 
     def _now(self, calls: list[Call]) -> Iterator[Metric]:
