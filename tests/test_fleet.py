@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,8 +21,10 @@ from rtcstt.fleet import ids, parent, shares
 from rtcstt.fleet.board import STALE_S, Board
 from rtcstt.fleet.metrics import summed
 from rtcstt.fleet.placement import Load, ranked
+from rtcstt.fleet.proxy import Proxy, Target, Unreachable
 from rtcstt.fleet.restarts import Restarts
 from rtcstt.http.serving import stop_signals
+from rtcstt.limits import Once
 from rtcstt.server.settings import Settings
 from rtcstt.testing import run_virtual
 
@@ -216,3 +220,63 @@ def test_metrics_keep_their_kind_and_say_whose_they_are() -> None:
     assert sum(sample.value for sample in families["a"].samples) == 4
     assert families["a"].type == "counter" and families["h"].type == "histogram"
     assert text.count("# TYPE") == 3
+
+
+class _Process:
+    """A worker that nobody started; ``stubborn``: SIGTERM does not end it."""
+
+    def __init__(self, *, stubborn: bool) -> None:
+        self._stubborn = stubborn
+        self.exitcode: int | None = None
+        self.sentinel, self._alive = os.pipe()
+        self.is_joined = False
+
+    def terminate(self) -> None:
+        if not self._stubborn:
+            self._end(-15)
+
+    def kill(self) -> None:
+        self._end(-9)
+
+    def join(self) -> None:
+        assert self.exitcode is not None, "it would block"
+        self.is_joined = True
+
+    def _end(self, code: int) -> None:
+        self.exitcode = code
+        os.close(self._alive)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_worker_that_nobody_watches_any_more_is_ended_and_joined(tmp_path: Path, stubborn: bool) -> None:
+    process = _Process(stubborn=stubborn)
+
+    async def main() -> None:
+        one = parent._Parent(plan(str), tmp_path)
+        watching = asyncio.create_task(one._watched(0, cast(Any, process)))
+        await asyncio.sleep(1.0)
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    run_virtual(main())
+    os.close(process.sentinel)
+    assert process.is_joined and process.exitcode == (-9 if stubborn else -15)
+
+
+def test_servers_that_come_and_go_leave_no_connections_behind() -> None:
+    """Each has another name whenever it starts."""
+
+    async def main() -> None:
+        proxy = Proxy("secret")
+        for number in range(100):
+            with pytest.raises(Unreachable):
+                await proxy.get(Target("http://127.0.0.1:1", node=f"m.0.{number}"), "/healthz")
+        assert len(proxy._sessions) == 1
+        await proxy.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_said_is_remembered_within_bounds() -> None:
+    once = Once(most=2)
+    assert [once.new(text) for text in "aabcab"] == [True, False, True, True, True, True]

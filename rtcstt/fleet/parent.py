@@ -36,6 +36,7 @@ BACKLOG = 1024
 WATCH_S = 5.0
 HUNG_S = 60.0  # without an answer; a worker's event loop is never busy for so long
 STOP_MARGIN_S = 15.0  # beyond what workers take to stop by themselves
+END_S = 5.0  # for a worker that nobody watches any more
 MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux takes 107
 
 
@@ -199,13 +200,10 @@ class _Parent(Generic[S]):
                 process.kill()
                 await ended
         finally:
-            for task in (ended, stopped, hangs):
+            for task in (stopped, hangs):
                 task.cancel()
-            await asyncio.gather(ended, stopped, hangs, return_exceptions=True)
-            if process.exitcode is None:  # this one has failed itself
-                process.terminate()
-            else:
-                process.join()
+            await asyncio.gather(stopped, hangs, return_exceptions=True)
+            await _end(process, ended)
 
     async def _hangs(self, index: int) -> None:
         """Returns when a worker that was ready has not answered for long."""
@@ -228,6 +226,18 @@ class _Parent(Generic[S]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+
+
+async def _end(process: SpawnProcess, ended: asyncio.Task[None]) -> None:
+    """Once it is watched no more; that it runs still is for a fault of who watched it, or a cancellation."""
+    if process.exitcode is None:
+        process.terminate()
+        await asyncio.wait({ended}, timeout=END_S)
+    if process.exitcode is None:
+        process.kill()
+    ended.cancel()
+    await asyncio.gather(ended, return_exceptions=True)
+    process.join()
 
 
 async def _ended(process: SpawnProcess) -> None:
