@@ -69,10 +69,10 @@ class Feed:
         assert not self._closed and event.seq >= self._next, "events come in order"
         self._append(event)
 
-    def since(self, after: int, most: int) -> list[AnyEvent]:
-        """At most so many events with a number above ``after``, oldest first."""
+    def since(self, after: int, most: int | None = None) -> list[AnyEvent]:
+        """At most so many events with a number above ``after``, oldest first; None: all."""
         begin = bisect_right(self._history, after, key=_seq)
-        return self._history[begin : begin + most]
+        return self._history[begin:] if most is None else self._history[begin : begin + most]
 
     def close(self) -> None:
         self._closed = True

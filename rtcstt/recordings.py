@@ -128,18 +128,9 @@ class Recording:
         pieces, self._waiting, self._waiting_samples = self._waiting, [], 0
         if pieces and not await self._try(self._files.add_audio, pieces):
             self._drop(pieces)
-        events = self._news()
+        events = self._call.feed.since(self._written)
         if events and await self._try(self._files.add_events, events):
             self._written = events[-1].seq
-
-    def _news(self) -> list[AnyEvent]:
-        """The events that are not on disk yet."""
-        found = []
-        for event in reversed(self._call.feed.history):
-            if event.seq <= self._written:
-                break
-            found.append(event)
-        return found[::-1]
 
     async def _try(self, work: Callable[[*Args], object], *args: *Args) -> bool:
         try:

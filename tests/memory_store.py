@@ -126,6 +126,11 @@ class MemoryStore:
         await self._asked("find")
         return entry_of(call, self.calls[call].row) if call in self.calls else None
 
+    async def all(self) -> dict[str, Entry]:
+        await self._asked("all")
+        found = {call: entry_of(call, kept.row) for call, kept in self.calls.items()}
+        return {call: entry for call, entry in found.items() if entry is not None}
+
     async def events(self, call: str, after: int) -> list[tuple[int, Mapping[str, Any]]]:
         await self._asked("events")
         found = sorted(self.calls[call].events.items())

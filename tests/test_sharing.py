@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -20,13 +21,14 @@ from rtcstt.call import Call, CallSettings
 from rtcstt.errors import CallerError, ConfigError
 from rtcstt.events import AnyEvent, SttBehind
 from rtcstt.fleet.board import Board
+from rtcstt.fleet.mirrors import Mirror
 from rtcstt.fleet.node import Node
 from rtcstt.fleet.ownership import Act
 from rtcstt.fleet.placement import Load
 from rtcstt.fleet.proxy import SECRET, Proxy, Target, Unreachable
 from rtcstt.fleet.router import Router, Workers
 from rtcstt.fleet.shared import LOST, RELEASE, Shared
-from rtcstt.fleet.state import Beat, StoreAway, Unreadable
+from rtcstt.fleet.state import Beat, Entry, StoreAway, Unreadable
 from rtcstt.fleet.store import Store
 from rtcstt.server.admission import Limits, Requester
 from rtcstt.server.calls import Calls
@@ -466,3 +468,71 @@ class Here:
 
 async def nobody(request: web.Request) -> web.StreamResponse:
     raise AssertionError("it is not for anybody here")
+
+
+async def none_here(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"calls": [], "complete": True, "missing": []})
+
+
+def test_a_list_says_whose_calls_are_left_out(tmp_path: Path) -> None:
+    """A worker that does not answer, and other servers while Redis is away."""
+
+    async def main() -> None:
+        async with fleet("a") as (store, (one,)):
+            board = Board(2)
+            board.write(1, Load(ready=True))
+            targets = [Target("http://localhost", socket=tmp_path / str(index)) for index in range(2)]
+            router = Router(
+                Here(one), Workers(0, board, targets), "inside", one.shared.node, shared=one.shared
+            )
+            store.away.add("all")
+            answer = await router.middleware(make_mocked_request("GET", "/calls"), none_here)
+            assert isinstance(answer, web.Response) and isinstance(answer.body, bytes)
+            missing = ["other servers", "worker 1"]
+            assert json.loads(answer.body) == {"calls": [], "complete": False, "missing": missing}
+            await router.proxy.close()
+            board.close()
+
+    run_virtual(main())
+
+
+def test_a_fault_of_ours_does_not_end_what_keeps_servers_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (store, (one, other)):
+            faults = [KeyError("writing"), ValueError("sweeping")]
+
+            async def fails(*_: object) -> bool:
+                monkeypatch.undo()
+                raise faults[0]
+
+            monkeypatch.setattr(one.shared.writer, "_write_all", fails)
+            call = one.calls.begin()
+            await talk(call, "all of this")
+            assert store.calls[call.id].events.keys() == {event.seq + 1 for event in call.feed.history}
+            one.die()
+
+            async def tidy() -> None:
+                monkeypatch.undo()
+                raise faults[1]
+
+            monkeypatch.setattr(store, "tidy", tidy)
+            await asyncio.sleep(GRACE_S + 15)
+            assert other.calls.find(call.id).state == "closed", "ended by the other server"
+        told = [record.getMessage() for record in caplog.records if record.exc_info]
+        assert told == ["writing failed, and begins again", "the sweep failed, and begins again"]
+
+    run_virtual(main())
+
+
+def test_what_is_behind_the_last_event_is_left_aside() -> None:
+    end = {"reason": "x", "tracks": [], "ledger": {}, "complete": True, "missing": []}
+    rows = [(seq, {"type": "session.end", "call": "c", "seq": seq, **end}) for seq in range(2)]
+    mirror = Mirror("c", kept_entry())
+    mirror.take(rows)
+    assert mirror.is_complete and len(mirror.feed.history) == 1
+
+
+def kept_entry() -> Entry:
+    return Entry(owner="n", fence=1, state="closed", record={}, created=0.0, first={}, snapshot=None)

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +72,12 @@ class _Tape:
     @property
     def end(self) -> int:
         return self.chunks[-1][0] + len(self.chunks[-1][1]) if self.chunks else 0
+
+    def unwritten(self, most: int) -> list[tuple[int, Samples]]:
+        """The oldest ones that are not in Redis; usually the last few of all."""
+        count = sum(1 for _ in takewhile(lambda chunk: chunk[0] >= self.written, reversed(self.chunks)))
+        begin = len(self.chunks) - count
+        return list(islice(self.chunks, begin, begin + most))
 
     def forget(self, position: int) -> None:
         while self.chunks and self.chunks[0][0] + len(self.chunks[0][1]) <= position:
@@ -219,8 +226,7 @@ class Journal:
     def _audio(self, operations: list[str | int | bytes]) -> dict[str, int]:
         audio = {}
         for track, tape in self._tapes.items():
-            due = [(start, samples) for start, samples in tape.chunks if start >= tape.written]
-            for start, samples in due[:AUDIO_AT_ONCE]:
+            for start, samples in tape.unwritten(AUDIO_AT_ONCE):
                 operations += ["audio", track, start + 1, np.asarray(samples, "<i2").tobytes()]
                 audio[track] = start + len(samples)
         return audio

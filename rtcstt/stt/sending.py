@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,11 +53,7 @@ class Sending:
 
     def track_sample(self, sample: int) -> int:
         """The sample of the track that was this connection's ``sample``."""
-        base = self._jumps[0]
-        for jump in self._jumps:
-            if jump[0] > sample:
-                break
-            base = jump
+        base = self._jumps[max(0, bisect_right(self._jumps, sample, key=_first) - 1)]
         return base[1] + sample - base[0]
 
     def next_piece(self, buffer: ReplayBuffer, now: float, may_skip: Callable[[int], bool]) -> Piece | None:
@@ -122,6 +119,10 @@ class Sending:
         unanswered = activity.speech(self.answered, self.cursor)
         self.trusted_until = self.cursor + patience - unanswered  # there cannot be more before
         return unanswered > patience
+
+
+def _first(jump: tuple[int, int]) -> int:
+    return jump[0]
 
 
 class LagWatch:

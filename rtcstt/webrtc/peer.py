@@ -1,10 +1,10 @@
 """WebRTC by aiortc: the peer that answers a caller, and what attaches a call to any connection.
 
 A `Peer` is one caller's connection; the `Call` behind it may outlive it. Each audio section of the
-offer becomes a line of the call; every data channel that the caller opens gets every event of the
+offer becomes a track of the call; every data channel that the caller opens gets every event of the
 call, from the first, and what the caller says there goes to the call as commands.
 
-Only this module, `caller` and `aiortc_private` import aiortc.
+Only the modules of this folder import aiortc.
 """
 
 from __future__ import annotations
