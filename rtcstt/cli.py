@@ -33,7 +33,10 @@ COMMANDS = {
     "rtp": ("rtcstt.commands.rtp", "plain RTP from a gateway, on a UDP port, to events"),
     "transcribe": ("rtcstt.commands.transcribe", "recordings to transcripts"),
     "models": ("rtcstt.commands.models", "list the recogniser's models; fetch the missing ones"),
-    "doctor": ("rtcstt.commands.doctor", "say what is wrong: UDP, STUN and TURN, the STT, the recogniser"),
+    "doctor": (
+        "rtcstt.commands.doctor",
+        "try all that serve would use, and say what is wrong: ports, UDP, STUN, TURN, TLS, Redis, the STT",
+    ),
 }
 SERVERS = ("serve", "stt")
 
@@ -93,7 +96,9 @@ class _Parser(argparse.ArgumentParser):
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     parser = _Parser(prog="rtcstt", description="Live WebRTC calls into text.")
     parser.add_argument("--version", action="version", version=f"rtcstt {__version__}")
-    shtab.add_argument_to(parser, "--print-completion", help="a script for the shell: bash, zsh or tcsh")
+    shtab.add_argument_to(
+        parser, "--print-completion", help="print what makes this shell complete commands and options"
+    )
     options.add_arguments(parser, General)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if word in COMMANDS), None)

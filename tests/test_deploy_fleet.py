@@ -265,7 +265,7 @@ async def check_nginx(
             listening([*command, "-e", f"{tmp_path}/error.log"], port, tmp_path / "nginx.log")
         )
         url = f"http://127.0.0.1:{port}"
-        headers = {"Host": "127.0.0.1"}
+        headers = {"Origin": url}  # as a page of this address has it
         timeout = aiohttp.ClientTimeout(PATIENCE_S)
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             calls = []

@@ -37,7 +37,9 @@ class Options:
     files: tuple[Path, ...] = option(
         (), "a recording; several are several tracks", positional="+", metavar="FILE"
     )
-    to: str | None = option(None, "the server's /offer or /whip", metavar="URL")
+    to: str | None = option(
+        None, "the server's /offer or /whip, such as http://127.0.0.1:8080/offer", metavar="URL"
+    )
     mode: str | None = option(None, "who ends an utterance", choices=("auto", "manual"))
     token_file: Path | None = option(None, "holds the bearer token (or set RTCSTT_TOKEN)")
     stay: float = option(3.0, "silence after the file, in seconds", metavar="S")

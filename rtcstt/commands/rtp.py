@@ -54,7 +54,7 @@ class Options:
     idle_s: float = option(10.0, "end so long after the last packet; 0: never", metavar="S")
     stt: str = option("embedded", "embedded, or a server's base URL", metavar="URL")
     stt_key_file: Path | None = option(None, "key of the STT, in place of RTCSTT_STT_KEY")
-    model: str = option(DEFAULT_MODEL, f"of the embedded recogniser: {MODEL_NAMES}")
+    model: str = option(DEFAULT_MODEL, f"of the embedded recogniser: {MODEL_NAMES}", metavar="NAME")
     offline: bool = option(False, OFFLINE)
 
     def __post_init__(self) -> None:

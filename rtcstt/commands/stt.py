@@ -50,7 +50,7 @@ class Options:
         500.0, "of speech between two updates of a turn's text; less costs more", metavar="MS"
     )
     keyterm_strength: float = option(1.0, "how strongly key terms are expected, 0 to 2", metavar="N")
-    workers: str = option("1", "processes behind the one port, or auto: one for each processor")
+    workers: str = option("1", "processes behind the one port, or auto: one for each processor", metavar="N")
     key_file: Path | None = option(None, "API keys, one a line; needed off loopback")
     allow_host: tuple[str, ...] = option(
         (), "name the server may be reached by, beside loopback's and --host; may be repeated", metavar="NAME"

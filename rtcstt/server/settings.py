@@ -67,7 +67,7 @@ class Settings:
         "auto", f"of the embedded recogniser: {MODEL_NAMES}", group=_RECOGNISER, metavar="NAME"
     )
     device: str = _option(
-        "cpu", "the embedded recogniser runs on", choices=("cpu", "cuda"), group=_RECOGNISER
+        "cpu", "what the embedded recogniser runs on", choices=("cpu", "cuda"), group=_RECOGNISER
     )
     offline: bool = _option(
         False, "never fetch the embedded recogniser's models where they are missing", group=_RECOGNISER
