@@ -11,6 +11,7 @@ import pytest
 from test_sharing import Server, claimed, fleet, history
 
 from rtcstt.call import Call
+from rtcstt.call.settings import Mode
 from rtcstt.events import AnyEvent, SessionEnd
 from rtcstt.fleet.ownership import Act
 from rtcstt.media.rtp import Codec, Packet
@@ -50,9 +51,9 @@ class Speaker:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def moving(one: Server, other: Server, speaker: Speaker) -> str:
+async def moving(one: Server, other: Server, speaker: Speaker, *, mode: Mode = "auto") -> str:
     """A call at one server, whose caller has just been received by the other one as well."""
-    call = one.calls.begin()
+    call = one.calls.begin(options={"mode": mode})
     speaker.connect(call)
     await asyncio.sleep(MOVES_S)
     for track in call.tracks.values():
@@ -106,6 +107,52 @@ def test_the_server_that_drains_dies_while_its_call_moves(dies_s: float) -> None
                 check_but_for_a_gap(history(moved))
             else:
                 check_whole(history(moved))
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("asked_s", [0.02, 0.3, 0.49])
+def test_turn_settings_that_change_while_a_call_moves_hold_where_it_goes_on(asked_s: float) -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            speaker = Speaker()
+            call = await moving(one, other, speaker)
+            await asyncio.sleep(asked_s)
+            one.calls.find(call).configure(TurnSettings(end_timeout_ms=3000))
+            await asyncio.sleep(1.0)
+            moved = other.calls.find(call)
+            assert moved.turn.end_timeout_ms == 3000
+            await speaker.tasks[1]
+            check_whole(await ended(moved))
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "new"),
+    [
+        (0.02, False),
+        (0.3, False),
+        (0.02, True),
+        (0.3, True),
+        (0.49, True),
+        (0.502, True),
+        (0.7, True),
+    ],
+)
+def test_what_is_finalized_while_a_call_moves_is_transcribed(asked_s: float, new: bool) -> None:
+    """Asked over either connection; the new server does not have the call before 0.5 s."""
+
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            speaker = Speaker()
+            call = await moving(one, other, speaker, mode="manual")
+            await asyncio.sleep(asked_s)
+            (other if new else one).calls.entries[call].call.command('{"type": "finalize"}')
+            await speaker.tasks[1]
+            moved = other.calls.find(call)
+            assert [event.type for event in history(moved)].count("flush_done") == 1
+            check_whole(await ended(moved))
 
     run_virtual(main())
 

@@ -153,6 +153,8 @@ async def test_a_call_moves_to_another_server_without_a_break(place: Place) -> N
               const [channel] = window.channels;
               const seq = window.seen + 0.5; // between what came and what will
               const event = { type: "session.move", call: call.id, seq, time: 1, reason: "the server stops" };
+              window.sent = [];
+              window.sending = setInterval(() => sent.push(call.name("0", "Ada")), 2);
               channel.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(event) }));
             }"""
         )
@@ -161,6 +163,7 @@ async def test_a_call_moves_to_another_server_without_a_break(place: Place) -> N
             timeout=60_000,
         )
         assert await page.evaluate("[call.state, states, call.id === before]") == ["live", [], True]
+        assert await page.evaluate("clearInterval(sending), sent.every(Boolean)"), "commands have a way all along"
         assert await page.evaluate("window.connections[1].connectionState") == "connected"
 
 

@@ -24,6 +24,7 @@ from rtcstt.testing import (
     speech,
     transcript,
 )
+from rtcstt.testing.virtual_time import VirtualLoop
 
 WORDS = "it was the best of times"
 
@@ -275,6 +276,25 @@ def test_a_pause_wins_back_the_lag() -> None:
     run(call, upstream, talk=talk)
     assert transcript(call.events).split()[-6:] == "and so on to the end".split()
     assert float(call.stream.stats()["skipped_silence_s"]) > 0.3
+
+
+def test_timers_that_ring_a_little_early_leave_nothing_unsent() -> None:
+    """A loop may call them when its clock shows less than what they were set to."""
+    upstream = ScriptedUpstream(ConnectionScript(drop_after_audio_s=2.0), ConnectionScript())
+    call = Call(upstream)
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._clock_resolution, select = 2e-4, loop._jump.select  # type: ignore[attr-defined]
+        loop._jump.select = lambda timeout=None: select(timeout and max(timeout - 1e-4, 1e-5))  # type: ignore[method-assign]
+        await said(call, after_s=0.1)()  # type: ignore[misc]
+        begun = loop.time()
+        await call.stream.close()
+        assert loop.time() - begun < 3.0
+
+    run(call, upstream, talk=talk)
+    assert transcript(call.events) == WORDS and not call.types("transcript.gap")
 
 
 # -- an STT that does not answer ---------------------------------------------------------------------

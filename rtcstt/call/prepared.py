@@ -1,7 +1,7 @@
 """A call that another server still has, while its caller's new connection to this one comes up.
 
 The old connection is received there until the new one is received here (make before break). Until then
-nothing is published here, and packets are only kept; with `commit` the call goes on here.
+nothing is published here, and packets and commands are only kept; with `commit` the call goes on here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rtcstt.call.track import Track
 from rtcstt.events import AnyEvent, TrackStart
 from rtcstt.media.rtp import Codec
 
-MOST_EARLY = 100  # events of the connection that is coming up
+MOST_EARLY = 100  # events, and commands, of the connection that is coming up
 
 
 class PreparedCall(Call):
@@ -23,6 +23,7 @@ class PreparedCall(Call):
     on_received: Callable[[], None] | None = None
     _is_committed = False
     _early: tuple[AnyEvent, ...] = ()
+    _asked: tuple[str, ...] = ()
 
     @property
     def is_committed(self) -> bool:
@@ -39,8 +40,12 @@ class PreparedCall(Call):
             self._early += (event,)
 
     def command(self, text: str) -> None:
-        if self._is_committed:  # else it is for the server that has the call, on the old connection
+        if self._is_committed:
             super().command(text)
+        elif (
+            len(self._asked) < MOST_EARLY
+        ):  # the other server has the call, and no connection to be told over
+            self._asked += (text,)
 
     def add_track(self, track: str, codecs: Mapping[int, Codec] | None = None) -> Track:
         added = super().add_track(track, codecs)
@@ -52,6 +57,7 @@ class PreparedCall(Call):
         """Go on from what the other server had written when it lost the call."""
         waiting = dict(self.tracks)
         self.created = restored.created
+        self._shared.turn = restored.turn or self.turn  # which may have changed since this call was prepared
         for event in restored.feed.history:
             self.feed.restore(event)
             self._time = max(self._time, event.time)
@@ -72,6 +78,8 @@ class PreparedCall(Call):
             self.publish(event)
         for track in self.tracks.values():
             track.release(handed_over=restored.handed_over)
+        for text in self._asked:
+            self.command(text)
 
     def _begin(self) -> None:
         """It has begun elsewhere."""

@@ -9,15 +9,18 @@ from rtcstt.call.flow import KeptTrack, Shared
 from rtcstt.call.track import Track
 from rtcstt.events import TrackStart
 from rtcstt.feed import Feed
+from rtcstt.wire import TurnSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """A call as it was when its server last reported. ``feed`` holds its events, ``created`` is when it
-    was placed (Unix time). ``handed_over``: that server has reported all it received, and let go of it."""
+    was placed (Unix time), ``turn`` the turn settings that held; None: those it began with. ``handed_over``:
+    that server has reported all it received, and let go of it."""
 
     feed: Feed
     created: float
+    turn: TurnSettings | None = None
     tracks: Mapping[str, KeptTrack] = field(default_factory=dict)
     handed_over: bool = False
 

@@ -135,6 +135,10 @@ class Shared:
             return None
         self.check(entry)
         handed_over = await self.others.ask(entry.owner, RELEASE + call) == RELEASED
+        written = await self.store.find(call)  # by that owner, last
+        if written is None or (written.owner, written.fence) != (entry.owner, entry.fence):
+            return None
+        entry = written
         fence = await self.store.claim(call, entry, self.node.name)
         if fence is None:
             return None

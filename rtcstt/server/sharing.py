@@ -201,7 +201,8 @@ class Sharing:
                 raise Unreadable(f"call {call}: {error}") from error
         states = await store.tracks(call)
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
-        return Restored(feed=feed, created=entry.created, tracks=tracks, handed_over=handed_over)
+        turn = kept_of(read_record(entry.record)).options["turn"]
+        return Restored(feed=feed, created=entry.created, turn=turn, tracks=tracks, handed_over=handed_over)
 
     async def _kept(self, call: str, track: str, values: Json) -> KeptTrack:
         state = checked(_TrackState, values, f"call {call}: track {track}")

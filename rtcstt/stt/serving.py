@@ -36,6 +36,7 @@ class Serving:
         self._on_news, self._on_proof = on_news, on_proof
         self._stall_s = limits.stall_timeout_s
         self._wake = asyncio.Event()
+        self._rang = False  # the alarm of the sending side, since it was set
         self._received = asyncio.Event()
         self.connected = False
         self._progress = 0.0
@@ -114,7 +115,7 @@ class Serving:
 
     async def _pump_out(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(LOOK_S, self._wake.set)
+        self._rang, alarm = False, loop.call_later(LOOK_S, self._ring)
         try:
             while True:
                 self._wake.clear()
@@ -124,12 +125,16 @@ class Serving:
                 self._check_stall(now)
                 due = self._core.next_send()
                 due = now + LOOK_S if due is None else min(now + LOOK_S, max(now + 0.001, due))
-                if not now < alarm.when() <= due:  # one that comes too soon does no harm
+                if self._rang or alarm.when() > due:  # one that comes too soon does no harm
                     alarm.cancel()
-                    alarm = loop.call_at(due, self._wake.set)
+                    self._rang, alarm = False, loop.call_at(due, self._ring)
                 await self._wake.wait()
         finally:
             alarm.cancel()
+
+    def _ring(self) -> None:
+        self._rang = True  # a clock may show less than the time that a timer was set to
+        self._wake.set()
 
     async def _send_due(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()

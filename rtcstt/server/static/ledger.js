@@ -56,11 +56,17 @@ function totals({ received, recovered, concealed, silence }) {
   return { received, repaired: recovered + concealed, silence };
 }
 
+/** What the page's color comes to here: a canvas takes neither `var()` nor `light-dark()`. */
+function colorOf(canvas, kind) {
+  canvas.style.color = `var(--${kind})`;
+  return getComputedStyle(canvas).color;
+}
+
 function draw(canvas, columns) {
   const scale = window.devicePixelRatio;
   const width = (canvas.width = canvas.clientWidth * scale);
   const height = (canvas.height = canvas.clientHeight * scale);
-  const style = getComputedStyle(canvas);
+  const colors = KINDS.map((kind) => colorOf(canvas, kind));
   const paint = canvas.getContext("2d");
   const step = Math.min(10 * scale, width / Math.max(1, columns.length));
   columns.forEach((column, index) => {
@@ -70,7 +76,7 @@ function draw(canvas, columns) {
       const share = (column[place] / whole) * height;
       // What little was repaired must still be seen.
       const tall = kind === "repaired" && share > 0 ? Math.max(share, 3 * scale) : share;
-      paint.fillStyle = style.getPropertyValue(`--${kind}`);
+      paint.fillStyle = colors[place];
       paint.fillRect(index * step, top, Math.max(1, step - scale), tall);
       top += tall;
     });
