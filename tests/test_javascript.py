@@ -163,7 +163,9 @@ async def test_a_call_moves_to_another_server_without_a_break(place: Place) -> N
             timeout=60_000,
         )
         assert await page.evaluate("[call.state, states, call.id === before]") == ["live", [], True]
-        assert await page.evaluate("clearInterval(sending), sent.every(Boolean)"), "commands have a way all along"
+        assert await page.evaluate("clearInterval(sending), sent.every(Boolean)"), (
+            "commands have a way all along"
+        )
         assert await page.evaluate("window.connections[1].connectionState") == "connected"
 
 
