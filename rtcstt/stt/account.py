@@ -21,7 +21,7 @@ from rtcstt.stt.speech_times import LOOK_BACK
 _SAID_AT = 10 * SAMPLE_RATE  # a gap that grows is said in parts of this length
 _SAID_AFTER = 2 * SAMPLE_RATE  # and when it has not grown for so long
 _SILENCE_KEPT = 2 * SAMPLE_RATE  # however sure the energy track is that nothing was said
-_LOOK_EVERY = SAMPLE_RATE  # for silence to forget
+_LOOK_EVERY = 3 * SAMPLE_RATE  # for silence to forget
 _CLEAR_AFTER = 3 * SAMPLE_RATE
 _GIVEN_UP_KEPT = SAMPLE_RATE  # audio that nobody will get is kept so long, to know what of it was silence
 
@@ -184,10 +184,10 @@ class AccountedAudio:
         self._furthest = max(self._furthest, piece.end)
         return piece.samples.astype("<i2", copy=False).tobytes()
 
-    def follow_silence(self, cursor: int, *, turns: bool) -> None:
+    def follow_silence(self, cursor: int, turns: bool, *, at_once: bool = False) -> None:
         """Between turns the floor follows the connection's ``cursor``, well behind, as long as nothing is
-        said."""
-        if cursor < self._looked + _LOOK_EVERY:
+        said. ``at_once``: not only now and then."""
+        if cursor < self._looked + _LOOK_EVERY and not at_once:
             return
         self._looked = cursor
         reference = self._floor.reference

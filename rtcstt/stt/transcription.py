@@ -10,8 +10,7 @@ The rules, and why they give every word once:
 * **A connection** is a `Sending`: it starts at the floor and reads the ring at its own cursor, never faster
   than ``catch_up`` times real time, passing over pauses to win back time.
 * **Text** published from the audio behind the floor is the *reference*. A new connection first says again
-what
-  is in the reference; `TranscriptAligner` tells where it goes beyond, and only that is published,
+  what is in the reference; `TranscriptAligner` tells where it goes beyond, and only that is published,
   appended to what the listener has. Turn boundaries inside the reference are swallowed. Nothing that
   was published changes (guarantee 3 of the protocol), so a listener cannot see that there was a reconnect.
 * **Times** are samples: a turn starts at the onset of the speech that precedes its `turn.start`, and ends
@@ -140,6 +139,8 @@ class Transcription:
     def disconnected(self) -> None:
         """The connection is gone. What it was told and did not finish will be told to the next one."""
         if self._sending is not None:
+            if not self._progress.waits and not self._mode.repeats:  # nothing of it is to be sent again
+                self._audio.follow_silence(self._sending.cursor, isinstance(self._mode, Turns), at_once=True)
             self._skipped += self._sending.skipped
             self._sending = None
             self._mode.disconnected()
@@ -165,7 +166,7 @@ class Transcription:
         self._say_lag()
         self._mode.forget_stale_turn()
         if not self._progress.waits and not self._mode.repeats:
-            self._audio.follow_silence(sending.cursor, turns=isinstance(self._mode, Turns))
+            self._audio.follow_silence(sending.cursor, isinstance(self._mode, Turns))
         self._audio.release()
         return data
 
@@ -191,9 +192,7 @@ class Transcription:
         self._out.request_id = message.request_id or self._out.request_id
         match message:
             case wire.Connected():
-                if self._links == 1 and isinstance(
-                    self._mode, Turns
-                ):  # the manual endpoint has no such message
+                if self._links == 1 and isinstance(self._mode, Turns):  # manual has no such message
                     self._out.message(message)
             case wire.Error():
                 raise _upstream_error(message)
