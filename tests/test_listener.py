@@ -55,7 +55,13 @@ class Rule:
         self.longest = 0
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         self.decodes += 1
         self.longest = max(self.longest, len(audio))
@@ -170,7 +176,13 @@ class Content(Rule):
     """A recogniser that believes all is said with the tenth word."""
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         found = super().decode(audio, forced)
         ids = found.ids[: found.ids.index(20) + 1] if 20 in found.ids else found.ids
@@ -181,7 +193,13 @@ class Forgetful(Rule):
     """A recogniser that cannot be forced: what it says is all of the audio."""
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         return super().decode(audio)
 

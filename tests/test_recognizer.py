@@ -41,7 +41,7 @@ class Engine(Rule):
     def stream(self, language: str | None = None, keyterms: Any = None) -> Engine:
         return self
 
-    def decode(self, audio: Audio, forced: Any = (), draft: Any = (), *, timed: bool = False) -> Any:
+    def decode(self, audio: Audio, forced: Any = (), draft: Any = (), **options: bool) -> Any:
         if self.broken:
             raise RuntimeError("out of order")
         return super().decode(audio, forced)

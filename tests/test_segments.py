@@ -53,7 +53,13 @@ class Script:
         self.forced: list[tuple[int, ...]] = []
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         self.forced.append(tuple(forced))
         seconds = len(audio) / SAMPLE_RATE
@@ -106,7 +112,13 @@ def test_a_sentence_that_goes_on_in_the_next_segment_has_no_capital_letter() -> 
         parts = 0
 
         def decode(
-            self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+            self,
+            audio: Audio,
+            forced: Sequence[int] = (),
+            draft: Sequence[int] = (),
+            *,
+            timed: bool = False,
+            thorough: bool = False,
         ) -> Hypothesis:
             first = float(audio.max()) < 71 / 10_000  # words 1 to 70 are in the first segment
             return Hypothesis((1, 2, 7) if first else (8, 5, 6, 7), True, -0.1, 0.5 if first else 0.995)
@@ -147,7 +159,13 @@ class Looping(Rule):
     """Goes in circles on more than three seconds: says half of it, and does not know the rest."""
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         found = super().decode(audio, forced)
         if len(audio) <= 3 * SAMPLE_RATE:
@@ -253,7 +271,13 @@ class Doubtful(Script):
         self.asked = 0
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         self.asked += 1
         found = super().decode(audio, forced, draft, timed=timed)
@@ -292,7 +316,13 @@ class Forgetful(Script):
         self.understood = understood
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         self.forced.append(tuple(forced))
         ids: tuple[int, ...] = (8, 9, 5, 6, 7)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rtcstt.embedded.cuts import part
+from rtcstt.embedded.dictated import completed
 from rtcstt.embedded.hypothesis import FRAME, Audio, Recogniser, Spoken
 from rtcstt.embedded.listener import Voice
 from rtcstt.embedded.segments import MIN_VOICED, TRIM, Run, Segment, word_odds
@@ -109,14 +110,16 @@ class BatchListener:
     def _words(self, begin: int, end: int, runs: Sequence[Run]) -> Iterator[Word]:
         """What was said between two samples, in the voiced stretches there; in parts where it has to be."""
         runs = [(max(start, begin), min(stop, end)) for start, stop in runs if start < end and stop > begin]
-        found = self._recogniser.decode(self._audio[begin:end], timed=self._timed)
+        audio = self._audio[begin:end]
+        found = self._recogniser.decode(audio, timed=self._timed)
         if not runs or not self._segment.believes(found, self._recogniser.tokens):
             return
-        at = 0 if found.finished else part(self._audio[begin:end])
+        at = 0 if found.finished else part(audio)
         if at:
             yield from self._words(begin, begin + at, runs)
             yield from self._words(begin + at, end, runs)
             return
+        found = completed(found, self._recogniser, audio)
         text = self._recogniser.tokens.text(found.ids)
         self.language = found.language if text else self.language
         odds = word_odds(self._recogniser.tokens, found.ids, found.odds)

@@ -80,7 +80,13 @@ class Recogniser(Protocol):
     def tokens(self) -> Vocabulary: ...
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis: ...
 
 

@@ -27,9 +27,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
+from rtcstt.embedded import dictated
 from rtcstt.embedded.cuts import Tail, part, quietest
 from rtcstt.embedded.hypothesis import (
     FRAME,
@@ -276,7 +278,10 @@ class TurnText:
         segment = self.segment
         segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
         if len(segment.recent) >= AGREE:
-            self._publish(found, whole_words(self._tokens, found.ids, _agreed(segment, found, self._tokens)))
+            agreed = _agreed(segment, found, self._tokens)
+            if found.odds:  # numbers may be missing between those
+                agreed = min(agreed, dictated.before(self._tokens, found.ids))
+            self._publish(found, whole_words(self._tokens, found.ids, agreed))
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
         """Find out what was said until the present pause, or within ``length`` samples, unless that is known
@@ -286,7 +291,7 @@ class TurnText:
             length = min(self.length, segment.last_speech + TRIM)
         if segment.paused is not None or segment.voiced < least:
             return
-        found = self._decode_twice(length)
+        found = self._counted(self._decode_twice(length), length)
         since = min(length, segment.last_speech) - segment.settled
         if segment.went_on and since >= least and segment.says_no_more(self._worded(found.ids)):
             end = segment.start + length
@@ -394,6 +399,16 @@ class TurnText:
         self.segment.draft = draft
         return found
 
+    def _counted(self, found: Hypothesis, length: int) -> Hypothesis:
+        """With the numbers that were left out of it."""
+        segment = self.segment
+        audio, at = segment.since_speech(self._audio.first(length), LEAD)
+        more = dictated.completed(found, self._recogniser, audio, len(segment.forced))
+        if more is found:
+            return found
+        segment.draft = more.ids
+        return replace(more, words=_moved(more.words, at))
+
     def _decode(
         self,
         length: int,
@@ -407,17 +422,17 @@ class TurnText:
         segment = self.segment
         audio, at = segment.since_speech(self._audio.first(length), lead)
         forced, odds = (segment.forced, segment.odds) if begun is None else (begun.ids, begun.odds)
+        decode = partial(self._recogniser.decode, timed=timed, thorough=not growing)
         if growing and self.streaming is not None:
             found = self.streaming.so_far(audio)
         else:
-            found = self._recogniser.decode(audio, forced, segment.draft, timed=timed)
+            found = decode(audio, forced, segment.draft)
         for more in (segment.ids[: unmarked(self._tokens, segment.ids)], segment.ids):
             if len(more) > len(forced) and not self._worded(found.ids).startswith(segment.text):
                 forced = segment.forced = more
-                found = self._recogniser.decode(audio, forced, found.ids, timed=timed)
+                found = decode(audio, forced, found.ids)
         segment.draft = found.ids
-        words = tuple(Spoken(word, max(0, at + begin), at + end) for word, begin, end in found.words)
-        return replace(found, odds=odds[: len(forced)] + found.odds, words=words)
+        return replace(found, odds=odds[: len(forced)] + found.odds, words=_moved(found.words, at))
 
     def _publish(self, found: Hypothesis, ids: tuple[int, ...]) -> None:
         """The first ``ids`` of what was found, where they say more than was published and nothing else."""
@@ -443,6 +458,10 @@ class TurnText:
         self._audio.drop(length)
         last = joined([closed.text for closed in self._closed])[-1:]
         self.segment = self.segment.rest(length, continues=last.isalnum() or last == ",")
+
+
+def _moved(words: Sequence[Spoken], by: int) -> tuple[Spoken, ...]:
+    return tuple(Spoken(word, max(0, by + begin), by + end) for word, begin, end in words)
 
 
 def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float]) -> tuple[float, ...]:

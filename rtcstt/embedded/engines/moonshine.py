@@ -9,6 +9,9 @@ What was learned by measuring (word error rate on read speech):
 - Forcing what was published as the decoder's prefix makes every hypothesis an extension of it:
   append-only text by construction. Without it, hypotheses and published text drift apart.
 - A loop is cut when at least 4 copies and 16 tokens repeat; a stricter guard destroyed "0-0-0".
+- Beam search from where the decoder is not sure repairs a fifth of the errors in whole recordings (124 -> 95
+  of 1269 words) and costs a quarter more CPU; more than three texts, a wider margin, a bonus for each token,
+  and to begin it where the decoder is surer make no difference.
 - One thread per decode is best: two are no faster and cost more.
 """
 
@@ -24,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtcstt.embedded.beam import Sentence, Text, likeliest
 from rtcstt.embedded.engines.onnx import session
 from rtcstt.embedded.hypothesis import CPU, NO_TERMS, Audio, Device, Hypothesis, Spoken, Terms
 from rtcstt.embedded.keyterms import KeyTerms
@@ -39,6 +43,7 @@ SHORTEST = SAMPLE_RATE // 10
 STATE = 384  # samples for each of the encoder's states
 SHOWN = 12  # states more, each time, that the decoder is shown to find out when words were said
 BEHIND, AHEAD = 4, 6  # tokens that are then looked at, before and after those that are known
+WIDTH, SURE = 3, 0.5  # how many texts a search looks at; it begins at a token that is less probable
 KNOWN = 1.0  # a log-probability that close to its final value is known
 _SPACE = "▁".encode()
 
@@ -135,13 +140,15 @@ class Moonshine:
         terms: KeyTerms | None = None,
         *,
         timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         """The most likely tokens for 16 kHz audio, given that they begin with ``forced``.
 
         ``draft``: what was decoded of nearly the same audio before. It changes nothing but the cost: one pass
         of the decoder verifies all of it. ``terms``: those that are expected, written in the place of words
         that sound like them.
-        ``timed``: also when each word was said, at the cost of another decode.
+        ``timed``: also when each word was said, at the cost of another decode. ``thorough``: where a token is
+        not sure the likeliest text is searched for, which may cost as much again; not with terms.
         """
         feed = self._encoded(audio)
         known = terms.own(forced) if terms is not None else forced
@@ -152,12 +159,14 @@ class Moonshine:
 
         if terms is None:
             found = write(forced, draft)
+            if thorough and found.finished:
+                found = self._searched(feed, found, len(forced), most)
         else:
             found = terms.decode(write, self.tokens, forced, draft)
-            if timed:  # which looks at what the decoder knows of these tokens
-                self._forget(feed, 0)
-                for _ in itertools.islice(self._logits(feed, found.ids, (), ()), 1):
-                    pass
+        if timed and (thorough or terms is not None):  # it looks at what the decoder knows of these tokens
+            self._forget(feed, 0)
+            for _ in itertools.islice(self._logits(feed, found.ids, (), ()), 1):
+                pass
         return replace(found, words=self._timed(feed, found.ids, len(audio))) if timed else found
 
     def _written(
@@ -194,6 +203,35 @@ class Moonshine:
         logprobs = np.log(np.maximum([*odds, last] if finished else odds, 1e-30))
         logprob = float(logprobs.mean()) if len(logprobs) else 0.0
         return Hypothesis(tuple(ids), finished, logprob, stop, odds=tuple(odds))
+
+    def _searched(self, feed: dict[str, Any], found: Hypothesis, forced: int, most: int) -> Hypothesis:
+        """The likeliest text that begins like ``found``, as far as the decoder was sure of that."""
+        sure = next((count for count, odds in enumerate(found.odds) if odds < SURE), None)
+        if sure is None:
+            return found
+        known, odds = found.ids[: forced + sure], found.odds[:sure]
+        self._forget(feed, 0)
+        logits = next(self._logits(feed, known, (), known))
+        feed = {name: value if name == "use_cache_branch" else _times(value) for name, value in feed.items()}
+
+        def step(rows: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
+            part = {
+                name: value[list(rows)]
+                if ".decoder." in name
+                else value[: 1 if name == "use_cache_branch" else len(rows)]
+                for name, value in feed.items()
+            }
+            part["input_ids"] = np.array(tokens, np.int64)[:, None]
+            logits, *state = self._decoder.run(None, part)
+            self._remember(feed, state)
+            return np.asarray(logits[:, -1])
+
+        logprob = float(np.log(np.maximum(odds, 1e-30)).sum())
+        sentence = Sentence(END, self._stops, self.tokens.is_mark)
+        best = likeliest(logits, step, sentence, width=WIDTH, most=most, begun=Text(known, odds, logprob))
+        if best is None or best.ids == found.ids or loop_start(best.ids[forced:]) is not None:
+            return found
+        return Hypothesis(best.ids, True, best.logprob / (len(best.odds) + 1), best.stop, odds=best.odds)
 
     def _logits(
         self, feed: dict[str, Any], forced: Sequence[int], expected: Sequence[int], ids: Sequence[int]
@@ -294,9 +332,15 @@ class MoonshineStream:
         self.tokens = model.tokens
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
-        return self._model.decode(raised(audio), forced, draft, self._terms, timed=timed)
+        return self._model.decode(raised(audio), forced, draft, self._terms, timed=timed, thorough=thorough)
 
 
 def loop_start(ids: Sequence[int], *, longest: int = 10) -> int | None:
@@ -322,6 +366,10 @@ def _choose(
     token = int(logits.argmax())
     weights = np.exp(logits - logits[token])
     return token, weights / weights.sum()
+
+
+def _times(value: NDArray[Any]) -> NDArray[Any]:
+    return np.repeat(value, WIDTH, axis=0)
 
 
 def _file(folder: Path, stem: str) -> Path:

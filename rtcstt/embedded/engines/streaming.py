@@ -70,7 +70,13 @@ class StreamingStream:
         return self._said(self._given(audio))
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         """All that was said. Nothing can be ``forced``, nor has to be."""
         online = self._given(audio)

@@ -112,7 +112,13 @@ class TimedStream:
         self.tokens = Words()
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
         said = self._engine.recognise(raised(audio), self._language)

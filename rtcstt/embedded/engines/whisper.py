@@ -116,7 +116,13 @@ class WhisperStream:
         self.tokens = whisper.tokens
 
     def decode(
-        self, audio: Audio, forced: Sequence[int] = (), draft: Sequence[int] = (), *, timed: bool = False
+        self,
+        audio: Audio,
+        forced: Sequence[int] = (),
+        draft: Sequence[int] = (),
+        *,
+        timed: bool = False,
+        thorough: bool = False,
     ) -> Hypothesis:
         """What was said. Nothing can be ``forced``, nor has to be: pieces are published whole."""
         audio = raised(audio)
