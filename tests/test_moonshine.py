@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcstt.commands.demo import bundled_recording
+from rtcstt.embedded import dictated
 from rtcstt.embedded.engines import models
 from rtcstt.embedded.engines.moonshine import TOKENS_PER_S, Moonshine, loop_start
 from rtcstt.embedded.hypothesis import Audio, Terms
@@ -170,6 +171,27 @@ def test_no_number_is_lost_however_fast_it_is_dictated(engine: Moonshine, pace: 
     )
     text = engine.tokens.text(found.ids).lower()
     assert found.finished and ("twenty" in text or "20" in text), text
+
+
+def test_a_repeated_digit_is_not_left_out(engine: Moonshine) -> None:
+    """Of four ones tiny-en writes three."""
+    numbers = "four, two, four, two, four, two, four, two, one, one, one, one, nine, eight, seven, six"
+    voice = spoken(f"the card number is {numbers}.", 0.85)
+    stream = engine.stream()
+    found = dictated.completed(stream.decode(voice), stream, voice)
+    digits = [unit.value for unit in dictated.units(stream.tokens, found.ids) if unit.number]
+    assert digits == numbers.split(", ")
+
+
+def test_a_thorough_decode_finds_what_is_likelier_as_a_whole(engine: Moonshine, voice: Audio) -> None:
+    for begin in range(0, 5 * SAMPLE_RATE, SAMPLE_RATE):
+        audio = voice[begin : begin + 3 * SAMPLE_RATE]
+        one, other = engine.decode(audio), engine.decode(audio, thorough=True)
+        sums = [found.logprob * (len(found.odds) + 1) for found in (one, other)]
+        assert other.finished and sums[1] >= sums[0] - 1e-3, (begin, sums)
+        assert len(other.odds) == len(other.ids)
+        again = engine.decode(audio, other.ids[:3], thorough=True)
+        assert again.ids[:3] == other.ids[:3] and len(again.odds) == len(again.ids) - 3
 
 
 def spoken(text: str, pace: float = 1.0) -> Audio:
