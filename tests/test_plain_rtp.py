@@ -203,11 +203,21 @@ def test_static_types_and_redundancy(tmp_path: Path, formats: str, codecs: dict[
         ("98\r\na=rtpmap:98 opus/16000/2", "a=rtpmap:98 opus/16000/2"),
         ("98\r\na=rtpmap:98 L16/16000/6", "a=rtpmap:98 L16/16000/6"),
         ("98\r\na=rtpmap:98 AMR/8000", "m=audio"),
+        ("0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x", "m=audio .*only unencrypted RTP"),
+        ("98\r\na=rtpmap:98 L16/16000\r\na=rtpmap:98 PCMU/8000", "a=rtpmap:98 PCMU/8000: it is L16/16000"),
     ],
 )
 def test_a_line_that_cannot_be_taken_is_named(tmp_path: Path, formats: str, named: str) -> None:
     (tmp_path / "a.sdp").write_text(SDP + formats + "\r\n")
     with pytest.raises(ConfigError, match=named):
+        _from_sdp(tmp_path / "a.sdp")
+
+
+@pytest.mark.parametrize("protocol", ["RTP/SAVP", "UDP/TLS/RTP/SAVPF"])
+def test_encrypted_packets_are_refused(tmp_path: Path, protocol: str) -> None:
+    """They would be taken for noise."""
+    (tmp_path / "a.sdp").write_text(SDP.replace("RTP/AVP", protocol) + "0\r\n")
+    with pytest.raises(ConfigError, match=f"{protocol} 0: only unencrypted"):
         _from_sdp(tmp_path / "a.sdp")
 
 

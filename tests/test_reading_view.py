@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Dialog, Page, expect
 from processes import Server, started
-from test_page import browser, open_panel
+from test_page import KEEP_CONNECTIONS, browser, open_panel
 
 from rtcstt.testing import ScriptedUpstream
 
@@ -521,3 +521,25 @@ async def test_a_server_that_stands_still_is_not_live(chromium: str, tmp_path: P
         await page.click("#hangup")
         for one in (page, reader):
             await expect(one.locator("#status")).to_contain_text("Call ended", timeout=WAIT_MS)
+
+
+BEHIND = """([type, lag]) => {
+  const event = { type, lag, call: "C", seq: (window.seq = (window.seq ?? 1000) + 1), time: 1, track: "0" };
+  window.channels[0].dispatchEvent(new MessageEvent("message", { data: JSON.stringify(event) }));
+}"""
+
+
+async def test_the_page_says_how_far_behind_the_captions_are(place: Place) -> None:
+    async with opened(place) as page:
+        await page.add_init_script(KEEP_CONNECTIONS)
+        await page.reload()
+        await start(page)
+        shown = page.locator("#status")
+        await expect(shown).to_have_text("Live", timeout=WAIT_MS)
+        for type_, lag, said in [
+            ("stt.behind", 2.4, "Live, 2 s behind"),
+            ("stt.behind", 11.6, "Live, 12 s behind"),
+            ("stt.caught_up", 0, "Live"),
+        ]:
+            await page.evaluate(BEHIND, [type_, lag])
+            await expect(shown).to_have_text(said, timeout=WAIT_MS)

@@ -27,7 +27,7 @@ from rtcstt.server.options import check_range, host_and_port, option
 from rtcstt.server.remote_stt import remote_stt
 from rtcstt.stt.seam import Stt
 from rtcstt.transcriber import Transcriber
-from rtcstt.webrtc.sdp import Description, Encoding
+from rtcstt.webrtc.sdp import Description, Encoding, Section
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +202,7 @@ def _from_sdp(path: Path) -> dict[int, Codec]:
     audio = next((s for s in sections if s.kind == "audio" and not s.is_refused), None)
     if audio is None:
         raise ConfigError(f"{path} has no audio section that is not refused (port 0)")
+    _check_plain(path, audio)
     codecs = {}
     for encoding in audio.encodings:
         codec = _plain_codec(encoding)
@@ -215,6 +216,16 @@ def _from_sdp(path: Path) -> dict[int, Codec]:
             f"{path}: {audio.lines[0]}: none of its codecs is known here: {', '.join(USUAL)} and red"
         )
     return codecs
+
+
+def _check_plain(path: Path, audio: Section) -> None:
+    """`ConfigError` where packets cannot be read: they are encrypted, or a payload type means two things."""
+    if "SAVP" in audio.protocol.upper() or audio.values("crypto"):
+        raise ConfigError(f"{path}: {audio.lines[0]}: only unencrypted RTP (RTP/AVP) can be taken here")
+    meanings: dict[str, str] = {}
+    for number, _, encoding in (value.partition(" ") for value in audio.values("rtpmap")):
+        if number in audio.formats and meanings.setdefault(number, encoding).lower() != encoding.lower():
+            raise ConfigError(f"{path}: a=rtpmap:{number} {encoding}: it is {meanings[number]} before")
 
 
 # By the names of the codecs, what of each is taken; beyond RFC 7587 and 3551 where gateways do so.
