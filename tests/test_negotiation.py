@@ -181,6 +181,9 @@ def test_an_offer_of_which_nothing_can_be_taken_is_refused_in_words(name: str, w
         (("UDP/TLS/RTP/SAVPF", "RTP/XXX"), "protocol"),
         (("sha-256", "md5"), "a=fingerprint"),
         ((":AA:AA", ":AA:G"), "a=fingerprint"),
+        ((":AA:AA", ":AA"), "a=fingerprint"),
+        (("sha-256", "sha-512"), "a=fingerprint"),
+        (("111 63 9 0 110 126 13\n", "72\na=rtpmap:72 opus/48000/2\n"), "payload type 72 could be RTCP"),
     ],
 )
 def test_each_reason_names_its_field_and_the_other_sections_are_taken(
@@ -193,6 +196,15 @@ def test_each_reason_names_its_field_and_the_other_sections_are_taken(
     assert [section.port == "0" for section in answered(made).sections] == [False, True]
     with pytest.raises(CallerError, match=why):
         offer(bad, group="")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("\ufeff" + SESSION + AUDIO, "begin with v=0"), (SESSION + AUDIO + "hello\n", "a line 'hello'")],
+)
+def test_what_is_no_description_is_told_by_its_line(text: str, why: str) -> None:
+    with pytest.raises(CallerError, match=why):
+        Description.parse(text)
 
 
 def test_the_caller_is_the_dtls_client_where_they_leave_the_choice() -> None:

@@ -23,7 +23,7 @@ _PROTOCOLS = {
     *(f"{transport}RTP/{p}" for transport in ("UDP/TLS/", "TCP/DTLS/") for p in ("SAVP", "SAVPF")),
     *(f"RTP/{profile}" for profile in ("AVP", "AVPF", "SAVP", "SAVPF")),
 }
-_DIGESTS = ("sha-256", "sha-384", "sha-512")
+_DIGESTS = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # bytes
 _FINGERPRINT = re.compile(r"([A-Za-z0-9-]+) +([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*)")
 # Connections of one call: who bundles, as all browsers do, has one. Each costs 0.5 ms, and sockets.
 MAX_TRANSPORTS = 4
@@ -248,6 +248,8 @@ def _unknown_codecs(section: Section) -> str:
     for encoding in section.encodings:
         if encoding.name.lower() in known:
             registered = known[encoding.name.lower()]
+            if 63 < encoding.payload_type < 96:
+                return f"payload type {encoding.payload_type} could be RTCP (RFC 5761 forbids 64 to 95)"
             return (
                 f"payload type {encoding.payload_type} is {str(encoding)[:48]}, "
                 f"but {encoding.name} is registered as {encoding.name}/{registered}"
@@ -267,7 +269,7 @@ def _unusable(section: Section, transport: Mapping[str, list[str]]) -> str | Non
     if not has_credentials(transport["ice-ufrag"][0], transport["ice-pwd"][0]):
         return "its a=ice-ufrag is not of 4 to 256, or its a=ice-pwd not of 22 to 256 ICE characters"
     if not _fingerprints(transport["fingerprint"]):
-        return f"none of its a=fingerprint lines is of {', '.join(_DIGESTS)}"
+        return f"none of its a=fingerprint lines is of {', '.join(_DIGESTS)}, and whole"
     if transport["setup"][0] not in _SETUPS:
         return "its a=setup is not one of actpass, active and passive"
     sizes = [v for n in ("sctp-port", "sctpmap", "max-message-size") for v in section.values(n)[:1]]
@@ -293,7 +295,7 @@ def _fingerprints(offered: list[str]) -> list[str]:
     found: dict[str, str] = {}
     for value in offered[:16]:
         match = _FINGERPRINT.fullmatch(value)
-        if match and match[1].lower() in _DIGESTS:
+        if match and len(match[2].split(":")) == _DIGESTS.get(match[1].lower()):
             found.setdefault(match[1].lower(), f"{match[1].lower()} {match[2].upper()}")
     return list(found.values())
 

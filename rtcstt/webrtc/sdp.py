@@ -173,8 +173,10 @@ class Description:
         if text.count("\n") + text.count("\r") > 4 * MAX_ATTRIBUTES:  # as CR LF, and with empty ones
             raise bad_offer(f"A session description may have at most {MAX_ATTRIBUTES} lines.")
         lines = lines_of(text)
-        if not lines or lines[0] != "v=0" or any(line[1:2] != "=" for line in lines):
-            raise bad_offer("That is not a session description.")
+        if not lines or lines[0] != "v=0":
+            raise bad_offer("That is not a session description: it does not begin with v=0.")
+        if (broken := next((line for line in lines if line[1:2] != "="), None)) is not None:
+            raise bad_offer(f"That is not a session description: it has a line {broken!r:.40}.")
         if len(lines) > MAX_ATTRIBUTES:
             raise bad_offer(f"A session description may have at most {MAX_ATTRIBUTES} lines.")
         starts = [index for index, line in enumerate(lines) if line.startswith("m=")] + [len(lines)]
