@@ -172,6 +172,7 @@ def test_checks_are_counted_and_who_asked_first_has_some_of_their_own() -> None:
     assert limit.take(others, answered=True), "one that has answered may be asked on"
     assert all(limit.take(asked, answered=False) for _ in range(RESERVED_CHECKS))
     assert not limit.take(asked, answered=False) and limit.sent == MAX_CHECKS
-    for port in range(2 * MAX_CHECKS):
-        limit.note_check(("192.0.2.3", port))
-    assert limit.asked_by == MAX_CHECKS
+    taken = [limit.note_check(("192.0.2.3", port)) for port in range(2 * MAX_CHECKS)]
+    assert limit.asked_by == MAX_CHECKS and sum(taken) == MAX_CHECKS - 1
+    assert limit.ignored == MAX_CHECKS + 1
+    assert limit.note_check(asked), "who is known goes on"

@@ -870,6 +870,23 @@ async def test_checks_are_bounded_and_go_to_no_denied_address(monkeypatch: pytes
     await lonely.close()
 
 
+async def test_a_caller_of_many_addresses_does_not_fill_the_list_of_candidates() -> None:
+    """Each port that a check comes from is another address, and a caller has 65,536 of them."""
+    lonely = Peer(FakeCall(), settings=SETTINGS)  # type: ignore[arg-type]
+    await lonely.answer(SESSION + AUDIO)
+    (dtls,) = transports_of(lonely._pc)
+    connection = dtls.transport._connection
+    await until(lambda: connection._early_checks_done)
+    limit = lonely._attached.receivers.limit
+    assert limit is not None
+    message = SimpleNamespace(attributes={"PRIORITY": 1})
+    for port in range(1000, 2000):
+        connection.check_incoming(message, ("127.0.0.9", port), connection._protocols[0])
+    assert len(connection._remote_candidates) <= 101 and len(connection._check_list) <= 104
+    assert limit.ignored == 900
+    await lonely.close()
+
+
 async def test_what_an_answer_makes_aiortc_do_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transport is most of the cost, and to look for this machine's addresses more than all the rest."""
     made: list[object] = []

@@ -82,6 +82,7 @@ class CheckLimit:
         self._judged: dict[str, bool] = {}
         self.denied = 0
         self.exceeded = 0
+        self.ignored = 0  # checks that came from too many addresses
 
     @property
     def asked_by(self) -> int:
@@ -92,10 +93,15 @@ class CheckLimit:
     def sent(self) -> int:
         return MAX_CHECKS - self._left - self._reserved
 
-    def note_check(self, address: tuple[str, int]) -> None:
-        """A check with the right password came."""
-        if len(self._came_from) < MAX_CHECKS:
+    def note_check(self, address: tuple[str, int]) -> bool:
+        """A check with the right password came. Whether it counts: of no more than `MAX_CHECKS` addresses
+        one does, since each is remembered, and looked for among all of them with every check."""
+        if address not in self._came_from:
+            if len(self._came_from) >= MAX_CHECKS:
+                self.ignored += 1
+                return False
             self._came_from.add(address)
+        return True
 
     def take(self, address: tuple[str, int], *, answered: bool) -> bool:
         """Whether one more check may be sent. ``answered``: the address has answered one before."""

@@ -41,8 +41,9 @@ can go:
    and ends the connection after six without: 30 s into any call with a round trip of more, whatever
    packets come. Goes when aioice has consent expire by time alone (RFC 7675 section 5.1).
 12. **Checks are limited** (`limit_checks`): none to a denied address, and so many in all to addresses that
-   have not answered. Why: whoever offers names the addresses that ICE sends to. Goes when aioice bounds its
-   check list (RFC 8445 section 6.1.2.5) and asks before it sends.
+   have not answered; and taken from so many addresses. Why: whoever offers names the addresses that ICE sends
+   to, and aioice keeps each from which a check comes, and looks through all of them with every check. Goes
+   when aioice bounds its check list (RFC 8445 section 6.1.2.5) and asks before it sends.
 13. **A failed DTLS handshake says why** (`tell_failures`). Why: aiortc says so in its debug log alone. Goes
    when `RTCDtlsTransport` has an error event, as the browsers' does.
 14. **BYE is no end** (`TrackTap`). Why: aiortc ends a track for ever when one of its sources leaves, though

@@ -190,8 +190,8 @@ def limit_checks(connection: Any, protocol: Any, limit: CheckLimit) -> None:
             send(message, address)
 
     def check_incoming(message: Any, address: tuple[str, int], protocol: Any) -> None:
-        limit.note_check(address)
-        check(message, address, protocol)
+        if limit.note_check(address):
+            check(message, address, protocol)
 
     protocol.send_stun = send_stun
     if getattr(connection, "_limit", None) is not limit:  # once, though it has several sockets
