@@ -77,6 +77,15 @@ if (ask) navigator.mediaDevices.getUserMedia = async (wanted) => {
 """
 
 
+LEDGER_COLORS = """() => {
+  const canvas = document.querySelector("#timelines canvas");
+  const pixel = canvas.getContext("2d").getImageData(2, canvas.height - 2, 1, 1).data;
+  const legend = document.querySelector("[data-kind=received]");
+  const told = getComputedStyle(legend, "::before").backgroundColor;
+  return [`rgb(${pixel[0]}, ${pixel[1]}, ${pixel[2]})`, told];
+}"""
+
+
 async def until_pause(page: Page, index: int) -> None:
     """The middle of a pause of the voice, as the page's microphone plays it."""
     await page.wait_for_function("window.speaking", timeout=60_000)
@@ -162,6 +171,8 @@ async def test_a_voice_becomes_captions_and_mute_hides_only_what_was_muted(
         assert await page.locator(".turn:not([data-state=ended])").count() == 0
         await open_panel(page, "ledger")
         await expect(page.locator("#timelines")).to_contain_text("received")
+        painted, told = await page.evaluate(LEDGER_COLORS)
+        assert painted == told, "the ledger has the colors of its legend"
         assert not errors
 
         await open_panel(page, "keep")
