@@ -66,6 +66,8 @@ export class Call extends Events {
   #secret;
   /** @type {Link | null} */
   #link = null;
+  /** The one before it, until the server is received over the new one. @type {Link | null} */
+  #before = null;
   /** @type {Promise<void> | null} */
   #following = null;
   #resuming = false;
@@ -206,7 +208,7 @@ export class Call extends Events {
       link.close();
       throw error;
     }
-    const before = this.#link;
+    const before = (this.#before = this.#link);
     setTimeout(() => before?.close(), OVERLAP_MS); // until the server has its first packet over the new one
     this.#link = link;
     link.onchange = () => this.#look(link);
@@ -315,9 +317,9 @@ export class Call extends Events {
 
   /** @param {object} message */
   #send(message) {
-    if (this.#link?.channel.readyState !== "open") return false;
-    this.#link.channel.send(JSON.stringify(message));
-    return true;
+    const link = [this.#link, this.#before?.works ? this.#before : null].find((one) => one?.channel.readyState === "open");
+    link?.channel.send(JSON.stringify(message));
+    return link !== undefined;
   }
 
   /** @param {string} reason */
