@@ -130,6 +130,8 @@ async def test_a_call_from_offer_to_transcript() -> None:
         shown = await (await client.get(f"/calls/{caller.call}")).json()
         assert shown["state"] == "open" and shown["tracks"][0]["track"] == "0"
         assert shown["turns"] == [] and shown["turn_count"] == 0
+        assert shown["connection"]["state"] == "connected"
+        assert set(shown["connection"]["dropped_packets"].values()) == {0}
         await asyncio.sleep(0.5)
         ended = await (await client.delete(f"/calls/{caller.call}")).json()
         assert ended["state"] == "closed"

@@ -25,6 +25,7 @@ from rtcstt.http.bodies import parse_object, read_body
 from rtcstt.http.giving_way import GivingWay
 from rtcstt.http.guard import GRANT, Route
 from rtcstt.server.context import Context
+from rtcstt.webrtc.peer import Peer
 from rtcstt.wire import bad_request
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,10 @@ class CallsRoutes:
         return web.Response(text=text, content_type="application/json")
 
     async def show_call(self, request: web.Request) -> web.StreamResponse:
-        return await _details(self._context.found(request), request[GRANT])
+        call = self._context.found(request)
+        entry = self._context.calls.entries.get(call.id)
+        peer = entry.peer if entry is not None and isinstance(call, Call) else None
+        return await _details(call, request[GRANT], peer)
 
     async def delete_call(self, request: web.Request) -> web.StreamResponse:
         if VIEW in request:  # it has ended, elsewhere
@@ -144,9 +148,12 @@ def _shown(call: Call | Mirror) -> str:
         return json.dumps({"call": call.id, "state": call.state})
 
 
-async def _details(call: Call | Mirror, grant: Grant) -> web.Response:
-    """A call as `GET /calls/ID` shows it: numbers and, to those who may know, what was said."""
+async def _details(call: Call | Mirror, grant: Grant, peer: Peer | None = None) -> web.Response:
+    """A call as `GET /calls/ID` shows it: numbers, also of its present connection (``peer``), and, to those
+    who may know, what was said."""
     shown = dict[str, object](call.snapshot())
+    if peer is not None:
+        shown["connection"] = peer.stats()
     if grant.may_listen:
         history = call.feed.history
         render = partial(_turns, history)

@@ -280,6 +280,8 @@ class Peer:
             self._watching = loop.call_at(max(due, loop.time() + limit_s / 5), self._watch)
 
     async def _shut(self) -> None:
+        if lost := {cause: count for cause, count in self._attached.receivers.stats().items() if count}:
+            log.info("call %s: packets that went nowhere: %s", self._call.id, lost)
         await self._attached.close()
         trickling = list(self._trickling)
         for task in trickling:
