@@ -15,7 +15,7 @@ from rtcstt.call.settings import Mode
 from rtcstt.events import AnyEvent, SessionEnd
 from rtcstt.fleet.ownership import Act
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.testing import run_virtual, silence, speech, transcript
+from rtcstt.testing import ConnectionScript, ScriptedUpstream, run_virtual, silence, speech, transcript
 from rtcstt.wire import TurnSettings
 
 L16 = Codec("L16", 16000)
@@ -153,6 +153,23 @@ def test_what_is_finalized_while_a_call_moves_is_transcribed(asked_s: float, new
             moved = other.calls.find(call)
             assert [event.type for event in history(moved)].count("flush_done") == 1
             check_whole(await ended(moved))
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [[ConnectionScript(refuse=503)] * 6, [ConnectionScript(drop_after_audio_s=at) for at in (0.2, 0.2, 2.5)]],
+)
+def test_an_stt_that_is_away_where_a_call_goes_on_loses_no_word(before: list[ConnectionScript]) -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            async with ScriptedUpstream(*before, ConnectionScript()) as stt:
+                other.calls.stt = stt
+                speaker = Speaker()
+                call = await moving(one, other, speaker)
+                await speaker.tasks[1]
+                check_whole(await ended(other.calls.find(call)))
 
     run_virtual(main())
 

@@ -189,6 +189,8 @@ async def test_a_listener_receives_a_call_live_and_to_its_end() -> None:
         (b"{}", 400, "bad_offer"),
         (b'{"type": "answer", "sdp": "v=0"}', 400, "bad_offer"),
         (b'{"type": "offer", "sdp": 3}', 400, "bad_offer"),
+        (b'{"type": "offer", "sdp": "v=0", "call": 5}', 400, "invalid_request"),
+        (b'{"type": "offer", "sdp": "v=0", "resume": ["x"]}', 400, "invalid_request"),
         (b'{"type": "offer", "sdp": "hello"}', 400, "bad_sdp"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n"}', 400, "no_audio"),
         (b'{"type": "offer", "sdp": "v=0\\r\\n", "mode": "both"}', 400, "unknown_mode"),

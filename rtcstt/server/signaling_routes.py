@@ -75,13 +75,10 @@ class SignalingRoutes:
         if len(sdp) > MAX_OFFER:
             raise too_big(MAX_OFFER, "offer_too_big")
         grant, by = request[GRANT], self._context.requester(request)
-        resumed = body.get("call")
-        if isinstance(resumed, str):
+        resumed, secret = (_text(body, name) for name in ("call", "resume"))
+        if resumed is not None:
             self._context.visible(self._calls.find(resumed), grant)
-            secret = body.get("resume")
-            call, answer = await self._calls.resume(
-                resumed, sdp, by=by, secret=secret if isinstance(secret, str) else None
-            )
+            call, answer = await self._calls.resume(resumed, sdp, by=by, secret=secret)
         else:
             call, answer = await self._calls.place(sdp, by=by, **about(body, grant))
         self._context.note(request, call)
@@ -204,6 +201,13 @@ def _update_ms(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise bad_request(f"update_ms must be a number from {low:g} to {high:g}.")
     return float(value)
+
+
+def _text(body: Mapping[str, object], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise bad_request(f"{name} must be a text.")
+    return value
 
 
 def _etag(call: Call) -> str:
