@@ -19,6 +19,11 @@ export class Ledger {
   /** `tracks` as in GET /calls/ID; each time adds one column per track. */
   show(tracks) {
     this.take(tracks);
+    this.draw();
+  }
+
+  /** What was taken so far, once somebody looks. */
+  draw() {
     for (const { canvas, columns } of this.#rows.values()) draw(canvas, columns);
   }
 

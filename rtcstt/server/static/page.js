@@ -61,7 +61,7 @@ side.box.append(
   ...reader(captions, files.nav),
   share(BASE, request, () => call ?? captions.reading),
   callList(BASE, request, readAlong),
-  panel("ledger", "Audio ledger", [legend(), timelines]),
+  panel("ledger", "Audio ledger", [legend(), timelines], () => ledger.draw()),
   inspector.box,
 );
 
