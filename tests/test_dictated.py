@@ -122,6 +122,33 @@ def test_one_of_four_is_not_believed() -> None:
     assert completed(ONES, pieces) == "The code is four, two, one, one, nine."
 
 
+def units_of(tokens: Pieces, *pieces: str) -> list[list[Unit]]:
+    return [dictated.units(tokens, tokens.ids(piece)) for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("others", "put_in"),
+    [
+        ([[" four|,| two|,| one|,| one|,| one|,| nine"]] * 2, {4: ("one",)}),
+        (
+            [[" four|,| two|,| one|,| one|,| one|,| nine"]] * 2 + [[" two|,| one|,| one", " nine"]] * 2,
+            {4: ("one",)},
+        ),
+        (
+            [[" four|,| two|,| one|,| one|,| one|,| nine"]] * 2
+            + [[" four|,| two|,| one|,| one|,| nine"]] * 2,
+            {},
+        ),
+    ],
+)
+def test_a_number_that_as_many_do_not_have_is_not_believed_unless_they_were_cut_there(
+    others: list[list[str]], put_in: dict[int, tuple[str, ...]]
+) -> None:
+    tokens = Pieces()
+    (whole,) = units_of(tokens, " four|,| two|,| one|,| one|,| nine")
+    assert dictated.missing(whole, [units_of(tokens, *pieces) for pieces in others]) == put_in
+
+
 def test_what_was_published_stays() -> None:
     pieces = [" four|,| two|,| one|,| one|,| one|,| nine"]
     assert completed(ONES, pieces, 9) == "The code is four, two, one, one, one, nine."

@@ -16,7 +16,7 @@ Step = Callable[[Sequence[int], Sequence[int]], NDArray[np.float32]]
 row for each of them. A text may go on in several ways."""
 
 
-MARGIN = 1.0  # of a log-probability, by which a text may be behind the likeliest to be gone on with
+MARGIN = 1.5  # of a log-probability, by which a text may be behind the likeliest to be gone on with
 
 
 class Text(NamedTuple):

@@ -93,18 +93,30 @@ def before(vocabulary: Vocabulary, ids: Sequence[int]) -> int:
     return next((whole[run.start].start for run in _runs(whole)), len(ids))
 
 
-def missing(whole: Sequence[Unit], others: Sequence[Sequence[Unit]]) -> Missing:
-    """The numbers that are missing in the whole by enough of the others."""
+def missing(whole: Sequence[Unit], others: Sequence[Sequence[Sequence[Unit]]]) -> Missing:
+    """The numbers missing in the whole by enough of the ``others``, and by more than have none there. These
+    are in pieces, and what has none just where it was cut does not count."""
     behind = {index + 1 for run in _runs(whole) for index in run}
-    votes = Counter(
-        (at, tuple(unit.value for unit in other[begin:end]))
-        for other in others
-        for tag, at, _, begin, end in SequenceMatcher(
-            None, [unit.value for unit in whole], [unit.value for unit in other], autojunk=False
-        ).get_opcodes()
-        if tag == "insert" and at in behind and all(unit.number for unit in other[begin:end])
-    )
-    return {at: values for (at, values), count in reversed(votes.most_common()) if count >= AGREED}
+    votes, against = Counter[tuple[int, tuple[str, ...]]](), Counter[int]()
+    for pieces in others:
+        other = [(unit, number) for number, piece in enumerate(pieces) for unit in piece]
+        values = [unit.value for unit, _ in other]
+        matcher = SequenceMatcher(None, [unit.value for unit in whole], values, autojunk=False)
+        for tag, at, _, begin, end in matcher.get_opcodes():
+            numbers = all(unit.number for unit, _ in other[begin:end])
+            if tag == "insert" and at in behind and numbers:
+                votes[at, tuple(values[begin:end])] += 1
+        for first, begin, length in matcher.get_matching_blocks():
+            against.update(
+                first + index
+                for index in range(1, length)
+                if other[begin + index - 1][1] == other[begin + index][1]
+            )
+    return {
+        at: values
+        for (at, values), count in reversed(votes.most_common())
+        if count >= AGREED and count > against[at]
+    }
 
 
 def completed(found: Hypothesis, recogniser: Recogniser, audio: Audio, published: int = 0) -> Hypothesis:
@@ -118,7 +130,7 @@ def completed(found: Hypothesis, recogniser: Recogniser, audio: Audio, published
     if whole[last - 1].end < published or len(audio) < PIECE:
         return found
     pieces = [[recogniser.decode(piece) for piece in _pieces(audio, first)] for first in FIRST]
-    others = [[unit for piece in row for unit in units(vocabulary, piece.ids)] for row in pieces]
+    others = [[units(vocabulary, piece.ids) for piece in row] for row in pieces]
     spelled = _Spelled(vocabulary, [found, *itertools.chain(*pieces)])
     ids, odds = list(found.ids), list(found.odds)
     for at, values in sorted(missing(whole, others).items(), reverse=True):

@@ -9,8 +9,8 @@ What was learned by measuring (word error rate on read speech):
 - Forcing what was published as the decoder's prefix makes every hypothesis an extension of it:
   append-only text by construction. Without it, hypotheses and published text drift apart.
 - A loop is cut when at least 4 copies and 16 tokens repeat; a stricter guard destroyed "0-0-0".
-- Beam search from where the decoder is not sure repairs a fifth of the errors in whole recordings (124 -> 95
-  of 1269 words) and costs a quarter more CPU; more than three texts, a wider margin, a bonus for each token,
+- Beam search from where the decoder is not sure repairs a fifth of the errors in whole recordings (124 -> 97
+  of 1269 words) and costs a third more CPU; more than three texts, a wider margin, a bonus for each token,
   and to begin it where the decoder is surer make no difference.
 - One thread per decode is best: two are no faster and cost more.
 """
@@ -43,7 +43,7 @@ SHORTEST = SAMPLE_RATE // 10
 STATE = 384  # samples for each of the encoder's states
 SHOWN = 12  # states more, each time, that the decoder is shown to find out when words were said
 BEHIND, AHEAD = 4, 6  # tokens that are then looked at, before and after those that are known
-WIDTH, SURE = 3, 0.5  # how many texts a search looks at; it begins at a token that is less probable
+WIDTH, SURE = 3, 0.6  # how many texts a search looks at; it begins at a token that is less probable
 KNOWN = 1.0  # a log-probability that close to its final value is known
 _SPACE = "▁".encode()
 
