@@ -351,6 +351,29 @@ async def test_streams_of_one_connection_end_one_by_one_and_what_comes_twice_cou
     ]
 
 
+async def test_streams_that_begin_without_end_are_not_all_remembered() -> None:
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        for tag in range(50):
+            await socket.send_json({"event": "start", "start": {"tag": f"t{tag}"}})
+        await socket.send_json({"event": "stop"})
+        assert await told(socket) == []
+        events = await of_call(client, await ended(calls))
+    assert [e["reason"] for e in events if e["type"] == "audio.ignored"] == [
+        f"start.tag: there are more than {gateways.MAX_TRACKS} streams."
+    ]
+
+
+async def test_what_comes_before_the_start_is_kept_within_bounds() -> None:
+    """Fewer messages than may come, but large ones."""
+    payload = base64.b64encode(bytes(180_000)).decode()
+    async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
+        for _ in range(30):
+            await socket.send_json({"event": "media", "media": {"payload": payload}})
+        message = await asyncio.wait_for(socket.receive(), 60)
+        assert message.data == 1008 and message.extra == "start did not come within 23 messages."
+        assert calls.all() == []
+
+
 async def test_who_states_nothing_is_told_what_was_not_understood() -> None:
     async with (
         serving(timing=Timing(start_s=0.3)) as (client, _),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rtcstt.errors import CallerError
 from rtcstt.media import files
 from rtcstt.media.g711 import ALAW, MULAW
 from rtcstt.media.suspicion import Suspicion
+from rtcstt.server import stated_formats
 from rtcstt.server.media_formats import (
     ChunkOrder,
     Key,
@@ -589,6 +591,29 @@ def test_two_tracks_stay_two_whatever_their_names() -> None:
 def test_first_texts_as_others_word_them(text: str, stated: Stated) -> None:
     message = pcm_message(text)
     assert isinstance(message, Start) and message.stated == stated
+
+
+def test_objects_of_many_fields_are_read_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one message of 256 kB, all of whose fields could be a format's, stops the server for minutes."""
+    looked_at = 0
+
+    def counted(given: object) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return False
+
+    monkeypatch.setattr(stated_formats, "_is_codec", counted)
+    names = ["".join(each) for each in itertools.product("-_ .", repeat=5)]
+    value = {"rate": 1, **{f"co{name}dec": 0 for name in names}, **{f"ra{name}te": 0 for name in names}}
+    assert Stated.beside(value) == Stated() and looked_at < 3 * len(value)
+
+
+def test_objects_that_are_deep_in_others_are_nobodys_format() -> None:
+    value: dict[str, object] = {"codec": "PCMU", "rate": 8000}
+    assert Stated.beside({"start": 1, "media": {"format": value}}) == Stated("pcm_mulaw", 8000)
+    for _ in range(5000):
+        value = {"media": value}
+    assert Stated.beside(value) == Stated()
 
 
 def test_jambonz_stop_closes() -> None:

@@ -49,6 +49,7 @@ MAX_BAD = 100  # messages that make no sense, of one connection
 UNREAD_S = 60.0  # a client who reads nothing for so long gets no more events
 MAX_TRACKS = 8  # of one media stream
 MAX_EARLY = 500  # messages before the one that says what they are; they are kept till then
+MAX_EARLY_SIZE = 4 << 20  # bytes of their audio: 10 s of any that is taken
 MEDIA_STREAM = Form("pcm_mulaw", 8000)  # where a media stream does not say what it is
 SUBPROTOCOLS = ("audio.jambonz.org", "audio.drachtio.org", "media")
 ENDED: web.ResponseKey[bool] = web.ResponseKey("ended", bool)
@@ -223,9 +224,12 @@ class _MediaStream:
             case CallerError():
                 self._ignore(message.message)
             case Start(stated=stated, tag=tag):
-                self._tags.add(tag)
                 if stated.form(self._form) != self._form:
                     raise bad_request("start states another format than before.")
+                if tag in self._tags or len(self._tags) < MAX_TRACKS:
+                    self._tags.add(tag)
+                else:
+                    self._ignore(f"start.tag: there are more than {MAX_TRACKS} streams.")
             case Key(track=track, digit=digit, duration_ms=duration_ms):
                 self._call.publish(Dtmf(track=track or "inbound", digit=digit, duration_ms=duration_ms))
             case Media(track=track, data=data):
@@ -324,13 +328,16 @@ def _is_lost(end: WSMessage) -> bool:
 async def _start_of(
     socket: web.WebSocketResponse, silent_s: float, early: list[Message | CallerError]
 ) -> Start:
-    """``early`` takes what came before."""
+    """``early`` takes what came before, and is to be told."""
+    size = 0
     async for message in _messages(socket, silent_s):
         if isinstance(message, Start):
             return message
-        if len(early) >= MAX_EARLY:
-            raise bad_request(f"start did not come within {MAX_EARLY} messages.")
-        early.append(message)
+        if isinstance(message, Media):
+            size += len(message.data)
+        if len(early) >= MAX_EARLY or size > MAX_EARLY_SIZE:
+            raise bad_request(f"start did not come within {len(early)} messages.")
+        early.append(Other() if isinstance(message, Other) else message)
     raise bad_request("The stream ended before its start message.")
 
 

@@ -42,7 +42,9 @@ _ALWAYS = {"contenttype", "mediaformat", "audioformat", "mimetype"}  # say nothi
 _MIXES = {"mono": 1, "mixed": 1, "stereo": 2}  # jambonz'
 _WIDTHS = {"pcm_s16le": ("16", "2"), "pcm_mulaw": ("8", "1"), "pcm_alaw": ("8", "1")}  # in bits, in bytes
 _INSIDE = ("mediaformat", "audioformat", "format", "audio", "media", "config")  # objects that state it
+_DEEPEST = 4  # so many of them, one in the other
 _WITH_RATE = re.compile(r"(.+?)[/_@ ](\d{4,6})(?:hz?)?(?:/(\d{1,2}))?")
+_BETWEEN = str.maketrans("", "", "-_. ")
 _LITTLE = {"little", "littleendian", "le"}
 
 
@@ -89,16 +91,15 @@ class Stated:
         return _together(stated, where)
 
     @classmethod
-    def beside(cls, value: Mapping[str, object], where: str = "") -> Stated:
+    def beside(cls, value: Mapping[str, object], where: str = "", depth: int = _DEEPEST) -> Stated:
         """Of an object that holds other things as well, and of the objects in it that are a format's by their
         name. ``codec``, ``format`` and ``rate`` are often somebody's own: they count where they can be this.
         """
-        known = {name: given for name, given in value.items() if _is_meant(value, name, given)}
-        stated = _together(known, where)
-        for name, inner in _objects_in(value):
+        stated = _together(_meant(value), where)
+        for name, inner in _objects_in(value) if depth else ():
             path = f"{where}.{name}" if where else name
             strict = _plain(name) in _ALWAYS
-            found = cls.of_media_format(inner, path) if strict else cls.beside(inner, path)
+            found = cls.of_media_format(inner, path) if strict else cls.beside(inner, path, depth - 1)
             stated = stated.agreeing(found, path)
         return stated
 
@@ -155,24 +156,36 @@ def _together(stated: Mapping[str, object], where: str) -> Stated:
     return found
 
 
-def _is_meant(value: Mapping[str, object], name: str, given: object) -> bool:
-    plain = _plain(name)
+def _meant(value: Mapping[str, object]) -> dict[str, object]:
+    """Of an object that holds other things as well, what states a format."""
+    named = [(name, plain, given) for name, given in value.items() if (plain := _plain(name)) in _MEANINGS]
+    has_codec = any(_MEANINGS[plain] == "encoding" and _is_codec(given) for _, plain, given in named)
+    has_rate = any(_MEANINGS[plain] == "sample_rate" and plain != "rate" for _, plain, _ in named)
+    has_any_rate = any(_MEANINGS[plain] == "sample_rate" for _, plain, _ in named)
+    found = {}
+    for name, plain, given in named:
+        meaning = _MEANINGS[plain]
+        if plain in _INSIDE and _is_object(given):
+            is_meant = False
+        elif plain in _ALWAYS or meaning in ("channels", "mix"):
+            is_meant = True
+        elif plain == "format":
+            is_meant = _is_codec(given)
+        elif meaning == "encoding":
+            is_meant = _is_codec(given) or has_rate
+        elif meaning == "sample_rate":
+            is_meant = plain != "rate" or has_codec
+        else:
+            is_meant = has_codec or has_any_rate
+        if is_meant:
+            found[name] = given
+    return found
+
+
+def _is_object(given: object) -> bool:
+    """Or a list of such."""
     inner = given if isinstance(given, list) and given else [given]
-    if plain not in _MEANINGS or (plain in _INSIDE and all(isinstance(one, dict) for one in inner)):
-        return False
-    if plain in _ALWAYS or _MEANINGS[plain] in ("channels", "mix"):
-        return True
-    if plain != "rate" and _MEANINGS[plain] == "sample_rate":
-        return True
-    if plain == "format":
-        return _is_codec(given)
-    if _MEANINGS[plain] == "encoding":
-        return _is_codec(given) or any(
-            _MEANINGS.get(_plain(other)) == "sample_rate" and _plain(other) != "rate" for other in value
-        )
-    return any(_MEANINGS.get(_plain(n)) == "encoding" and _is_codec(v) for n, v in value.items()) or (
-        plain != "rate" and any(_plain(other) in _RATE.split() for other in value)
-    )
+    return all(isinstance(one, dict) for one in inner)
 
 
 def _objects_in(value: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -184,7 +197,7 @@ def _objects_in(value: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str,
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[-_. ]", "", name[:64].lower())
+    return name[:64].lower().translate(_BETWEEN)
 
 
 def _is_codec(given: object) -> bool:
