@@ -298,6 +298,7 @@ def media(number: int | None) -> Media:
         ([1, 2, 5, 4, 3, 6], [1, 2, 3, 4, 5, 6]),
         ([7, 8, 10, 11, 12, 13, 14, 15], [7, 8, 10, 11, 12, 13, 14, 15]),  # one never comes
         ([1, 3, 5, 7, 9, 11, 13], [1, 3, 5, 7, 9, 11, 13]),  # numbered by two tracks together
+        ([1, 3, 4, 5, 7, 8, 6, 9], [1, 3, 4, 5, 6, 7, 8, 9]),  # while others wait two are swapped
         ([1, 2, 2, 3], [1, 2, 3]),  # sent again
         ([1, 3, 3, 2, 4, 4, 1, 5], [1, 2, 3, 4, 5]),
         (
@@ -468,6 +469,21 @@ def test_numbers_that_mean_something_else_lose_nothing(numbers: list[int]) -> No
     order, came = ChunkOrder(), [Media(bytes([at]), "inbound", each) for at, each in enumerate(numbers)]
     due = [data for one in came for data in order.push(one)] + list(order.flush())
     assert sorted(due) == [one.data for one in came] and order.repeated == 0
+
+
+def test_what_waits_is_not_left_behind_by_a_number_that_is_none() -> None:
+    order = ChunkOrder()
+    came = [Media(data, "inbound", number) for number, data in [(1, b"a"), (3, b"b"), (1, b"c"), (4, b"d")]]
+    assert [data for one in came for data in order.push(one)] == [b"a", b"b", b"c", b"d"]
+
+
+@pytest.mark.parametrize("lost", [{3}, {3, 6}, set(range(3, 90, 7)), set(range(3, 90, 2))])
+def test_what_is_sent_twice_counts_once_whatever_is_lost(lost: set[int]) -> None:
+    order, numbers = ChunkOrder(), [number for number in range(100) if number not in lost]
+    swapped = [number + 1 - 2 * (number % 2) for number in numbers]
+    came = [media(number) for number in swapped for _ in range(2)]
+    due = [data for one in came for data in order.push(one)] + list(order.flush())
+    assert sorted(due) == sorted(media(number).data for number in swapped)
 
 
 def test_a_later_stream_begins_to_count_again() -> None:

@@ -24,6 +24,7 @@ from rtcstt.wire import strict_json
 NO_OBJECT = "no_json_object"
 MAX_ID = 128  # characters of a gateway's own id of a call
 MAX_HELD = 4  # messages that wait for an earlier one of their track
+MAX_MISSING = 2  # between those that wait; where there are more all tracks are numbered together
 MAX_SKIPPED = 8  # times that a number did not come; then they count something else
 RECENT = 64  # messages of a track that are known again
 
@@ -169,13 +170,13 @@ def _stated_first(value: Mapping[str, object], event: str) -> Stated:
 
 class ChunkOrder:
     """A track's messages in the order of their numbers, as far as these count them one by one; one that is
-    sent again is left out."""
+    sent again is left out, as far as each has its own."""
 
     def __init__(self) -> None:
         self._next: int | None = None
         self._held: dict[int, bytes] = {}
         self._given: OrderedDict[int, int] = OrderedDict()  # a number: the hash of its data
-        self._counts = True
+        self._counts = self._names = True
         self.skipped = 0
         "Numbers that did not come in time."
         self.repeated = 0
@@ -183,24 +184,21 @@ class ChunkOrder:
 
     def push(self, media: Media) -> Iterator[bytes]:
         """What is due, oldest first."""
-        number = media.chunk
-        if number is None or not self._counts:
-            yield media.data
-        elif self._next is None or number < self._next:
-            if self._given.get(number) == hash(media.data):
-                self.repeated += 1
-            else:
-                self._counts = number not in self._given  # the same for others: it is no number of theirs
-                yield self._noted(number, media.data)
-        elif number in self._held:
-            if self._held[number] == media.data:
-                self.repeated += 1
-                return
-            self._counts = False
+        number, data = media.chunk, media.data
+        if number is None or not self._names:
+            yield data
+            return
+        known = hash(self._held[number]) if number in self._held else self._given.get(number)
+        if known == hash(data):
+            self.repeated += 1
+        elif known is not None:  # the same for others: it is no number of theirs
+            self._names = False
             yield from self.flush()
-            yield media.data
+            yield data
+        elif not self._counts or self._next is None or number < self._next:
+            yield self._noted(number, data)
         else:
-            self._held[number] = media.data
+            self._held[number] = data
             yield from self._due()
 
     def flush(self) -> Iterator[bytes]:
@@ -209,15 +207,21 @@ class ChunkOrder:
             yield self._noted(number, self._held.pop(number))
 
     def _due(self) -> Iterator[bytes]:
-        while self._next in self._held:
-            yield self._noted(self._next, self._held.pop(self._next))
-        if len(self._held) > MAX_HELD:
-            self.skipped += 1
-            in_a_row = max(self._held) - min(self._held) < len(
-                self._held
-            )  # else all tracks are numbered together
-            self._counts = in_a_row and self.skipped < MAX_SKIPPED
+        while self._counts and (self._next in self._held or len(self._held) > MAX_HELD):
+            if self._next in self._held:
+                yield self._noted(self._next, self._held.pop(self._next))
+            else:
+                self._skip()
+        if not self._counts:
             yield from self.flush()
+
+    def _skip(self) -> None:
+        """The next number does not come."""
+        first, last = min(self._held), max(self._held)
+        missing = last - first + 1 - len(self._held)
+        self.skipped += 1
+        self._counts = missing <= MAX_MISSING and self.skipped < MAX_SKIPPED
+        self._next = first
 
     def _noted(self, number: int, data: bytes) -> bytes:
         self._next = max(number + 1, self._next or 0)
