@@ -13,6 +13,7 @@ from rtcstt.embedded import dictated
 from rtcstt.embedded.dictated import Unit
 from rtcstt.embedded.hypothesis import Audio, Hypothesis, Spoken
 from rtcstt.embedded.listener import Listener
+from rtcstt.embedded.segments import TurnText
 from rtcstt.media.pcm import SAMPLE_RATE
 from rtcstt.wire import TurnEnd, TurnSettings, TurnUpdate
 
@@ -193,3 +194,29 @@ def test_numbers_wait_for_the_pause_in_which_they_are_counted() -> None:
     assert not any("four" in update and "one, one, one" not in update for update in updates), updates
     (end,) = [message for message in messages if isinstance(message, TurnEnd)]
     assert end.transcript == "My number is four, two, one, one, one, nine."
+
+
+@pytest.mark.parametrize(
+    ("published", "then", "more"),
+    [
+        (" four| two| five| nine", "| eight| seven", " four| two| five| three| nine| eight| seven"),
+        (" Code|  |4|2|5|9", "|8|7|.| please", " Code|  |4|2|5|3|9|8|7|.| please"),
+    ],
+)
+def test_nothing_is_put_into_what_was_published_though_it_may_be_recognised_again(
+    published: str, then: str, more: str
+) -> None:
+    """After an eager end the last word is not forced any more."""
+    tokens = Pieces()
+    recogniser = Forgetful(tokens, published, [published])
+    turn = TurnText(recogniser)
+    for seconds, whole, pieces in [(6, published, published), (3, published + then, more)]:
+        recogniser.whole, recogniser.pieces = whole, [pieces]
+        sound = np.ones(seconds * SAMPLE_RATE, np.float32)
+        sound[:9] = 0
+        turn.append(sound)
+        turn.voice(len(sound), 0.99)
+        turn.decode_pause()
+        turn.eager_end()
+        turn.resume()
+    assert turn.final() == tokens.text(tokens.ids(published + then))

@@ -403,9 +403,9 @@ class TurnText:
         """With the numbers that were left out of it."""
         segment = self.segment
         audio, at = segment.since_speech(self._audio.first(length), LEAD)
-        more = dictated.completed(found, self._recogniser, audio, len(segment.forced))
-        if more is found:
-            return found
+        more = dictated.completed(found, self._recogniser, audio, len(segment.ids))
+        if more is found or not self._worded(more.ids).startswith(segment.text):
+            return found  # nothing is put into what was published
         segment.draft = more.ids
         return replace(more, words=_moved(more.words, at))
 
