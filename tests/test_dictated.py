@@ -196,6 +196,29 @@ def test_numbers_wait_for_the_pause_in_which_they_are_counted() -> None:
     assert end.transcript == "My number is four, two, one, one, one, nine."
 
 
+def test_updates_go_on_behind_numbers_that_were_counted_in_a_pause() -> None:
+    tokens = Pieces()
+    said = " My| number| is| four|,| two|,| one|,| one|,| nine|,| and| please| call| me| back| tomorrow"
+    recogniser = Forgetful(tokens, said[: said.index("| and")], [said])
+    turn = TurnText(recogniser)
+
+    def speak(seconds: float) -> None:
+        turn.append(np.full(int(seconds * SAMPLE_RATE), 0.5, np.float32))
+        turn.voice(int(seconds * SAMPLE_RATE), 0.99)
+
+    speak(6.0)
+    turn.agree()
+    turn.agree()
+    assert turn.transcript == "My number"
+    turn.decode_pause()
+    assert turn.transcript == "My number is four, two, one, one"
+    recogniser.whole = said
+    for _ in range(2):
+        speak(1.0)
+        turn.agree()
+    assert turn.transcript == "My number is four, two, one, one, nine, and please call me back"
+
+
 @pytest.mark.parametrize(
     ("published", "then", "more"),
     [

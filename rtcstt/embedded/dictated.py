@@ -87,10 +87,11 @@ def _runs(whole: Sequence[Unit]) -> Iterator[range]:
             yield range(run[0], run[-1] + 1)
 
 
-def before(vocabulary: Vocabulary, ids: Sequence[int]) -> int:
-    """How many tokens there are before the first number that is dictated; all if none is."""
+def before(vocabulary: Vocabulary, ids: Sequence[int], known: int = 0) -> int:
+    """How many tokens there are before the first row of dictated numbers that is not within the ``known``
+    ones; all if there is none."""
     whole = units(vocabulary, ids)
-    return next((whole[run.start].start for run in _runs(whole)), len(ids))
+    return next((whole[run.start].start for run in _runs(whole) if whole[run.stop - 1].end > known), len(ids))
 
 
 def missing(whole: Sequence[Unit], others: Sequence[Sequence[Sequence[Unit]]]) -> Missing:

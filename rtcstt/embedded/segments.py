@@ -278,10 +278,7 @@ class TurnText:
         segment = self.segment
         segment.recent = [*segment.recent, found.ids][-AGREE_UNSURE:]
         if len(segment.recent) >= AGREE:
-            agreed = _agreed(segment, found, self._tokens)
-            if found.odds:  # numbers may be missing between those
-                agreed = min(agreed, dictated.before(self._tokens, found.ids))
-            self._publish(found, whole_words(self._tokens, found.ids, agreed))
+            self._publish(found, whole_words(self._tokens, found.ids, _agreed(segment, found, self._tokens)))
 
     def decode_pause(self, length: int | None = None, *, least: int = MIN_VOICED) -> None:
         """Find out what was said until the present pause, or within ``length`` samples, unless that is known
@@ -480,14 +477,17 @@ def word_odds(vocabulary: Vocabulary, ids: Sequence[int], odds: Sequence[float])
 
 def _agreed(segment: Segment, found: Hypothesis, vocabulary: Vocabulary) -> int:
     """How many tokens the last hypotheses have in common: the last two those of which the model is sure, more
-    of them the others."""
+    of them the others. Dictated numbers, between which some may be missing, wait for a pause."""
     doubted = (
         index
         for index, (token, odds) in enumerate(zip(found.ids, found.odds, strict=False))
         if odds < SURE_TOKEN and index >= len(segment.ids) and not vocabulary.is_punctuation(token)
     )
     by_all = common(segment.recent) if len(segment.recent) == AGREE_UNSURE else 0
-    return max(by_all, min(common(segment.recent[-AGREE:]), next(doubted, len(found.ids))))
+    agreed = max(by_all, min(common(segment.recent[-AGREE:]), next(doubted, len(found.ids))))
+    counted = segment.paused or segment.understood  # in a pause
+    known = min(agreed, common([found.ids, counted.ids])) if counted else 0
+    return min(agreed, dictated.before(vocabulary, found.ids, known)) if found.odds else agreed
 
 
 def _likelihood(found: Hypothesis) -> float:
