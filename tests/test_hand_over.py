@@ -174,6 +174,40 @@ def test_an_stt_that_is_away_where_a_call_goes_on_loses_no_word(before: list[Con
     run_virtual(main())
 
 
+def test_a_track_whose_beginning_was_not_written_yet_harms_no_call() -> None:
+    """Many events waited for Redis, and of them it has the first 200."""
+
+    async def main() -> None:
+        async with fleet("a", "b") as (store, (one, other)):
+            speaker = Speaker()
+            call = await moving(one, other, speaker)
+            store.calls[call].tracks["9"] = '{"mid": "9"}'
+            await speaker.tasks[1]
+            check_whole(await ended(other.calls.find(call)))
+
+    run_virtual(main())
+
+
+def test_a_call_that_cannot_be_taken_for_a_fault_of_ours_is_not_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            speaker = Speaker()
+            call = await moving(one, other, speaker)
+
+            def fails(*_: object) -> None:
+                raise KeyError("taking")
+
+            monkeypatch.setattr(other.calls, "commit", fails)
+            await asyncio.sleep(1.0)
+            assert not other.calls.has(call) and other.calls.prepared(call) is None
+            await speaker.stop()
+
+    run_virtual(main())
+    assert any("cannot be taken over" in told.message and told.exc_info for told in caplog.records)
+
+
 @pytest.mark.parametrize("dies_s", [0.02, 0.2, 0.4])
 def test_the_server_that_is_to_take_a_call_dies(dies_s: float) -> None:
     """The old one has never let go of it."""

@@ -175,6 +175,8 @@ class Sharing:
                     return
             except StoreAway as error:
                 log.warning("call %s: cannot be taken over: %s", call.id, error)
+            except Exception:
+                log.exception("call %s: cannot be taken over", call.id)
             self._calls.abandon(call.id)
 
     def _goes_on(
@@ -199,7 +201,9 @@ class Sharing:
                 feed.restore(events.from_dict(event))
             except ValueError as error:
                 raise Unreadable(f"call {call}: {error}") from error
-        states = await store.tracks(call)
+        begun = {event.track for event in feed.history if isinstance(event, events.TrackStart)}
+        # What was written last may be of a track of whose events none is written yet.
+        states = {name: state for name, state in (await store.tracks(call)).items() if name in begun}
         tracks = {name: await self._kept(call, name, state) for name, state in states.items()}
         turn = kept_of(read_record(entry.record)).options["turn"]
         return Restored(feed=feed, created=entry.created, turn=turn, tracks=tracks, handed_over=handed_over)
