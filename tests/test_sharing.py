@@ -526,6 +526,30 @@ def test_a_fault_of_ours_does_not_end_what_keeps_servers_together(
     run_virtual(main())
 
 
+def test_what_was_to_be_written_as_a_fault_came_is_written_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with fleet("a") as (store, (one,)):
+            call = one.calls.begin()
+            await talk(call, "words")
+            write_all = one.shared.writer._write_all
+
+            async def fails(calls: Any) -> bool:
+                if call.state == "closed":
+                    monkeypatch.undo()
+                    raise KeyError("writing")
+                return await write_all(calls)
+
+            monkeypatch.setattr(one.shared.writer, "_write_all", fails)
+            await call.close()
+            await asyncio.sleep(3.0)
+            assert one.shared.writer._write_all == write_all, "it came"
+            assert store.calls[call.id].row[b"state"] == b"closed"
+
+    run_virtual(main())
+
+
 def test_what_is_behind_the_last_event_is_left_aside() -> None:
     end = {"reason": "x", "tracks": [], "ledger": {}, "complete": True, "missing": []}
     rows = [(seq, {"type": "session.end", "call": "c", "seq": seq, **end}) for seq in range(2)]

@@ -167,10 +167,12 @@ class Writer:
             try:
                 await self._write_all(due)
                 self.came_back()
-            except StoreAway as error:
-                self.went_away(error)
+            except Exception as error:
                 for call in due:
                     self._changed(call)
+                if not isinstance(error, StoreAway):
+                    raise
+                self.went_away(error)
                 await asyncio.sleep(RETRY_S)
 
     async def _until_due(self) -> None:
