@@ -351,6 +351,20 @@ async def test_streams_of_one_connection_end_one_by_one_and_what_comes_twice_cou
     ]
 
 
+async def test_what_cannot_be_taken_beside_the_format_ends_no_call() -> None:
+    """A key that is none, and more metadata than is kept: the audio is what was stated."""
+    async with serving() as (client, _), client.ws_connect("/pcm") as socket:
+        await socket.send_json({"sampleRate": 16000, "customer": "x" * 5000})
+        await socket.send_json({"event": "websocket:dtmf", "digit": "?"})
+        await socket.send_str("DTMF_END digit:?")
+        await play(socket, AUDIO)
+        await socket.send_json({"type": "close"})
+        events = await told(socket)
+    assert text(events) == WORDS and events[-1]["complete"]
+    errors = [event["message"] for event in events if event["type"] == "error"]
+    assert [message.split()[0] for message in errors] == ["metadata", "dtmf.digit", "dtmf.digit"]
+
+
 async def test_streams_that_begin_without_end_are_not_all_remembered() -> None:
     async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
         for tag in range(50):

@@ -140,12 +140,14 @@ class _Fork:
         except CallerError as error:
             if error.code == NO_OBJECT:
                 return  # some text of a dialplan's own
-            if not error.message.startswith("metadata"):
+            if not error.message.startswith("dtmf"):
                 raise
             self._call.refuse(error)
             return
         match message:
-            case Start(stated=stated, about=about):
+            case Start(stated=stated, about=about, refused=refused):
+                if refused is not None:
+                    self._call.refuse(refused)
                 self._stated = self._stated.agreeing(stated, "the first message")
                 if self._intake is not None and self._stated.form() != self._intake.form:
                     raise bad_request("The audio's format is stated after the audio began.")

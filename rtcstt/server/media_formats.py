@@ -55,7 +55,7 @@ class About:
 class Start:
     """The audio is stated. ``parameters`` are the caller's own, with their secrets. ``id``: the gateway's own
     for the call and its tracks, by which it comes back; None where it states none. ``tag``: of one of several
-    streams in a connection."""
+    streams in a connection. ``refused``: why nothing is known of whose audio it is."""
 
     stated: Stated
     about: About
@@ -63,6 +63,7 @@ class Start:
     parameters: Mapping[str, object] = field(default_factory=dict)
     id: str | None = None
     tag: str | None = None
+    refused: CallerError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +158,17 @@ def pcm_message(text: str) -> Message:
             return Other({"type": "close"})
         if value["type"] in _COMMANDS or (stated := Stated.beside(value)) == Stated():
             return Other(value)
-        return Start(stated, _about(value))
-    about = _about(value)
-    return Start(_stated_first(value, event), About(about.label, checked_metadata(value)))
+        return _first_text(stated, value)
+    return _first_text(_stated_first(value, event), value, is_metadata=True)
+
+
+def _first_text(stated: Stated, value: Mapping[str, object], *, is_metadata: bool = False) -> Start:
+    """``is_metadata``: all of it is the call's."""
+    try:
+        about = _about(value)
+        return Start(stated, About(about.label, checked_metadata(value)) if is_metadata else about)
+    except CallerError as error:  # what it states of the audio counts all the same
+        return Start(stated, About(), refused=error)
 
 
 def _stated_first(value: Mapping[str, object], event: str) -> Stated:
