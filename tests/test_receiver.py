@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rtcstt.media.pcm import SAMPLE_RATE, Chunk, Label, Ledger, Samples
 from rtcstt.media.receiver import AudioReceiver
 from rtcstt.media.rtp import Codec, Packet
-from rtcstt.media.signals import Ignored, Lost, Muted, Resumed, SeveralSources, Signal, Stalled
+from rtcstt.media.signals import Ignored, Lost, Muted, Resumed, SeveralSources, Signal, Stalled, Unmuted
 
 # L16 at 16 kHz decodes to itself, so that every sample can be told.
 L16 = Codec("L16", 16000)
@@ -468,6 +468,15 @@ class TestTheEnd:
         assert received.marks() == set(range(150))
         spoken = np.flatnonzero(received.sound)
         assert spoken[-1] - spoken[0] < 150 * FRAME, "without a hole"
+
+    @pytest.mark.parametrize("goes_on", [False, True])
+    def test_a_bye_that_overtakes_packets_is_one(self, goes_on: bool) -> None:
+        """They unmute nothing, unless its source goes on."""
+        told: dict[float, Told] = {after(98) - 0.001: lambda receiver, now: receiver.bye(7, now)}
+        received = call(stream(150 if goes_on else 100), after(150) + 2.0, chunk_ms=20, told=told)
+        assert received.marks() == set(range(150 if goes_on else 100))
+        told_of = [signal for _, signal in received.signals]
+        assert told_of[0] == Muted("bye") and told_of[1:2] == ([Unmuted()] if goes_on else [])
 
     def test_a_bye_after_losses_in_mid_call(self) -> None:
         """The next source begins, and what was lost before the BYE is said."""

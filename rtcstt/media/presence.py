@@ -25,11 +25,12 @@ class Presence:
     def is_stalled(self) -> bool:
         return self._stalled_since is not None
 
-    def received(self, now: float) -> None:
+    def received(self, now: float, *, leaves: bool = False) -> None:
+        """``leaves``: its sender had just said that it stops; what comes then was still under way."""
         if self._stalled_since is not None:
             self.signals.append(Resumed(now - self._stalled_since))
             self._stalled_since = None
-        if self.is_muted:
+        if self.is_muted and not leaves:
             self.is_muted = False
             self.signals.append(Unmuted())
         self.last_received = now

@@ -116,7 +116,7 @@ class AudioReceiver:
             self._presence.signals += self._suspicion.push(codec, packet.payload, now)
         known = self._sources.push(packet, now, is_known_type=codec is not None)
         if known and (packet.payload or not self._presence.is_stalled):  # keep-alives end no stall
-            self._presence.received(now)
+            self._presence.received(now, leaves=self._sources.main.playout.has_left)
 
     def push_pcm(self, samples: Samples, now: float) -> None:
         """int16 mono at 16 kHz, as it is captured: one second per second."""
