@@ -381,7 +381,7 @@ async def test_what_comes_before_the_start_is_kept_within_bounds() -> None:
     """Fewer messages than may come, but large ones."""
     payload = base64.b64encode(bytes(180_000)).decode()
     async with serving() as (client, calls), client.ws_connect("/media-stream") as socket:
-        for _ in range(30):
+        for _ in range(24):
             await socket.send_json({"event": "media", "media": {"payload": payload}})
         message = await asyncio.wait_for(socket.receive(), 60)
         assert message.data == 1008 and message.extra == "start did not come within 23 messages."

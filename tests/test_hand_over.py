@@ -157,6 +157,22 @@ def test_what_is_finalized_while_a_call_moves_is_transcribed(asked_s: float, new
     run_virtual(main())
 
 
+def test_who_closes_while_a_call_moves_is_received_however_much_they_asked_before() -> None:
+    async def main() -> None:
+        async with fleet("a", "b") as (_, (one, other)):
+            speaker = Speaker()
+            call = await moving(one, other, speaker)
+            prepared = other.calls.entries[call].call
+            for _ in range(200):
+                prepared.command('{"type": "name", "track": "0", "speaker": "Ada"}')
+            prepared.command('{"type": "close"}')
+            await asyncio.sleep(5.0)
+            assert other.calls.find(call).state == "closed"
+            await speaker.stop()
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize(
     "before",
     [[ConnectionScript(refuse=503)] * 6, [ConnectionScript(drop_after_audio_s=at) for at in (0.2, 0.2, 2.5)]],

@@ -42,10 +42,8 @@ class PreparedCall(Call):
     def command(self, text: str) -> None:
         if self._is_committed:
             super().command(text)
-        elif (
-            len(self._asked) < MOST_EARLY
-        ):  # the other server has the call, and no connection to be told over
-            self._asked += (text,)
+        else:  # the other server has the call, and no connection to be told over; a `close` comes last
+            self._asked = (*self._asked, text)[-MOST_EARLY:]
 
     def add_track(self, track: str, codecs: Mapping[int, Codec] | None = None) -> Track:
         added = super().add_track(track, codecs)
