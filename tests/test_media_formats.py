@@ -514,6 +514,8 @@ def test_a_later_stream_begins_to_count_again() -> None:
         ({"start": {"mediaFormat": {"encoding": "audio/basic"}}}, Stated("pcm_mulaw", 8000, 1)),
         ({"start": {"mediaFormat": {"encoding": "LINEAR_16", "sampleRateHertz": 16000, "bitDepth": 16}}},
          Stated("pcm_s16le", 16000)),
+        ({"start": {"mediaFormat": {"sampleRate": 16000, "bitsPerSample": 16}}}, Stated("pcm_s16le", 16000)),
+        ({"start": {"mediaFormat": {"sampleRate": 8000, "byteOrder": "little"}}}, Stated("pcm_s16le", 8000)),
         ({"start": {"mediaFormat": {"encoding": "ulaw_8000", "channels": "mono"}}},
          Stated("pcm_mulaw", 8000, 1)),
     ],
@@ -527,6 +529,7 @@ def test_starts_as_others_word_them(value: dict[str, Any], stated: Stated) -> No
     [
         ({"encoding": "pcm", "bitsPerSample": 8}, "start.mediaFormat.bitsPerSample is '8'"),
         ({"encoding": "l16", "sample_width": 4}, "start.mediaFormat.sample_width is '4'"),
+        ({"sampleRate": 8000, "bitDepth": 8}, "bitDepth is '8'; without an encoding samples have 16 bits"),
         ({"encoding": "pcm", "endianness": "big"}, "start.mediaFormat.endianness is 'big'"),
         ({"encoding": "audio/l16;endian=big"}, "endian is 'big'"),
         ({"encoding": "pcm_s16be"}, "start.mediaFormat.encoding is 'pcm_s16be'"),

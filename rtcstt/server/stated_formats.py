@@ -132,7 +132,7 @@ def media_type(name: str, given: object) -> Stated:
         elif key == "channels":
             stated = stated.agreeing(Stated(channels=_channels(f"{name} channels", value)), name)
         elif _MEANINGS.get(_plain(key)) in ("bits", "byte_order"):
-            _check_samples(f"{name} {key}", value, stated.encoding)
+            stated = stated.agreeing(_samples(f"{name} {key}", value, stated.encoding), name)
     return stated
 
 
@@ -152,7 +152,7 @@ def _together(stated: Mapping[str, object], where: str) -> Stated:
             case "bits" | "byte_order":
                 samples.append((path, given))
     for path, given in samples:
-        _check_samples(path, given, found.encoding)
+        found = found.agreeing(_samples(path, given, found.encoding), where or path)
     return found
 
 
@@ -255,13 +255,16 @@ def _mix(name: str, given: object) -> int:
     return _MIXES[mix]
 
 
-def _check_samples(name: str, given: object, encoding: str | None) -> None:
-    """Their width, in bits or bytes, or the order of their bytes."""
+def _samples(name: str, given: object, encoding: str | None) -> Stated:
+    """Their width, in bits or bytes, or the order of their bytes; and so what they are: those that have an
+    order have 16 bits."""
     text = str(given)[:20].strip().lower()
     if _MEANINGS.get(_plain(name.rpartition(".")[2].rpartition(" ")[2])) == "byte_order":
         if _plain(text) not in _LITTLE:
             raise bad_request(f"{name} is {text!r}; samples are taken with their low byte first (little).")
-        return
+        return Stated(encoding or "pcm_s16le")
     widths = _WIDTHS[encoding or "pcm_s16le"]
     if text.removesuffix(".0") not in widths:
-        raise bad_request(f"{name} is {text!r}; samples of {encoding or 'pcm_s16le'} have {widths[0]} bits.")
+        whose = f"samples of {encoding} have" if encoding else "without an encoding samples have"
+        raise bad_request(f"{name} is {text!r}; {whose} {widths[0]} bits.")
+    return Stated(encoding or "pcm_s16le")
