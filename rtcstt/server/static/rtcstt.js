@@ -209,12 +209,14 @@ export class Call extends Events {
       throw error;
     }
     const before = (this.#before = this.#link);
-    setTimeout(() => before?.close(), OVERLAP_MS); // until the server has its first packet over the new one
+    const opened = when(link.channel, "open", () => link.channel.readyState !== "connecting", CHANNEL_MS);
+    // Until the server has its first packet over the new one, and commands have a way there.
+    Promise.all([opened, sleep(OVERLAP_MS)]).then(() => before?.close());
     this.#link = link;
     link.onchange = () => this.#look(link);
     link.watch(this.#server);
     link.channel.onclose = () => link === this.#link && this.#follow();
-    when(link.channel, "open", () => link.channel.readyState !== "connecting", CHANNEL_MS).then(() => {
+    opened.then(() => {
       if (link === this.#link && link.channel.readyState !== "open") this.#follow();
     });
   }
@@ -328,6 +330,7 @@ export class Call extends Events {
     this.#feed.finish(reason);
     this.#stop.abort();
     this.#link?.close();
+    this.#before?.close();
     this.#nudge();
   }
 }
