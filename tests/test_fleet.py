@@ -23,6 +23,7 @@ from rtcstt.fleet.metrics import summed
 from rtcstt.fleet.placement import Load, ranked
 from rtcstt.fleet.proxy import Proxy, Target, Unreachable
 from rtcstt.fleet.restarts import Restarts
+from rtcstt.fleet.tasks import cancelled, kept_going
 from rtcstt.http.serving import stop_signals
 from rtcstt.limits import Once
 from rtcstt.server.settings import Settings
@@ -280,3 +281,20 @@ def test_servers_that_come_and_go_leave_no_connections_behind() -> None:
 def test_what_was_said_is_remembered_within_bounds() -> None:
     once = Once(most=2)
     assert [once.new(text) for text in "aabcab"] == [True, False, True, True, True, True]
+
+
+def test_a_fault_that_comes_again_and_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    faults = iter([KeyError("a")] * 5 + [KeyError("b")] * 5)
+
+    async def work() -> None:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(kept_going("the work", work))
+        await asyncio.sleep(60)
+        await cancelled([task])
+
+    run_virtual(scenario())
+    assert [record.getMessage() for record in caplog.records] == ["the work failed, and begins again"] * 2

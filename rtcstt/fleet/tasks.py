@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
+from rtcstt.limits import Once
+
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.2
@@ -14,12 +16,15 @@ RETRY_S = 0.5
 
 async def kept_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Do it for ever; to be cancelled. A fault in it is logged with its ``name``, and it begins again: nobody
-    would notice that a task is no more which says that this server lives, or writes its calls."""
+    would notice that a task is no more which says that this server lives, or writes its calls. The same fault
+    is logged once."""
+    told = Once()
     while True:
         try:
             await work()
-        except Exception:
-            log.exception("%s failed, and begins again", name)
+        except Exception as error:
+            if told.new(repr(error)):
+                log.exception("%s failed, and begins again", name)
         await asyncio.sleep(RETRY_S)
 
 
