@@ -75,11 +75,14 @@ class SignalingRoutes:
         if len(sdp) > MAX_OFFER:
             raise too_big(MAX_OFFER, "offer_too_big")
         grant, by = request[GRANT], self._context.requester(request)
-        resumed, secret = (_text(body, name) for name in ("call", "resume"))
+        resumed = _text(body, "call")
         if resumed is not None:
+            given = body.get("resume")
+            secret = given if isinstance(given, str) else None  # what is no text is not the call's secret
             self._context.visible(self._calls.find(resumed), grant)
             call, answer = await self._calls.resume(resumed, sdp, by=by, secret=secret)
         else:
+            _text(body, "resume")
             call, answer = await self._calls.place(sdp, by=by, **about(body, grant))
         self._context.note(request, call)
         entry = self._calls.entry(call.id)
