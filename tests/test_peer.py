@@ -51,6 +51,7 @@ from rtcstt.webrtc import aiortc_private, attachment
 from rtcstt.webrtc.aiortc_private.dtls import repeat_hello
 from rtcstt.webrtc.aiortc_private.rtp import MAX_WAITING, mid_of
 from rtcstt.webrtc.caller import Caller
+from rtcstt.webrtc.candidates import MAX_CHECKS, DeniedPeers
 from rtcstt.webrtc.connection import IceServer, PeerSettings, new_connection, transports_of
 from rtcstt.webrtc.impairment import Network
 from rtcstt.webrtc.negotiation import MAX_TRANSPORTS, Offer
@@ -773,6 +774,16 @@ async def test_a_source_that_aiortc_has_counted_already_is_counted_on() -> None:
     for number in range(3):
         tap.push(Packet(5, number, number * 960, 96, b"x"))
     assert len(received) == 3 and streams[5].packets_received == 3
+    await pc.close()
+
+
+async def test_checks_from_too_many_addresses_are_said() -> None:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    receivers = attachment.Receivers(pc, Mock(), denied=DeniedPeers())
+    assert receivers.limit is not None and "ignored" not in receivers.stats()
+    for port in range(MAX_CHECKS + 3):
+        receivers.limit.note_check(("192.0.2.1", port))
+    assert receivers.stats()["ignored"] == 3
     await pc.close()
 
 

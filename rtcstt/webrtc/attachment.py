@@ -75,10 +75,12 @@ class Receivers:
         return f"no connectivity check came, and none of {limit.sent} sent was answered{denied}"
 
     def stats(self) -> dict[str, int]:
-        """Packets that went nowhere, by cause."""
+        """Packets that went nowhere, by cause; ``ignored``: checks from more addresses than are taken."""
         total: Counter[str] = Counter()
         for transport in self._transports.values():
             total.update(transport.stats())
+        if self.limit is not None and self.limit.ignored:
+            total["ignored"] = self.limit.ignored
         return dict(total)
 
     def end(self, reason: str) -> None:
